@@ -19,31 +19,31 @@ from tests.consumers.scene import RULE, Scene
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig]:
-    """Makes a store on an empty database; further ones, by the same call, use the same database."""
+    """Yield a factory of stores that share one database, which is empty at first."""
     sqlite = request.param == "sqlite"
     url = f"sqlite:///{tmp_path}/records.sqlite" if sqlite else request.getfixturevalue("postgresql").url()
-    made: list[Rig] = []
+    rigs: list[Rig] = []
 
     def make(**settings: object) -> Rig:
-        made.append(Rig(tmp_path, url, **settings))  # type: ignore[arg-type]  # the caller names fields of the rig
-        return made[-1]
+        rigs.append(Rig(tmp_path, url, **settings))  # type: ignore[arg-type]  # the caller names fields of the rig
+        return rigs[-1]
 
     yield make
-    if made and not sqlite:
-        made[0].drop()
-    for rig in made:
+    if rigs and not sqlite:
+        rigs[0].drop()
+    for rig in rigs:
         rig.close()
 
 
 @pytest.fixture
 def rig(make_rig: MakeRig) -> Rig:
-    """A store with the default settings on an empty database."""
+    """Return a store with the default settings on an empty database."""
     return make_rig()
 
 
 @pytest_asyncio.fixture
 async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> AsyncIterator[Scene]:
-    """Fresh topics, an empty SQLite database, and recorders on them."""
+    """Yield fresh topics, an empty SQLite database, and recorders on them."""
     settings = RecorderSettings(
         kafka=kafka.bootstrap,
         database=f"sqlite:///{tmp_path}/records.sqlite",
@@ -63,15 +63,15 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Rig]:
-    """A store in the place where a console looks for one."""
-    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    yield made
-    made.close()
+    """Yield a store on the database that `console` reads."""
+    rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    yield rig
+    rig.close()
 
 
 @pytest.fixture
 def console(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
-    """A console on what `recorder` writes."""
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    """Yield a console that reads the database of `recorder`."""
+    rig = ConsoleRig(tmp_path)
+    yield rig
+    rig.close()

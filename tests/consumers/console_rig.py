@@ -1,4 +1,4 @@
-"""A console without Kafka and without a server, fed with verdicts as a processor signs them."""
+"""A console without Kafka and without a server, fed with signed verdicts."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.pointillist_pb2 import Verdict
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import CAMERA, SECRET, spoken
+from tests.consumers.recorder_rig import CAMERA, SECRET, sign_as_processor
 
 OWNER = owner_name()
-"""The author of actions where nobody logs in."""
+"""The author of actions in a console without logins."""
 CONSOLE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE))
 
 
-def scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 96) -> bytes:
-    """A picture with edges as JPEG."""
+def jpeg_scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 96) -> bytes:
+    """Return a picture with edges as JPEG."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 255, (8, 8), np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.NEAREST)
@@ -51,7 +51,7 @@ def scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 9
 
 @dataclass
 class ConsoleRig:
-    """A context, what feeds it, and a browser without scripts."""
+    """A console's context with its feed, and browsers without scripts."""
 
     folder: Path
     users: Path | None = None
@@ -62,7 +62,7 @@ class ConsoleRig:
     read_roles: ReadRoles | None = None
     clock_s: Callable[[], float] = time.monotonic
     changed: Mapping[str, object] = field(default_factory=dict)
-    """Further settings of the console."""
+    """Settings of the console that differ from the rig's."""
     context: ConsoleContext = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,40 +82,41 @@ class ConsoleRig:
         self.feed = Feed(settings, CONSOLE_KEYS, self.context.fleet, Health())
 
     def browser(self) -> TestClient:
-        """A visitor, who has opened the owner's link where nobody logs in."""
-        found = self.visitor()
-        self.open_link(found)
-        return found
+        """Return a browser, logged in as the owner if the console has no logins."""
+        browser = self.visitor()
+        self.open_link(browser)
+        return browser
 
     def open_link(self, browser: httpx2.Client | httpx2.AsyncClient) -> None:
-        """The visitor has opened the owner's link, where nobody logs in."""
+        """Open the owner's link if the console has no logins."""
         if not self.context.login_methods.logs_in:
             browser.cookies.set(COOKIE, self.context.sessions.begin_owner(), domain="127.0.0.1", path="/")
 
     def visitor(self, address: str = "testclient") -> TestClient:
-        """A visitor from an address."""
+        """Return a browser without a session, whose requests come from `address`."""
         app = make_app(self.context)
         return TestClient(app, base_url="http://127.0.0.1", follow_redirects=False, client=(address, 50_000))
 
     def show(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
-        """Verdicts have come, and what they change is shown."""
+        """Feed the verdicts of a camera, and update the fleet that pages show."""
         topic = self.context.settings.verdicts_topic
         records = [
-            MadeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
+            MadeRecord(topic, 0, offset, camera.encode(), sign_as_processor(message, camera))
+            for offset, message in enumerate(verdicts)
         ]
         self.feed.show(records)
         self.tick()
 
     def tick(self, later_ms: int = 0) -> None:
-        """Bring what is shown up to date, as if so much later."""
+        """Update the fleet that pages show, as if `later_ms` had passed."""
         self.context.fleet.tick(monotonic_ms() + later_ms)
 
     def csrf(self) -> str:
-        """The token that forms repeat where nobody logs in."""
+        """Return the token of forms in a console without logins."""
         assert self.context.sessions.owner is not None
         return self.context.sessions.owner.csrf
 
     def close(self) -> None:
-        """End."""
+        """Close the context and its store."""
         self.context.close()
         self.context.store.close()

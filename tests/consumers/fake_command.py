@@ -1,6 +1,7 @@
-"""Stands in for the command line that a console's jobs run: what it does the variable MODE says.
+"""A stand-in for the command line that a console's jobs run; the variable MODE selects its behaviour.
 
-done: ends well; lossy: a repair that is not published; refuses: one line and status 2; hangs: goes on for ever.
+done: succeeds. lossy: writes a repair that is not published. refuses: prints one line and exits with status 2.
+hangs: never exits.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ FIGURES = {
 
 
 def main(arguments: list[str], mode: str) -> int:
-    """Do it."""
-    print(json.dumps({"given": arguments}), flush=True)
+    """Run the command. Return its exit status."""
+    print(json.dumps({"arguments": arguments}), flush=True)
     print(json.dumps({"phase": "unlearn", "step": 3, "steps": 10}), flush=True)
     if mode == "hangs":
         print(f"pid {os.getpid()}", flush=True)

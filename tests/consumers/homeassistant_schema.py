@@ -1,9 +1,8 @@
-"""What Home Assistant takes of a device discovery message, as JSON Schema.
+"""The JSON Schema of the device discovery messages that Home Assistant accepts.
 
 After https://www.home-assistant.io/integrations/mqtt/ (device discovery payload), .../sensor.mqtt/ and
-.../binary_sensor.mqtt/: the options that are documented for each, and which of them are required. Home Assistant drops
-an option of an entity that it does not know without a word, and refuses the whole message for one of a device: here
-both are errors.
+.../binary_sensor.mqtt/: the documented options of each, and which of them are required. Home Assistant silently ignores
+an unknown option of an entity, and rejects the whole message for an unknown option of a device. Here both are errors.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _BINARY_SENSOR = _ENTITY | {
 
 
 def _entity(options: dict[str, Any], **more: Any) -> dict[str, Any]:
-    # The state's topic may stand once, at the device.
+    # `state_topic` is not required: the device may give it once for all entities.
     return {
         "type": "object",
         "properties": options,

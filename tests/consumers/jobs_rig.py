@@ -1,4 +1,4 @@
-"""A console with jobs that run a command which stands in for the real one."""
+"""A console whose jobs run a stand-in for the command line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.consumers.recorder_rig import CAMERA, PNG, Rig
 from tests.waiting import until
 
 COMMAND = Path(__file__).with_name("fake_command.py")
-HELD = f"{CAMERA}/{1:016x}-7"
+QUARANTINED = f"{CAMERA}/{1:016x}-7"
 
 
-def lay_down(folder: Path) -> Path:
-    """What an operator puts into a folder of jobs."""
+def fill_job_folder(folder: Path) -> Path:
+    """Write the bundles and clean pictures that an operator puts into a folder of jobs. Return the folder."""
     for name in ("sick", "well"):
         bundle = folder / "bundles" / name
         bundle.mkdir(parents=True)
@@ -39,17 +39,17 @@ def lay_down(folder: Path) -> Path:
     return folder
 
 
-def hold(recorder: Rig, folder: Path) -> None:
-    """One frame in quarantine."""
-    file = folder / "quarantine" / f"{HELD}.png"
+def quarantine_frame(recorder: Rig, folder: Path) -> None:
+    """Put one frame into quarantine."""
+    file = folder / "quarantine" / f"{QUARANTINED}.png"
     file.parent.mkdir(parents=True)
     file.write_bytes(PNG)
     with recorder.engine.begin() as connection:
-        connection.execute(insert(quarantine), [{"name": HELD, "at_ms": 5, "bytes": len(PNG)}])
+        connection.execute(insert(quarantine), [{"name": QUARANTINED, "at_ms": 5, "bytes": len(PNG)}])
 
 
 def launcher(mode: str) -> Launch:
-    """Starts the command that stands in."""
+    """Return a function that starts the stand-in command in this mode."""
 
     def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
         return Child([sys.executable, "-IS", str(COMMAND), *arguments], log, env={"MODE": mode, **variables})
@@ -59,7 +59,7 @@ def launcher(mode: str) -> Launch:
 
 @dataclass
 class JobsRig:
-    """See the module."""
+    """A console whose jobs run the stand-in command."""
 
     folder: Path
     users: Path | None = None
@@ -67,7 +67,7 @@ class JobsRig:
     settings: dict[str, object] = field(default_factory=dict)
     console: ConsoleRig = field(init=False)
     variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables that the last job got."""
+    """Environment variables of the last job."""
 
     def __post_init__(self) -> None:
         jobs = JobSettings(
@@ -86,7 +86,7 @@ class JobsRig:
 
     @asynccontextmanager
     async def browser(self) -> AsyncIterator[httpx2.AsyncClient]:
-        """A visitor in this event loop, where jobs go on between requests."""
+        """Yield a browser in this event loop, where jobs continue between requests."""
         transport = httpx2.ASGITransport(make_app(self.console.context), client=("127.0.0.1", 5))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
             self.console.open_link(browser)
@@ -95,26 +95,26 @@ class JobsRig:
     def form(self, **fields: str) -> dict[str, str]:
         return fields | {"csrf": self.console.csrf()}
 
-    async def ended(self) -> Job:
-        """The newest job when none runs any more."""
+    async def finished_job(self) -> Job:
+        """Wait until no job runs. Return the newest one."""
         await until(lambda: self.jobs.running is None)
         return self.jobs.newest()[0]
 
-    async def reaches(self, words: str) -> str:
-        """The newest job's log once the words are in it."""
+    async def log_with(self, words: str) -> str:
+        """Wait until the newest job's log contains `words`. Return the log."""
         log = self.folder / "jobs" / "runs" / self.jobs.newest()[0].job_id / "log"
         await until(lambda: log.is_file() and words in log.read_text())
         return log.read_text()
 
-    def given(self, job: Job) -> list[str]:
-        """The arguments of a job's first command."""
+    def arguments(self, job: Job) -> list[str]:
+        """Return the arguments of a job's first command."""
         log = self.folder / "jobs" / "runs" / job.job_id / "log"
-        found: list[str] = json.loads(log.read_text().splitlines()[0])["given"]
+        found: list[str] = json.loads(log.read_text().splitlines()[0])["arguments"]
         return found
 
     async def pid(self) -> int:
-        """Of the child that hangs."""
-        found = re.search(r"pid (\d+)\n", await self.reaches("pid "))
+        """Return the process id of the child that hangs."""
+        found = re.search(r"pid (\d+)\n", await self.log_with("pid "))
         assert found is not None
         return int(found[1])
 

@@ -32,14 +32,14 @@ _FORGED: Final = make_key("one")
 
 
 class Provider:
-    """The provider. Whoever comes is logged in as `person`; faults are set by a test."""
+    """An identity provider that logs every visitor in as `person`. Tests set its faults."""
 
     def __init__(self) -> None:
         self.person: dict[str, Any] = {"sub": "4711", "preferred_username": "anna", "groups": ["staff", "ops"]}
         self.claims: dict[str, Any] = {}
-        """Claims of ID tokens that differ from the right ones; None leaves a claim out."""
+        """Claims that replace the valid ones in all tokens; None leaves a claim out."""
         self.metadata: dict[str, Any] = {}
-        """Values of the discovery document that differ from the right ones."""
+        """Values that replace the valid ones in the discovery document."""
         self.issuer = ""
         """Issuer in the discovery document."""
         self.signed_by = "key"
@@ -57,53 +57,53 @@ class Provider:
         self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop the server and its thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def discovery(self) -> dict[str, Any]:
-        """The discovery document."""
-        places = {"authorization": "authorize", "token": "token", "end_session": "logout"}
+        """Return the discovery document."""
+        paths = {"authorization": "authorize", "token": "token", "end_session": "logout"}
         return {
             "issuer": self.issuer,
             "jwks_uri": f"{self.url}/keys",
-            # It also offers algorithms that a careful client refuses.
+            # It also offers algorithms that a careful client rejects.
             "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
-            **{f"{name}_endpoint": f"{self.url}/{path}" for name, path in places.items()},
+            **{f"{name}_endpoint": f"{self.url}/{path}" for name, path in paths.items()},
             **self.metadata,
         }
 
     def keys(self) -> dict[str, Any]:
-        """The document of the keys."""
+        """Return the document of public keys."""
         return {} if self.odd_keys is None else {"keys": [*self.odd_keys, self.key.as_dict(private=False)]}
 
-    def authorize(self, asked: Mapping[str, str]) -> str:
-        """Log the visitor in. Return the address that the browser is sent to."""
-        assert asked["client_id"] == CLIENT_ID
-        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
-        assert "openid" in asked["scope"].split()
+    def authorize(self, query: Mapping[str, str]) -> str:
+        """Log the visitor in. Return the address of the redirect."""
+        assert query["client_id"] == CLIENT_ID
+        assert (query["response_type"], query["code_challenge_method"]) == ("code", "S256")
+        assert "openid" in query["scope"].split()
         code = secrets.token_urlsafe(16)
-        self._codes[code] = dict(asked)
-        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}"
+        self._codes[code] = dict(query)
+        return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
-    def token(self, authorization: str, sent: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-        """Redeem a code, once."""
-        given = base64.b64decode(authorization.removeprefix("Basic ")).decode()
-        if given != f"{CLIENT_ID}:{CLIENT_SECRET.replace(' ', '%20')}" and given != f"{CLIENT_ID}:{CLIENT_SECRET}":
+    def token(self, authorization: str, form: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Redeem a code, at most once. Return the status and the document of the answer."""
+        credentials = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        if credentials not in (f"{CLIENT_ID}:{CLIENT_SECRET.replace(' ', '%20')}", f"{CLIENT_ID}:{CLIENT_SECRET}"):
             return 401, {"error": "invalid_client"}
-        asked = self._codes.pop(sent.get("code", ""), None)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(sent.get("code_verifier", "").encode()).digest())
-        if asked is None or challenge.decode().rstrip("=") != asked["code_challenge"]:
+        query = self._codes.pop(form.get("code", ""), None)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        if query is None or challenge.decode().rstrip("=") != query["code_challenge"]:
             return 400, {"error": "invalid_grant"}
         access = secrets.token_urlsafe(16)
-        return 200, {"access_token": access, "token_type": "Bearer", "id_token": self._id_token(asked["nonce"])}
+        return 200, {"access_token": access, "token_type": "Bearer", "id_token": self._id_token(query["nonce"])}
 
     def logout_token(self, typ: str | None = "logout+jwt", **claims: object) -> str:
-        """A token that ends the person's logins; `claims` replace the right ones, None leaves one out."""
+        """Return a token that ends the person's logins; `claims` replace the valid ones, None leaves one out."""
         events: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
-        right = {"jti": secrets.token_hex(8), "events": events, "sub": self.person["sub"]}
-        return self._signed(right | claims, {} if typ is None else {"typ": typ})
+        valid = {"jti": secrets.token_hex(8), "events": events, "sub": self.person["sub"]}
+        return self._signed(valid | claims, {} if typ is None else {"typ": typ})
 
     def _id_token(self, nonce: str) -> str:
         return self._signed({"nonce": nonce, **self.person}, {})
@@ -136,7 +136,7 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._serve(_values(self.rfile.read(int(self.headers["content-length"])).decode()))
 
-        def _serve(self, sent: Mapping[str, str]) -> None:
+        def _serve(self, form: Mapping[str, str]) -> None:
             parts = urlsplit(self.path)
             provider.requests.append(parts.path)
             if parts.path in provider.broken:
@@ -148,7 +148,7 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             elif parts.path == "/text":
                 self._answer(200, {}, body=b"no JSON")
             elif parts.path == "/token":
-                self._answer(*provider.token(self.headers.get("authorization", ""), sent))
+                self._answer(*provider.token(self.headers.get("authorization", ""), form))
             elif parts.path == "/authorize":
                 self._answer(303, {}, location=provider.authorize(_values(parts.query)))
             else:
@@ -174,8 +174,8 @@ def _values(query: str) -> dict[str, str]:
 
 
 @contextmanager
-def running() -> Iterator[Provider]:
-    """A provider that answers."""
+def running_provider() -> Iterator[Provider]:
+    """Run a provider for the block."""
     provider = Provider()
     try:
         yield provider

@@ -1,4 +1,4 @@
-"""Verdicts, Kafka records and a store without Kafka for the recorder's tests."""
+"""Messages, Kafka records and a store without Kafka for the recorder's tests."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Met
 
 SECRET = b"a fleet secret for the recorder's tests"
 KEYS = KeyRing(SECRET)
-"""Of the whole fleet."""
+"""The keys of the whole fleet."""
 RECORDER_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.RECORDER))
 BOOT = 0x1234_5678_9ABC_DEF0 >> 1
 CAMERA = "lab/door"
 
 
 def picture(kind: str, side: int = 8) -> bytes:
-    """A small picture as PNG or JPEG: a red field with a white half, which is neither black nor without contrast."""
+    """Return a small picture as PNG or JPEG.
+
+    A red and a white half, so that it counts neither as black nor as without contrast.
+    """
     data = io.BytesIO()
     image = Image.new("RGB", (side, side), (200, 30, 60))
     image.paste((255, 255, 255), (0, 0, side // 2, side))
@@ -44,7 +47,7 @@ PNG = picture("PNG")
 
 
 def verdict(seq: int, *, boot: int = BOOT, flagged: bool | None = None, **fields: object) -> Verdict:
-    """The verdict on one frame; a checked probe when `flagged` is given."""
+    """Return the verdict on one frame; a checked probe if `flagged` is given."""
     now_ms = time.time_ns() // 10**6
     made = Verdict(
         boot_id=boot,
@@ -74,28 +77,28 @@ def verdict(seq: int, *, boot: int = BOOT, flagged: bool | None = None, **fields
 
 
 def ledger(revision: int, following: int, shed: Iterable[tuple[int, int]] = (), *, boot: int = BOOT) -> Ledger:
-    """The ledger of a boot that published 0 .. following - 1."""
+    """Return the ledger of a boot that has published the numbers 0 to `following` - 1."""
     ranges = [Range(first=first, last=last) for first, last in shed]
     return Ledger(boot_id=boot, revision=revision, next=following, shed=ranges)
 
 
 def signed(message: Ledger | Status | Meta | Refusal, camera: str = CAMERA) -> bytes:
-    """As the camera sends it."""
+    """Return a message as its camera sends it: signed."""
     return sign_message(KEYS.current(CameraId(camera)), message)
 
 
-def spoken(message: Verdict | DeadLetter, camera: str = CAMERA) -> bytes:
-    """As a processor sends it: signed, pictures sealed."""
+def sign_as_processor(message: Verdict | DeadLetter, camera: str = CAMERA) -> bytes:
+    """Return a message as a processor sends it: signed, with sealed pictures."""
     if isinstance(message, DeadLetter):
         return sign_statement(KEYS, message.camera_id, message)
-    said = Verdict()
-    said.CopyFrom(message)
-    seal_pictures(said, CameraId(camera), KEYS)
-    return sign_statement(KEYS, camera, said)
+    sealed = Verdict()
+    sealed.CopyFrom(message)
+    seal_pictures(sealed, CameraId(camera), KEYS)
+    return sign_statement(KEYS, camera, sealed)
 
 
 def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object) -> DeadLetter:
-    """A dead letter of the stage "classify"."""
+    """Return a dead letter of the stage `classify`."""
     made = DeadLetter(
         origin_topic="pointillist.frames.v1",
         stage="classify",
@@ -114,7 +117,7 @@ def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object)
 
 
 class Rig(RecorderStore):
-    """A store on a database of its own, fed with records as Kafka would give them."""
+    """A store on its own database, fed with records without a Kafka."""
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class Rig(RecorderStore):
             bounds=self.bounds,
             evidence=rule or EvidenceRule(),
         )
-        # A group on SQLite too: one connection after the other shares it here.
+        # Tests share groups on SQLite too, where the stores write one after the other.
         super().__init__(settings.model_copy(update={"group": group}), RECORDER_KEYS)
 
     def drop(self) -> None:
@@ -142,16 +145,16 @@ class Rig(RecorderStore):
         metadata.drop_all(self.engine)
 
     def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> MadeRecord:
-        """The next record of a topic with one partition."""
+        """Return the next record of a topic with one partition."""
         found = self.offsets.get((topic, 0), 0) if offset is None else offset
         return MadeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
     def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
-        """Verdicts as the records that come next."""
+        """Return verdicts as the next records of their topic."""
         topic = self.settings.verdicts_topic
         start = self.offsets.get((topic, 0), 0)
         return [
-            self.record(topic, camera.encode(), spoken(made, camera), "Verdict", start + n)
+            self.record(topic, camera.encode(), sign_as_processor(made, camera), "Verdict", start + n)
             for n, made in enumerate(verdicts)
         ]
 
@@ -167,10 +170,10 @@ class Rig(RecorderStore):
     def letter(self, message: DeadLetter) -> TransactionEffect:
         """Record one dead letter."""
         topic = self.settings.dead_letters_topic
-        return self.feed([self.record(topic, b"", spoken(message), "DeadLetter")])
+        return self.feed([self.record(topic, b"", sign_as_processor(message), "DeadLetter")])
 
     def count(self, table: str) -> int:
-        """Rows of a table."""
+        """Return the number of rows of a table."""
         with self.engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
 
@@ -180,4 +183,4 @@ MakeRig = Callable[..., Rig]
 ON_POSTGRESQL = pytest.mark.parametrize(
     "make_rig", [pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))], indirect=True
 )
-"""For what a PostgreSQL alone does."""
+"""The mark of tests for behaviour that only PostgreSQL has."""

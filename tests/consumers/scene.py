@@ -1,4 +1,4 @@
-"""Recorders on a real Kafka with topics of their own."""
+"""Recorders on a real Kafka, with separate topics for each test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schemas.messages.server_messages import open_alert
 from schemas.pointillist_pb2 import Alert, Ledger, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, RECORDER_KEYS, SECRET, signed, spoken
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, RECORDER_KEYS, SECRET, sign_as_processor, signed
 from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
@@ -63,7 +63,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def recorder(self, **changed: object) -> AsyncIterator[asyncio.Task[None]]:
-        """A recorder in this loop; told to stop at the end."""
+        """Run a recorder in this event loop for the block."""
         self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
         settings = self.settings.model_copy(update=changed)
         task = asyncio.create_task(
@@ -78,7 +78,7 @@ class Scene:
                 await task
 
     def process(self, descriptors: int = 1024, **changed: object) -> subprocess.Popen[bytes]:
-        """A recorder in a process of its own, which may open this many files."""
+        """Start a recorder in its own process, which may open `descriptors` files."""
         settings = self.settings.model_copy(update=changed)
         limit = f'ulimit -n {descriptors} && exec "$@"'
         topics = json.dumps({name: value for name, value in vars(settings).items() if name.endswith("_topic")})
@@ -88,24 +88,25 @@ class Scene:
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Publish verdicts."""
-        for made in verdicts:
-            await self.producer.send(self.settings.verdicts_topic, spoken(made, camera), key=camera.encode())
+        for message in verdicts:
+            value = sign_as_processor(message, camera)
+            await self.producer.send(self.settings.verdicts_topic, value, key=camera.encode())
         await self.producer.flush()
 
     async def event(self, message: Any, camera: str = CAMERA) -> None:
-        """Publish an event, signed where cameras sign it."""
+        """Publish an event, signed if cameras sign its kind."""
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
         value = signed(message, camera) if isinstance(message, Ledger | Status | Meta) else message.SerializeToString()
         await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
 
     async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
-        """Publish an event that its camera has not signed."""
+        """Publish an event without a signature."""
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
         value = message.SerializeToString()
         await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
 
     async def request(self) -> tuple[str, ProbeRequest]:
-        """The first request to a camera on the events topic, verified as bridges do."""
+        """Wait for the first request to a camera on the events topic. Return it, verified as by a bridge."""
         async with AIOKafkaConsumer(
             self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
         ) as consumer:
@@ -114,38 +115,38 @@ class Scene:
                     if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
                         camera = CameraId(record.key.decode())
                         return camera, open_message(ProbeRequest, camera, record.value, KEYS)
-        raise AssertionError("the consumer has ended")
+        raise AssertionError("the consumer has stopped")
 
     async def letter(self, value: bytes) -> None:
-        """Publish a record on the topic of the dead letters."""
+        """Publish a record on the topic of dead letters."""
         await self.producer.send_and_wait(self.settings.dead_letters_topic, value)
 
     def records(self) -> Records:
-        """The read side."""
+        """Open the database for reading."""
         return open_records(self.settings.database)
 
     def recorded(self, camera: str = CAMERA, boot: int = BOOT) -> RangeSet:
-        """The recorded sequence numbers."""
+        """Return the sequence numbers that are recorded; none before the tables exist."""
         url = self.settings.database
         if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).is_file():
             return RangeSet()
         try:
             with self.records() as records:
                 return records.recorded(camera, boot)
-        except Exception:  # the tables are being made
+        except Exception:  # the recorder is still creating the tables
             return RangeSet()
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value, 0 while it has none."""
+        """Return a metric's value, 0 if it has none yet."""
         return self.registry.get_sample_value(name, labels) or 0.0
 
     async def alerts(self) -> list[Alert]:
-        """Everything on the alerts topic."""
-        return await alerts_held(str(self.settings.kafka), self.settings.alerts_topic)
+        """Return all alerts on the alerts topic."""
+        return await read_alerts(str(self.settings.kafka), self.settings.alerts_topic)
 
 
-async def alerts_held(kafka: str, topic: str) -> list[Alert]:
-    """Everything that the Kafka at an address holds of a topic."""
+async def read_alerts(kafka: str, topic: str) -> list[Alert]:
+    """Return all alerts that a topic holds in the Kafka at an address."""
     async with AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         found: list[Alert] = []

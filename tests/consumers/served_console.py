@@ -24,7 +24,10 @@ from tests.waiting import PATIENCE_S, until
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path, launch: Launch | None = None, **changed: object) -> AsyncIterator[tuple[int, Health]]:
-    """A console whose Kafka and database are away; `changed` are settings of its own, `launch` starts its jobs."""
+    """Serve a console without Kafka and without a database. Yield its port and its health.
+
+    `changed` are its settings; `launch` starts its jobs.
+    """
     assert changed.keys() <= ConsoleSettings.model_fields.keys()
     port, health, stop = free_port(), Health(), asyncio.Event()
     settings = ConsoleSettings(
@@ -56,7 +59,7 @@ async def serving(folder: Path, launch: Launch | None = None, **changed: object)
 async def get(
     port: int, path: str, host: str = "127.0.0.1", wait_s: float = PATIENCE_S, tls: ssl.SSLContext | None = None
 ) -> tuple[int, bytes]:
-    """Return status and body of one request under the name `host`."""
+    """Request `path` from the host name `host`. Return the status and the body."""
     async with asyncio.timeout(wait_s):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         try:
@@ -69,7 +72,7 @@ async def get(
 
 
 async def log_in(port: int, name: str, password: str) -> str:
-    """The cookie of a new session."""
+    """Log in. Return the cookie of the new session."""
     async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
         answer = await client.post(
             f"http://127.0.0.1:{port}/login",
@@ -81,36 +84,36 @@ async def log_in(port: int, name: str, password: str) -> str:
 
 
 def head(path: str, *fields: str, method: str = "GET", cookie: str = "") -> bytes:
-    """The head of a request."""
+    """Return the head of a request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *fields, *([f"Cookie: {cookie}"] if cookie else [])]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 def form(path: str, cookie: str = "", **fields: str) -> bytes:
-    """A whole request with a form."""
+    """Return a whole request that posts a form."""
     body = urlencode(fields)
     kind = "Content-Type: application/x-www-form-urlencoded"
     return head(path, kind, f"Content-Length: {len(body)}", method="POST", cookie=cookie) + body.encode()
 
 
-class Line:
-    """One connection."""
+class Connection:
+    """A connection to the console."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     def send(self, data: bytes) -> None:
-        """Send."""
+        """Queue bytes to be sent."""
         self.writer.write(data)
 
     async def status(self) -> int:
-        """The status of the next answer, whose head is read."""
+        """Read the head of the next answer. Return its status."""
         answer = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         return int(answer.split()[1])
 
     async def has_ended(self) -> bool:
-        """Whether the server closes the connection; fails if it is open after `PATIENCE_S`."""
+        """Wait until the server closes the connection. Return True; raise TimeoutError after `PATIENCE_S`."""
         async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionError):
                 while await self.reader.read(2**16):
@@ -118,28 +121,28 @@ class Line:
         return True
 
     def is_open(self) -> bool:
-        """Whether the server has not closed it so far."""
+        """Return whether the server has left the connection open."""
         return not self.reader.at_eof() and self.reader.exception() is None
 
 
-class Lines:
+class Connections:
     """Connections to a console, all closed at the end of the block."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._open: list[Line] = []
+        self._open: list[Connection] = []
 
-    async def open(self, data: bytes = b"", source: str = "127.0.0.1", limit: int = 2**16) -> Line:
-        """A connection that has sent `data`; `limit` bytes of answers are read ahead, twice at most."""
+    async def open(self, data: bytes = b"", source: str = "127.0.0.1", limit: int = 2**16) -> Connection:
+        """Open a connection from `source` and send `data`. At most twice `limit` bytes of answers are read ahead."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(source, 0), limit=limit)
-        line = Line(reader, writer)
-        self._open.append(line)
-        line.send(data)
-        return line
+        connection = Connection(reader, writer)
+        self._open.append(connection)
+        connection.send(data)
+        return connection
 
-    async def __aenter__(self) -> Lines:
+    async def __aenter__(self) -> Connections:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for line in self._open:
-            line.writer.transport.abort()
+        for connection in self._open:
+            connection.writer.transport.abort()

@@ -18,65 +18,65 @@ from tests.waiting import PATIENCE_S, until
 ONE, OTHER = "127.0.0.3", "127.0.0.4"
 
 
-class Recorded(asyncio.Protocol):
-    """Notes who is admitted."""
+class RecordingProtocol(asyncio.Protocol):
+    """A protocol that records the admitted peers."""
 
     def __init__(self, admitted: list[object]) -> None:
         self._admitted = admitted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the peer."""
+        """Record the peer."""
         self._admitted.append(transport.get_extra_info("peername"))
 
 
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as made:
-        yield made
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        yield listener
 
 
-def connected(listening: socket.socket, source: str) -> socket.socket:
-    """A client whose connection waits to be accepted."""
+def connect(listening: socket.socket, source: str) -> socket.socket:
+    """Return a client whose connection waits to be accepted."""
     return socket.create_connection(listening.getsockname(), timeout=PATIENCE_S, source_address=(source, 0))
 
 
-async def admitted(listening: socket.socket, clients: list[socket.socket], count: int) -> list[object]:
-    """The clients in the order of their admission, once there are `count`."""
+async def admission_order(listening: socket.socket, clients: list[socket.socket], count: int) -> list[object]:
+    """Admit `count` clients. Return their numbers in the order of admission."""
     peers: list[object] = []
-    made = Acceptor(listening, lambda: Recorded(peers), None)
-    made.open()
+    admission = Acceptor(listening, lambda: RecordingProtocol(peers), None)
+    admission.open()
     try:
         await until(lambda: len(peers) >= count)
         names = {client.getsockname(): number for number, client in enumerate(clients)}
         return [names[peer] for peer in peers]
     finally:
-        made.close()
+        admission.close()
         for client in clients:
             client.close()
 
 
 async def test_addresses_are_admitted_in_turns(listening: socket.socket) -> None:
-    clients = [connected(listening, source) for source in (*[ONE] * 50, OTHER)]
-    order = await admitted(listening, clients, 51)
+    clients = [connect(listening, source) for source in (*[ONE] * 50, OTHER)]
+    order = await admission_order(listening, clients, 51)
     assert order.index(50) == 1
     assert [each for each in order if each != 50] == list(range(50))
 
 
-async def test_of_too_many_that_wait_the_oldest_of_the_address_are_closed(
+async def test_the_oldest_waiting_connections_of_an_address_beyond_its_bound_are_closed(
     listening: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
-    clients = [connected(listening, source) for source in (OTHER, *[ONE] * 10)]
-    assert await admitted(listening, clients, 5) == [0, 7, 8, 9, 10]
+    clients = [connect(listening, source) for source in (OTHER, *[ONE] * 10)]
+    assert await admission_order(listening, clients, 5) == [0, 7, 8, 9, 10]
 
 
-async def test_a_connection_that_still_waits_is_closed_at_the_end(listening: socket.socket) -> None:
+async def test_waiting_connections_are_closed_with_the_acceptor(listening: socket.socket) -> None:
     peers: list[object] = []
-    made = Acceptor(listening, lambda: Recorded(peers), None)
-    made.open()
-    clients = [connected(listening, ONE) for _ in range(3)]
-    made._accept()
-    made.close()
+    admission = Acceptor(listening, lambda: RecordingProtocol(peers), None)
+    admission.open()
+    clients = [connect(listening, ONE) for _ in range(3)]
+    admission._accept()
+    admission.close()
     await asyncio.sleep(0)
     for client in clients:
         client.settimeout(PATIENCE_S)
@@ -86,11 +86,11 @@ async def test_a_connection_that_still_waits_is_closed_at_the_end(listening: soc
 
 
 @pytest.mark.parametrize(("number", "pauses"), [(errno.EMFILE, True), (errno.ECONNABORTED, False)])
-async def test_without_a_free_descriptor_it_pauses_and_another_error_costs_one_connection(
+async def test_accepting_pauses_without_a_free_descriptor_and_continues_after_other_errors(
     listening: socket.socket, monkeypatch: pytest.MonkeyPatch, number: int, pauses: bool
 ) -> None:
     class Failing:
-        """A listening socket that fails once."""
+        """A listening socket whose first accept fails."""
 
         failures = 1
 
@@ -105,25 +105,27 @@ async def test_without_a_free_descriptor_it_pauses_and_another_error_costs_one_c
 
     monkeypatch.setattr(acceptor, "_PAUSE_S", 0.05)
     failing: Any = Failing()
-    with connected(listening, ONE):
+    with connect(listening, ONE):
         peers: list[object] = []
-        made = Acceptor(failing, lambda: Recorded(peers), None)
-        made.open()
-        made._accept()
+        admission = Acceptor(failing, lambda: RecordingProtocol(peers), None)
+        admission.open()
+        admission._accept()
         assert asyncio.get_running_loop().remove_reader(listening) is not pauses
         if not pauses:
-            made.open()
+            admission.open()
         await until(lambda: len(peers) == 1)
-        made.close()
+        admission.close()
 
 
-async def test_as_many_wait_as_there_is_room_for(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_waiting_connections_is_bounded(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(acceptor, "MAX_WAITING", 2)
-    made = Acceptor(listening, lambda: Recorded([]), None)
-    made.open()
-    clients = [connected(listening, ONE) for _ in range(3)]
-    made._accept()
-    assert sum(map(len, made._waiting.values())) == 2
-    made.close()
+    admission = Acceptor(listening, lambda: RecordingProtocol([]), None)
+    admission.open()
+    clients = [connect(listening, ONE) for _ in range(3)]
+    admission._accept()
+    assert sum(map(len, admission._waiting.values())) == 2
+    admission.close()
     for client in clients:
         client.close()

@@ -15,13 +15,13 @@ from schemas.messages.server_messages import open_alert
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import KEYS, PNG
-from tests.consumers.scene import alerts_held
+from tests.consumers.scene import read_alerts
 
 LIMIT = {"max.message.bytes": "4000"}
 
 
-def due(number: int, picture: bytes = b"", detail: str = "") -> DueAlert:
-    """An alert that waits."""
+def due_alert(number: int, picture: bytes = b"", detail: str = "") -> DueAlert:
+    """Return an alert that waits to be published."""
     alert = Alert(alert_id=f"{number}{detail}", camera_id="lab/door", raised_ms=number, thumbnail=picture)
     message = alert_row(alert, 0, KEYS.previews)["message"]
     assert isinstance(message, bytes)
@@ -30,31 +30,29 @@ def due(number: int, picture: bytes = b"", detail: str = "") -> DueAlert:
 
 @pytest_asyncio.fixture
 async def outbox(kafka: Kafka, kafka_topics: TopicFactory) -> AsyncIterator[tuple[Outbox, str]]:
-    """An outbox whose topics take no message above 4000 bytes, and the alerts' topic."""
+    """Yield an outbox, whose topic of alerts accepts at most 4000 bytes a message, and that topic."""
     alerts = await kafka_topics(config=LIMIT)
-    made = Outbox(kafka.bootstrap, alerts, await kafka_topics(config={"max.message.bytes": "10"}), KEYS)
-    yield made, alerts
-    await made.close()
+    outbox = Outbox(kafka.bootstrap, alerts, await kafka_topics(config={"max.message.bytes": "10"}), KEYS)
+    yield outbox, alerts
+    await outbox.close()
 
 
 @pytest.mark.brokers
-async def test_an_alert_that_kafka_refuses_does_not_count_as_published_and_holds_none_back(
+async def test_an_alert_that_kafka_rejects_stays_unpublished_and_delays_no_other(
     outbox: tuple[Outbox, str], kafka: Kafka
 ) -> None:
     sender, topic = outbox
-    waiting = [due(1), due(2, detail="x" * 5000), due(3)]
+    waiting = [due_alert(1), due_alert(2, detail="x" * 5000), due_alert(3)]
     for _ in range(2):
         assert await sender.send(waiting) == ["1", "3"]
-    assert {alert.raised_ms for alert in await alerts_held(kafka.bootstrap, topic)} == {1, 3}
+    assert {alert.raised_ms for alert in await read_alerts(kafka.bootstrap, topic)} == {1, 3}
 
 
 @pytest.mark.brokers
-async def test_a_consumer_reads_alerts_of_a_recorder_each_once_by_its_id_and_no_forged_one(
-    outbox: tuple[Outbox, str], kafka: Kafka
-) -> None:
+async def test_a_consumer_reads_each_signed_alert_once_by_its_id(outbox: tuple[Outbox, str], kafka: Kafka) -> None:
     sender, topic = outbox
-    for _ in range(2):  # as after a crash between the acknowledgement and the recorder's note of it
-        assert await sender.send([due(1, b"png"), due(2)]) == ["1", "2"]
+    for _ in range(2):  # as after a crash before the recorder stores the acknowledgement
+        assert await sender.send([due_alert(1, b"png"), due_alert(2)]) == ["1", "2"]
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as forger:
         forged = Alert(alert_id="3", camera_id="lab/door").SerializeToString()
         await forger.send_and_wait(topic, forged, key=b"lab/door", headers=[("ce_id", b"3")])
@@ -70,18 +68,18 @@ async def test_a_consumer_reads_alerts_of_a_recorder_each_once_by_its_id_and_no_
                 forgeries += 1
                 continue
             assert dict(record.headers)["ce_id"].decode() == alert.alert_id
-            alert.ClearField("tag")  # the seal of a picture is another one each time
+            alert.ClearField("tag")  # the sealed picture differs each time
             assert found.setdefault(alert.alert_id, alert) == alert
     assert {name: alert.thumbnail for name, alert in found.items()} == {"1": b"png", "2": b""}
     assert forgeries == 1
 
 
 @pytest.mark.brokers
-async def test_an_alert_that_an_earlier_release_stored_goes_out_with_its_picture(
+async def test_an_alert_stored_by_an_earlier_release_is_published_with_its_picture(
     outbox: tuple[Outbox, str], kafka: Kafka
 ) -> None:
     sender, topic = outbox
-    waiting = [due(1), due(2)]
+    waiting = [due_alert(1), due_alert(2)]
     plain, damaged = (Alert.FromString(each.message) for each in waiting)
     plain.thumbnail, damaged.thumbnail = PNG, b"sealed under another key"
     messages = (plain.SerializeToString(), damaged.SerializeToString())
@@ -89,22 +87,24 @@ async def test_an_alert_that_an_earlier_release_stored_goes_out_with_its_picture
         "1",
         "2",
     ]
-    held = await alerts_held(kafka.bootstrap, topic)
+    held = await read_alerts(kafka.bootstrap, topic)
     assert {(alert.raised_ms, alert.thumbnail) for alert in held} == {(1, PNG), (2, b"")}
 
 
 @pytest.mark.brokers
-async def test_an_alert_too_large_for_kafka_goes_without_its_picture(outbox: tuple[Outbox, str], kafka: Kafka) -> None:
+async def test_an_alert_too_large_for_kafka_is_published_without_its_picture(
+    outbox: tuple[Outbox, str], kafka: Kafka
+) -> None:
     sender, topic = outbox
-    assert await sender.send([due(1, b"p" * 5000), due(2, b"q")]) == ["1", "2"]
-    assert {(alert.raised_ms, alert.thumbnail) for alert in await alerts_held(kafka.bootstrap, topic)} == {
+    assert await sender.send([due_alert(1, b"p" * 5000), due_alert(2, b"q")]) == ["1", "2"]
+    assert {(alert.raised_ms, alert.thumbnail) for alert in await read_alerts(kafka.bootstrap, topic)} == {
         (1, b""),
         (2, b"q"),
     }
 
 
 @pytest.mark.brokers
-async def test_a_request_that_kafka_refuses_is_an_error(outbox: tuple[Outbox, str]) -> None:
+async def test_a_request_that_kafka_rejects_raises_an_error(outbox: tuple[Outbox, str]) -> None:
     sender, _ = outbox
     with pytest.raises(KafkaError, match="MessageSizeTooLarge"):
         await sender.request([("lab/door", ProbeRequest(issued_ms=1, probe_share=0.5))])

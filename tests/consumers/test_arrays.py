@@ -1,4 +1,4 @@
-"""What goes to PostgreSQL as an array comes back as it was."""
+"""Rows that are sent to PostgreSQL as arrays."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ROWS = st.tuples(
 @pytest.fixture(scope="module")
 def connection(postgresql: PostgreSQL) -> Iterator[Connection]:
     engine = open_engine(postgresql.url(), writes=True)
-    with engine.begin() as made:
-        yield made
+    with engine.begin() as connection:
+        yield connection
     engine.dispose()
 
 
 @pytest.mark.xdist_group("postgresql")
 @settings(deadline=None, max_examples=30)
 @given(rows=st.lists(ROWS, min_size=1, max_size=6))
-def test_rows_come_back_as_they_went_in_their_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
+def test_rows_are_returned_unchanged_and_in_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
     found = UnnestStatement("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
     assert found == rows

@@ -1,4 +1,4 @@
-"""Boots of a camera beyond about one a second become dead letters, and every frame keeps a fate."""
+"""The rate limit of boots: those beyond about one per second become dead letters, and each frame keeps a fate."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ BOOTS = 20
 
 
 def feed(rig: Rig, records: list[MadeRecord], boots: BootRate) -> None:
-    """One transaction of a recorder with this account of boots."""
+    """Write records in one transaction, with the rate limiter `boots`."""
     batch = read(records, rig.settings, RECORDER_KEYS, time.time_ns() // 10**6, boots)
-    rig.store.write(batch, {place: rig.offsets.get(place) for place in batch.offsets})
-    rig.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
+    rig.store.write(batch, {partition: rig.offsets.get(partition) for partition in batch.offsets})
+    rig.offsets |= {partition: following for partition, (_, following) in batch.offsets.items()}
 
 
-def run_of(rig: Rig, boots: BootRate, every_ms: int) -> dict[str, int]:
-    """Start a camera `BOOTS` times; each time it publishes two frames, says so, and ends."""
+def run_boots(rig: Rig, boots: BootRate, every_ms: int) -> dict[str, int]:
+    """Record a camera that starts `BOOTS` times, each time with two frames and a ledger. Return the counts."""
     for boot in range(1, BOOTS + 1):
-        said = Ledger(boot_id=boot, revision=1, next=2, closed=True, confirmed_to=2)
+        message = Ledger(boot_id=boot, revision=1, next=2, closed=True, confirmed_to=2)
         records = rig.verdict_records(verdict(seq, boot=boot) for seq in range(2))
-        records.append(rig.record(rig.settings.events_topic, CAMERA.encode(), signed(said), "Ledger"))
+        records.append(rig.record(rig.settings.events_topic, CAMERA.encode(), signed(message), "Ledger"))
         for record in records:
             record.timestamp = 10**12 + boot * every_ms
         feed(rig, records, boots)
@@ -37,7 +37,7 @@ def run_of(rig: Rig, boots: BootRate, every_ms: int) -> dict[str, int]:
 
 
 def test_frames_of_boots_that_come_too_fast_are_dead_lettered_and_counted(rig: Rig) -> None:
-    found = run_of(rig, BootRate(BURST), every_ms=0)
+    found = run_boots(rig, BootRate(BURST), every_ms=0)
     assert found["frames_recorded"] == 2 * BURST
     assert found["frames_dead_lettered"] == 2 * (BOOTS - BURST)
     assert (found["frames_published"], found["frames_lost"]) == (2 * BOOTS, 0)
@@ -47,12 +47,12 @@ def test_frames_of_boots_that_come_too_fast_are_dead_lettered_and_counted(rig: R
         assert records.dead_lettered(CAMERA, BOOTS) == RangeSet([(0, 1)])
 
 
-def test_a_camera_that_starts_every_second_is_recorded_for_ever(rig: Rig) -> None:
-    found = run_of(rig, BootRate(1), every_ms=1000)
+def test_a_camera_that_restarts_every_second_is_always_recorded(rig: Rig) -> None:
+    found = run_boots(rig, BootRate(1), every_ms=1000)
     assert (found["frames_recorded"], found["frames_dead_lettered"], found["frames_foreign"]) == (2 * BOOTS, 0, 0)
 
 
-def test_more_boots_at_once_are_recorded_than_bridges_let_through() -> None:
-    from producers.bridge.quota import BURST_BOOTS as OF_A_BRIDGE
+def test_a_recorder_accepts_larger_bursts_of_boots_than_bridges_do() -> None:
+    from producers.bridge.quota import BURST_BOOTS as BRIDGE_BURST_BOOTS
 
-    assert BURST_BOOTS >= 16 * OF_A_BRIDGE
+    assert BURST_BOOTS >= 16 * BRIDGE_BURST_BOOTS

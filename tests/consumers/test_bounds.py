@@ -10,34 +10,34 @@ from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, sign_as_processor, verdict
 
 KIB = 1024
 
 
-def letters(rig: Rig, made: list[DeadLetter]) -> None:
+def record_letters(rig: Rig, letters: list[DeadLetter]) -> None:
     """Record dead letters in one transaction."""
     topic = rig.settings.dead_letters_topic
     start = rig.offsets.get((topic, 0), 0)
-    values = [(start + n, spoken(letter)) for n, letter in enumerate(made)]
+    values = [(start + n, sign_as_processor(letter)) for n, letter in enumerate(letters)]
     rig.feed([rig.record(topic, b"", value, "DeadLetter", offset) for offset, value in values])
 
 
-def foreign(count: int) -> list[DeadLetter]:
-    """What a stranger's payloads become."""
+def foreign_letters(count: int) -> list[DeadLetter]:
+    """Return dead letters of payloads from outside the fleet."""
     return [dead_letter(n, verified=False, payload=b"x" * 4096) for n in range(count)]
 
 
-def test_a_flood_of_strangers_displaces_no_frame_and_no_letter_of_a_verified_frame(make_rig: MakeRig) -> None:
+def test_a_flood_of_unverified_letters_evicts_neither_frames_nor_verified_letters(make_rig: MakeRig) -> None:
     bounds = Bounds(database_bytes=100 * KIB, dead_letter_bytes=10 * KIB, foreign_letter_bytes=200 * KIB, purge_rows=50)
     rig = make_rig(bounds=bounds)
     rig.verdicts(verdict(n) for n in range(20))
-    letters(rig, [dead_letter(20, verified=True)])
+    record_letters(rig, [dead_letter(20, verified=True)])
     for _ in range(10):
-        letters(rig, foreign(100))
+        record_letters(rig, foreign_letters(100))
         purge(rig.store, bounds)
     assert rig.count("frames") == 20
-    letters(rig, [dead_letter(21, verified=True)])
+    record_letters(rig, [dead_letter(21, verified=True)])
     with rig.records() as records:
         assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(20, 21)])
         assert records.foreign_count() == 1000
@@ -47,7 +47,7 @@ def test_a_flood_of_strangers_displaces_no_frame_and_no_letter_of_a_verified_fra
 
 
 @pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
-def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig) -> None:
+def test_the_counted_bytes_of_frames_are_close_to_the_size_of_the_database(make_rig: MakeRig) -> None:
     rig = make_rig()
     before = rig.store.bytes_held()["database"]
     for start in range(0, 5000, 500):
@@ -56,9 +56,7 @@ def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig
     assert 0.7 < (held["database"] - before) / held["frames"] < 1.1
 
 
-def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
-    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frames_are_kept_by_age_while_the_disk_has_space(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = make_rig()
     rig.verdicts(verdict(n) for n in range(300))
     monkeypatch.setattr("consumers.recorder.purge.LEAST_BYTES", 1)
@@ -66,7 +64,7 @@ def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
     monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: 2**30)
     assert not purge(rig.store, Bounds())
     assert rig.count("frames") == 300
-    # The disk has nothing left beside the frames: half of what they take is theirs.
+    # The disk is full: the frames may keep half of their bytes.
     monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: 0)
     monkeypatch.setattr("consumers.recorder.purge.POSTGRESQL_BYTES", rig.store.bytes_held()["frames"] / 2)
     purge(rig.store, Bounds(purge_rows=200))
@@ -81,28 +79,28 @@ def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
 
 
 @pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("taken_by", ["backup", "others"])
-def test_a_disk_that_others_fill_costs_half_of_what_they_take_and_the_copies_of_a_backup_cost_nothing(
-    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, taken_by: str
+@pytest.mark.parametrize("filled_by", ["backup", "others"])
+def test_other_files_on_the_disk_evict_frames_of_half_their_size_and_a_backup_none(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, filled_by: str
 ) -> None:
     rig = make_rig()
     for start in range(0, 6000, 500):
         rig.verdicts(verdict(n) for n in range(start, start + 500))
     held = rig.store.bytes_held()["frames"]
     monkeypatch.setattr("consumers.recorder.purge.LEAST_BYTES", 1)
-    monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: held // 2 if taken_by == "others" else 0)
-    if taken_by == "backup":
+    monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: held // 2 if filled_by == "others" else 0)
+    if filled_by == "backup":
         (Path(rig.engine.url.database or "").parent / ".backup.sqlite").write_bytes(bytes(held))
     for _ in range(10):
         purge(rig.store, Bounds())
     kept = rig.store.bytes_held()["frames"] / held
-    assert 0.6 < kept < 0.8 if taken_by == "others" else kept == 1
+    assert 0.6 < kept < 0.8 if filled_by == "others" else kept == 1
 
 
-def test_no_row_or_file_is_too_old_while_the_time_is_not_known(make_rig: MakeRig) -> None:
+def test_nothing_expires_while_the_time_is_unknown(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.verdicts(verdict(seq, flagged=True) for seq in range(3))
-    letters(rig, [dead_letter(3, verified=True)])
+    record_letters(rig, [dead_letter(3, verified=True)])
     oldest = Bounds(database_age_s=1e-9, quarantine_age_s=1e-9, dead_letter_age_s=1e-9)
     for now_ms, kept in ((0, (3, 3, 1)), (2**50, (0, 0, 0))):
         while purge(rig.store, oldest, now_ms):
@@ -110,17 +108,17 @@ def test_no_row_or_file_is_too_old_while_the_time_is_not_known(make_rig: MakeRig
         assert (rig.count("frames"), rig.count("quarantine"), rig.count("dead_letters")) == kept
 
 
-def test_what_another_recorder_has_purged_is_not_recorded_again(make_rig: MakeRig) -> None:
+def test_frames_that_another_recorder_has_purged_are_not_recorded_again(make_rig: MakeRig) -> None:
     one, other = make_rig(group="g"), make_rig(group="g")
     one.verdicts(verdict(n) for n in range(4))
     other.offsets |= one.offsets
-    other.verdicts([verdict(4)])  # by now it knows that nothing was purged
+    other.verdicts([verdict(4)])  # the other recorder caches that nothing was purged
     purge(one.store, Bounds(database_rows=1))
     assert other.verdicts(verdict(n) for n in range(3)).duplicates == 3
     assert one.count("frames") == 1
 
 
-def test_a_quarantine_that_refuses_deletions_stops_no_other_purge(
+def test_a_quarantine_that_rejects_deletions_stops_no_other_purge(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds = Bounds(database_rows=10, quarantine_bytes=1, purge_rows=50)
@@ -131,20 +129,20 @@ def test_a_quarantine_that_refuses_deletions_stops_no_other_purge(
     held, names = rig.store.bytes_held()["quarantine"], rig.count("quarantine")
     files = rig.store.quarantine._files
     remove = files.rm_file
-    refused = f"{name_of((CAMERA, BOOT, 2))}.json"
+    rejected = f"{name_of((CAMERA, BOOT, 2))}.json"
 
-    def refuse(path: str) -> None:
-        if path.endswith(refused):
+    def remove_or_fail(path: str) -> None:
+        if path.endswith(rejected):
             raise PermissionError("AccessDenied when calling the DeleteObject operation")
         remove(path)
 
     with monkeypatch.context() as broken, capture_logs() as logs:
-        broken.setattr(files, "rm_file", refuse)
+        broken.setattr(files, "rm_file", remove_or_fail)
         for _ in range(2):
             assert not purge(rig.store, bounds)
-    assert [(line["event"], line["name"]) for line in logs] == [("quarantine_not_purged", refused[:-5])] * 2
+    assert [(line["event"], line["name"]) for line in logs] == [("quarantine_not_purged", rejected[:-5])] * 2
     assert rig.count("frames") <= 10
-    # The files before the refused one are gone, and no row is left of them.
+    # The files before the rejected one are deleted with their rows.
     assert (names, rig.count("quarantine")) == (4, 2)
     assert 0 < rig.store.bytes_held()["quarantine"] < held
     purge(rig.store, bounds)

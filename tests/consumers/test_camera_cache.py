@@ -1,4 +1,4 @@
-"""Cameras fall silent by the monotonic clock: the clocks of cameras and of this machine may jump."""
+"""The cache of cameras: states and ages by the monotonic clock, snapshots, and series."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Clock:
         return self.now_ms
 
 
-def loaded(rig: Rig) -> list[Camera]:
-    """What a recorder that starts now shows."""
+def load_cameras(rig: Rig) -> list[Camera]:
+    """Return the cameras that a recorder restores at its start."""
     return Snapshots(rig.engine, rig.bounds.strangers).load()
 
 
-def saved(rig: Rig, count: int = 1_000) -> None:
-    """Housekeeping, once."""
+def save_cameras(rig: Rig, count: int = 1_000) -> None:
+    """Save at most `count` changed cameras, as a round of housekeeping does."""
     changed, left_from_ms = rig.cameras.unsaved(count)
     Snapshots(rig.engine, rig.bounds.strangers).save(changed, left_from_ms)
 
@@ -54,8 +54,8 @@ def clock(rig: Rig) -> Clock:
     return clock
 
 
-class Scraped:
-    """The names of cameras with a series, after a round of the recorder's housekeeping for at most `most` cameras."""
+class Scrape:
+    """Scrapes of a metric: the cameras with a series, of which housekeeping shows at most `most`."""
 
     def __init__(self, rig: Rig, clock: Clock, most: int = 10) -> None:
         self._rig, self._clock, self._most = rig, clock, most
@@ -70,22 +70,22 @@ class Scraped:
         return {sample.labels["camera_id"] for sample in family.samples}
 
 
-def only(rig: Rig) -> Camera:
+def only_camera(rig: Rig) -> Camera:
     [camera] = rig.cameras.all()
     return camera
 
 
 def state(rig: Rig, clock: Clock) -> State:
-    return only(rig).judge(clock(), SILENT_AFTER_S).state
+    return only_camera(rig).judge(clock(), SILENT_AFTER_S).state
 
 
 def last_class(rig: Rig) -> str | None:
-    last = only(rig).last
+    last = only_camera(rig).last
     return last and last.class_name
 
 
 def pictures(rig: Rig) -> list[bytes]:
-    """Take the unchecked previews."""
+    """Remove and return the unchecked previews."""
     return [jpeg for _, jpeg in rig.cameras.pop_previews(10)]
 
 
@@ -97,7 +97,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
         late = verdict(seq, captured_ms=now_ms - HOUR_MS + 5000 * seq, class_name="after", preview=b"JPEG")
         rig.verdicts([late])
         assert state(rig, clock) is State.ONLINE
-        assert only(rig).age_s(clock()) == 0
+        assert only_camera(rig).age_s(clock()) == 0
     assert last_class(rig) == "after"
     assert pictures(rig) == [b"JPEG"]
     registry = CollectorRegistry()
@@ -105,7 +105,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
-def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_is(rig: Rig, clock: Clock) -> None:
+def test_a_degraded_offline_or_silent_camera_has_a_series_until_it_recovers(rig: Rig, clock: Clock) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
 
@@ -121,8 +121,8 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
 
     rig.verdicts([verdict(0)])
     assert impaired() == set()
-    said = ((DEGRADED, {"degraded"}), (OFFLINE, {"offline"}), (ONLINE, set[str]()))
-    for number, (state, expected) in enumerate(said, 1):
+    statuses = ((DEGRADED, {"degraded"}), (OFFLINE, {"offline"}), (ONLINE, set[str]()))
+    for number, (state, expected) in enumerate(statuses, 1):
         message = signed(Status(state=state, boot_id=BOOT, turn=Turn(connection=1, message=number, at_ms=100 * number)))
         rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), message, "Status")])
         assert impaired() == expected
@@ -130,7 +130,7 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
     assert impaired() == {"silent"}
 
 
-def test_a_camera_that_sends_often_again_and_then_stops_is_silent_at_once(rig: Rig, clock: Clock) -> None:
+def test_a_camera_that_stops_after_its_rate_was_raised_is_silent_by_the_new_rate(rig: Rig, clock: Clock) -> None:
     def sends(fps: float) -> None:
         turn = Turn(connection=1, message=clock.now_ms, at_ms=clock.now_ms)
         meta = signed(Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
@@ -154,11 +154,11 @@ def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) ->
     clock.now_ms += 60_000
     assert state(rig, clock) is State.SILENT
     rig.verdicts([verdict(0, boot=77, captured_ms=60_000, class_name="after", preview=b"JPEG")])
-    assert (state(rig, clock), only(rig).age_s(clock())) == (State.ONLINE, 0)
+    assert (state(rig, clock), only_camera(rig).age_s(clock())) == (State.ONLINE, 0)
     assert pictures(rig) == [b"JPEG"]
 
 
-def test_the_recorders_own_clock_may_jump_without_a_word_about_any_camera(
+def test_a_jump_of_the_recorders_clock_makes_no_camera_silent(
     rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.verdicts([verdict(0)])
@@ -166,12 +166,12 @@ def test_the_recorders_own_clock_may_jump_without_a_word_about_any_camera(
     clock.now_ms += 5000
     assert state(rig, clock) is State.ONLINE
     clock.now_ms += 6000
-    assert (state(rig, clock), only(rig).age_s(clock())) == (State.SILENT, 11)
+    assert (state(rig, clock), only_camera(rig).age_s(clock())) == (State.SILENT, 11)
 
 
-def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Rig, clock: Clock) -> None:
+def test_a_restarted_recorder_restores_the_age_of_a_silent_camera(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(0)])
-    found = loaded(rig)
+    found = load_cameras(rig)
     for camera in found:
         assert camera.last is not None
         camera.last = camera.last._replace(recorded_ms=camera.last.recorded_ms - 60_000)
@@ -199,12 +199,12 @@ def facts(camera: Camera) -> tuple[object, ...]:
 def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(n, flagged=n % 3 == 0) for n in range(60)])
     rig.verdicts([verdict(n) for n in range(4)], "lab/b")
-    saved(rig)
+    save_cameras(rig)
     before = {camera.name: facts(camera) for camera in rig.cameras.all()}
     rig.close()
     rig.open()
     rig.cameras = CameraCache(rig.settings, clock)
-    rig.cameras.restore(loaded(rig))
+    rig.cameras.restore(load_cameras(rig))
     after = {camera.name: facts(camera) for camera in rig.cameras.all()}
     assert after == before
     assert next(each for each in rig.cameras.all() if each.name == CAMERA).flagged_share() == pytest.approx(16 / 50)
@@ -213,43 +213,43 @@ def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: Clock) -> N
 def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(0, class_name="before")])
     rig.verdicts([verdict(0, class_name="before")], "lab/b")
-    saved(rig, 1)
+    save_cameras(rig, 1)
     time.sleep(0.002)
     rig.verdicts([verdict(1, class_name="after")])
     rig.verdicts([verdict(0, class_name="after")], "lab/c")
-    restored = {camera.name: camera for camera in loaded(rig)}
+    restored = {camera.name: camera for camera in load_cameras(rig)}
     shown = {name: (camera.frames, camera.last and camera.last.class_name) for name, camera in restored.items()}
     assert shown == {CAMERA: (2, "after"), "lab/b": (1, "before"), "lab/c": (1, "after")}
 
 
-def test_a_recorder_that_takes_a_camera_over_saves_the_frames_of_all_recorders(make_rig: MakeRig) -> None:
+def test_a_recorder_that_takes_over_a_camera_counts_the_frames_of_all_recorders(make_rig: MakeRig) -> None:
     first, second = make_rig(group="recorders"), make_rig(group="recorders")
-    place = (first.settings.verdicts_topic, 0)
-    first.offsets |= first.store.claim({place[0]}, {place: (0, 0)})
+    partition = (first.settings.verdicts_topic, 0)
+    first.offsets |= first.store.claim({partition[0]}, {partition: (0, 0)})
     first.verdicts([verdict(0)])
-    saved(first)
-    second.cameras.restore(loaded(second))
+    save_cameras(first)
+    second.cameras.restore(load_cameras(second))
     first.verdicts([verdict(n) for n in range(1, 50)])
-    saved(first)
-    second.offsets |= second.store.claim({place[0]}, {place: (0, 50)})
+    save_cameras(first)
+    second.offsets |= second.store.claim({partition[0]}, {partition: (0, 50)})
     second.verdicts([verdict(50)])
-    saved(second)
-    (camera,) = loaded(second)
+    save_cameras(second)
+    (camera,) = load_cameras(second)
     assert (camera.frames, camera.last and camera.last.seq) == (51, 50)
 
 
-def test_a_restart_reads_neither_frames_nor_starts_of_cameras_that_were_saved(rig: Rig) -> None:
+def test_a_restart_reads_neither_frames_nor_boots_of_saved_cameras(rig: Rig) -> None:
     for boot in range(1, 5):
         rig.verdicts([verdict(n, boot=boot) for n in range(20)])
-    saved(rig)
+    save_cameras(rig)
     with rig.engine.begin() as connection:
         connection.execute(delete(boots))
         connection.execute(delete(frames).where(frames.c.boot < 4))
-    (camera,) = loaded(rig)
+    (camera,) = load_cameras(rig)
     assert (camera.frames, camera.last and camera.last.boot) == (80, 4)
 
 
-def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:
+def test_the_plan_of_probes_gets_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=2, probe_share=0.05, dropped_per_block=16, profile=RAW)
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
     assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
@@ -266,11 +266,11 @@ def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(r
     assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
 
 
-def test_the_series_of_a_camera_that_is_paused_for_long_are_removed(rig: Rig, clock: Clock) -> None:
+def test_the_series_of_a_camera_are_removed_after_a_long_pause(rig: Rig, clock: Clock) -> None:
     rig.verdicts([verdict(0)])
     paused = signed(Status(state=PAUSED, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), paused, "Status")])
-    scrape = Scraped(rig, clock)
+    scrape = Scrape(rig, clock)
     assert scrape("pointillist_camera_age_seconds") == {CAMERA}
     clock.now_ms += 2 * HOUR_MS
     assert scrape("pointillist_camera_age_seconds") == set()
@@ -283,7 +283,7 @@ def test_a_dead_camera_has_its_series_until_it_is_removed_or_its_key_is_revoked(
     meta = Meta(boot_id=BOOT, frames_per_second=fps, turn=Turn(connection=1, message=1, at_ms=1))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
     rig.verdicts([verdict(0)])
-    scrape = Scraped(rig, clock)
+    scrape = Scrape(rig, clock)
     assert scrape("pointillist_camera_impaired") == set()
     for _ in range(30):
         clock.now_ms += HOUR_MS + 1_000
@@ -296,12 +296,12 @@ def test_a_dead_camera_has_its_series_until_it_is_removed_or_its_key_is_revoked(
     assert scrape("pointillist_camera_impaired") == scrape("pointillist_camera_age_seconds") == set()
 
 
-def test_faulty_and_suspect_cameras_have_series_among_more_cameras_than_are_shown(rig: Rig, clock: Clock) -> None:
+def test_faulty_and_suspect_cameras_have_series_when_there_are_too_many_for_all(rig: Rig, clock: Clock) -> None:
     names = [f"site/c{number}" for number in range(6)]
     dead, flagged = names[:2]
     for name in names:
         rig.verdicts([verdict(0, flagged=name == flagged)], name)
-    scrape = Scraped(rig, clock, most=3)
+    scrape = Scrape(rig, clock, most=3)
     scrape("pointillist_camera_age_seconds")
     for seq in range(1, 9):
         clock.now_ms += 2_000
@@ -320,7 +320,7 @@ def test_faulty_and_suspect_cameras_have_series_among_more_cameras_than_are_show
         assert scrape("pointillist_camera_age_seconds") == ages
 
 
-def test_the_clock_advance_of_a_single_frame_is_shown_for_three_scrapes(rig: Rig, clock: Clock) -> None:
+def test_the_clock_skew_of_a_single_frame_is_reported_for_three_scrapes(rig: Rig, clock: Clock) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     ahead_ms = time.time_ns() // 10**6 + 60_000
@@ -336,13 +336,13 @@ def test_the_clock_advance_of_a_single_frame_is_shown_for_three_scrapes(rig: Rig
     assert found == [120] * 3 + [60] * 3 + [0] * 2
 
 
-def test_a_camera_that_nobody_knows_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
+def test_an_unknown_camera_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
     rig.cameras.judge(clock(), 0)
     rig.cameras.revoke({"lab/unknown": 9, CAMERA: 9})
-    assert rig.cameras.judge(clock(), 0) == []  # the camera has announced no generation, the other is unknown
+    assert rig.cameras.judge(clock(), 0) == []  # one camera has announced no key generation, the other is unknown
 
 
-def test_cameras_beyond_the_bound_are_forgotten_by_the_age_of_their_last_frame(
+def test_cameras_beyond_the_bound_are_dropped_by_the_age_of_their_last_frame(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "MAX_CAMERAS", 2)

@@ -1,4 +1,4 @@
-"""The one rule for the state of a camera, its severity and its reasons; the faults that pictures show."""
+"""The rule for the state of a camera, its severity and its reasons; faults that are visible in pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth
 from consumers.cameras.state import CameraFacts, State, StateWithReason, alert, current, judge, patience_s
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta
-from tests.consumers.console_rig import scene
+from tests.consumers.console_rig import jpeg_scene
 
 NOW_MS = 1_000_000
 
@@ -51,7 +51,7 @@ def test_the_state_follows_from_the_facts(facts: dict[str, object], expected: St
     assert state(**facts) is expected
 
 
-def test_the_manual_lists_the_states_in_the_order_in_which_they_win() -> None:
+def test_the_manual_lists_the_states_in_the_order_of_their_precedence() -> None:
     table = (Path(__file__).parents[2] / "docs/operations/cameras.md").read_text().partition("## States")[2]
     listed = [State(name) for name in re.findall(r"^\| `([a-z]+)` \|", table.partition("## Remove")[0], re.MULTILINE)]
     alone: dict[State, dict[str, object]] = {
@@ -70,8 +70,8 @@ def test_the_manual_lists_the_states_in_the_order_in_which_they_win() -> None:
             assert state(**alone[second] | alone[first]) is first, (first, second)
 
 
-def test_every_state_but_online_gives_its_reason() -> None:
-    given = [
+def test_every_state_except_online_has_a_reason() -> None:
+    facts = [
         CameraFacts(), CameraFacts(frame_ms=0), CameraFacts(reported=OFFLINE),
         CameraFacts(reported=DEGRADED, detail="hot"),
         CameraFacts(reported=PAUSED), CameraFacts(reported=ENDED),
@@ -79,20 +79,20 @@ def test_every_state_but_online_gives_its_reason() -> None:
         CameraFacts(refusal="too large", refused_ms=NOW_MS),
         *(CameraFacts(frame_ms=NOW_MS, picture=each) for each in (State.BLACK, State.FROZEN, State.BLURRED)),
     ]  # fmt: skip
-    judged = [judge(each, NOW_MS) for each in given]
+    judged = [judge(each, NOW_MS) for each in facts]
     assert {each.state for each in judged} == set(State) - {State.ONLINE}
     assert all(each.reason for each in judged)
     assert judge(CameraFacts(frame_ms=NOW_MS), NOW_MS).reason == ""
 
 
-def test_what_a_camera_does_on_purpose_is_no_fault_and_comes_after_all_faults() -> None:
+def test_intended_states_are_no_faults_and_less_severe_than_all_faults() -> None:
     intended = [each for each in State if not each.is_fault]
     assert intended == [State.PAUSED, State.ENDED, State.REVOKED, State.ONLINE]
     assert [each.severity for each in State] == list(range(len(State)))
 
 
 @pytest.mark.parametrize("needs_frames", [State.ONLINE, State.BLACK, State.FROZEN, State.BLURRED])
-def test_a_reader_calls_a_camera_silent_when_frames_stop_after_the_recorder_has(needs_frames: State) -> None:
+def test_a_reader_shows_a_camera_as_silent_when_the_recorder_has_stopped(needs_frames: State) -> None:
     saved = StateWithReason(needs_frames)
     assert current(saved, NOW_MS - 9_000, 10, NOW_MS) == saved
     assert current(saved, NOW_MS - 11_000, 10, NOW_MS).state is State.SILENT
@@ -108,7 +108,7 @@ def test_an_open_alert_outranks_every_state() -> None:
     assert alert(StateWithReason(State.OFFLINE, "gone"), 0) == StateWithReason(State.OFFLINE, "gone")
 
 
-def test_a_camera_that_sends_seldom_is_given_the_time_of_some_frames() -> None:
+def test_the_patience_with_a_slow_camera_is_a_few_of_its_frame_intervals() -> None:
     assert patience_s(None) == 10
     assert patience_s(Meta(frames_per_second=2)) == 10
     assert patience_s(Meta(frames_per_second=1 / 40)) == 100
@@ -119,15 +119,15 @@ def test_a_camera_that_sends_seldom_is_given_the_time_of_some_frames() -> None:
 @pytest.mark.parametrize(
     ("pictures", "expected"),
     [
-        ([scene(n) for n in range(40)], None),
-        ([scene(n) for n in range(40)] + [scene(1, dark=True)], State.BLACK),
-        ([scene(n) for n in range(40)] + [scene(1, blur=3)], State.BLURRED),
-        ([scene(3)] * 60, None),
+        ([jpeg_scene(n) for n in range(40)], None),
+        ([jpeg_scene(n) for n in range(40)] + [jpeg_scene(1, dark=True)], State.BLACK),
+        ([jpeg_scene(n) for n in range(40)] + [jpeg_scene(1, blur=3)], State.BLURRED),
+        ([jpeg_scene(3)] * 60, None),
         ([b"\xff\xd8 no"], None),
     ],
-    ids=["well", "black", "blurred", "pictures alone do not say frozen", "no picture"],
+    ids=["well", "black", "blurred", "pictures alone do not prove frozen", "no picture"],
 )
-def test_a_picture_that_shows_nothing_is_noticed(pictures: list[bytes], expected: State | None) -> None:
+def test_a_black_or_blurred_picture_is_detected(pictures: list[bytes], expected: State | None) -> None:
     health = PictureHealth()
     for picture in pictures:
         health.update(picture)
@@ -146,7 +146,7 @@ def test_a_camera_is_frozen_when_no_pixel_has_changed_for_twenty_seconds() -> No
     assert health.state is None
 
 
-def test_two_equal_pictures_long_after_each_other_do_not_make_a_frozen_camera() -> None:
+def test_two_equal_pictures_far_apart_do_not_make_a_camera_frozen() -> None:
     health = PictureHealth()
     health.compare(0.0, 0)
     health.compare(0.0, 10 * FROZEN_MS)
@@ -155,7 +155,7 @@ def test_two_equal_pictures_long_after_each_other_do_not_make_a_frozen_camera() 
     assert health.state is State.FROZEN
 
 
-def test_a_fault_of_pictures_outlives_a_restart_until_a_picture_is_well() -> None:
+def test_a_fault_of_pictures_is_restored_until_a_picture_is_good() -> None:
     health = PictureHealth()
     health.restore(State.FROZEN, NOW_MS)
     assert health.state is State.FROZEN

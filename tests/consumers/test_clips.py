@@ -22,13 +22,13 @@ from infra.local.kafka import Kafka
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
 from tests.conftest import TopicFactory
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
-from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
+from tests.consumers.recorder_rig import CAMERA, Rig, sign_as_processor, verdict
 from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S
 
 SENDER_TIME = {"message.timestamp.type": "CreateTime"}
-"""Topics in which a record has the time that the test gives it."""
+"""The configuration of topics whose records have the sender's timestamps."""
 
 
 def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
@@ -43,23 +43,25 @@ def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
 
 
 @pytest.mark.brokers
-async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
+async def test_a_clip_contains_the_pictures_of_a_camera_around_a_moment(
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic, at_ms, jpegs = (
         await kafka_topics(3, config=SENDER_TIME),
         time.time_ns() // 10**6 - 60_000,
-        [scene(seed) for seed in range(3)],
+        [jpeg_scene(seed) for seed in range(3)],
     )
     offsets_ms = (-BEFORE_MS - 5_000, -20_000, -10_000, 0, AFTER_MS + 1)
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         for seq, offset_ms in enumerate(offsets_ms):
             for camera in (CAMERA, "lab/other"):
                 captured_ms = at_ms + offset_ms
-                made = verdict(seq, captured_ms=captured_ms, preview=jpegs[seq % 3] if camera == CAMERA else scene(9))
-                value = spoken(made, camera)
+                made = verdict(
+                    seq, captured_ms=captured_ms, preview=jpegs[seq % 3] if camera == CAMERA else jpeg_scene(9)
+                )
+                value = sign_as_processor(made, camera)
                 await producer.send_and_wait(topic, value, key=camera.encode(), timestamp_ms=captured_ms)
-        unsigned = verdict(9, captured_ms=at_ms, preview=scene(8)).SerializeToString()
+        unsigned = verdict(9, captured_ms=at_ms, preview=jpeg_scene(8)).SerializeToString()
         await producer.send_and_wait(topic, unsigned, key=CAMERA.encode(), timestamp_ms=at_ms)
     shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
     assert shots == [
@@ -75,22 +77,22 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
 
 
 @pytest.mark.brokers
-async def test_a_clip_of_a_camera_with_a_wrong_clock_holds_what_was_processed_then(
+async def test_a_clip_of_a_camera_with_a_wrong_clock_is_selected_by_processing_time(
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic, at_ms = await kafka_topics(1, config=SENDER_TIME), time.time_ns() // 10**6 - 60_000
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         for seq, offset_ms in enumerate((-BEFORE_MS - 5_000, -20_000, 0, AFTER_MS + 1)):
             made = verdict(seq, captured_ms=at_ms + offset_ms - 7_200_000, processed_ms=at_ms + offset_ms)
-            made.preview = scene(seq)
-            value = spoken(made, CAMERA)
+            made.preview = jpeg_scene(seq)
+            value = sign_as_processor(made, CAMERA)
             await producer.send_and_wait(topic, value, key=CAMERA.encode(), timestamp_ms=made.processed_ms)
     shots = await read_shots(settings(tmp_path, kafka.bootstrap, topic), CONSOLE_KEYS, CAMERA, at_ms)
     assert [each.at_ms - at_ms for each in shots] == [-20_000, 0]
 
 
 async def one_film(_context: object, _camera: str, _at_ms: int) -> bytes:
-    """A film of any moment."""
+    """Return the same film for each moment."""
     return b"film"
 
 
@@ -100,14 +102,14 @@ def kept(console: ConsoleRig) -> KeptClips:
     return console.context.clips
 
 
-async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_any_more(
+async def test_the_clip_of_an_alert_is_stored_sealed_and_served_without_kafka(
     console: ConsoleRig, recorder: Rig, kept: KeptClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console.show([verdict(0)])
     raise_alert(recorder, ago_s=(AFTER_MS + LATE_MS) // 1000 + 5)
 
     async def shots(_settings: object, _keys: object, _camera: str, at_ms: int) -> list[ClipPicture]:
-        return [ClipPicture(at_ms - 1_000, scene(1)), ClipPicture(at_ms, scene(2))]
+        return [ClipPicture(at_ms - 1_000, jpeg_scene(1)), ClipPicture(at_ms, jpeg_scene(2))]
 
     with monkeypatch.context() as kafka:
         kafka.setattr(clip_keeper, "read_shots", shots)
@@ -116,8 +118,8 @@ async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_a
     at_ms = clip.at_ms
     assert (clip.why, clip.bytes > 0) == ("alert", True)
     (file,) = (tmp_path / "quarantine" / "clips").rglob("*.sealed")
-    assert b"ftyp" not in file.read_bytes()  # the mark of an MP4
-    await keep_clips(console.context)  # with Kafka away: nothing is due, and nothing is made again
+    assert b"ftyp" not in file.read_bytes()  # the signature of an MP4 file
+    await keep_clips(console.context)  # Kafka is unreachable, but no clip is due or made again
     browser = console.browser()
     assert f"clip.mp4?at_ms={at_ms}" in browser.get(f"/camera/{CAMERA}").text
     found = browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + AFTER_MS}")
@@ -125,21 +127,21 @@ async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_a
         assert len(list(container.decode(video=0))) == 3
     assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + AFTER_MS + 1}").status_code == 503
 
-    async def made(_context: object, _camera: str, _at_ms: int) -> bytes:
+    async def film_from_kafka(_context: object, _camera: str, _at_ms: int) -> bytes:
         return b"from Kafka"
 
-    monkeypatch.setattr("consumers.console.pages.camera.film_around", made)
+    monkeypatch.setattr("consumers.console.pages.camera.film_around", film_from_kafka)
     assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + 1}").content == b"from Kafka"
     assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms}").content == found.content
 
 
-async def test_a_clip_that_kafka_does_not_give_is_tried_again_for_a_day(
+async def test_a_clip_is_retried_for_a_day_while_kafka_is_unreachable(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.request([(CAMERA, unix_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
     with pytest.raises(BrokerError):
         await keep_clips(console.context)
-    assert kept.due() == [], "it waits for some seconds"
+    assert kept.due() == [], "the clip waits for some seconds"
     monkeypatch.setattr(kept, "_clock_s", lambda: 1e9)
     assert [each.at_ms > unix_ms() - GIVEN_UP_MS for each in kept.due()] == [True]
 
@@ -152,7 +154,7 @@ def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
     kept = KeptClips(store, url, box, ConsoleBounds(clip_bytes=2_500))
     moments = [(CAMERA, begin_ms + number * 60_000) for number in range(4)]
     kept.request(moments, ALERT)
-    kept.request([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # in the first one's film
+    kept.request([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # inside the first film
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
     assert [kept.film(*moment) for moment in moments] == [b"", b"", bytes(1_000), bytes(1_000)]
@@ -181,7 +183,7 @@ async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
     assert [each.camera for each in kept.due()] == ["lab/full"]
 
 
-async def test_clips_are_purged_while_none_can_be_made(
+async def test_clips_are_purged_also_while_none_can_be_made(
     console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.request([(CAMERA, unix_ms() - 40 * 86_400_000)], ASKED)
@@ -190,7 +192,7 @@ async def test_clips_are_purged_while_none_can_be_made(
     kept.keep(wanted, b"film")
     monkeypatch.setattr(kept, "_bounds", ConsoleBounds())
     kept.purge()
-    assert kept.film(*wanted[1:]) == b"film", "until the clocks have been in step for a while"
+    assert kept.film(*wanted[1:]) == b"film", "nothing expires before the clock has settled"
     monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
     running = asyncio.create_task(role._purge(console.context))
     try:
@@ -202,44 +204,44 @@ async def test_clips_are_purged_while_none_can_be_made(
         await asyncio.gather(running, return_exceptions=True)
 
 
-def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
+def test_clips_of_the_largest_camera_are_deleted_first_and_requested_clips_last(
     tmp_path: Path, console: ConsoleRig
 ) -> None:
     store, begin_ms = console.context.store.engine, unix_ms() - 3_600_000
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds())
-    asked, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
+    requested, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
     many = [(CAMERA, begin_ms + number * 60_000) for number in range(3, 7)]
     seen = ("lab/seen", begin_ms)
     kept.request([rare, *many], ALERT)
-    kept.request([asked], ASKED, "anna")
+    kept.request([requested], ASKED, "anna")
     kept.request([seen], SIGHTING)
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
 
-    def left(most_bytes: int) -> list[bool]:
+    def left_after_purge(most_bytes: int) -> list[bool]:
         bounds = ConsoleBounds(clip_bytes=most_bytes)
         KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, bounds).purge()
-        return [bool(kept.film(*moment)) for moment in (rare, asked, *many, seen)]
+        return [bool(kept.film(*moment)) for moment in (rare, requested, *many, seen)]
 
-    assert left(6_500) == [True, True, True, True, True, True, False]
-    assert left(4_500) == [True, True, False, False, True, True, False]
-    assert left(1_500) == [False, True, False, False, False, False, False]
+    assert left_after_purge(6_500) == [True, True, True, True, True, True, False]
+    assert left_after_purge(4_500) == [True, True, False, False, True, True, False]
+    assert left_after_purge(1_500) == [False, True, False, False, False, False, False]
 
 
-def test_an_alerts_clip_is_not_swallowed_by_one_of_a_sighting(tmp_path: Path, console: ConsoleRig) -> None:
+def test_the_clip_of_an_alert_is_not_merged_into_the_clip_of_a_sighting(tmp_path: Path, console: ConsoleRig) -> None:
     store, at_ms = console.context.store.engine, unix_ms() - 3_600_000
     kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds(clip_bytes=1_500))
     raised = (CAMERA, at_ms + AFTER_MS)
     kept.request([(CAMERA, at_ms)], SIGHTING)
     kept.request([raised], ALERT)
-    kept.request([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # in the film of the alert
+    kept.request([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # inside the film of the alert
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
     assert [(each.why, each.bytes > 0) for each in kept.of(CAMERA, 9)] == [("alert", True)]
     assert kept.film(*raised)
 
 
-def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:
+def test_a_requested_clip_is_not_merged_into_an_empty_clip_of_an_alert(kept: KeptClips) -> None:
     at_ms = unix_ms() - 60_000
     kept.request([(CAMERA, at_ms)], ALERT)
     (wanted,) = kept.due()
@@ -271,33 +273,33 @@ def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept
         visitor.join()
 
 
-def test_kept_files_have_a_place_of_their_own(tmp_path: Path) -> None:
-    made = settings(tmp_path, "127.0.0.1:1", "none").model_copy(update={"kept_files": str(tmp_path / "kept")})
-    context = role.open_context(made, CONSOLE_KEYS)
+def test_kept_files_can_have_their_own_store(tmp_path: Path) -> None:
+    own_store = settings(tmp_path, "127.0.0.1:1", "none").model_copy(update={"kept_files": str(tmp_path / "kept")})
+    context = role.open_context(own_store, CONSOLE_KEYS)
     try:
         assert context.clips is not None
         assert context.labelled_frames is not None
         context.clips.request([(CAMERA, 1)], ASKED)
         (wanted,) = context.clips.due()
         context.clips.keep(wanted, b"film")
-        context.labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+        context.labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9)
         assert not (tmp_path / "quarantine").exists()
     finally:
         context.close()
         context.store.close()
 
 
-def test_an_operator_keeps_a_clip_of_now(console: ConsoleRig, kept: KeptClips) -> None:
+def test_an_operator_requests_a_clip_of_the_present(console: ConsoleRig, kept: KeptClips) -> None:
     console.show([verdict(0)])
     browser = console.browser()
     sent = browser.post(f"/camera/{CAMERA}/clip", data={"csrf": console.csrf()})
     assert sent.headers["location"] == f"/camera/{CAMERA}#clips"
     assert [(each.why, each.who, each.bytes) for each in kept.of(CAMERA, 9)] == [("asked", OWNER, 0)]
-    assert kept.due() == []  # its last picture is still to come
+    assert kept.due() == []  # the last picture of the clip is in the future
     assert f"Kept by {OWNER}, ready in some seconds" in browser.get(f"/camera/{CAMERA}").text
 
 
-async def test_a_kafka_that_is_away_is_one_line(tmp_path: Path) -> None:
+async def test_an_unreachable_kafka_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match=f"expected the pictures of {CAMERA}"):
         await read_shots(settings(tmp_path, "127.0.0.1:1", "none"), CONSOLE_KEYS, CAMERA, 0)
 

@@ -18,16 +18,16 @@ from consumers.console.data.collector import MOST_DESCRIBED, QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, frame_features
 from consumers.console.data.pictures import CameraPicture
 from schemas.errors import StateError
-from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.console_rig import ConsoleRig, jpeg_scene
 from tests.consumers.recorder_rig import CAMERA
 from tests.consumers.test_labelled_frames import ROW
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    yield console
+    console.close()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
 
 
 class Features:
-    """Features by picture: the number of a direction. Pictures that are not listed have none."""
+    """A stand-in for the features of pictures: unit vectors by picture. Unlisted pictures have none."""
 
     def __init__(self, *directions: tuple[bytes, int]) -> None:
         self.directions = dict(directions)
@@ -68,21 +68,21 @@ def picture(jpeg: bytes, seq: int, after_ms: int = 1000) -> CameraPicture:
     return CameraPicture("", ROW._replace(seq=seq, recorded_ms=recorded_ms), jpeg)
 
 
-SCENE, OBJECT, OTHER = scene(1), with_object(scene(1)), scene(2)
-"""`OBJECT` has nearly the sketch of `SCENE`; the sketch of `OTHER` is unlike both."""
+SCENE, OBJECT, OTHER = jpeg_scene(1), with_object(jpeg_scene(1)), jpeg_scene(2)
+"""Pictures: `OBJECT` has nearly the sketch of `SCENE`, and `OTHER` a very different one."""
 
 
-def test_the_pictures_are_what_these_tests_need() -> None:
+def test_the_test_pictures_have_the_assumed_similarities() -> None:
     assert ALIKE <= float(sketch(SCENE) @ sketch(OBJECT)) < SAME
     assert float(sketch(SCENE) @ sketch(OTHER)) < UNLIKE
 
 
-def test_other_content_with_a_like_sketch_is_kept_too(labelled_frames: LabelledFrames) -> None:
+def test_other_content_with_a_similar_sketch_is_kept_too(labelled_frames: LabelledFrames) -> None:
     collector = Collector(labelled_frames, Features((SCENE, 0), (OBJECT, 1)))
     assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate((SCENE, OBJECT))] == ["new", "new"]
 
 
-def test_the_same_content_with_an_unlike_sketch_is_kept_once(labelled_frames: LabelledFrames) -> None:
+def test_the_same_content_with_another_sketch_is_kept_once(labelled_frames: LabelledFrames) -> None:
     collector = Collector(labelled_frames, Features((SCENE, 0), (OTHER, 0)))
     assert [collector.judge(picture(jpeg, seq)) for seq, jpeg in enumerate((SCENE, OTHER))] == ["new", None]
 
@@ -111,16 +111,16 @@ def test_a_restarted_collector_compares_with_stored_features(labelled_frames: La
     assert [restarted.judge(picture(jpeg, seq)) for seq, jpeg in ((1, OTHER), (2, OBJECT))] == [None, "new"]
 
 
-def test_a_picture_that_is_the_same_needs_no_features(labelled_frames: LabelledFrames) -> None:
+def test_an_identical_picture_needs_no_features(labelled_frames: LabelledFrames) -> None:
     features = Features((SCENE, 0))
     collector = Collector(labelled_frames, features)
     assert [collector.judge(picture(SCENE, seq)) for seq in range(3)] == ["new", None, None]
     assert features.described == 1
 
 
-def test_a_look_is_kept_again_after_a_while_though_others_were_kept(labelled_frames: LabelledFrames) -> None:
+def test_a_usual_picture_is_kept_again_after_a_while(labelled_frames: LabelledFrames) -> None:
     collector = Collector(labelled_frames)
-    seen = [(0, SCENE), (1, OTHER), (2, SCENE), (3, scene(3)), (4, SCENE)]
+    seen = [(0, SCENE), (1, OTHER), (2, SCENE), (3, jpeg_scene(3)), (4, SCENE)]
     found = [collector.judge(picture(jpeg, seq, QUIET_MS // 3)) for seq, jpeg in seen]
     assert found == ["new", "new", None, "new", "usual"]
 
@@ -142,7 +142,7 @@ def test_a_clock_of_the_console_that_was_set_back_stops_no_collection(labelled_f
     assert collector.judge(picture(SCENE, 1, QUIET_MS)) == "usual"
 
 
-def test_features_go_with_their_frame(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_features_are_deleted_with_their_frame(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     Collector(labelled_frames, Features((SCENE, 0))).judge(picture(SCENE, 0))
     labelled_frames.discard([each.name for each in labelled_frames.waiting(5)])
     with rig.context.store.engine.begin() as connection:
@@ -155,7 +155,7 @@ def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_fr
     for name in names:
         labelled_frames.collect(name, "ada", wanted=True)
     collector, kept = Collector(labelled_frames, features), []
-    for seq, jpeg in enumerate((SCENE, OTHER)):  # every camera shows something new at every step
+    for seq, jpeg in enumerate((SCENE, OTHER)):  # each camera shows a new picture at each step
         rows = [ROW._replace(camera=name, seq=seq) for name in names]
         rig.context.fleet.add_frames(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
         kept.append(collector.step(rig.context.fleet))
@@ -163,7 +163,7 @@ def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_fr
     assert {each.camera for each in labelled_frames.waiting(20)} == set(names)
 
 
-def test_the_process_of_the_features_ends_with_the_collection(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_the_process_for_features_ends_with_the_collection(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     features = Features()
     collector = Collector(labelled_frames, features)
     labelled_frames.collect(CAMERA, "ada", wanted=True)

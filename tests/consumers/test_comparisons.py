@@ -1,4 +1,4 @@
-"""The comparisons of a rollout in the database, in texts that a candidate's own code may have made."""
+"""Comparisons of a rollout in the database, with texts from a candidate's own code."""
 
 from __future__ import annotations
 

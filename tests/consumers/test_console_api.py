@@ -1,4 +1,4 @@
-"""The REST API, and verdicts taken out of the database."""
+"""The REST API, and the export of verdicts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 
 
-def test_the_document_names_every_route_and_no_other(console: ConsoleRig) -> None:
+def test_the_openapi_document_lists_exactly_the_routes(console: ConsoleRig) -> None:
     answer = console.browser().get(f"{ROOT}/openapi.json").json()
     assert answer == document()
     described = {(path, method.upper()) for path, entry in answer["paths"].items() for method in entry}
@@ -40,7 +40,7 @@ def test_the_document_names_every_route_and_no_other(console: ConsoleRig) -> Non
             assert in_path == set(re.findall(r"{(\w+)}", path))
 
 
-def test_cameras_are_listed_found_and_forgotten(console: ConsoleRig) -> None:
+def test_cameras_are_listed_read_and_deleted(console: ConsoleRig) -> None:
     console.show([verdict(0)])
     browser = console.browser()
     listed = browser.get(f"{ROOT}/cameras?state=online").json()
@@ -63,7 +63,7 @@ def test_cameras_are_listed_found_and_forgotten(console: ConsoleRig) -> None:
         ("GET", f"/dead-letters/topic/0/{'9' * 5_000}", 404, "path: expected one of this console, got /dead-letters/"),
     ],
 )
-def test_what_no_route_has_is_refused_in_one_line(
+def test_an_unknown_path_or_method_is_rejected_in_one_line(
     console: ConsoleRig, method: str, path: str, status: int, words: str
 ) -> None:
     answer = console.browser().request(method, path, json={} if method == "POST" else None)
@@ -80,7 +80,7 @@ def test_what_no_route_has_is_refused_in_one_line(
         ("POST", "/teach/cameras", {"data": {"camera": "lab/\0", "wanted": "no"}}),
     ],
 )
-def test_a_text_that_postgresql_does_not_hold_is_refused(
+def test_a_text_with_a_null_character_is_rejected(
     console: ConsoleRig, method: str, path: str, sent: dict[str, Any]
 ) -> None:
     if "data" in sent:
@@ -90,25 +90,25 @@ def test_a_text_that_postgresql_does_not_hold_is_refused(
     assert "expected" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("place", ["/dead-letters/topic/0/{}", "/models/differences/1/{}/1/lab/door.jpg"])
-def test_a_number_that_no_database_holds_is_not_found(console: ConsoleRig, recorder: Rig, place: str) -> None:
-    assert console.browser().get(place.format(2**63)).status_code == 404
+@pytest.mark.parametrize("path", ["/dead-letters/topic/0/{}", "/models/differences/1/{}/1/lab/door.jpg"])
+def test_a_number_too_large_for_the_database_is_not_found(console: ConsoleRig, recorder: Rig, path: str) -> None:
+    assert console.browser().get(path.format(2**63)).status_code == 404
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
-def test_what_a_foreign_page_could_send_changes_nothing(console: ConsoleRig, kind: str) -> None:
+def test_content_types_that_foreign_pages_can_send_are_rejected(console: ConsoleRig, kind: str) -> None:
     answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/forget", content=b"{}", headers={"content-type": kind})
     assert answer.status_code == 415
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"x" * 70_000])
-def test_a_body_that_is_no_object_is_refused(console: ConsoleRig, body: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_rejected(console: ConsoleRig, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/command", content=body, headers=headers)
     assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
 
 
-def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: Path, recorder: Rig) -> None:
+def test_a_request_with_a_password_has_the_rights_of_its_user(tmp_path: Path, recorder: Rig) -> None:
     users = tmp_path / "users"
     write_user(users, "anna", Right.VIEWER, "a long password")
     console = ConsoleRig(tmp_path, users=users)
@@ -117,8 +117,8 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
         assert browser.get(f"{ROOT}/cameras").status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "wrong")).status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "a long password")).status_code == 200
-        refused = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}, auth=("anna", "a long password"))
-        assert (refused.status_code, refused.json()) == (
+        rejected = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}, auth=("anna", "a long password"))
+        assert (rejected.status_code, rejected.json()) == (
             403,
             {"error": "user: expected the right `operator`, got `viewer`"},
         )
@@ -126,7 +126,7 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
         console.close()
 
 
-def test_verdicts_are_taken_out_as_csv_and_as_parquet(
+def test_verdicts_are_exported_as_csv_and_as_parquet(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SETTLED_MS, "sqlite", 0)
@@ -134,14 +134,14 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(
     recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), unusual])
     recorder.verdicts([verdict(0, certified_patch=5, certified=True)], "lab/gate")
     browser = console.browser()
-    asked = f"since_ms={time.time_ns() // 10**6 - 60_000}"
-    table = list(csv.DictReader(io.StringIO(browser.get(f"{ROOT}/export/verdicts.csv?{asked}").text)))
+    query = f"since_ms={time.time_ns() // 10**6 - 60_000}"
+    table = list(csv.DictReader(io.StringIO(browser.get(f"{ROOT}/export/verdicts.csv?{query}").text)))
     assert list(table[0]) == list(COLUMNS)
     assert [(row["camera"], row["seq"]) for row in table] == [(CAMERA, "0"), (CAMERA, "1"), ("lab/gate", "0")]
     assert table[0]["class_name"] == "'=HYPERLINK(1)"
     assert [(row["strip"], row["flagged"]) for row in table] == [("", "False"), ("checked", "True"), ("", "False")]
     assert [(row["certified_patch"], row["certified"]) for row in table] == [("", ""), ("", ""), ("5", "True")]
-    answer = browser.get(f"{ROOT}/export/verdicts.parquet?{asked}&camera={CAMERA}")
+    answer = browser.get(f"{ROOT}/export/verdicts.parquet?{query}&camera={CAMERA}")
     found = pq.read_table(io.BytesIO(answer.content)).to_pylist()
     assert [(row["boot"], row["seq"], row["true_class"]) for row in found] == [(f"{BOOT:016x}", n, 3) for n in (0, 1)]
     assert [(row["p_value"], row["p_value_threshold"], row["statistic"]) for row in found] == [
@@ -151,36 +151,36 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(
     assert pq.read_table(io.BytesIO(nothing.content)).num_rows == 0
 
 
-@pytest.mark.parametrize("asks_until", [True, False])
-def test_exports_that_follow_each_other_have_each_verdict_once(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, asks_until: bool
+@pytest.mark.parametrize("has_until", [True, False])
+def test_consecutive_exports_contain_each_verdict_once(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, has_until: bool
 ) -> None:
     begun_ms = time.time_ns() // 10**6
 
-    def recorded(seq: int, at_ms: int) -> None:
+    def record(seq: int, at_ms: int) -> None:
         recorder.verdicts([verdict(seq)])
         with recorder.engine.begin() as connection:
             connection.execute(update(frames).where(frames.c.seq == seq).values(recorded_ms=at_ms))
 
     def export(since_ms: int, at_ms: int) -> tuple[list[int], int]:
         monkeypatch.setattr(time, "time_ns", lambda: at_ms * 10**6)
-        until = f"&until_ms={at_ms}" if asks_until else ""
+        until = f"&until_ms={at_ms}" if has_until else ""
         answer = console.browser().get(f"{ROOT}/export/verdicts.csv?since_ms={since_ms}{until}")
         seqs = [int(row["seq"]) for row in csv.DictReader(io.StringIO(answer.text))]
         return seqs, int(answer.headers["X-Pointillist-Until-Ms"])
 
-    recorded(0, begun_ms - 60_000)
-    recorded(1, begun_ms - 4_000)
+    record(0, begun_ms - 60_000)
+    record(1, begun_ms - 4_000)
     first, end_ms = export(begun_ms - 120_000, begun_ms)
-    recorded(2, begun_ms - 5_000)  # its transaction was under way at the first export
+    record(2, begun_ms - 5_000)  # its transaction was not committed at the first export
     at_once, same_ms = export(end_ms, begun_ms)
     second, _ = export(same_ms, begun_ms + 20_000)
     assert (first, at_once, second) == ([0], [], [2, 1])
     assert end_ms == same_ms == begun_ms - 15_000
-    assert export(begun_ms, begun_ms + 1_000) == ([], begun_ms), "an export of newer verdicts alone is empty"
+    assert export(begun_ms, begun_ms + 1_000) == ([], begun_ms), "an export of verdicts that have not settled is empty"
 
 
-def test_an_export_of_some_cameras_reads_an_hour_at_most_in_one_query(recorder: Rig) -> None:
+def test_an_export_of_some_cameras_reads_at_most_an_hour_in_one_query(recorder: Rig) -> None:
     hour_ms = 3_600_000
     recorder.verdicts([verdict(n) for n in range(3)], "north/gate")
     recorder.verdicts([verdict(n) for n in range(3)], "south/vault")
@@ -189,13 +189,13 @@ def test_an_export_of_some_cameras_reads_an_hour_at_most_in_one_query(recorder: 
             connection.execute(update(frames).where(frames.c.seq == seq).values(recorded_ms=(1 + 5 * seq) * hour_ms))
     spans: list[int] = []
 
-    def sent(*each: Any) -> None:
-        values = each[3].values() if isinstance(each[3], dict) else each[3]
+    def record_span(*arguments: Any) -> None:
+        values = arguments[3].values() if isinstance(arguments[3], dict) else arguments[3]
         if times := [value for value in values if isinstance(value, int)]:
             begin_ms, end_ms = sorted(times)
             spans.append(end_ms - begin_ms)
 
-    event.listen(recorder.engine, "before_cursor_execute", sent)
+    event.listen(recorder.engine, "before_cursor_execute", record_span)
     north = Sight(frozenset({"north"}))
     for sight, camera, count in ((north, None, 3), (ALL, "south/vault", 3), (Sight(frozenset({"west"})), None, 0)):
         found = [row for part in rows(recorder.engine, 0, 12 * hour_ms, sight, camera) for row in part]
@@ -204,9 +204,9 @@ def test_an_export_of_some_cameras_reads_an_hour_at_most_in_one_query(recorder: 
     spans.clear()
     assert len([row for part in rows(recorder.engine, 0, 12 * hour_ms, ALL) for row in part]) == 6
     assert len(spans) == 7, "three reads, and a search before each and at the end"
-    event.remove(recorder.engine, "before_cursor_execute", sent)
+    event.remove(recorder.engine, "before_cursor_execute", record_span)
 
 
-@pytest.mark.parametrize("asked", ["since_ms=x", "since_ms=5&until_ms=1", "since_ms=0", "camera=.."])
-def test_an_export_that_cannot_be_is_refused(console: ConsoleRig, recorder: Rig, asked: str) -> None:
-    assert console.browser().get(f"{ROOT}/export/verdicts.csv?{asked}").status_code == 400
+@pytest.mark.parametrize("query", ["since_ms=x", "since_ms=5&until_ms=1", "since_ms=0", "camera=.."])
+def test_an_invalid_export_is_rejected(console: ConsoleRig, recorder: Rig, query: str) -> None:
+    assert console.browser().get(f"{ROOT}/export/verdicts.csv?{query}").status_code == 400

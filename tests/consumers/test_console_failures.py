@@ -1,4 +1,4 @@
-"""Defects of handlers, bodies that are no JSON, and a database that is away: answers with the gate's headers."""
+"""Answers to unexpected errors of handlers, to invalid JSON, and without a database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALERT = "ab" * 16
 PASSWORD = "long enough to guess at"
 
 
-def test_a_defect_is_answered_with_the_gates_headers_and_logged_once(
+def test_an_unexpected_error_is_answered_with_the_gates_headers_and_logged_once(
     console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -42,7 +42,7 @@ def test_a_defect_is_answered_with_the_gates_headers_and_logged_once(
     assert (logged["log_level"], logged["path"], str(logged["exc_info"])) == ("error", "/", "a defect")
 
 
-def test_each_kind_of_defect_is_logged_once_a_minute_with_the_number_of_those_between() -> None:
+def test_each_kind_of_error_is_logged_once_a_minute_with_the_number_of_unlogged_ones() -> None:
     now_s = [0.0]
     failures = Failures(lambda: now_s[0])
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
@@ -66,7 +66,7 @@ def test_each_kind_of_defect_is_logged_once_a_minute_with_the_number_of_those_be
 
 
 @pytest.mark.parametrize("body", [b"[" * 60_000, b'{"reason": "\\ud800"}', b'{"reason": "bad_tag", "\\udfff": 1}'])
-def test_json_that_is_too_deep_or_holds_half_a_character_is_refused(console: ConsoleRig, body: bytes) -> None:
+def test_json_that_is_too_deep_or_has_a_lone_surrogate_is_rejected(console: ConsoleRig, body: bytes) -> None:
     answer = console.browser().post(
         "/api/v1/dead-letters/replay", content=body, headers={"content-type": "application/json"}
     )
@@ -75,11 +75,11 @@ def test_json_that_is_too_deep_or_holds_half_a_character_is_refused(console: Con
 
 @pytest.fixture
 def cut_off(tmp_path: Path) -> Iterator[ConsoleRig]:
-    """A console whose database refuses connections."""
-    made = ConsoleRig(tmp_path, changed={"database": "postgresql+psycopg://x@127.0.0.1:1/x"})
-    made.show([verdict(0)])
-    yield made
-    made.close()
+    """Yield a console whose database refuses connections."""
+    console = ConsoleRig(tmp_path, changed={"database": "postgresql+psycopg://x@127.0.0.1:1/x"})
+    console.show([verdict(0)])
+    yield console
+    console.close()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def cut_off(tmp_path: Path) -> Iterator[ConsoleRig]:
         (f"/camera/{CAMERA}", "None. This list shows"),
     ],
 )
-def test_without_its_database_a_page_names_the_reason_and_claims_nothing(
+def test_without_the_database_a_page_shows_the_reason_and_no_empty_list(
     cut_off: ConsoleRig, path: str, claim: str
 ) -> None:
     page = cut_off.browser().get(path)
@@ -101,7 +101,7 @@ def test_without_its_database_a_page_names_the_reason_and_claims_nothing(
     assert claim not in page.text
 
 
-def test_without_its_database_other_pages_and_charts_have_what_they_can(cut_off: ConsoleRig) -> None:
+def test_without_the_database_other_pages_and_charts_show_the_rest(cut_off: ConsoleRig) -> None:
     browser = cut_off.browser()
     assert browser.get("/models").status_code == 200
     assert AWAY.capitalize() in unescape(browser.get("/system").text)
@@ -121,7 +121,7 @@ def test_without_its_database_other_pages_and_charts_have_what_they_can(cut_off:
         f"/alerts/{ALERT}.png",
     ],
 )
-def test_without_its_database_a_request_is_refused_in_one_line_and_not_logged(cut_off: ConsoleRig, path: str) -> None:
+def test_without_the_database_a_request_is_rejected_in_one_line_and_not_logged(cut_off: ConsoleRig, path: str) -> None:
     with capture_logs() as logs:
         answer = cut_off.browser().get(path)
     assert (answer.status_code, answer.json()) == (503, {"error": AWAY})
@@ -137,7 +137,7 @@ def test_without_its_database_a_request_is_refused_in_one_line_and_not_logged(cu
         ("sighting-rules/remove", {"cameras": "lab/*", "wanted": "stop"}),
     ],
 )
-def test_without_its_database_a_change_is_no_fault_of_the_request(
+def test_without_the_database_a_change_is_answered_with_status_503(
     cut_off: ConsoleRig, path: str, sent: dict[str, str]
 ) -> None:
     answer = cut_off.browser().post(f"/api/v1/{path}", json=sent)
@@ -146,7 +146,7 @@ def test_without_its_database_a_change_is_no_fault_of_the_request(
     assert cut_off.context.store.noted() == []
 
 
-def test_without_its_database_the_page_of_sighting_rules_shows_why_none_is_saved(cut_off: ConsoleRig) -> None:
+def test_without_the_database_the_page_of_sighting_rules_shows_why_none_is_saved(cut_off: ConsoleRig) -> None:
     sent = {"csrf": cut_off.csrf(), "cameras": "lab/*", "wanted": "stop"}
     for path in ("/sighting-rules", "/sighting-rules/remove"):
         answer = cut_off.browser().post(path, data=sent)
@@ -154,7 +154,7 @@ def test_without_its_database_the_page_of_sighting_rules_shows_why_none_is_saved
         assert "expected+it+to+accept+the+change" in answer.headers["location"]
 
 
-def test_by_https_browsers_are_bound_to_it_and_the_session_to_this_host(tmp_path: Path) -> None:
+def test_over_https_the_answer_enforces_https_and_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
     write_user(tmp_path / "users", "anna", Right.VIEWER, PASSWORD)
     plain = ConsoleRig(tmp_path, users=tmp_path / "users")
     try:

@@ -1,4 +1,4 @@
-"""The fleet page: which card says what, in which order, and what is pushed."""
+"""The fleet page: the content and order of its cards, and pushed changes."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from producers.sources.settings import REAL_KINDS
 from schemas.clock import monotonic_ms
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
 from schemas.transport.access import MqttAccess
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
-from tests.consumers.recorder_rig import CAMERA, spoken, verdict
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
+from tests.consumers.recorder_rig import CAMERA, sign_as_processor, verdict
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    yield console
+    console.close()
 
 
-def names(rig: ConsoleRig, **asked: str | int) -> list[str]:
-    return [card.name for card in rig.context.fleet.view(Query(**asked)).cards]  # type: ignore[arg-type]
+def names(rig: ConsoleRig, **query: str | int) -> list[str]:
+    return [card.name for card in rig.context.fleet.view(Query(**query)).cards]  # type: ignore[arg-type]
 
 
-def said(camera: str, state: int, detail: str = "") -> CameraRow:
+def status_row(camera: str, state: int, detail: str = "") -> CameraRow:
     now_ms = time.time_ns() // 10**6
     return CameraRow(camera, state, now_ms, detail, b"", b"", now_ms)
 
@@ -52,8 +52,8 @@ def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
     fleet = rig.context.fleet
     for name in ("lab/cam-10", "lab/cam-2", "lab/off", "lab/bad", "lab/struck"):
         rig.show([verdict(0)], name)
-    fleet.record_status(said("lab/off", OFFLINE), 0, monotonic_ms())
-    fleet.record_status(said("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
+    fleet.record_status(status_row("lab/off", OFFLINE), 0, monotonic_ms())
+    fleet.record_status(status_row("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
     fleet.set_alerts({"lab/struck": ["a1"]})
     rig.tick()
     assert names(rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
@@ -64,10 +64,10 @@ def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
     assert names(rig, site="yard") == []
 
 
-def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_shows_frames_per_second_and_saved_bytes(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(4):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
-        # Two verdicts of each five frames have come: the others were passed over, and count all the same.
+        # The console reads two verdicts of each five frames; it skips the others but counts them.
         rig.feed.show(_records(rig, [verdict(5 * second), verdict(5 * second + 1)]))
     rig.context.fleet.tick(3_000)
     card = rig.context.fleet.card(CAMERA)
@@ -76,7 +76,7 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
-def test_slow_cameras_have_their_rates(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_a_slow_camera_is_shown_per_minute(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(11):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=number: 30_000 * at)
         for name in ("lab/slow-1", "lab/slow-2"):
@@ -93,7 +93,7 @@ def test_slow_cameras_have_their_rates(rig: ConsoleRig, monkeypatch: pytest.Monk
     assert "<dd>2/min</dd>" in rig.browser().get("/camera/lab/slow-1").text
 
 
-def test_a_removed_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(4):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
         rig.feed.show(_records(rig, [verdict(5 * second)]))
@@ -107,17 +107,20 @@ def test_a_removed_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, m
 
 def _records(rig: ConsoleRig, verdicts: list[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
     topic = rig.context.settings.verdicts_topic
-    return [MadeRecord(topic, 0, n, camera.encode(), spoken(made, camera)) for n, made in enumerate(verdicts)]
+    return [
+        MadeRecord(topic, 0, n, camera.encode(), sign_as_processor(message, camera))
+        for n, message in enumerate(verdicts)
+    ]
 
 
-def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
+def test_an_unsigned_verdict_shows_nothing(rig: ConsoleRig) -> None:
     forged = verdict(0).SerializeToString()
     rig.feed.show([MadeRecord(rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
     rig.tick()
     assert names(rig) == []
 
 
-def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_reason(rig: ConsoleRig) -> None:
+def test_a_camera_is_shown_in_its_saved_state_with_the_reason(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
     assert rig.context.fleet.view(Query()).counts == {"online": 1}
     rig.context.fleet.apply_states(
@@ -133,9 +136,7 @@ def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_rea
     assert rig.context.fleet.view(Query()).counts == {"paused": 1}
 
 
-def test_silence_is_noticed_in_turn_when_there_are_many_cameras(
-    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silence_is_checked_for_a_few_cameras_per_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.console.data.fleet._CHECKED_AT_ONCE", 2)
     for number in range(5):
         rig.show([verdict(0)], f"lab/cam-{number}")
@@ -148,7 +149,7 @@ def test_silence_is_noticed_in_turn_when_there_are_many_cameras(
     assert all(later - earlier <= 2 for earlier, later in pairwise([0, *silent]))
 
 
-def test_a_saved_camera_that_is_applied_again_still_has_its_own_probes(rig: ConsoleRig) -> None:
+def test_a_saved_camera_that_is_merged_again_keeps_its_own_probes(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
     fleet = rig.context.fleet
     shown = fleet.camera(CAMERA)
@@ -160,8 +161,8 @@ def test_a_saved_camera_that_is_applied_again_still_has_its_own_probes(rig: Cons
         shown.probes.append(True)
 
 
-def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
-    jpeg = scene()
+def test_the_last_picture_has_its_own_url(rig: ConsoleRig) -> None:
+    jpeg = jpeg_scene()
     rig.show([verdict(0, preview=jpeg)])
     browser = rig.browser()
     assert f"/picture/{CAMERA}.jpg?1" in browser.get("/").text
@@ -170,7 +171,7 @@ def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
     assert browser.get("/picture/lab/none.jpg").status_code == 404
 
 
-def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
+def test_only_changed_parts_are_pushed(rig: ConsoleRig) -> None:
     rig.show([verdict(0)], "lab/a")
     rig.show([verdict(0)], "lab/b")
     changes = Changes(rig.context, Query())
@@ -191,7 +192,7 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in pushed
 
 
-def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
+def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> None:
     best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
     windows = [Window(left=4, top=0, right=20, bottom=16, dependence=0.8)]
     rig.show(
@@ -218,7 +219,11 @@ def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     assert browser.get("/api/v1/cameras?group=animal").json()["found"] == 0
     page = browser.get("/camera/lab/road").text
     assert "Group: vehicle" in page
-    assert [f"{each} <span>20 %" in page for each in ("minivan", "jeep", "cab")] == [True, True, False]  # once
+    assert [f"{each} <span>20 %" in page for each in ("minivan", "jeep", "cab")] == [
+        True,
+        True,
+        False,
+    ]  # the label itself is not repeated
     assert "Certified: no patch of 5×5 pixels changes the label of double masking, <strong>cab</strong>" in page
     assert '<rect x="4" y="0" width="16" height="16" fill-opacity="0.40"><title>80.0 %</title></rect>' in page
     dark = browser.get("/camera/lab/dark").text
@@ -232,7 +237,7 @@ def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
     try:
         fleet = rig.context.fleet
         for number in range(2_000):
-            fleet.record_status(said(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
+            fleet.record_status(status_row(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
         rig.tick()
         text = rig.browser().get("/?page=2").text
         assert text.count('<li id="card-') == 50
@@ -243,7 +248,7 @@ def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
         rig.close()
 
 
-def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig, tmp_path: Path) -> None:
+def test_an_offline_camera_can_be_deleted_until_it_sends_again(rig: ConsoleRig, tmp_path: Path) -> None:
     rig.show([verdict(0)])
     browser = rig.browser()
     csrf = rig.csrf()
@@ -257,20 +262,20 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     assert names(rig) == []
     assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [(OWNER, "forget", CAMERA)]
     rig.close()
-    again = ConsoleRig(tmp_path)
+    restarted = ConsoleRig(tmp_path)
     try:
-        old = said(CAMERA, OFFLINE)._replace(seen_ms=0)
-        again.context.fleet.record_status(old, 0, monotonic_ms())
-        again.tick()
-        assert names(again) == []
+        old = status_row(CAMERA, OFFLINE)._replace(seen_ms=0)
+        restarted.context.fleet.record_status(old, 0, monotonic_ms())
+        restarted.tick()
+        assert names(restarted) == []
         time.sleep(0.002)
-        again.show([verdict(1)])
-        assert names(again) == [CAMERA]
+        restarted.show([verdict(1)])
+        assert names(restarted) == [CAMERA]
     finally:
-        again.close()
+        restarted.close()
 
 
-def test_pages_come_under_a_strict_policy_and_nothing_in_them_breaks_it(rig: ConsoleRig) -> None:
+def test_pages_have_a_strict_content_security_policy_and_comply_with_it(rig: ConsoleRig) -> None:
     rig.show([verdict(0, class_name="<script>alert(1)</script>")])
     browser = rig.browser()
     answer = browser.get("/")
@@ -286,7 +291,7 @@ def test_pages_come_under_a_strict_policy_and_nothing_in_them_breaks_it(rig: Con
     assert browser.get("/static/../gate.py").status_code == 404
 
 
-async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs(
+async def test_a_running_console_drops_a_camera_that_the_command_line_deletes(
     rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.show([verdict(0)])
@@ -302,7 +307,7 @@ async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs
                 await asyncio.sleep(0.01)
                 rig.tick()
         rig.show([verdict(1)])
-        await asyncio.sleep(0.05)  # several looks: a camera that sends again stays
+        await asyncio.sleep(0.05)  # several polls: a camera that sends again stays
         assert names(rig) == [CAMERA]
     finally:
         following.cancel()
@@ -317,7 +322,7 @@ async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs
         ("imagenet@1+ab", "url", False),
     ],
 )
-def test_a_real_camera_that_a_demonstration_network_judges_is_labelled_so(
+def test_a_demonstration_network_is_labelled_on_a_real_camera(
     rig: ConsoleRig, model: str, source: str, is_labelled: bool
 ) -> None:
     rig.show([verdict(0, model_id=model, class_name="ship")])
@@ -355,7 +360,7 @@ def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
         (1 / 60, "1/min", "0.01667"),
     ],
 )
-def test_the_page_of_a_camera_has_its_set_rate_in_digits(
+def test_the_page_of_a_camera_shows_its_frame_rate_setting_in_digits(
     rig: ConsoleRig, rate: float, words: str, placeholder: str
 ) -> None:
     rig.show([verdict(0)])
@@ -368,7 +373,7 @@ def test_the_page_of_a_camera_has_its_set_rate_in_digits(
     assert f'step="any" placeholder="{placeholder}"' in page
 
 
-def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:
+def test_every_shipped_network_is_a_demonstration_network() -> None:
     shipped = {read_settings(each.parent).name for each in shipped_bundle("scene").parent.glob("*/model.toml")}
     assert shipped == set(DEMONSTRATIONS)
     assert REAL_SOURCES == REAL_KINDS

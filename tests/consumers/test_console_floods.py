@@ -1,4 +1,4 @@
-"""Connections to the console that hold a place: by a missing body, a slow reader, many from one address or one user."""
+"""Connections that occupy places of the console: incomplete requests, slow readers, many of one address or user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from consumers.console.access.users import write_user
 from consumers.console.api import routes as api
 from consumers.console.context import ConsoleContext
 from consumers.console.data import export, stream
-from tests.consumers.served_console import Line, Lines, form, get, head, log_in, serving
+from tests.consumers.served_console import Connection, Connections, form, get, head, log_in, serving
 from tests.waiting import PATIENCE_S, until
 
 PASSWORD = "long enough to guess at"
@@ -36,60 +36,60 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let time end no connection unless a test sets the limit, and look at the clock often."""
+    """Let no connection time out unless a test sets the limit; check the limits often."""
     monkeypatch.setattr(connections, "_POLL_S", 0.05)
     for name in ("REQUEST_S", "ANSWER_S", "STUCK_S"):
         monkeypatch.setattr(connections, name, 2 * PATIENCE_S)
 
 
-async def answers(line: Line, cookie: str = "") -> bool:
-    """Whether the connection completes the request that it has begun, or makes one."""
+async def is_answered(line: Connection) -> bool:
+    """Complete a begun request. Return whether the answer has status 200."""
     line.send(b"\r\n")
     return await line.status() == 200
 
 
 @pytest.mark.parametrize("path", ["/static/live", "/static/export", "/login"])
-async def test_a_strangers_body_that_never_comes_holds_no_place(
+async def test_requests_of_strangers_without_their_body_occupy_no_place(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         for _ in range(16):
-            await lines.open(head(path, "Content-Length: 1000", method="POST"))
+            await clients.open(head(path, "Content-Length: 1000", method="POST"))
         for _ in range(3):
             assert (await get(port, "/login"))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/fleet/live", "/live", EXPORT])
-async def test_a_stream_begins_its_patience_with_the_last_byte_of_its_request(
+async def test_the_time_limit_of_a_request_applies_to_streams_until_its_last_byte(
     tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(connections, "REQUEST_S", 0.3)
-    async with serving(tmp_path) as (port, _), Lines(port) as lines:
-        assert await (await lines.open(head(path, "Content-Length: 10"))).has_ended()
+    async with serving(tmp_path) as (port, _), Connections(port) as clients:
+        assert await (await clients.open(head(path, "Content-Length: 10"))).has_ended()
 
 
 async def test_a_body_is_read_only_with_a_session_and_the_right_to_send_it(tmp_path: Path, users: Path) -> None:
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         announced = "Content-Length: 1000"
         kind = "Content-Type: application/json"
         for path, status in (("/static/live", 405), ("/health", 303), ("/fleet/forget", 303), ("/api/v1/x", 401)):
-            assert await (await lines.open(head(path, announced, kind, method="POST"))).status() == status, path
+            assert await (await clients.open(head(path, announced, kind, method="POST"))).status() == status, path
         viewer = await log_in(port, "anna", PASSWORD)
         for path, status in (("/fleet/forget", 403), ("/api/v1/cameras/a/b/forget", 403)):
-            line = await lines.open(head(path, announced, kind, method="POST", cookie=viewer))
+            line = await clients.open(head(path, announced, kind, method="POST", cookie=viewer))
             assert await line.status() == status, path
 
 
-async def test_the_form_of_a_login_is_small(tmp_path: Path, users: Path) -> None:
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
-        large = await lines.open(form("/login", name="anna", password="x" * 10_000))
+async def test_a_large_login_form_is_rejected(tmp_path: Path, users: Path) -> None:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
+        large = await clients.open(form("/login", name="anna", password="x" * 10_000))
         assert await large.status() == 400
 
 
-async def test_a_body_that_goes_on_after_its_answer_is_cut(tmp_path: Path, users: Path) -> None:
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
-        line = await lines.open(head("/static/live", f"Content-Length: {2**30}", method="POST"))
+async def test_a_body_that_continues_after_its_answer_is_cut_off(tmp_path: Path, users: Path) -> None:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
+        line = await clients.open(head("/static/live", f"Content-Length: {2**30}", method="POST"))
         assert await line.status() == 405
 
         async def is_cut() -> bool:
@@ -99,38 +99,36 @@ async def test_a_body_that_goes_on_after_its_answer_is_cut(tmp_path: Path, users
         await until(is_cut)
 
 
-async def test_idle_heads_displace_only_each_other(
+async def test_incomplete_requests_displace_only_each_other(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         for _ in range(24):
-            await lines.open(HALF)
+            await clients.open(HALF)
             assert (await get(port, "/login"))[0] == 200
 
 
-async def test_an_address_that_fills_half_of_the_table_displaces_its_own_connections(
+async def test_an_address_above_its_bound_displaces_its_own_connections(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 16)
     monkeypatch.setattr(connections, "MAX_OF_ADDRESS", 4)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
-        before = [await lines.open(HALF, OTHER) for _ in range(4)]
-        crowd = [await lines.open(HALF, ONE) for _ in range(40)]
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
+        before = [await clients.open(HALF, OTHER) for _ in range(4)]
+        crowd = [await clients.open(HALF, ONE) for _ in range(40)]
         assert await crowd[0].has_ended()
-        assert [await answers(each) for each in before] == [True] * 4
-        assert await answers(crowd[-1])
+        assert [await is_answered(each) for each in before] == [True] * 4
+        assert await is_answered(crowd[-1])
 
 
-async def test_an_address_that_many_share_has_no_bound_of_its_own(
-    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_shared_address_has_no_bound(tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 16)
     monkeypatch.setattr(connections, "MAX_OF_ADDRESS", 4)
     monkeypatch.setattr(CONNECTIONS, "shared", frozenset({ONE}))
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
-        crowd = [await lines.open(HALF, ONE) for _ in range(16)]
-        assert [await answers(each) for each in crowd] == [True] * 16
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
+        crowd = [await clients.open(HALF, ONE) for _ in range(16)]
+        assert [await is_answered(each) for each in crowd] == [True] * 16
 
 
 def test_all_addresses_of_an_ipv6_host_count_as_one() -> None:
@@ -138,29 +136,29 @@ def test_all_addresses_of_an_ipv6_host_count_as_one() -> None:
     assert network_of("::ffff:10.0.0.1") == network_of("10.0.0.1") != network_of("10.0.0.2")
 
 
-async def test_a_health_check_gets_in_where_every_place_is_taken(
+async def test_a_health_check_is_answered_when_all_places_are_occupied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
     monkeypatch.setattr(connections, "RESERVE", 4)
-    async with serving(tmp_path) as (port, _), Lines(port) as lines:
-        streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(4)]
+    async with serving(tmp_path) as (port, _), Connections(port) as clients:
+        streams = [await clients.open(head("/fleet/live"), ONE) for _ in range(4)]
         assert [await each.status() for each in streams] == [200] * 4
         assert (await get(port, "/"))[0] == 503
         for _ in range(8):
-            await lines.open(HALF, ONE)
+            await clients.open(HALF, ONE)
             assert (await get(port, "/health"))[0] == 200
         assert all(each.is_open() for each in streams)
 
 
-async def test_a_request_that_has_arrived_is_read_before_newer_connections_displace_it(
+async def test_a_complete_request_is_answered_though_newer_connections_arrive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
-    async with serving(tmp_path) as (port, _), Lines(port) as lines:
-        streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(3)]
+    async with serving(tmp_path) as (port, _), Connections(port) as clients:
+        streams = [await clients.open(head("/fleet/live"), ONE) for _ in range(3)]
         assert [await each.status() for each in streams] == [200] * 3
-        # All of these wait in the kernel when the console next accepts.
+        # All of these wait in the kernel before the console accepts the next connection.
         at_once = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
         try:
             for each, data in zip(at_once, (head("/login"), *[HALF] * 7), strict=True):
@@ -175,18 +173,18 @@ async def test_a_request_that_has_arrived_is_read_before_newer_connections_displ
 
 async def test_streams_are_bounded_for_each_user(tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MOST_OF_USER", 2)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         anna, berta = [await log_in(port, name, PASSWORD) for name in ("anna", "berta")]
-        opened = [await lines.open(head("/fleet/live", cookie=anna)) for _ in range(2)]
+        opened = [await clients.open(head("/fleet/live", cookie=anna)) for _ in range(2)]
         assert [await each.status() for each in opened] == [200, 200]
-        assert await (await lines.open(head("/live", cookie=anna))).status() == 429
-        assert await (await lines.open(head("/live", cookie=berta))).status() == 200
+        assert await (await clients.open(head("/live", cookie=anna))).status() == 429
+        assert await (await clients.open(head("/live", cookie=berta))).status() == 200
         opened[0].writer.close()
 
-        async def is_let_in() -> bool:
-            return await (await lines.open(head("/live", cookie=anna))).status() == 200
+        async def is_accepted() -> bool:
+            return await (await clients.open(head("/live", cookie=anna))).status() == 200
 
-        await until(is_let_in)
+        await until(is_accepted)
 
 
 PIECE = bytes(2**20)
@@ -194,7 +192,7 @@ PIECE = bytes(2**20)
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Exports that end when the event is set."""
+    """Make exports endless until the yielded event is set."""
     ended = threading.Event()
 
     def lines_of(_: object) -> Iterator[bytes]:
@@ -202,7 +200,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             yield PIECE
 
     async def connected(*_: object) -> None:
-        """Without a database."""
+        """Succeed without a database."""
 
     monkeypatch.setattr(ConsoleContext, "read_recorded", connected)
     monkeypatch.setattr(api, "settled_at_ms", lambda *_: 0)
@@ -212,31 +210,31 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     ended.set()
 
 
-async def test_exports_are_bounded_for_each_user_and_in_all(
+async def test_exports_are_bounded_for_each_user_and_in_total(
     tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "MOST_OF_USER", 2)
     monkeypatch.setattr(export, "MOST_EXPORTS", 3)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         anna, berta = [await log_in(port, name, PASSWORD) for name in ("anna", "berta")]
         expected = ((anna, 200), (anna, 200), (anna, 429), (berta, 200), (berta, 503))
         for number, (cookie, status) in enumerate(expected):
-            assert await (await lines.open(head(EXPORT, cookie=cookie))).status() == status, number
+            assert await (await clients.open(head(EXPORT, cookie=cookie))).status() == status, number
 
 
-async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_another(
+async def test_a_client_that_reads_nothing_is_disconnected_and_its_place_freed(
     tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "MOST_EXPORTS", 1)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
         anna = await log_in(port, "anna", PASSWORD)
-        stuck = await lines.open(head(EXPORT, cookie=anna), limit=1_024)
+        stuck = await clients.open(head(EXPORT, cookie=anna), limit=1_024)
         assert await stuck.status() == 200
-        assert await (await lines.open(head(EXPORT, cookie=anna))).status() == 503
+        assert await (await clients.open(head(EXPORT, cookie=anna))).status() == 503
         monkeypatch.setattr(connections, "STUCK_S", 0.3)
 
-        async def is_let_in() -> bool:
-            return await (await lines.open(head(EXPORT, cookie=anna))).status() == 200
+        async def is_accepted() -> bool:
+            return await (await clients.open(head(EXPORT, cookie=anna))).status() == 200
 
-        await until(is_let_in)
+        await until(is_accepted)
         assert await stuck.has_ended()

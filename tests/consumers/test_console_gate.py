@@ -1,4 +1,4 @@
-"""The gate decides by the path that routes are chosen by, and hosts are names with at most a port."""
+"""The gate of the console: it checks rights by the path of the route, never by the host header."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("a picture")(scope, receive, send)
 
 
-async def _unnoted(*_line: str, failed_login: bool) -> None:
+async def _ignore_line(*_line: str, failed_login: bool) -> None:
     pass
 
 
@@ -51,13 +51,13 @@ def _status(gate: Gate, path: str, host: str, method: str = "GET") -> int:
 def test_the_gate_reads_no_path_from_the_host_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, host: str
 ) -> None:
-    # As Starlette does up to 1.0.0.
+    # Starlette builds URLs like this up to 1.0.0.
     monkeypatch.setattr(
         HTTPConnection, "url", property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}"))
     )
     write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
     rights = RouteRights([OpenMount("/static", _page)])
-    gate = Gate(_page, Logins(LoginMethods(Users(tmp_path / "users")), _unnoted), rights)
+    gate = Gate(_page, Logins(LoginMethods(Users(tmp_path / "users")), _ignore_line), rights)
     assert _status(gate, path, host) in (303, 401)
     assert _status(gate, "/static/console.css", host) == 200
 

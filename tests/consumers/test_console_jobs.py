@@ -30,8 +30,8 @@ from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
 from schemas.messages.models_records import ModelsRecords
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
-from tests.consumers.jobs_rig import HELD, JobsRig, hold, lay_down
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
+from tests.consumers.jobs_rig import QUARANTINED, JobsRig, fill_job_folder, quarantine_frame
 from tests.consumers.recorder_rig import CAMERA, PNG, Rig
 from tests.consumers.test_console_models import listed
 from tests.waiting import until
@@ -42,27 +42,27 @@ SICK = "bundle-sick"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_module, "POLL_INTERVAL_S", 0.02)
 
 
 @pytest_asyncio.fixture
 async def rig(tmp_path: Path, recorder: Rig) -> AsyncIterator[JobsRig]:
-    hold(recorder, tmp_path)
-    lay_down(tmp_path / "jobs")
-    made = JobsRig(tmp_path)
-    yield made
-    await made.close()
+    quarantine_frame(recorder, tmp_path)
+    fill_job_folder(tmp_path / "jobs")
+    jobs_rig = JobsRig(tmp_path)
+    yield jobs_rig
+    await jobs_rig.close()
 
 
 async def start(rig: JobsRig, browser: httpx2.AsyncClient, what: str = "repair", **fields: str) -> str:
-    """The page of the job that was started."""
+    """Start a job by the form of a page. Return the path of its page."""
     answer = await browser.post(f"/jobs/{what}", data=rig.form(**fields))
     assert answer.status_code == 303, answer.text
     return str(answer.headers["location"])
 
 
-async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(rig: JobsRig) -> None:
+async def test_the_page_of_a_repair_shows_its_progress_its_report_and_how_to_publish(rig: JobsRig) -> None:
     async with rig.browser() as browser:
         offer = (await browser.get("/quarantine")).text
         assert offer.count('<option value="bundle-') == 2
@@ -74,17 +74,17 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         assert 'max="10" value="3"' in shown
         assert "Cancel</button>" in shown
         await browser.post(f"{page}/cancel", data=rig.form())
-        assert (await rig.ended()).state is JobState.CANCELLED
+        assert (await rig.finished_job()).state is JobState.CANCELLED
         rig.mode = "done"
         assert await start(rig, browser, f"{page[-16:]}/continue") == page
-        job = await rig.ended()
+        job = await rig.finished_job()
         shown = (await browser.get(page)).text
     assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, JobKind.REPAIR, OWNER, CAMERA)
     for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the repaired bundle"):
         assert words in shown, words
     assert f"{page}/stamped.png" in shown
     runs = rig.folder / "jobs" / "runs" / job.job_id
-    assert rig.given(job) == [
+    assert rig.arguments(job) == [
         "lab", "repair", "--bundle", str(rig.folder / "jobs" / "bundles" / "sick"), "--clean",
         str(rig.folder / "jobs" / "clean.npz"), "--quarantine", str(runs / "quarantine"), "--out", str(runs / "out"),
         "--json", str(runs / "figures.json"), "--progress",
@@ -99,33 +99,33 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
     ]
 
 
-async def test_a_repair_gets_sealed_frames_and_a_secret_that_opens_them_alone(rig: JobsRig) -> None:
+async def test_a_repair_gets_sealed_frames_and_a_secret_that_opens_only_them(rig: JobsRig) -> None:
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
-        job = await rig.ended()
+        job = await rig.finished_job()
         assert rig.variables.keys() == {"POINTILLIST_ROLE_SECRET"}
         own = KeyRing(Roots.from_export(rig.variables["POINTILLIST_ROLE_SECRET"], Role.CONSOLE)).previews
         await start(rig, browser, "publish", bundle=f"job-{job.job_id}")
-        await rig.ended()
+        await rig.finished_job()
         assert rig.variables == {}
     (file,) = (each for each in (rig.folder / "jobs" / "runs" / job.job_id / "quarantine").rglob("*") if each.is_file())
-    assert open_flagged(file.read_bytes(), HELD, own) == PNG
+    assert open_flagged(file.read_bytes(), QUARANTINED, own) == PNG
     with pytest.raises(MalformedError):
-        open_flagged(file.read_bytes(), HELD, CONSOLE_KEYS.previews)
+        open_flagged(file.read_bytes(), QUARANTINED, CONSOLE_KEYS.previews)
     with pytest.raises(MalformedError):
-        open_flagged(seal_flagged(PNG, HELD, CONSOLE_KEYS.previews), HELD, own)
+        open_flagged(seal_flagged(PNG, QUARANTINED, CONSOLE_KEYS.previews), QUARANTINED, own)
 
 
-async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: JobsRig) -> None:
+async def test_a_repaired_bundle_is_published_and_the_live_one_rolled_back(rig: JobsRig) -> None:
     signer = Signer.new()
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
-        cured = await rig.ended()
-        await start(rig, browser, "publish", bundle=f"job-{cured.job_id}")
-        published = await rig.ended()
+        repaired = await rig.finished_job()
+        await start(rig, browser, "publish", bundle=f"job-{repaired.job_id}")
+        published = await rig.finished_job()
         assert (published.state, published.outcome) == (JobState.DONE, "served after 0.4 s by processor-1")
-        out = rig.folder / "jobs" / "runs" / cured.job_id / "out"
-        assert rig.given(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
+        out = rig.folder / "jobs" / "runs" / repaired.job_id / "out"
+        assert rig.arguments(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
         assert "Roll back the live model" in (await browser.get(f"/jobs/{published.job_id}")).text
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
@@ -133,8 +133,8 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         rig.console.context.models.apply_record(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
         assert "Roll back the live model" in shown
-        # What is live is what one would repair next.
-        assert f'value="job-{cured.job_id}" selected' in (await browser.get("/quarantine")).text
+        # The live bundle is preselected, since a repair usually starts from it.
+        assert f'value="job-{repaired.job_id}" selected' in (await browser.get("/quarantine")).text
         assert 'name="model" value="sick@1-repaired+0a"' in shown
         ended = await browser.get(f"/jobs/{published.job_id}")
         assert (ended.status_code, 'name="model" value="sick@1-repaired+0a"' in ended.text) == (200, True)
@@ -143,8 +143,8 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
             "error": "model: expected sick@1+0b, as the page showed it, got sick@1-repaired+0a. Reload the page"
         }
         await start(rig, browser, "rollback", model="sick@1-repaired+0a")
-        withdrawn = await rig.ended()
-        assert rig.given(withdrawn) == ["model", "rollback", "--only", "sick@1-repaired+0a", "--signer", "key"]
+        withdrawn = await rig.finished_job()
+        assert rig.arguments(withdrawn) == ["model", "rollback", "--only", "sick@1-repaired+0a", "--signer", "key"]
         assert withdrawn.subject == "sick@1-repaired+0a"
 
 
@@ -152,38 +152,38 @@ async def test_a_taught_bundle_replaces_other_classes_also_after_repairs(rig: Jo
     kept = rig.console.context.labelled_frames
     assert kept is not None
     for seq, label in enumerate(("open", "shut") * 5):
-        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, OWNER)
+        kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, OWNER)
     taught = await rig.jobs.teach(OWNER, "gate", thorough=False)
-    await rig.ended()
+    await rig.finished_job()
     source = f"job-{taught.job_id}"
     async with rig.browser() as browser:
         for _ in range(2):
             await start(rig, browser, bundle=source)
-            source = f"job-{(await rig.ended()).job_id}"
+            source = f"job-{(await rig.finished_job()).job_id}"
             await start(rig, browser, "publish", bundle=source)
-            published = await rig.ended()
+            published = await rig.finished_job()
             out = rig.folder / "jobs" / "runs" / source.removeprefix("job-") / "out"
-            assert rig.given(published)[:4] == ["model", "publish", str(out), "--other-classes"]
+            assert rig.arguments(published)[:4] == ["model", "publish", str(out), "--other-classes"]
 
 
-async def test_a_network_that_loses_too_much_has_a_report_and_cannot_be_published(rig: JobsRig) -> None:
+async def test_a_repair_that_loses_too_much_accuracy_has_a_report_and_cannot_be_published(rig: JobsRig) -> None:
     rig.mode = "lossy"
     async with rig.browser() as browser:
         page = await start(rig, browser, bundle=SICK)
-        job = await rig.ended()
+        job = await rig.finished_job()
         assert (job.state, job.outcome) == (JobState.FAILED, "not published: it lost too much")
         shown = (await browser.get(page)).text
         assert "There is no bundle to publish" in shown
         assert "Publish the repaired bundle" not in shown
-        refused = await browser.post("/jobs/publish", data=rig.form(bundle=f"job-{job.job_id}"))
-        assert refused.status_code == 400
+        rejected = await browser.post("/jobs/publish", data=rig.form(bundle=f"job-{job.job_id}"))
+        assert rejected.status_code == 400
 
 
-async def test_what_the_command_refuses_is_said_in_its_words(rig: JobsRig) -> None:
+async def test_the_error_of_the_command_is_the_outcome_of_its_job(rig: JobsRig) -> None:
     rig.mode = "refuses"
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
-    assert (await rig.ended()).outcome == "expected at least 50 clean pictures, got 3"
+    assert (await rig.finished_job()).outcome == "expected at least 50 clean pictures, got 3"
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> Non
         for what in ("repair", "publish"):
             answer = await browser.post(f"/jobs/{what}", data=rig.form(bundle=bundle))
             assert answer.json() == {"error": "bundle: expected the id of a bundle in the jobs folder"}
-        elsewhere = await browser.post("/jobs/repair", data=rig.form(bundle=SICK, camera=f"../{CAMERA}"))
-        assert elsewhere.status_code == 400
+        outside = await browser.post("/jobs/repair", data=rig.form(bundle=SICK, camera=f"../{CAMERA}"))
+        assert outside.status_code == 400
         for path in ("/jobs/..%2f..", f"/jobs/{'f' * 16}", f"/jobs/{'f' * 16}/figures.png"):
             assert (await browser.get(path)).status_code == 404
     assert rig.jobs.newest() == []
@@ -204,35 +204,35 @@ async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> Non
 async def test_one_job_runs_at_a_time(rig: JobsRig) -> None:
     rig.mode = "hangs"
     async with rig.browser() as browser:
-        asked = [browser.post("/jobs/repair", data=rig.form(bundle=SICK)) for _ in range(3)]
-        answers = await asyncio.gather(*asked)
+        requests = [browser.post("/jobs/repair", data=rig.form(bundle=SICK)) for _ in range(3)]
+        answers = await asyncio.gather(*requests)
         assert sorted(each.status_code for each in answers) == [303, 409, 409]
-        refused = await browser.post("/jobs/publish", data=rig.form(bundle=SICK))
-        assert refused.json() == {"error": "job: expected no other job, repair is running. Try again later."}
+        rejected = await browser.post("/jobs/publish", data=rig.form(bundle=SICK))
+        assert rejected.json() == {"error": "job: expected no other job, repair is running. Try again later."}
     assert len(rig.jobs.newest()) == 1
 
 
-async def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path, recorder: Rig) -> None:
-    hold(recorder, tmp_path)
-    lay_down(tmp_path / "jobs")
+async def test_a_job_that_exceeds_its_time_limit_is_stopped(tmp_path: Path, recorder: Rig) -> None:
+    quarantine_frame(recorder, tmp_path)
+    fill_job_folder(tmp_path / "jobs")
     rig = JobsRig(tmp_path, mode="hangs", settings={"repair_s": 0.6})
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
     child = ProcessId.of(await rig.pid())
-    job = await rig.ended()
+    job = await rig.finished_job()
     assert (job.state, job.outcome) == (JobState.FAILED, "stopped: it took longer than 0.6 s")
     assert child is None or not child.alive()
     await rig.close()
 
 
-async def test_an_orderly_end_of_the_console_ends_the_job_which_can_go_on(rig: JobsRig) -> None:
+async def test_an_orderly_end_of_the_console_interrupts_its_job(rig: JobsRig) -> None:
     rig.mode = "hangs"
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
     child = ProcessId.of(await rig.pid())
     assert child is not None
-    held = rig.folder / "jobs" / "runs" / rig.jobs.newest()[0].job_id / "quarantine"
-    assert len(list(held.iterdir())) == 1
+    frames = rig.folder / "jobs" / "runs" / rig.jobs.newest()[0].job_id / "quarantine"
+    assert len(list(frames.iterdir())) == 1
     await rig.jobs.stop()
     assert not child.alive()
     assert rig.jobs.newest()[0].state is JobState.INTERRUPTED
@@ -245,26 +245,26 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
         await rig.pid()
     with pytest.raises(StateError, match="that no other console uses"):
         JobsRig(tmp_path)
-    rig.jobs._launch = lambda arguments, log, variables: pytest.fail("nothing more is started")
-    rig.jobs.close = lambda: None  # type: ignore[method-assign]  # the crash closes nothing but the locks
+    rig.jobs._launch = lambda arguments, log, variables: pytest.fail("no other job may start")
+    rig.jobs.close = lambda: None  # type: ignore[method-assign]  # a crash releases only the locks
     os.close(rig.jobs._lock)
     assert rig.console.context.login_methods.owner is not None
     rig.console.context.login_methods.owner.close()
-    again = JobsRig(tmp_path)
-    job = again.jobs.newest()[0]
+    restarted = JobsRig(tmp_path)
+    job = restarted.jobs.newest()[0]
     assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console stopped, and the job with it")
-    async with again.browser() as browser:
+    async with restarted.browser() as browser:
         shown = (await browser.get(f"/jobs/{job.job_id}")).text
         assert "Resume</button>" in shown
         assert "Cancel</button>" not in shown
-    assert again.console.context.store.noted()[0].outcome == "interrupted"
-    await again.close()
+    assert restarted.console.context.store.noted()[0].outcome == "interrupted"
+    await restarted.close()
 
 
 @pytest.mark.parametrize("right", [Right.VIEWER, Right.OPERATOR])
-async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder: Rig, right: Right) -> None:
-    hold(recorder, tmp_path)
-    lay_down(tmp_path / "jobs")
+async def test_only_admins_start_and_cancel_jobs(tmp_path: Path, recorder: Rig, right: Right) -> None:
+    quarantine_frame(recorder, tmp_path)
+    fill_job_folder(tmp_path / "jobs")
     write_user(tmp_path / "users", "anna", right, PASSWORD)
     rig = JobsRig(tmp_path, users=tmp_path / "users")
     async with rig.browser() as browser:
@@ -285,7 +285,7 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
     await rig.close()
 
 
-async def test_programs_do_the_same(rig: JobsRig) -> None:
+async def test_the_api_starts_and_describes_jobs(rig: JobsRig) -> None:
     async with rig.browser() as browser:
         offer = (await browser.get(f"{ROOT}/jobs")).json()
         assert [each["bundle"] for each in offer["bundles"]] == [SICK, "bundle-well"]
@@ -294,13 +294,13 @@ async def test_programs_do_the_same(rig: JobsRig) -> None:
         entry = document()["paths"][f"{ROOT}/jobs/repair"]["post"]["responses"]
         assert [status for status in entry if status.isdecimal()] == [str(started.status_code)]
         assert all(f"`{key}`" in entry["202"]["description"] for key in started.json())
-        await rig.ended()
+        await rig.finished_job()
         found = (await browser.get(f"{ROOT}/jobs/{started.json()['job_id']}")).json()
         assert (found["state"], found["figures"]["target_class"]) == ("done", 3)
         assert (await browser.post(f"{ROOT}/jobs/repair", json={"bundle": ["x"]})).status_code == 400
 
 
-async def test_without_the_recorders_database_a_repair_of_a_cameras_frames_is_no_fault_of_the_request(
+async def test_a_repair_without_the_recorders_database_is_answered_with_status_503(
     rig: JobsRig,
 ) -> None:
     (rig.folder / "records.sqlite").rename(rig.folder / "away.sqlite")
@@ -311,34 +311,34 @@ async def test_without_the_recorders_database_a_repair_of_a_cameras_frames_is_no
 
 
 async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: Rig) -> None:
-    lay_down(tmp_path / "jobs")
+    fill_job_folder(tmp_path / "jobs")
     (tmp_path / "jobs" / "clean.npz").unlink()
     rig = JobsRig(tmp_path, settings={"publish": None, "rollback": None})
     async with rig.browser() as browser:
         for what, words in (("publish", "jobs.signer"), ("repair", "clean.npz")):
-            refused = await browser.post(f"/jobs/{what}", data=rig.form(bundle=SICK))
-            assert refused.status_code == 400
-            assert words in refused.text
+            rejected = await browser.post(f"/jobs/{what}", data=rig.form(bundle=SICK))
+            assert rejected.status_code == 400
+            assert words in rejected.text
         assert "pointillist model publish" in (await browser.get("/models")).text
         assert "clean.npz" in (await browser.get("/quarantine")).text
     await rig.close()
 
 
 async def test_the_processors_own_bundle_is_repaired_and_not_published(tmp_path: Path, recorder: Rig) -> None:
-    hold(recorder, tmp_path)
-    lay_down(tmp_path / "jobs")
+    quarantine_frame(recorder, tmp_path)
+    fill_job_folder(tmp_path / "jobs")
     rig = JobsRig(tmp_path, settings={"bundle": tmp_path / "jobs" / "bundles" / "well"})
     async with rig.browser() as browser:
         assert 'value="own"' in (await browser.get("/quarantine")).text
         assert 'value="own"' not in (await browser.get("/models")).text
-        refused = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
-        assert "expected another one than the processors' default" in refused.text
+        rejected = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
+        assert "expected another one than the processors' default" in rejected.text
         await start(rig, browser, bundle="own")
-    assert rig.given(await rig.ended())[3] == str(tmp_path / "jobs" / "bundles" / "well")
+    assert rig.arguments(await rig.finished_job())[3] == str(tmp_path / "jobs" / "bundles" / "well")
     await rig.close()
 
 
-def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: ConsoleRig) -> None:
+def test_without_a_folder_of_jobs_the_pages_show_the_commands_instead(console: ConsoleRig) -> None:
     browser = console.browser()
     assert "pointillist lab repair" in browser.get("/quarantine").text
     assert "pointillist model publish" in browser.get("/models").text
@@ -368,7 +368,7 @@ def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:
 @given(
     st.lists(st.one_of(st.text(max_size=60), st.just('{"phase": 3}'), st.just('{"phase": "a", "step": 1')), max_size=9)
 )
-def test_whatever_a_job_prints_can_be_shown(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+def test_any_output_of_a_job_can_be_shown(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     log = tmp_path_factory.getbasetemp() / "log"
     log.write_text("\n".join([*lines, '{"phase": "b", "step": 9, "steps": 4}', "error: no", "\x00"]), errors="replace")
     assert progress_of(log) == Progress("b", 4, 4)
@@ -386,12 +386,12 @@ def test_whatever_a_job_prints_can_be_shown(tmp_path_factory: pytest.TempPathFac
         max_leaves=8,
     )
 )
-def test_whatever_a_report_holds_can_be_shown(tmp_path_factory: pytest.TempPathFactory, found: object) -> None:
+def test_any_content_of_a_report_can_be_shown(tmp_path_factory: pytest.TempPathFactory, found: object) -> None:
     file = tmp_path_factory.getbasetemp() / "figures.json"
     file.write_text(json.dumps(found))
     report = report_of(file, file.parent)
     assert (report is None) == (not isinstance(found, dict))
 
 
-def test_the_console_reads_the_pictures_where_a_report_puts_them() -> None:
+def test_the_console_reads_the_pictures_where_a_repair_writes_them() -> None:
     assert PICTURES_FOLDER == PICTURES

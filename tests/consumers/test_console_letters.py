@@ -1,4 +1,4 @@
-"""Dead letters: decoded and sent again, each at most once into the records."""
+"""Dead letters on the console: decoded and replayed, each recorded at most once."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, SECRET, Rig, dead_letter, verdict
 
 
-def refused(seq: int, payload: bytes, *, length: int | None = None) -> DeadLetter:
-    made = dead_letter(seq, verified=True)
-    made.payload, made.payload_bytes = payload, len(payload) if length is None else length
-    return made
+def letter_of(seq: int, payload: bytes, *, length: int | None = None) -> DeadLetter:
+    letter = dead_letter(seq, verified=True)
+    letter.payload, letter.payload_bytes = payload, len(payload) if length is None else length
+    return letter
 
 
 def frame(seq: int, pixels: int = 40) -> bytes:
     return Frame(boot_id=BOOT, seq=seq, width=8, channels=3, pixels=bytes(pixels), tag=7).SerializeToString()
 
 
-def test_letters_are_counted_by_reason_and_one_is_explained(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.letter(refused(3, frame(3)))
+def test_dead_letters_are_counted_by_reason_and_described_one_by_one(console: ConsoleRig, recorder: Rig) -> None:
+    recorder.letter(letter_of(3, frame(3)))
     recorder.letter(dead_letter(9, verified=False))
     browser = console.browser()
     listed = browser.get("/dead-letters").text
@@ -55,8 +55,8 @@ def test_letters_are_counted_by_reason_and_one_is_explained(console: ConsoleRig,
     assert browser.get(f"/dead-letters/{topic}/0/99").status_code == 404
 
 
-def test_letters_of_strangers_push_no_verified_one_off_the_page(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.letter(refused(7, frame(7)))
+def test_unverified_letters_push_no_verified_one_off_the_page(console: ConsoleRig, recorder: Rig) -> None:
+    recorder.letter(letter_of(7, frame(7)))
     for seq in range(SHOWN + 1):
         recorder.letter(dead_letter(seq, verified=False))
     browser, topic = console.browser(), recorder.settings.dead_letters_topic
@@ -70,25 +70,25 @@ def test_letters_of_strangers_push_no_verified_one_off_the_page(console: Console
     assert (first in others, stranger in others) == (False, True)
 
 
-def test_a_frames_beginning_is_explained_and_rubbish_is_not() -> None:
+def test_the_beginning_of_a_frame_is_decoded_and_other_bytes_are_not() -> None:
     whole = frame(5, pixels=9_000)
     assert explained(whole)["seq"] == 5
     assert explained(whole[:4_096])["seq"] == 5
-    assert explained(b"\xff\x00\x01 rubbish") == {}
+    assert explained(b"\xff\x00\x01 other bytes") == {}
     assert explained(b"") == {}
     assert dumped(b"abc\x00") == f"0000  {'61 62 63 00':<47}  abc."
 
 
-def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(console: ConsoleRig, recorder: Rig) -> None:
+def test_recorded_frames_and_unverified_letters_are_not_replayed(console: ConsoleRig, recorder: Rig) -> None:
     for seq in (1, 2, 2):
-        recorder.letter(refused(seq, frame(seq)))
+        recorder.letter(letter_of(seq, frame(seq)))
     recorder.letter(dead_letter(3, verified=False))
     recorder.verdicts([verdict(1)])
     found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
-def test_verdicts_that_the_recorder_refused_are_not_sent_as_frames(console: ConsoleRig, recorder: Rig) -> None:
+def test_verdicts_that_the_recorder_rejected_are_not_replayed_as_frames(console: ConsoleRig, recorder: Rig) -> None:
     made = dead_letter(1, verified=True, stage="recorder", reason="too_many_boots")
     recorder.letter(made)
     assert letters(console.context.recorded.engine(), "too_many_boots", ALL) == ([], 0)
@@ -99,7 +99,7 @@ def test_verdicts_that_the_recorder_refused_are_not_sent_as_frames(console: Cons
 
 
 @pytest.mark.brokers
-async def test_refused_frames_go_to_kafka_once_more_in_their_order_also_those_too_large_for_a_letter(
+async def test_rejected_frames_are_replayed_in_order_including_those_too_large_for_a_letter(
     console: ConsoleRig, recorder: Rig, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(2)
@@ -109,30 +109,32 @@ async def test_refused_frames_go_to_kafka_once_more_in_their_order_also_those_to
     for payload in (small, large):
         await producer.send_and_wait(topic, payload, key=CAMERA.encode())
     await producer.stop()
-    recorder.letter(refused(2, small))
-    recorder.letter(refused(1, large[:4_096], length=len(large)))
-    recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
+    recorder.letter(letter_of(2, small))
+    recorder.letter(letter_of(1, large[:4_096], length=len(large)))
+    recorder.letter(letter_of(3, frame(3, 20_000)[:4_096], length=20_040))
     found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent again, 1 no longer in Kafka"
     async with AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest") as consumer:
-        held: list[bytes] = []
-        while len(held) < 4:
+        values: list[bytes] = []
+        while len(values) < 4:
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                held += [record.value for record in records]
+                values += [record.value for record in records]
                 assert {record.key for record in records} == {CAMERA.encode()}
-    assert held == [small, large, large, small]
+    assert values == [small, large, large, small]
 
 
-def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Rig) -> None:
+def test_only_an_admin_replays_letters(console: ConsoleRig, recorder: Rig) -> None:
     assert console.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
     answer = console.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": console.csrf()})
     assert "no+frame+to+send" in answer.headers["location"]
 
 
-def test_a_replay_that_fails_is_refused(console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replay_is_reported_and_logged(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.1)
-    recorder.letter(refused(2, frame(2)))
+    recorder.letter(letter_of(2, frame(2)))
     answer = console.browser().post(f"{ROOT}/dead-letters/replay", json={"reason": "bad_pixels"})
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("Kafka: expected it to accept the frames within 0.1 s, got ")
@@ -140,8 +142,8 @@ def test_a_replay_that_fails_is_refused(console: ConsoleRig, recorder: Rig, monk
     assert (noted.what, noted.outcome) == ("replay", answer.json()["error"])
 
 
-def kept(seq: int, payload: bytes, *, whole: bool) -> Letter:
-    """A letter as the database has it."""
+def stored_letter(seq: int, payload: bytes, *, whole: bool) -> Letter:
+    """Return a letter as the database stores it."""
     length = len(payload) if whole else len(payload) + 1
     return Letter(**dict.fromkeys(Letter.__dataclass_fields__, 0) | {  # type: ignore[arg-type]  # by name
         "camera": CAMERA, "boot": BOOT, "seq": seq, "payload": payload, "payload_bytes": length,
@@ -152,10 +154,12 @@ def kept(seq: int, payload: bytes, *, whole: bool) -> Letter:
     ("whole", "message"),
     [(True, r"expected it to accept the frames within 0\.2 s, got "), (False, r"expected frames, got ")],
 )
-async def test_without_kafka_a_replay_is_one_line(monkeypatch: pytest.MonkeyPatch, whole: bool, message: str) -> None:
+async def test_a_replay_without_kafka_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, whole: bool, message: str
+) -> None:
     monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.2)
     with pytest.raises(BrokerError, match=rf"^Kafka: {message}\S"):
-        await replay("127.0.0.1:1", "frames", [kept(1, frame(1), whole=whole)], 0)
+        await replay("127.0.0.1:1", "frames", [stored_letter(1, frame(1), whole=whole)], 0)
 
 
 async def test_a_replayed_frame_is_the_same_event_as_the_record_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,18 +169,18 @@ async def test_a_replayed_frame_is_the_same_event_as_the_record_of_the_bridge(mo
     first = RecordFactory("b1", keys).accept(mqtt_topic(camera_id, Channel.FRAME).encode(), payload)
     sent: list[PlainRecord] = []
 
-    class Sent(Sender):
+    class RecordingSender(Sender):
         async def send(self, _topic: str, records: Sequence[PlainRecord], **_: object) -> None:  # type: ignore[override]
             sent.extend(records)
 
-    monkeypatch.setattr(replay_module, "Sender", Sent)
-    await replay("127.0.0.1:1", "frames", [kept(5, payload, whole=True)], 0)
-    [again] = sent
-    assert dict(again.headers).items() < dict(first.headers).items()
+    monkeypatch.setattr(replay_module, "Sender", RecordingSender)
+    await replay("127.0.0.1:1", "frames", [stored_letter(5, payload, whole=True)], 0)
+    [replayed] = sent
+    assert dict(replayed.headers).items() < dict(first.headers).items()
 
 
 class SlowReader:
-    """Stands in for a topic whose batches come one every 20 s of the loop's clock, the wanted frame in the last one."""
+    """A stand-in for a reader that returns one batch every 20 s of the event loop's clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, batches: list[list[bytes]]) -> None:
         loop = asyncio.get_running_loop()
@@ -194,20 +198,20 @@ class SlowReader:
     def assignment(self) -> list[str]:
         return ["frames-0"]
 
-    async def ends(self, _places: object) -> dict[str, int]:
+    async def ends(self, _partitions: object) -> dict[str, int]:
         return {}
 
     async def fetch_until(self, _ends: object) -> AsyncIterator[dict[str, list[SimpleNamespace]]]:
         for values in self.batches:
             self.late_s += 20
-            for _ in range(3):  # turns of the loop, in which a deadline that has passed is met
+            for _ in range(3):  # let the event loop run, so that an expired deadline takes effect
                 await asyncio.sleep(0)
             records = [SimpleNamespace(key=CAMERA.encode(), value=value) for value in values]
             yield {"frames-0": records} if records else {}
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
+async def test_the_search_for_large_frames_ends_only_when_kafka_returns_no_more_records(
     monkeypatch: pytest.MonkeyPatch, arrives: bool
 ) -> None:
     wanted = frame(1, 20_000)
@@ -216,12 +220,12 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
     monkeypatch.setattr(replay_module, "Reader", lambda *_: reader)
     sent: list[bytes] = []
 
-    class Sent(Sender):
+    class RecordingSender(Sender):
         async def send(self, _topic: str, records: Sequence[PlainRecord], **_: object) -> None:  # type: ignore[override]
             sent.extend(record.value or b"" for record in records)
 
-    monkeypatch.setattr(replay_module, "Sender", Sent)
-    large = kept(1, wanted[:4_096], whole=False)
+    monkeypatch.setattr(replay_module, "Sender", RecordingSender)
+    large = stored_letter(1, wanted[:4_096], whole=False)
     if arrives:
         assert str(await replay("127.0.0.1:1", "frames", [large], 0)) == "1 sent again"
         assert sent == [wanted]
@@ -230,20 +234,20 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_gives_no_more(
             await replay("127.0.0.1:1", "frames", [large], 0)
 
 
-def test_only_so_many_letters_are_replayed_at_once(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_letters_in_a_replay_is_bounded(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "MOST", 2)
     for seq in range(4):
-        recorder.letter(refused(seq, frame(seq)))
+        recorder.letter(letter_of(seq, frame(seq)))
     found, recorded = letters(recorder.engine, "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2, 3], 0)
 
 
-def test_only_so_many_bytes_are_replayed_at_once_and_one_frame_in_any_case(
+def test_the_bytes_of_a_replay_are_bounded_but_include_at_least_one_frame(
     recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "MOST_BYTES", 70_000)
     for seq, length in enumerate((30_000, 90_000, 30_000, 30_000)):
-        recorder.letter(refused(seq, frame(seq, 20_000)[:4_096], length=length))
+        recorder.letter(letter_of(seq, frame(seq, 20_000)[:4_096], length=length))
     replayed = []
     for _ in range(3):
         found, recorded = letters(recorder.engine, "bad_pixels", ALL)
@@ -252,16 +256,16 @@ def test_only_so_many_bytes_are_replayed_at_once_and_one_frame_in_any_case(
     assert (replayed, recorded) == ([[2, 3], [1], [0]], 3)
 
 
-def test_frames_that_were_refused_again_keep_no_others_back(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_rejected_again_delay_no_others(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "MOST", 2)
     for seq in range(5):
-        recorder.letter(refused(seq, frame(seq)))
+        recorder.letter(letter_of(seq, frame(seq)))
     replayed = []
-    for again in ("bad_pixels", "bad_tag", "bad_pixels"):
+    for reason in ("bad_pixels", "bad_tag", "bad_pixels"):
         found, _ = letters(recorder.engine, "bad_pixels", ALL)
         replayed.append([each.seq for each in found])
         for each in found:
-            made = refused(each.seq, each.payload)
-            made.reason = again
+            made = letter_of(each.seq, each.payload)
+            made.reason = reason
             recorder.letter(made)
     assert replayed == [[3, 4], [1, 2], [0, 4]]

@@ -1,4 +1,4 @@
-"""Who may see and do what at the console."""
+"""Logins by password, their log, their cookies, and the file of users."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rig(tmp_path: Path, users: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path, users=users)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path, users=users)
+    yield console
+    console.close()
 
 
 def logged_in(rig: ConsoleRig, right: Right) -> TestClient:
@@ -55,7 +55,7 @@ def csrf(rig: ConsoleRig, browser: TestClient) -> str:
     return session.csrf
 
 
-def test_nothing_is_shown_to_who_has_not_logged_in(rig: ConsoleRig) -> None:
+def test_visitors_without_a_login_see_no_page(rig: ConsoleRig) -> None:
     browser = rig.browser()
     assert browser.get("/").headers["location"] == "/login?then=/"
     assert browser.get("/picture/lab/door.jpg").status_code == 303
@@ -64,15 +64,15 @@ def test_nothing_is_shown_to_who_has_not_logged_in(rig: ConsoleRig) -> None:
     assert browser.get("/login").status_code == 200
 
 
-def test_after_some_wrong_passwords_a_browser_waits_but_one_that_the_user_has_logged_in_from_does_not(
+def test_wrong_passwords_delay_other_browsers_but_not_one_with_an_earlier_login(
     rig: ConsoleRig,
 ) -> None:
     known, guesser = logged_in(rig, Right.ADMIN), rig.browser()
     for _ in range(5):
         assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
-    refused = guesser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert "Too many attempts. Try again in 1 s." in refused.text
+    rejected = guesser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (429, "1")
+    assert "Too many attempts. Try again in 1 s." in rejected.text
     assert COOKIE not in guesser.cookies
     program = guesser.get("/api/v1/cameras", auth=("admin", PASSWORDS[Right.ADMIN]))
     assert (program.status_code, program.headers["retry-after"]) == (429, "1")
@@ -83,7 +83,7 @@ def test_after_some_wrong_passwords_a_browser_waits_but_one_that_the_user_has_lo
     assert rig.browser().post("/login", data={"name": "viewer", "password": PASSWORDS[Right.VIEWER]}).status_code == 303
 
 
-def test_the_mark_of_a_browser_opens_nothing_and_is_of_one_user(rig: ConsoleRig) -> None:
+def test_the_cookie_of_a_known_browser_grants_nothing_and_is_for_one_user(rig: ConsoleRig) -> None:
     mark = logged_in(rig, Right.VIEWER).cookies[BROWSER_COOKIE]
     guesser = rig.browser()
     guesser.cookies.set(BROWSER_COOKIE, mark, domain="127.0.0.1", path="/login")
@@ -93,7 +93,7 @@ def test_the_mark_of_a_browser_opens_nothing_and_is_of_one_user(rig: ConsoleRig)
     assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 429
 
 
-def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(rig: ConsoleRig) -> None:
+def test_logins_failures_and_logouts_are_logged_and_counted(rig: ConsoleRig) -> None:
     browser = logged_in(rig, Right.VIEWER)
     browser.post("/logout", data={"csrf": csrf(rig, browser)})
     stranger = rig.browser()
@@ -121,7 +121,7 @@ def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(
     }
 
 
-async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, users: Path) -> None:
+async def test_a_flood_of_wrong_passwords_adds_few_lines_to_the_audit_log(rig: ConsoleRig, users: Path) -> None:
     lines: list[str] = []
     now_s = [0.0]
 
@@ -129,13 +129,13 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
         assert failed_login
         lines.append(line[-1])
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         await asyncio.Event().wait()
 
     logins = Logins(LoginMethods(Users(users)), note, lambda: now_s[0])
     for _ in range(1_000):
         with suppress(TryLaterError):
-            assert await logins.by_form(Attempt("192.0.2.1", "admin"), "no", gone) is None
+            assert await logins.by_form(Attempt("192.0.2.1", "admin"), "no", disconnected) is None
     assert len(lines) == MOST_LINES
     now_s[0] += 60
     await logins.sum_up()
@@ -144,7 +144,7 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
     logins.close()
 
 
-def test_failed_logins_push_no_persons_line_out_of_the_audit_log(
+def test_failed_logins_evict_no_line_of_a_user_from_the_audit_log(
     rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
@@ -156,24 +156,24 @@ def test_failed_logins_push_no_persons_line_out_of_the_audit_log(
     assert [each.who for each in store.noted(limit=2)] == ["unknown", "anna"]
 
 
-async def test_a_login_is_possible_while_the_audit_log_takes_nothing(users: Path) -> None:
+async def test_a_login_is_possible_while_the_audit_log_cannot_be_written(users: Path) -> None:
     async def note(*_line: str, failed_login: bool) -> None:
         raise OSError("the disk is full")
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         await asyncio.Event().wait()
 
     logins = Logins(LoginMethods(Users(users)), note)
-    assert await logins.by_form(Attempt("192.0.2.1", "admin"), PASSWORDS[Right.ADMIN], gone) is not None
+    assert await logins.by_form(Attempt("192.0.2.1", "admin"), PASSWORDS[Right.ADMIN], disconnected) is not None
     logins.close()
 
 
-def test_the_cookie_is_for_our_own_pages_alone(rig: ConsoleRig) -> None:
+def test_the_cookie_is_for_pages_of_the_same_site_only(rig: ConsoleRig) -> None:
     answer = rig.browser().post("/login", data={"name": "viewer", "password": PASSWORDS[Right.VIEWER]})
     assert "HttpOnly; SameSite=Strict" in answer.headers["set-cookie"]
 
 
-def test_who_logs_in_is_sent_to_no_other_host(rig: ConsoleRig) -> None:
+def test_a_login_redirects_to_no_other_host(rig: ConsoleRig) -> None:
     for then in (
         "//evil.example",
         "https://evil.example",
@@ -186,13 +186,13 @@ def test_who_logs_in_is_sent_to_no_other_host(rig: ConsoleRig) -> None:
 
 
 def then_of(answer: Response) -> str:
-    """The place after the login to which a stranger is sent."""
+    """Return the path to which the login page would redirect."""
     address = urlsplit(answer.headers["location"])
     assert (answer.status_code, address.path) == (303, "/login")
     return parse_qs(address.query)["then"][0]
 
 
-def test_a_login_leads_to_the_page_that_was_asked_for_with_its_query(rig: ConsoleRig) -> None:
+def test_a_login_redirects_to_the_requested_page_with_its_query(rig: ConsoleRig) -> None:
     browser, page = rig.browser(), "/alerts?state=closed&camera=lab%2Fdoor"
     then = then_of(browser.get(page))
     fields = {"name": "viewer", "password": PASSWORDS[Right.VIEWER], "then": then}
@@ -204,7 +204,7 @@ def test_a_login_leads_to_the_page_that_was_asked_for_with_its_query(rig: Consol
     ("page", "then"),
     [
         ("http://127.0.0.1/quarantine?page=2", "/quarantine?page=2"),
-        ("http://127.0.0.1//evil.example", "//evil.example"),  # the login leads to no such place
+        ("http://127.0.0.1//evil.example", "//evil.example"),  # the login does not redirect there
         ("http://evil.example/127.0.0.1/", "/"),
         ("http://evil.example/http://127.0.0.1/", "/"),
         ("http://127.0.0.1.evil.example/", "/"),
@@ -213,7 +213,7 @@ def test_a_login_leads_to_the_page_that_was_asked_for_with_its_query(rig: Consol
         ("", "/"),
     ],
 )
-def test_a_login_after_a_form_leads_to_the_page_of_the_form(rig: ConsoleRig, page: str, then: str) -> None:
+def test_a_login_after_a_form_redirects_to_the_page_of_the_form(rig: ConsoleRig, page: str, then: str) -> None:
     assert then_of(rig.browser().post("/jobs/repair", data={"csrf": "old"}, headers={"referer": page})) == then
 
 
@@ -227,24 +227,24 @@ def test_a_login_after_a_form_leads_to_the_page_of_the_form(rig: ConsoleRig, pag
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_form_from_somebody_elses_page_changes_nothing(rig: ConsoleRig, headers: dict[str, str]) -> None:
+def test_a_form_from_a_page_of_another_site_changes_nothing(rig: ConsoleRig, headers: dict[str, str]) -> None:
     browser = logged_in(rig, Right.OPERATOR)
     fields = {"camera": "lab/door", "csrf": csrf(rig, browser)}
     assert browser.post("/fleet/forget", data=fields, headers=headers).status_code == 403
     assert browser.post("/fleet/forget", data=fields).status_code == 409
 
 
-@pytest.mark.parametrize("said", ["", "wrong"])
-def test_a_form_without_the_sessions_token_changes_nothing(rig: ConsoleRig, said: str) -> None:
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_a_form_without_the_sessions_token_changes_nothing(rig: ConsoleRig, token: str) -> None:
     browser = logged_in(rig, Right.OPERATOR)
-    answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": said})
+    answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": token})
     assert (answer.status_code, answer.json()) == (
         403,
         {"error": "csrf: expected the token of this page. Reload the page."},
     )
 
 
-def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
+def test_the_users_file_has_hashed_passwords_and_is_readable_only_by_its_owner(users: Path) -> None:
     assert users.stat().st_mode & 0o077 == 0
     text = users.read_text()
     assert not [password for password in PASSWORDS.values() if password in text]
@@ -254,24 +254,24 @@ def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
     assert check_password(known, "nobody", PASSWORDS[Right.ADMIN]) is None
 
 
-def test_users_that_a_cluster_lays_down_may_be_read_by_our_group_and_by_nobody_else(
+def test_a_users_file_of_another_owner_may_be_readable_by_the_group_only(
     users: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    laid_down = tmp_path / "users"
-    laid_down.write_bytes(users.read_bytes())
-    laid_down.chmod(0o440)
+    mounted = tmp_path / "users"
+    mounted.write_bytes(users.read_bytes())
+    mounted.chmod(0o440)
     with pytest.raises(ConfigError, match=r"open to others"):
-        read_users(laid_down)
-    somebody = laid_down.stat().st_uid + 1
-    monkeypatch.setattr(os, "getuid", lambda: somebody)
-    assert read_users(laid_down).keys() == read_users(users).keys()
+        read_users(mounted)
+    other_user = mounted.stat().st_uid + 1
+    monkeypatch.setattr(os, "getuid", lambda: other_user)
+    assert read_users(mounted).keys() == read_users(users).keys()
     for mode in (0o460, 0o444):
-        laid_down.chmod(mode)
+        mounted.chmod(mode)
         with pytest.raises(ConfigError, match=r"open to others"):
-            read_users(laid_down)
+            read_users(mounted)
 
 
-def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_invalid_users_file_is_rejected_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "users"
     with pytest.raises(ConfigError, match=r"users: expected a file of users, got No such file"):
         read_users(file)
@@ -286,7 +286,7 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
             write_user(tmp_path / "new", name, Right.VIEWER, password)
 
 
-def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
+def test_a_console_on_a_public_address_does_not_start_without_users(rig: ConsoleRig) -> None:
     settings = rig.context.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
     with pytest.raises(ConfigError, match="users is missing: expected a file of users where others reach the console"):
         open_context(settings, CONSOLE_KEYS)

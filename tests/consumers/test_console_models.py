@@ -1,4 +1,4 @@
-"""Which models are live and served, as the console shows it."""
+"""The console's page of models: published, live, served and rolled out."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ OURS, STRANGER = Signer.new(), Signer.new()
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    made.context.models = ModelsRecords(TrustedSigners({OURS.public: "ours"}))
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    console.context.models = ModelsRecords(TrustedSigners({OURS.public: "ours"}))
+    yield console
+    console.close()
 
 
 def listed(*names: str, changed_ms: int) -> Models:
@@ -49,7 +49,7 @@ def listed(*names: str, changed_ms: int) -> Models:
     return Models(published=made, changed_ms=changed_ms)
 
 
-def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: ConsoleRig) -> None:
+def test_models_of_trusted_signers_and_the_status_of_processors_are_shown(rig: ConsoleRig) -> None:
     assert rig.context.models is not None
     rig.context.models.apply_record(LIVE_KEY, seal(listed("cured", "before", changed_ms=2), OURS))
     rig.context.models.apply_record(b"processor/p-1", ServedModel(model_id="cured", digest="1").SerializeToString())
@@ -58,14 +58,14 @@ def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: C
     page = rig.browser().get("/models").text
     assert page.count("live</span>") == 1
     assert "it has other classes" in page
-    told = rig.browser().get("/api/v1/models").json()
-    assert (told["live"], told["served"]["p-2"]["refuses"]) == ("cured", "it has other classes")
-    assert [each["model"] for each in told["published"]] == ["cured", "before"]
+    answer = rig.browser().get("/api/v1/models").json()
+    assert (answer["live"], answer["served"]["p-2"]["refuses"]) == ("cured", "it has other classes")
+    assert [each["model"] for each in answer["published"]] == ["cured", "before"]
     rig.context.models.apply_record(b"processor/p-2", None)
     assert "it has other classes" not in rig.browser().get("/models").text
 
 
-def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
+def test_drift_is_shown_at_each_stage_of_its_measurement(rig: ConsoleRig) -> None:
     assert rig.context.models is not None
     for name, drift in {
         "p-1": None, "p-2": Drift(windows=1), "p-3": Drift(windows=9, pictures=0.4, answers=0.2),
@@ -81,7 +81,7 @@ def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
     assert [words for words in shown if words not in page] == []
 
 
-def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:
+def test_a_list_of_an_untrusted_signer_is_ignored_and_reported(rig: ConsoleRig) -> None:
     assert rig.context.models is not None
     rig.context.models.apply_record(LIVE_KEY, seal(listed("cured", changed_ms=2), OURS))
     rig.context.models.apply_record(LIVE_KEY, seal(listed("evil", changed_ms=3), STRANGER))
@@ -90,7 +90,7 @@ def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:
     assert "who is not trusted" in page
 
 
-def rolled_out(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> None:
+def begin_rollout(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> None:
     """List a rollout as shadow, with one comparison and the gate's record."""
     assert rig.context.models is not None
     made = listed("live", changed_ms=2)
@@ -127,7 +127,7 @@ def rolled_out(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> No
 def test_a_rollout_is_shown_with_its_rules_and_the_frames_on_which_the_models_differ(
     rig: ConsoleRig, recorder: RecorderStore
 ) -> None:
-    rolled_out(rig, recorder, differs=True)
+    begin_rollout(rig, recorder, differs=True)
     page = rig.browser().get("/models").text
     assert "next</strong> is the candidate, as shadow" in page
     assert "agreement" in page
@@ -141,5 +141,5 @@ def test_a_rollout_is_shown_with_its_rules_and_the_frames_on_which_the_models_di
 
 
 def test_frames_on_which_the_models_agree_are_not_shown(rig: ConsoleRig, recorder: RecorderStore) -> None:
-    rolled_out(rig, recorder, differs=False)
+    begin_rollout(rig, recorder, differs=False)
     assert "Frames on which they differ" not in rig.browser().get("/models").text

@@ -1,4 +1,4 @@
-"""Logins by OpenID Connect, against a provider of our own over HTTP: who gets in, and each way in which nobody does."""
+"""Logins by OpenID Connect with a test provider over HTTP: accepted logins, and each reason for a rejection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.consumers.openid_provider import CLIENT_ID, CLIENT_SECRET, Provider
 
 @dataclass
 class Scene:
-    """A console, its provider, and a visitor who may meddle with what the provider answers."""
+    """A console, its provider, and a browser; `meddle` may change the provider's answer."""
 
     folder: Path
     provider: Provider
@@ -61,7 +61,7 @@ class Scene:
         return self.visitor.get("/login/openid", params={"then": self.then})
 
     def answer(self) -> str:
-        """Log in at the provider. Return the path that the browser is sent to, meddled with."""
+        """Log in at the provider. Return the path of the redirect, changed by `meddle`."""
         begun = self.begin()
         assert begun.status_code == 303, begun.text
         back = httpx2.get(begun.headers["location"]).headers["location"]
@@ -72,23 +72,23 @@ class Scene:
         return f"{parts.path}?{urlencode(values)}"
 
     def log_in(self) -> httpx2.Response:
-        """The whole login."""
+        """Log in. Return the answer of the console."""
         return self.visitor.get(self.answer())
 
     def log(self) -> list[tuple[str, str, str]]:
-        """User, action and outcome of each line of the audit log, the oldest first."""
+        """Return user, action and outcome of each line of the audit log, the oldest first."""
         return [(each.who, each.what, each.outcome) for each in self.rig.context.store.noted()][::-1]
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    with openid_provider.running() as provider:
-        made = Scene(tmp_path, provider)
-        yield made
-        made.rig.close()
+    with openid_provider.running_provider() as provider:
+        scene = Scene(tmp_path, provider)
+        yield scene
+        scene.rig.close()
 
 
-def test_a_person_logs_in_at_the_provider_with_the_highest_role_of_the_groups(scene: Scene) -> None:
+def test_a_login_at_the_provider_gives_the_highest_role_of_the_groups(scene: Scene) -> None:
     assert '<a class="button" href="/login/openid?then=%2F">' in scene.visitor.get("/login").text
     done = scene.log_in()
     assert done.status_code == 200
@@ -104,12 +104,12 @@ def test_a_person_logs_in_at_the_provider_with_the_highest_role_of_the_groups(sc
     assert scene.visitor.post("/dead-letters/replay", data={"csrf": session.csrf}).status_code == 403
 
 
-def test_a_password_still_logs_in_next_to_the_provider(scene: Scene) -> None:
+def test_a_password_logs_in_next_to_the_provider(scene: Scene) -> None:
     fields = {"name": "carla", "password": "a long password"}
     assert scene.visitor.post("/login", data=fields).status_code == 303
 
 
-def test_the_logout_ends_the_session_and_goes_on_to_the_provider(scene: Scene) -> None:
+def test_the_logout_ends_the_session_and_continues_at_the_provider(scene: Scene) -> None:
     scene.log_in()
     session = scene.rig.context.sessions.find(scene.visitor.cookies[COOKIE])
     assert session is not None
@@ -125,7 +125,7 @@ def test_a_clock_that_differs_by_less_than_the_leeway_is_accepted(scene: Scene) 
     assert scene.log_in().status_code == 200
 
 
-def test_keys_that_the_provider_has_changed_are_read_again(scene: Scene) -> None:
+def test_changed_keys_of_the_provider_are_read_again(scene: Scene) -> None:
     assert scene.log_in().status_code == 200
     scene.provider.key, scene.provider.key_id = openid_provider.make_key("two"), "two"
     assert scene.log_in().status_code == 200
@@ -181,13 +181,13 @@ def code_of_another_login(scene: Scene) -> None:
     stolen: dict[str, str] = {}
     cookie = ""
 
-    def remember(answer: dict[str, str]) -> None:
+    def swap_logins(answer: dict[str, str]) -> None:
         nonlocal cookie
         cookie = scene.visitor.cookies[OPENID_COOKIE]
         scene.visitor.cookies.clear()
         meddle(answer)
 
-    scene.meddle = remember
+    scene.meddle = swap_logins
 
 
 def denied(scene: Scene) -> None:
@@ -316,7 +316,7 @@ _AWAY = "provider: expected an answer of http://127.0.0.1:"
         (keys_at_no_url, _AWAY, 503),
     ],
 )
-def test_a_hostile_login_gets_one_clear_line_and_nobody_in(
+def test_an_invalid_login_is_rejected_and_logged_in_one_line(
     scene: Scene, fault: Callable[[Scene], None], complaint: str, status: int
 ) -> None:
     fault(scene)
@@ -331,7 +331,7 @@ def test_a_hostile_login_gets_one_clear_line_and_nobody_in(
     assert "\n" not in outcome
 
 
-def test_a_provider_that_is_away_at_the_beginning_is_named(scene: Scene) -> None:
+def test_an_unreachable_provider_is_reported_at_the_start_of_a_login(scene: Scene) -> None:
     scene.provider.broken.add("/.well-known/openid-configuration")
     answer = scene.begin()
     assert answer.status_code == 503
@@ -340,24 +340,24 @@ def test_a_provider_that_is_away_at_the_beginning_is_named(scene: Scene) -> None
     assert scene.log_in().status_code == 200
 
 
-def test_a_provider_that_calls_itself_otherwise_is_refused(scene: Scene) -> None:
+def test_a_provider_with_another_issuer_is_rejected(scene: Scene) -> None:
     scene.provider.issuer = "https://evil.example"
     answer = scene.begin()
     assert answer.status_code == 401
     assert "issuer: expected http://127.0.0.1:" in answer.text
 
 
-def test_a_provider_without_tls_is_refused_unless_it_is_on_this_machine() -> None:
+def test_a_provider_without_tls_is_rejected_unless_it_is_local() -> None:
     with pytest.raises(ValidationError, match=r"issuer: expected an https URL, got http://login\.example"):
         OpenIdSettings(issuer="http://login.example", client_id="a", url="https://console.example", viewer=("*",))
 
 
-def test_a_console_without_tls_is_refused_unless_it_is_on_this_machine() -> None:
+def test_a_console_without_tls_is_rejected_unless_it_is_local() -> None:
     with pytest.raises(ValidationError, match=r"url: expected an https URL, got http://console\.example"):
         OpenIdSettings(issuer="https://login.example", client_id="a", url="http://console.example", viewer=("*",))
 
 
-def test_keys_that_this_version_cannot_use_are_skipped(scene: Scene) -> None:
+def test_unusable_keys_are_skipped(scene: Scene) -> None:
     scene.provider.odd_keys = [{"kty": "EC", "crv": "none", "x": "AA", "y": "AA"}, {"kty": "RSA"}, "text", None]
     assert scene.log_in().status_code == 200
 
@@ -372,7 +372,7 @@ def test_a_logout_address_without_tls_is_ignored(scene: Scene, endpoint: object)
     assert (left.status_code, left.headers["location"]) == (303, "/login")
 
 
-def test_a_login_goes_on_to_pages_of_this_console_only(scene: Scene) -> None:
+def test_a_login_redirects_only_to_pages_of_this_console(scene: Scene) -> None:
     for then, place in (("/\t/evil.example", "/"), ("/camera/türe 1", "/camera/t%C3%BCre%201")):
         scene.then = then
         assert f'content="0; url={place}"' in scene.log_in().text
@@ -390,7 +390,7 @@ def test_the_host_of_the_consoles_url_is_served_and_no_other(scene: Scene) -> No
         other.close()
 
 
-def test_next_to_the_provider_a_file_without_users_lets_nobody_in_by_password(scene: Scene) -> None:
+def test_a_file_without_users_disables_password_logins_next_to_the_provider(scene: Scene) -> None:
     assert 'name="password"' in scene.visitor.get("/login").text
     remove_user(scene.folder / "users", "carla")
     assert 'name="password"' not in scene.visitor.get("/login").text
@@ -400,13 +400,13 @@ def test_next_to_the_provider_a_file_without_users_lets_nobody_in_by_password(sc
     again.close()
 
 
-def test_a_long_path_makes_no_cookie_that_browsers_drop(scene: Scene) -> None:
+def test_a_long_path_makes_no_cookie_too_large_for_browsers(scene: Scene) -> None:
     scene.then = "/" + "ü" * 499
     assert len(scene.begin().headers["set-cookie"]) < 4_096
     assert 'content="0; url=/"' in scene.log_in().text
 
 
-def test_failed_logins_of_one_network_delay_only_its_own(scene: Scene) -> None:
+def test_failed_logins_of_one_network_delay_only_that_network(scene: Scene) -> None:
     scene.provider.broken.add("/.well-known/openid-configuration")
     assert [scene.begin().status_code for _ in range(20)] == [503] * 20
     assert scene.begin().status_code == 429
@@ -416,7 +416,7 @@ def test_failed_logins_of_one_network_delay_only_its_own(scene: Scene) -> None:
     assert scene.log_in().status_code == 200
 
 
-def test_one_network_cannot_hold_all_places() -> None:
+def test_one_network_cannot_occupy_all_places() -> None:
     places = ProviderPlaces(lambda: 0.0)
     with ExitStack() as held:
         for number in range(AT_ONCE_OF_NETWORK):
@@ -431,12 +431,12 @@ def test_one_network_cannot_hold_all_places() -> None:
         pass
 
 
-def test_a_provider_that_gives_nobody_a_role_is_refused() -> None:
+def test_settings_without_a_group_with_a_role_are_rejected() -> None:
     with pytest.raises(ValidationError, match="expected groups for at least one of viewer, operator, admin and sites"):
         OpenIdSettings(issuer="https://login.example", client_id="a", url="https://console.example")
 
 
-def test_a_missing_secret_is_named_before_the_console_starts(scene: Scene) -> None:
+def test_a_missing_secret_is_reported_before_the_console_starts(scene: Scene) -> None:
     openid = scene.rig.context.settings.openid
     assert openid is not None
     changed = openid.model_copy(update={"client_secret_file": scene.folder / "none"})
@@ -444,7 +444,7 @@ def test_a_missing_secret_is_named_before_the_console_starts(scene: Scene) -> No
         open_context(scene.rig.context.settings.model_copy(update={"openid": changed}), CONSOLE_KEYS)
 
 
-def test_the_cookie_of_a_login_comes_back_from_the_provider_and_is_deleted_at_the_end(scene: Scene) -> None:
+def test_the_cookie_of_a_login_allows_the_redirect_of_the_provider_and_is_deleted_after_it(scene: Scene) -> None:
     begun = scene.begin().headers["set-cookie"]
     assert begun.startswith(f"{OPENID_COOKIE}=")
     assert "HttpOnly; SameSite=Lax" in begun

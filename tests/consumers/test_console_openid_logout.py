@@ -1,4 +1,4 @@
-"""The identity provider ends logins here by a logout token, and nobody else can."""
+"""Back-channel logout: only the identity provider ends logins, by a logout token."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    with openid_provider.running() as provider:
+    with openid_provider.running_provider() as provider:
         provider.person["sid"] = "first"
-        made = Scene(tmp_path, provider)
-        assert made.log_in().status_code == 200
-        yield made
-        made.rig.close()
+        scene = Scene(tmp_path, provider)
+        assert scene.log_in().status_code == 200
+        yield scene
+        scene.rig.close()
 
 
 def send(scene: Scene, token: str) -> httpx2.Response:
     return scene.rig.visitor("192.0.2.7").post(LOGOUT, data={"logout_token": token})
 
 
-def is_in(scene: Scene) -> bool:
+def is_logged_in(scene: Scene) -> bool:
     return scene.visitor.get("/").status_code == 200
 
 
-def test_the_sessions_of_the_subject_end(scene: Scene) -> None:
+def test_a_logout_ends_the_sessions_of_its_subject(scene: Scene) -> None:
     token = scene.provider.logout_token()
-    assert is_in(scene)
+    assert is_logged_in(scene)
     assert send(scene, token).status_code == 200
-    assert not is_in(scene)
+    assert not is_logged_in(scene)
     assert scene.log()[-1] == ("anna", "logout", "logged out by the provider")
 
 
-def test_only_the_login_of_the_sid_ends(scene: Scene) -> None:
+def test_a_logout_with_a_sid_ends_only_the_login_with_that_sid(scene: Scene) -> None:
     assert send(scene, scene.provider.logout_token(sid="second")).status_code == 200
     assert send(scene, scene.provider.logout_token(sub=None, sid="second")).status_code == 200
     assert send(scene, scene.provider.logout_token(sub="4712", sid="first")).status_code == 200
-    assert is_in(scene)
+    assert is_logged_in(scene)
     assert send(scene, scene.provider.logout_token(sub=None, sid="first")).status_code == 200
-    assert not is_in(scene)
+    assert not is_logged_in(scene)
 
 
 def test_a_token_with_subject_and_sid_ends_a_session_without_sid(scene: Scene) -> None:
@@ -64,9 +64,9 @@ def test_a_token_with_subject_and_sid_ends_a_session_without_sid(scene: Scene) -
     scene.log_in()
     assert send(scene, scene.provider.logout_token(sub="4712", sid="first")).status_code == 200
     assert send(scene, scene.provider.logout_token(sub=None, sid="first")).status_code == 200
-    assert is_in(scene)
+    assert is_logged_in(scene)
     assert send(scene, scene.provider.logout_token(sid="first")).status_code == 200
-    assert not is_in(scene)
+    assert not is_logged_in(scene)
 
 
 def test_a_token_that_ends_nothing_is_logged(scene: Scene) -> None:
@@ -79,15 +79,15 @@ def test_a_token_that_ends_nothing_is_logged(scene: Scene) -> None:
 
 def test_failed_logins_from_the_providers_network_delay_no_logout(scene: Scene) -> None:
     neighbour = scene.rig.visitor("192.0.2.7")
-    scene.now_s += 4_000  # the provider is asked again
+    scene.now_s += 4_000  # the discovery document has expired
     scene.provider.broken.add("/.well-known/openid-configuration")
     assert [neighbour.get("/login/openid").status_code for _ in range(21)] == [503] * 20 + [429]
     scene.provider.broken.clear()
     assert send(scene, scene.provider.logout_token()).status_code == 200
-    assert not is_in(scene)
+    assert not is_logged_in(scene)
 
 
-async def test_tokens_that_arrive_together_all_count_up_to_a_bound(scene: Scene) -> None:
+async def test_concurrent_logout_tokens_are_all_accepted_up_to_a_bound(scene: Scene) -> None:
     settings = scene.rig.context.settings.openid
     assert settings is not None
     login = OpenIdLogin(settings)
@@ -101,13 +101,13 @@ async def test_tokens_that_arrive_together_all_count_up_to_a_bound(scene: Scene)
 
     cold = await asyncio.gather(*(status() for _ in range(MOST_LOGOUTS + 3)))
     assert cold == [200] * MOST_LOGOUTS + [503] * 3
-    assert scene.provider.requests.count("/keys") == 2, "once for the login of the scene, once for all tokens"
-    known = await asyncio.gather(*(status() for _ in range(MOST_LOGOUTS + 3)))
-    assert set(known) == {200}
+    assert scene.provider.requests.count("/keys") == 2, "once for the login of the fixture, once for all tokens"
+    warm = await asyncio.gather(*(status() for _ in range(MOST_LOGOUTS + 3)))
+    assert set(warm) == {200}
 
 
 @pytest.mark.parametrize("claims", [{}, {"sid": "first"}, {"sub": None, "sid": "first"}])
-def test_a_logout_before_the_session_begins_is_not_lost(
+def test_a_logout_during_the_login_ends_the_new_session(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, claims: dict[str, object]
 ) -> None:
     scene.visitor.cookies.clear()
@@ -126,14 +126,14 @@ def test_a_logout_before_the_session_begins_is_not_lost(
     assert COOKIE not in scene.visitor.cookies
     assert scene.log()[-1] == ("anna", "logout", "logged out by the provider")
     assert scene.log_in().status_code == 200, "a login after the logout is another one"
-    assert is_in(scene)
+    assert is_logged_in(scene)
 
 
-def test_an_unknown_key_costs_one_reading_of_keys_and_no_known_key(scene: Scene) -> None:
+def test_an_unknown_key_causes_one_request_for_keys_and_evicts_no_known_key(scene: Scene) -> None:
     forged_key = openid_provider.make_key("two")
-    right_key, scene.provider.key, scene.provider.key_id = scene.provider.key, forged_key, "two"
+    valid_key, scene.provider.key, scene.provider.key_id = scene.provider.key, forged_key, "two"
     tokens = [scene.provider.logout_token() for _ in range(4)]
-    scene.provider.key, scene.provider.key_id = right_key, "one"
+    scene.provider.key, scene.provider.key_id = valid_key, "one"
     scene.provider.broken.add("/keys")
     assert [send(scene, token).status_code for token in tokens[:2]] == [503, 400]
     assert scene.log_in().status_code == 200
@@ -145,22 +145,22 @@ def test_an_unknown_key_costs_one_reading_of_keys_and_no_known_key(scene: Scene)
     assert scene.provider.requests.count("/keys") == 3
 
 
-def test_logins_by_password_and_other_people_stay(scene: Scene) -> None:
+def test_logins_by_password_and_of_other_users_are_kept(scene: Scene) -> None:
     visitor = scene.rig.visitor()
     visitor.post("/login", data={"name": "carla", "password": "a long password"})
     assert send(scene, scene.provider.logout_token(sub="4712")).status_code == 200
-    assert is_in(scene)
+    assert is_logged_in(scene)
     assert send(scene, scene.provider.logout_token()).status_code == 200
     assert visitor.get("/").status_code == 200
 
 
-def test_a_token_counts_once(scene: Scene) -> None:
+def test_a_logout_token_is_accepted_once(scene: Scene) -> None:
     token = scene.provider.logout_token()
     assert send(scene, token).status_code == 200
     scene.log_in()
     again = send(scene, token)
     assert (again.status_code, "got a used one" in again.text) == (400, True)
-    assert is_in(scene)
+    assert is_logged_in(scene)
 
 
 def forged(provider: Provider) -> str:
@@ -183,17 +183,17 @@ def claiming(**claims: object) -> Callable[[Provider], str]:
 
 
 def valid(from_s: int, until_s: int) -> Callable[[Provider], str]:
-    """A token that is valid from and until this many seconds after its test begins."""
+    """Return a maker of tokens that are valid from `from_s` to `until_s` seconds after now."""
 
-    def made(provider: Provider) -> str:
+    def make(provider: Provider) -> str:
         now_s = int(time.time())
         return provider.logout_token(iat=now_s + from_s, exp=now_s + until_s)
 
-    return made
+    return make
 
 
 @pytest.mark.parametrize(
-    "made",
+    "make",
     [
         forged,
         unsigned,
@@ -220,12 +220,12 @@ def valid(from_s: int, until_s: int) -> Callable[[Provider], str]:
         claiming(sub=["4711"]),
     ],
 )
-def test_any_other_token_is_refused_and_ends_nothing(scene: Scene, made: Callable[[Provider], str]) -> None:
-    answer = send(scene, made(scene.provider))
+def test_an_invalid_token_is_rejected_and_ends_no_session(scene: Scene, make: Callable[[Provider], str]) -> None:
+    answer = send(scene, make(scene.provider))
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"].startswith("logout token: expected a valid one of http://127.0.0.1:")
     scene.provider.signed_by = "key"
-    assert is_in(scene)
+    assert is_logged_in(scene)
     who, what, outcome = scene.log()[-1]
     assert (who, what) == ("unknown", "login")
     assert outcome.startswith("logout rejected: ")

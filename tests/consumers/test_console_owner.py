@@ -1,4 +1,4 @@
-"""On loopback nobody logs in: visitors read, and the user who runs the console does the rest by a link."""
+"""A console on loopback without logins: visitors read, and the owner's link gives all other rights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.consumers.jobs_rig import launcher
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    yield console
+    console.close()
 
 
-def path(rig: ConsoleRig) -> str:
+def link_path(rig: ConsoleRig) -> str:
     return owner_link("http://127.0.0.1/", rig.folder / "owner.token").removeprefix("http://127.0.0.1")
 
 
@@ -32,18 +32,18 @@ def test_visitors_read_every_page_and_change_nothing(rig: ConsoleRig) -> None:
     visitor = rig.visitor()
     for page in ("/", "/alerts", "/models", "/system", "/api/v1/cameras"):
         assert visitor.get(page).status_code == 200
-    refused = visitor.post("/api/v1/cameras/lab/door/command", json={"fps": 1})
-    assert refused.status_code == 403
-    assert refused.json() == {
+    rejected = visitor.post("/api/v1/cameras/lab/door/command", json={"fps": 1})
+    assert rejected.status_code == 403
+    assert rejected.json() == {
         "error": "user: expected the right `operator`, got `viewer`. Open the link that `pointillist up` or "
         "`pointillist status` shows."
     }
     assert visitor.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 403
 
 
-def test_the_link_makes_a_browser_the_owners(rig: ConsoleRig) -> None:
+def test_the_link_logs_a_browser_in_as_the_owner(rig: ConsoleRig) -> None:
     browser = rig.visitor()
-    opened = browser.get(path(rig))
+    opened = browser.get(link_path(rig))
     assert opened.status_code == 200
     assert '<meta http-equiv="refresh" content="0; url=/">' in opened.text
     assert "HttpOnly; SameSite=Strict" in opened.headers["set-cookie"]
@@ -52,24 +52,24 @@ def test_the_link_makes_a_browser_the_owners(rig: ConsoleRig) -> None:
     assert (line.who, line.what, line.detail, line.outcome) == (OWNER, "login", "link", "logged in")
 
 
-def test_consoles_on_two_ports_of_a_host_have_cookies_of_their_own(rig: ConsoleRig) -> None:
+def test_consoles_on_two_ports_of_a_host_have_separate_cookies(rig: ConsoleRig) -> None:
     cookies = [
-        rig.visitor().get(path(rig), headers={"host": host}).headers["set-cookie"].partition("=")[0]
+        rig.visitor().get(link_path(rig), headers={"host": host}).headers["set-cookie"].partition("=")[0]
         for host in ("127.0.0.1", "127.0.0.1:8080", "127.0.0.1:9090", "[::1]", "[::1]:9090")
     ]
     assert cookies == ["pointillist", "pointillist-8080", "pointillist-9090", "pointillist", "pointillist-9090"]
 
 
-def test_programs_of_the_owner_send_the_token_of_the_file(rig: ConsoleRig) -> None:
+def test_programs_of_the_owner_log_in_with_the_token_of_the_file(rig: ConsoleRig) -> None:
     token = (rig.folder / "owner.token").read_text().strip()
     headers = {"authorization": f"Bearer {token}"}
     answer = rig.visitor().post("/api/v1/dead-letters/replay", json={"reason": "none"}, headers=headers)
-    assert answer.status_code == 503, "admitted; the dead letters of this rig cannot be read"
+    assert answer.status_code == 503, "accepted; the dead letters of this rig cannot be read"
     assert rig.context.store.noted()[0].who == OWNER
 
 
 @pytest.mark.parametrize("token", ["", "guess", "ü"])
-def test_a_wrong_link_opens_nothing_and_is_noted(rig: ConsoleRig, token: str) -> None:
+def test_a_wrong_link_is_rejected_and_logged(rig: ConsoleRig, token: str) -> None:
     visitor = rig.visitor()
     answer = visitor.get("/login/link", params={"token": token})
     assert answer.status_code == 403
@@ -78,53 +78,53 @@ def test_a_wrong_link_opens_nothing_and_is_noted(rig: ConsoleRig, token: str) ->
     assert rig.context.store.noted()[0].outcome == "wrong or old link"
 
 
-def test_the_token_is_for_its_owner_only_and_new_at_each_start(tmp_path: Path) -> None:
+def test_the_token_file_is_readable_only_by_its_owner_and_new_at_each_start(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
-    file, old = rig.folder / "owner.token", path(rig)
+    file, old = rig.folder / "owner.token", link_path(rig)
     assert file.stat().st_mode & 0o777 == 0o600
     rig.close()
-    again = ConsoleRig(rig.folder)
+    restarted = ConsoleRig(rig.folder)
     try:
-        assert path(again) != old
-        assert again.visitor().get(old).status_code == 403
+        assert link_path(restarted) != old
+        assert restarted.visitor().get(old).status_code == 403
     finally:
-        again.close()
+        restarted.close()
 
 
-def test_a_second_console_leaves_the_token_of_the_running_one(rig: ConsoleRig) -> None:
-    old = path(rig)
+def test_a_second_console_keeps_the_token_of_the_running_one(rig: ConsoleRig) -> None:
+    old = link_path(rig)
     with pytest.raises(StateError, match="expected a file that no other console uses"):
         ConsoleRig(rig.folder)
     write_user(rig.folder / "users", "anna", Right.ADMIN, "a long password")
     ConsoleRig(rig.folder, users=rig.folder / "users").close()
-    assert path(rig) == old
+    assert link_path(rig) == old
     assert rig.visitor().get(old).status_code == 200
 
 
-def test_a_console_that_cannot_start_leaves_the_token_alone(tmp_path: Path) -> None:
+def test_a_console_that_cannot_start_keeps_the_token(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
-    old = path(rig)
+    old = link_path(rig)
     rig.close()
     with pytest.raises(ConfigError, match=r"jobs\.folder"):
         ConsoleRig(rig.folder, jobs=JobSettings(folder=Path("/proc/none")), launch=launcher("hangs"))
-    assert path(rig) == old
+    assert link_path(rig) == old
 
 
 def test_a_console_with_users_has_no_link(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
-    old = path(rig)
+    old = link_path(rig)
     rig.close()
     write_user(rig.folder / "users", "anna", Right.ADMIN, "a long password")
-    again = ConsoleRig(rig.folder, users=rig.folder / "users")
+    restarted = ConsoleRig(rig.folder, users=rig.folder / "users")
     try:
         assert owner_link("http://127.0.0.1/", rig.folder / "owner.token") == "http://127.0.0.1/"
-        assert again.visitor().get(old).status_code == 403
-        assert again.visitor().get("/").status_code == 303
+        assert restarted.visitor().get(old).status_code == 403
+        assert restarted.visitor().get("/").status_code == 303
     finally:
-        again.close()
+        restarted.close()
 
 
-def test_without_a_file_for_the_token_visitors_still_only_read(tmp_path: Path) -> None:
+def test_without_a_token_file_visitors_only_read(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path, changed={"owner_file": None})
     try:
         visitor = rig.visitor()

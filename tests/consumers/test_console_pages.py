@@ -1,4 +1,4 @@
-"""The pages beside the fleet, on a recorder's database."""
+"""The console's pages other than the fleet, on a recorder's database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import TYPICALITY, Alert
 from schemas.runtime.health import Health
-from tests.consumers.console_rig import OWNER, ConsoleRig, scene
+from tests.consumers.console_rig import OWNER, ConsoleRig, jpeg_scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
 from tests.waiting import PATIENCE_S
 
@@ -36,7 +36,9 @@ MARKS = 100
 
 
 def poll(console: ConsoleRig) -> None:
-    poller = DatabasePoller(console.context.recorded, console.context.fleet, console.context.reviews, Health())
+    """Read the recorder's database once, as a running console does, and update the shown fleet."""
+    context = console.context
+    poller = DatabasePoller(context.recorded, context.fleet, context.reviews, Health(), context.published_ms)
     poller.apply(poller.poll())
     poller.close()
     console.tick()
@@ -85,7 +87,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     assert [each.detail for each in console.context.store.noted(ALERT)] == ["closed", "acknowledged"]
 
 
-def test_an_alert_by_p_values_and_the_last_probe_are_shown_in_words(console: ConsoleRig, recorder: Rig) -> None:
+def test_an_alert_by_p_values_and_the_last_probe_are_described_in_words(console: ConsoleRig, recorder: Rig) -> None:
     probes = [
         verdict(
             seq, flagged=seq >= 36, entropy_bits=1.5, p_value=0.5 if seq < 36 else 0.00033,
@@ -94,7 +96,7 @@ def test_an_alert_by_p_values_and_the_last_probe_are_shown_in_words(console: Con
         for seq in range(60)
     ]  # fmt: skip
     recorder.verdicts(probes)
-    probes[-1].whole, probes[-1].as_sent = True, scene()
+    probes[-1].whole, probes[-1].as_sent = True, jpeg_scene()
     console.show(probes[-1:])
     poll(console)
     browser = console.browser()
@@ -118,7 +120,7 @@ def test_an_alert_by_p_values_and_the_last_probe_are_shown_in_words(console: Con
         ("combined", "in pictures unlike clean ones"),
     ],
 )
-def test_an_alert_of_an_earlier_release_has_its_kind_in_words(
+def test_the_kind_of_an_alert_of_an_earlier_release_is_described_in_words(
     console: ConsoleRig, recorder: Rig, kind: str, why: str
 ) -> None:
     raise_alert(recorder, kind=kind)
@@ -129,7 +131,9 @@ def test_an_alert_of_an_earlier_release_has_its_kind_in_words(
         assert "7 of 8 checked frames flagged; the label depends on" in page
 
 
-def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console: ConsoleRig, recorder: Rig) -> None:
+def test_three_alerts_for_one_sticker_are_one_episode_that_is_closed_together(
+    console: ConsoleRig, recorder: Rig
+) -> None:
     recorder.verdicts(verdict(seq, class_name="hazard", model_id="scene-sticker@1") for seq in range(1, 9))
     console.show([verdict(0)])
     names = ["ab" * 16, "bc" * 16, "cd" * 16]
@@ -156,7 +160,7 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
     assert browser.get("/alerts?state=closed").text.count('class="comment"') == 3
     raise_alert(recorder, "ef" * 16)
     poll(console)
-    assert console.context.fleet.alerts() == (1, 0), "what comes after a closing is open"
+    assert console.context.fleet.alerts() == (1, 0), "an alert after the closing is open"
 
 
 def test_many_sightings_of_one_episode_hide_no_other_alert(console: ConsoleRig, recorder: Rig) -> None:
@@ -187,7 +191,7 @@ def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Ri
     assert browser.post("/alerts", data=fields | {"state": "gone"}).status_code == 400
 
 
-def test_dead_letters_of_the_last_day_and_lost_frames_are_in_header_and_sentence(
+def test_dead_letters_of_the_last_day_and_lost_frames_are_shown_on_the_fleet_page(
     console: ConsoleRig, recorder: Rig
 ) -> None:
     console.show([verdict(0)])
@@ -204,20 +208,20 @@ def test_dead_letters_of_the_last_day_and_lost_frames_are_in_header_and_sentence
 
 
 @pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])
-def test_an_alert_that_is_none_is_refused(console: ConsoleRig, recorder: Rig, alert_id: str) -> None:
+def test_an_unknown_alert_is_rejected(console: ConsoleRig, recorder: Rig, alert_id: str) -> None:
     raise_alert(recorder)
     answer = console.browser().post(f"/alerts/{alert_id}", data={"csrf": console.csrf(), "state": "closed"})
     assert answer.status_code in (303, 400, 404, 405)
     assert console.context.store.reviewed() == {}
 
 
-def test_a_state_that_is_none_is_refused(console: ConsoleRig, recorder: Rig) -> None:
+def test_an_unknown_state_of_an_alert_is_rejected(console: ConsoleRig, recorder: Rig) -> None:
     raise_alert(recorder)
     answer = console.browser().post(f"/alerts/{ALERT}", data={"csrf": console.csrf(), "state": "gone"})
     assert answer.json() == {"error": "state: expected open, acknowledged, closed, got 'gone'"}
 
 
-def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
+def test_the_quarantine_shows_only_pictures_that_the_recorder_has_stored(
     console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:
     recorder.verdicts([verdict(0, flagged=True)])
@@ -230,13 +234,13 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
-def test_a_store_that_fails_is_named_in_one_line(
+def test_a_failing_store_of_pictures_is_reported_in_one_line(
     console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder.verdicts([verdict(0, flagged=True)])
     frames = console.context.labelled_frames
     assert frames is not None
-    kept = frames.keep((CAMERA, BOOT, 0), scene(), "new", "car", 0.9)
+    kept = frames.keep((CAMERA, BOOT, 0), jpeg_scene(), "new", "car", 0.9)
     for file in (f"{CAMERA}/{BOOT:016x}-0.png.sealed", f"teach/{kept}.sealed"):
         (tmp_path / "quarantine" / file).unlink()
         (tmp_path / "quarantine" / file).mkdir()
@@ -245,7 +249,7 @@ def test_a_store_that_fails_is_named_in_one_line(
         assert answer.status_code == 503
         assert answer.json()["error"].startswith(f"{setting}: expected a store that answers, got ")
         assert str(tmp_path) not in answer.text
-    # The libraries of remote stores have errors of their own, such as botocore's.
+    # Libraries of remote stores raise their own errors, such as botocore's.
     monkeypatch.setattr(LocalFileSystem, "cat_file", lambda *_: 1 // 0)
     for path in (f"/quarantine/{kept}.png", f"/teach/picture/{kept}.jpg"):
         answer = console.browser().get(path)
@@ -253,7 +257,7 @@ def test_a_store_that_fails_is_named_in_one_line(
         assert "expected a store that answers, got ZeroDivisionError" in answer.json()["error"]
 
 
-def test_a_slow_store_of_pictures_holds_up_no_other_page(
+def test_a_slow_store_of_pictures_delays_no_other_page(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder.verdicts([verdict(number, flagged=True) for number in range(2)])
@@ -279,7 +283,7 @@ def test_a_slow_store_of_pictures_holds_up_no_other_page(
         assert [picture.result().content for picture in pictures] == [PNG, PNG]
 
 
-def test_a_slow_database_of_the_recorder_holds_up_no_page_without_it(
+def test_a_slow_database_of_the_recorder_delays_no_page_that_does_not_read_it(
     console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads, answers = threading.Semaphore(0), threading.Event()
@@ -301,10 +305,10 @@ def test_a_slow_database_of_the_recorder_holds_up_no_page_without_it(
         assert [page.result().status_code for page in pages] == [200, 200]
 
 
-def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
+def test_the_page_of_a_camera_shows_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
     now_ms = time.time_ns() // 10**6
     recorder.verdicts([verdict(n, captured_ms=now_ms - 7_200_000) for n in range(3)])
-    console.show([verdict(3, preview=scene())])
+    console.show([verdict(3, preview=jpeg_scene())])
     rollup = Rollup(console.context.recorded.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
     console.context.store.note("anna", "command", CAMERA, "drop_ratio 0.5", "confirmed")
@@ -316,7 +320,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
     assert found["columns"]["rate"] == [pytest.approx(3 / 3600, rel=1e-3)]
     assert found["classes"] == [["stop", 3]]
-    assert found["outages"] == []  # it sends now, though what it sent was captured long ago
+    assert found["outages"] == []  # the camera sends now, though these frames were captured long ago
     camera = console.context.fleet.camera(CAMERA)
     assert camera is not None
     camera.heard_ms -= 7_200_000
@@ -326,7 +330,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
 
 
-def test_no_page_of_a_camera_that_was_never_seen_exists(console: ConsoleRig) -> None:
+def test_pages_of_an_unknown_camera_are_not_found(console: ConsoleRig) -> None:
     console.show([verdict(0)])
     browser = console.browser()
     assert browser.get(f"/camera/{CAMERA}/history").status_code == 200
@@ -334,7 +338,7 @@ def test_no_page_of_a_camera_that_was_never_seen_exists(console: ConsoleRig) -> 
         assert browser.get(f"/camera/lab/none{page}").status_code == 404, page
 
 
-def test_a_console_that_sends_no_commands_forgets_a_camera_too(console: ConsoleRig) -> None:
+def test_a_console_without_commands_can_delete_a_camera(console: ConsoleRig) -> None:
     console.show([verdict(0)])
     page = console.browser().get(f"/camera/{CAMERA}").text
     assert "Forget this camera" in page
@@ -342,9 +346,9 @@ def test_a_console_that_sends_no_commands_forgets_a_camera_too(console: ConsoleR
     assert "Forget this camera" not in console.visitor().get(f"/camera/{CAMERA}").text
 
 
-def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
+def test_the_last_picture_is_shown_as_sent_rebuilt_and_whole_with_its_figures(console: ConsoleRig) -> None:
     browser, changes = console.browser(), changes_on(console.context, CAMERA, ALL)
-    jpegs = [scene(seed) for seed in range(4)]
+    jpegs = [jpeg_scene(seed) for seed in range(4)]
     console.show([verdict(0, preview=jpegs[0])])
     page = browser.get(f"/camera/{CAMERA}").text
     assert page.count("none yet") == 2
@@ -357,70 +361,70 @@ def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console
         verdict(6, preview=jpegs[1]),
     ])  # fmt: skip
     pushed = changes()
-    for where, jpeg, said in (
+    for url, jpeg, caption in (
         (f"as-sent.jpg?{BOOT:x}-4", jpegs[2], "25.0 % of the pixels dropped, 1.77 kB"),
         (f"whole.jpg?{BOOT:x}-5", jpegs[3], "entropy 1.500 bits, not below 0.500"),
     ):
-        assert f"/picture/{CAMERA}/{where}" in pushed
-        assert said in pushed
-        assert browser.get(f"/picture/{CAMERA}/{where}").content == jpeg
+        assert f"/picture/{CAMERA}/{url}" in pushed
+        assert caption in pushed
+        assert browser.get(f"/picture/{CAMERA}/{url}").content == jpeg
     assert f"/picture/{CAMERA}.jpg?{BOOT:x}-6" in pushed
     assert not changes()
     assert browser.get(f"/picture/{CAMERA}/other.jpg").status_code == 404
-    told = browser.get(f"/api/v1/cameras/{CAMERA}").json()["pictures"]
-    assert {way: (each["url"].rpartition("-")[2], each["entropy_bits"]) for way, each in told.items()} == {
+    pictures = browser.get(f"/api/v1/cameras/{CAMERA}").json()["pictures"]
+    assert {way: (each["url"].rpartition("-")[2], each["entropy_bits"]) for way, each in pictures.items()} == {
         "as_sent": ("4", None), "rebuilt": ("6", None), "whole": ("5", 1.5),
     }  # fmt: skip
-    assert told["as_sent"]["dropped"] == 0.25
+    assert pictures["as_sent"]["dropped"] == 0.25
 
 
-def test_pictures_are_bounded_and_an_earlier_frames_replaces_no_later_one() -> None:
-    held, jpeg = Pictures(WHOLE, 25), b"x" * 10
+def test_pictures_are_bounded_and_an_earlier_frame_replaces_no_later_one() -> None:
+    pictures, jpeg = Pictures(WHOLE, 25), b"x" * 10
     rows = {
         (name, seq): frame_row((name, BOOT, seq), verdict(seq), 1) for name in ("a/1", "a/2", "a/3") for seq in (0, 1)
     }
-    assert held.keep(rows["a/1", 1], jpeg)
-    assert not held.keep(rows["a/1", 0], jpeg)
-    assert held.keep(rows["a/2", 0], jpeg)
-    assert held.keep(rows["a/3", 0], jpeg[:5])
-    assert held.keep(rows["a/3", 1], jpeg)
-    assert [name for name in ("a/1", "a/2", "a/3") if held.get(name)] == ["a/2", "a/3"]
-    held.drop("a/2")
-    held.drop("a/2")
-    assert held.keep(rows["a/1", 1], b"y" * 15)
-    assert held.get("a/3") is not None
+    assert pictures.keep(rows["a/1", 1], jpeg)
+    assert not pictures.keep(rows["a/1", 0], jpeg)
+    assert pictures.keep(rows["a/2", 0], jpeg)
+    assert pictures.keep(rows["a/3", 0], jpeg[:5])
+    assert pictures.keep(rows["a/3", 1], jpeg)
+    assert [name for name in ("a/1", "a/2", "a/3") if pictures.get(name)] == ["a/2", "a/3"]
+    pictures.drop("a/2")
+    pictures.drop("a/2")
+    assert pictures.keep(rows["a/1", 1], b"y" * 15)
+    assert pictures.get("a/3") is not None
 
 
 class FakeCommands:
-    """Cameras that obey, or a broker that is away."""
+    """A stand-in for commands: cameras that obey, or an unreachable broker."""
 
     def __init__(self, away: bool = False) -> None:
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.sent: list[tuple[str, dict[str, object]]] = []
         self._away = away
 
     def send(self, name: str, changes: dict[str, object]) -> str:
         if self._away:
             raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
-        self.told.append((name, changes))
+        self.sent.append((name, changes))
         return "confirmed"
 
     def reset(self, name: str) -> str:
         return self.send(name, {"reset": True})
 
 
-def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: ConsoleRig) -> None:
+def test_a_command_is_sent_and_logged_with_its_user_and_outcome(console: ConsoleRig) -> None:
     console.show([verdict(0)])
-    told = FakeCommands()
-    console.context.commands = told  # type: ignore[assignment]
-    browser, place = console.browser(), f"/camera/{CAMERA}/command"
-    answer = browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "0.5", "probe_share": "", "profile": ""})
+    commands = FakeCommands()
+    console.context.commands = commands  # type: ignore[assignment]
+    browser, path = console.browser(), f"/camera/{CAMERA}/command"
+    answer = browser.post(path, data={"csrf": console.csrf(), "drop_ratio": "0.5", "probe_share": "", "profile": ""})
     assert answer.headers["location"] == f"/camera/{CAMERA}?outcome=confirmed"
-    assert told.told == [(CAMERA, {"dropped_per_block": 32})]
-    browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
-    browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "7"})
-    browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
-    refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
-    assert "1%2F3600+to+1000+frames+per+second" in refused
+    assert commands.sent == [(CAMERA, {"dropped_per_block": 32})]
+    browser.post(path, data={"csrf": console.csrf(), "reset": "yes"})
+    browser.post(path, data={"csrf": console.csrf(), "drop_ratio": "7"})
+    browser.post(path, data={"csrf": console.csrf(), "fps": "0.5"})
+    rejected = browser.post(path, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
+    assert "1%2F3600+to+1000+frames+per+second" in rejected
     api = f"/api/v1/cameras/{CAMERA}/command"
     sent = browser.post(api, json={"fps": 0.5})
     assert (sent.status_code, sent.json()) == (200, {"outcome": "confirmed"})
@@ -428,14 +432,14 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     assert (invalid.status_code, *invalid.json()) == (400, "error")
     assert browser.post(api, json={"reset": "false"}).json() == {"error": "reset: expected true or false, got 'false'"}
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
-    browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
+    browser.post(path, data={"csrf": console.csrf(), "enabled": "false"})
     away = browser.post(api, json={"enabled": True})
     assert (away.status_code, away.json()) == (503, {"error": "expected an MQTT broker at 127.0.0.1:1"})
     console.context.commands = None
     missing = browser.post(api, json={"enabled": True})
     assert missing.status_code == 503
     assert missing.json()["error"].startswith("mqtt is missing")
-    assert "mqtt+is+missing" in browser.post(place, data={"csrf": console.csrf(), "fps": "1"}).headers["location"]
+    assert "mqtt+is+missing" in browser.post(path, data={"csrf": console.csrf(), "fps": "1"}).headers["location"]
     log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
     assert log == [
         (OWNER, "enabled True", "expected an MQTT broker at 127.0.0.1:1"),
@@ -447,7 +451,7 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     ]
 
 
-def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside(
+def test_after_the_recorder_has_replaced_its_database_the_new_one_is_read(
     console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:
     raise_alert(recorder)
@@ -457,9 +461,9 @@ def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside
     for file in tmp_path.glob("records.sqlite*"):
         file.rename(file.with_name(f"aside-{file.name}"))
     assert CAMERA not in browser.get("/alerts").text
-    again = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    raise_alert(again, "cd" * 16, "lab/other")
+    replacement = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    raise_alert(replacement, "cd" * 16, "lab/other")
     page = browser.get("/alerts").text
     assert "lab/other" in page
     assert CAMERA not in page
-    again.close()
+    replacement.close()

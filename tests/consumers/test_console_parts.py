@@ -21,12 +21,12 @@ from schemas.messages.frame import PROFILES
 from schemas.runtime.moment import format_utc
 
 
-def test_an_address_that_is_taken_or_not_ours_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_or_foreign_address_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"^127\.0\.0\.1:{port}: expected a free address, got "):
             listen("127.0.0.1", port, patience_s=0.1)
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -48,19 +48,19 @@ def test_an_address_that_is_taken_or_not_ours_is_one_line(monkeypatch: pytest.Mo
         (-2e6, "-2 MB"),
     ],
 )
-def test_bytes_are_read_in_the_unit_that_fits(number: float, words: str) -> None:
+def test_bytes_are_formatted_in_a_fitting_unit(number: float, words: str) -> None:
     assert size(number) == words
 
 
 @pytest.mark.parametrize(
     ("at_ms", "words"), [(1_000, "1970-01-01 00:00:01 UTC"), (None, "–"), (2**62, "–"), (-(2**62), "–")]
 )
-def test_a_time_beyond_the_calendar_is_a_dash(at_ms: int | None, words: str) -> None:
+def test_a_time_outside_the_calendar_is_formatted_as_a_dash(at_ms: int | None, words: str) -> None:
     assert format_utc(at_ms) == words
 
 
 def minute(number: int, **changed: int) -> dict[str, int]:
-    """The sums of a minute with 60 frames."""
+    """Return the sums of a minute with 60 frames."""
     names = [
         "judged",
         "judged_correct",
@@ -75,7 +75,7 @@ def minute(number: int, **changed: int) -> dict[str, int]:
     return usual | changed | {"minute_ms": number * MINUTE_MS}
 
 
-def test_a_gap_between_minutes_interrupts_every_line_once() -> None:
+def test_a_gap_between_minutes_interrupts_each_line_of_a_chart_once() -> None:
     found = by_column([minute(1), minute(2), minute(9, judged=4, judged_correct=3)], {9 * MINUTE_MS: 2})
     assert found["t"] == [60, 120, 180, 540]
     assert found["rate"] == [1, 1, None, 1]
@@ -83,7 +83,7 @@ def test_a_gap_between_minutes_interrupts_every_line_once() -> None:
     assert found["alerts"] == [0, 0, None, 2]
 
 
-def test_an_attempt_that_is_given_back_was_never_made_and_an_unknown_one_changes_nothing() -> None:
+def test_a_refund_removes_an_attempt_and_an_unneeded_one_changes_nothing() -> None:
     delays = Delays(free=1, longest_s=60.0)
     delays.refund("visitor")
     assert delays.wait_s("visitor", 0.0) == 0.0
@@ -103,7 +103,7 @@ def test_an_attempt_that_is_given_back_was_never_made_and_an_unknown_one_changes
         ({"fps": "2.5", "probe_share": 1}, {"frames_per_second": 2.5, "probe_share": 1.0}),
     ],
 )
-def test_a_command_changes_what_is_given(fields: dict[str, object], found: dict[str, object]) -> None:
+def test_a_command_changes_only_the_given_settings(fields: dict[str, object], found: dict[str, object]) -> None:
     assert changes_of(fields) == found
 
 
@@ -119,16 +119,16 @@ def test_a_command_changes_what_is_given(fields: dict[str, object], found: dict[
         ({"fps": "fast"}, "fps: expected "),
     ],
 )
-def test_a_command_of_another_form_is_one_line(fields: dict[str, object], message: str) -> None:
+def test_an_invalid_command_is_reported_in_one_line(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         changes_of(fields)
 
 
-def test_a_folder_of_bundles_that_is_not_there_has_none(tmp_path: Path) -> None:
+def test_a_missing_folder_contains_no_bundles(tmp_path: Path) -> None:
     assert operator_bundles(tmp_path / "none") == operator_bundles(tmp_path) == []
 
 
-def test_a_picture_too_small_for_its_neighbours_has_no_sharpness() -> None:
+def test_a_picture_below_three_pixels_has_no_sharpness() -> None:
     assert sharpness(np.ones((2, 9), np.float32)) == 0.0
     edge = np.zeros((9, 9), np.float32)
     edge[:, 5:] = 1

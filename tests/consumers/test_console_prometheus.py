@@ -1,4 +1,4 @@
-"""Charts of the system: from a Prometheus that may be away, slow or talk nonsense, else from the recorder."""
+"""Charts of the system: from Prometheus, or from the recorder if Prometheus is unreachable, slow or invalid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from consumers.console.settings import ConsoleSettings
 from infra.monitor.alert_notifier import AlertNotifier
 from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.prometheus_stand_in import Answerer, answering
+from tests.consumers.prometheus_stand_in import PrometheusStandIn, running_prometheus
 from tests.consumers.recorder_rig import Rig, verdict
 from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S, wait_until
@@ -26,22 +26,22 @@ HISTORY = "/system/history?range=hour"
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a slow machine exceed no limit, unless a test sets it."""
+    """Raise all time limits for slow machines, unless a test sets one."""
     for name in ("ANSWER_S", "ALL_S", "KEPT_S"):
         monkeypatch.setattr(prometheus_module, name, PATIENCE_S)
 
 
 @contextmanager
 def console_on(folder: Path, url: str) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(folder, prometheus=url)
+    console = ConsoleRig(folder, prometheus=url)
     try:
-        yield made
+        yield console
     finally:
-        made.close()
+        console.close()
 
 
-def test_charts_come_from_prometheus_which_only_the_console_asks(tmp_path: Path, recorder: Rig) -> None:
-    with answering() as server, console_on(tmp_path, server.url) as console:
+def test_charts_are_queried_from_prometheus_by_the_console_only(tmp_path: Path, recorder: Rig) -> None:
+    with running_prometheus() as server, console_on(tmp_path, server.url) as console:
         browser = console.browser()
         found = browser.get(HISTORY).json()
         assert (found["source"], found["note"]) == ("prometheus", "From Prometheus.")
@@ -50,21 +50,21 @@ def test_charts_come_from_prometheus_which_only_the_console_asks(tmp_path: Path,
             ["cpu bridge", "bridge"],
             ["cpu recorder", "recorder"],
         ]
-        assert len(server.asked) == len(ASKED)
+        assert len(server.queries) == len(ASKED)
         assert browser.get("/api/v1/system/history?range=hour").json() == found
-        assert len(server.asked) == len(ASKED)  # it was kept
+        assert len(server.queries) == len(ASKED)  # the answer is cached
         assert browser.get("/system/history?range=day").json()["source"] == "prometheus"
-        points = [(int(each["end"][0]) - int(each["start"][0])) / int(each["step"][0]) for each in server.asked]
+        points = [(int(each["end"][0]) - int(each["start"][0])) / int(each["step"][0]) for each in server.queries]
         assert max(points) <= POINTS
         assert browser.get("/system/history?range=year").status_code == 400
 
 
-def _settled(server: Answerer) -> int:
-    """How many queries have come, once none is on its way."""
+def _settled(server: PrometheusStandIn) -> int:
+    """Wait until no further query arrives. Return the number of queries."""
     counts = [-1]
 
     def unchanged() -> bool:
-        counts.append(len(server.asked))
+        counts.append(len(server.queries))
         return counts[-1] == counts[-2]
 
     wait_until(unchanged, every_s=0.3)
@@ -80,7 +80,7 @@ def _settled(server: Answerer) -> int:
         ("refuses", PATIENCE_S, "Prometheus: expected status 200, got 422"),
     ],
 )
-def test_one_that_does_not_answer_leaves_the_page_alone_and_is_said(
+def test_an_unresponsive_prometheus_is_reported_and_delays_no_page(
     tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch, mode: str, within_s: float, words: str
 ) -> None:
     monkeypatch.setattr(prometheus_module, "ANSWER_S", within_s)
@@ -89,22 +89,22 @@ def test_one_that_does_not_answer_leaves_the_page_alone_and_is_said(
     recorder.verdicts([verdict(0), verdict(1, flagged=True)])
     raise_alert(recorder)
     now_ns += 90 * 10**9
-    recorder.verdicts([verdict(2)])  # in a minute that is not over
-    with answering(mode) as server, console_on(tmp_path, server.url) as console:
+    recorder.verdicts([verdict(2)])  # in a minute that is not complete
+    with running_prometheus(mode) as server, console_on(tmp_path, server.url) as console:
         browser = console.browser()
         assert browser.get("/system").status_code == 200
-        assert server.asked == []
+        assert server.queries == []
         found = browser.get(HISTORY).json()
         assert found["source"] == "recorder"
         assert found["note"].startswith(words)
         assert "recorder's own history" in found["note"]
         assert (found["columns"]["alerts"], found["columns"]["rate"]) == ([1], [2 / 60])
-        asked = _settled(server)
+        queries = _settled(server)
         assert browser.get(HISTORY).json()["source"] == "recorder"
-        assert _settled(server) == asked  # that it is away is kept, too
+        assert _settled(server) == queries  # the failure is cached, too
 
 
-def test_one_that_is_away_is_said(tmp_path: Path, recorder: Rig) -> None:
+def test_an_unreachable_prometheus_is_reported(tmp_path: Path, recorder: Rig) -> None:
     with console_on(tmp_path, "http://127.0.0.1:1") as console:
         assert "Connection refused" in console.browser().get(HISTORY).json()["note"]
 
@@ -119,7 +119,7 @@ def test_one_that_is_away_is_said(tmp_path: Path, recorder: Rig) -> None:
         {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}, "values": [[1, "x"]]}]}},
     ],
 )
-def test_an_answer_that_is_none_is_no_series(document: object) -> None:
+def test_an_invalid_answer_contains_no_series(document: object) -> None:
     with pytest.raises(ValueError, match=r"expected|could not convert"):
         rows_of(document, "role")
 
@@ -146,12 +146,12 @@ def test_drift_is_drawn_against_its_limit_and_only_where_it_is_measured() -> Non
     assert made["columns"]["drift pictures"] == [0.4, None, 1.2]
 
 
-def test_a_prometheus_and_an_alertmanager_of_this_machine_are_not_sought_through_a_proxy(
+def test_a_local_prometheus_or_alertmanager_is_reached_without_the_proxy(
     recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     prometheus_module._client.cache_clear()
-    with answering("well") as server:
+    with running_prometheus("well") as server:
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             assert prometheus_module._by_role(url, "up") != {}
             notifier = AlertNotifier(url, recorder.url)
@@ -161,7 +161,7 @@ def test_a_prometheus_and_an_alertmanager_of_this_machine_are_not_sought_through
 
 
 @pytest.mark.parametrize("url", ["prometheus:9090", "file:///etc/passwd", "http://user:secret@host"])
-def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> None:
+def test_an_invalid_address_is_rejected(console: ConsoleRig, url: str) -> None:
     with pytest.raises(ValidationError):
         ConsoleSettings(**console.context.settings.model_dump() | {"prometheus": url})
 
@@ -170,7 +170,7 @@ def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> No
     "document",
     [[], {"status": "error"}, {"status": "success", "data": {"resultType": "matrix", "result": []}}],
 )
-def test_an_answer_of_another_form_is_one_line(monkeypatch: pytest.MonkeyPatch, document: object) -> None:
+def test_an_answer_of_another_form_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, document: object) -> None:
     monkeypatch.setattr(prometheus_module, "fetch", lambda _: document)
     with pytest.raises(BrokerError, match=r"^Prometheus: expected a response of `query`, got another document$"):
         prometheus_module._by_role("http://127.0.0.1:1", "up")

@@ -1,4 +1,4 @@
-"""Logins by the headers of a trusted proxy, which nobody else may send."""
+"""Logins by the headers of a trusted proxy, which are rejected from any other address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET = "a secret of the proxy"
 
 
 def with_secret(folder: Path, text: str = SECRET) -> ProxyLoginSettings:
-    """The roles, and a proxy with a secret."""
+    """Return settings of a proxy with a secret."""
     file = folder / "proxy.secret"
     file.write_text(f"{text}\n")
     return ROLES.model_copy(update={"secret_file": file})
@@ -35,32 +35,32 @@ def with_secret(folder: Path, text: str = SECRET) -> ProxyLoginSettings:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path, changed={"behind_proxy": PROXY, "proxy_login": ROLES})
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path, changed={"behind_proxy": PROXY, "proxy_login": ROLES})
+    yield console
+    console.close()
 
 
-def sent(rig: ConsoleRig, headers: dict[str, str] | list[tuple[str, str]], address: str = PROXY) -> httpx2.Response:
+def request(rig: ConsoleRig, headers: dict[str, str] | list[tuple[str, str]], address: str = PROXY) -> httpx2.Response:
     return rig.visitor(address).get("/", headers=headers)
 
 
-def test_a_person_whom_the_proxy_names_is_logged_in_with_a_role_and_noted_once(rig: ConsoleRig) -> None:
-    page = sent(rig, ANNA)
+def test_the_user_in_the_proxys_headers_is_logged_in_with_a_role_and_logged_once(rig: ConsoleRig) -> None:
+    page = request(rig, ANNA)
     assert page.status_code == 200
     assert "<span>anna</span>" in page.text
     assert "Log out" not in page.text
-    sent(rig, ANNA)
+    request(rig, ANNA)
     lines = [(each.who, each.what, each.detail) for each in rig.context.store.noted()]
     assert lines == [("anna", "login", "proxy")]
 
 
-def test_the_login_page_sends_people_to_the_proxy(rig: ConsoleRig) -> None:
+def test_the_login_page_refers_users_to_the_proxy(rig: ConsoleRig) -> None:
     page = rig.visitor("192.0.2.9").get("/login").text
     assert "at the address of your organisation" in page
     assert "<form" not in page
 
 
-def test_a_stream_of_a_proxys_visitor_ends_before_the_proxys_answer_is_old() -> None:
+def test_the_session_of_a_stream_through_the_proxy_ends_after_a_limit() -> None:
     now_s = 0.0
     sessions = Sessions(None, lambda: now_s)
     proxied = sessions.proxied(Person("anna", Roles.parse(Right.VIEWER)))
@@ -70,7 +70,7 @@ def test_a_stream_of_a_proxys_visitor_ends_before_the_proxys_answer_is_old() -> 
     assert sessions.holds(own)
 
 
-def test_forms_of_one_person_stay_valid_over_requests_and_are_nobody_elses(rig: ConsoleRig) -> None:
+def test_a_form_token_is_valid_for_later_requests_of_the_same_user_and_role_only(rig: ConsoleRig) -> None:
     browser = rig.visitor(PROXY)
     csrf = browser.get("/system", headers=ANNA).text.partition('name="csrf" value="')[2].partition('"')[0]
     fields = {"camera": "lab/door", "csrf": csrf}
@@ -81,8 +81,8 @@ def test_forms_of_one_person_stay_valid_over_requests_and_are_nobody_elses(rig: 
     assert browser.post("/fleet/forget", data=fields, headers=viewer).status_code == 403
 
 
-def test_a_request_without_the_headers_is_a_strangers(rig: ConsoleRig) -> None:
-    assert sent(rig, {}).headers["location"] == "/login?then=/"
+def test_a_request_without_the_headers_is_redirected_to_the_login(rig: ConsoleRig) -> None:
+    assert request(rig, {}).headers["location"] == "/login?then=/"
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_a_request_without_the_headers_is_a_strangers(rig: ConsoleRig) -> None:
         ),
     ],
 )
-def test_a_hostile_header_gets_one_clear_line_and_nobody_in(
+def test_an_invalid_header_is_rejected_and_logged_in_one_line(
     rig: ConsoleRig, headers: dict[str, str] | list[tuple[str, str]], address: str, complaint: str
 ) -> None:
-    answer = sent(rig, headers, address)
+    answer = request(rig, headers, address)
     assert answer.status_code == 403
     assert answer.json()["error"].lower() == complaint.lower()
     [line] = rig.context.store.noted()
@@ -133,7 +133,7 @@ def test_a_hostile_header_gets_one_clear_line_and_nobody_in(
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1", "::"])
-def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_path: Path, listen: str) -> None:
+def test_the_proxy_is_recognized_by_the_address_of_its_connection(tmp_path: Path, listen: str) -> None:
     async def run() -> None:
         port = free_port()
         login = with_secret(tmp_path)
@@ -152,12 +152,12 @@ def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_pa
     asyncio.run(run())
 
 
-def test_from_an_address_that_others_share_the_headers_need_the_proxys_secret(tmp_path: Path) -> None:
+def test_headers_from_a_shared_address_need_the_proxys_secret(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path, changed={"behind_proxy": "127.0.0.0/8", "proxy_login": with_secret(tmp_path)})
     try:
-        assert sent(rig, ANNA | {SECRET_HEADER: SECRET}, "127.0.0.1").status_code == 200
+        assert request(rig, ANNA | {SECRET_HEADER: SECRET}, "127.0.0.1").status_code == 200
         for forged in ({}, {SECRET_HEADER: ""}, {SECRET_HEADER: f"{SECRET}s"}):
-            answer = sent(rig, ANNA | forged, "127.0.0.1")
+            answer = request(rig, ANNA | forged, "127.0.0.1")
             assert answer.status_code == 403
             assert answer.json() == {"error": f"{SECRET_HEADER}: expected the proxy's secret, got none or another"}
     finally:
@@ -165,7 +165,7 @@ def test_from_an_address_that_others_share_the_headers_need_the_proxys_secret(tm
 
 
 @pytest.mark.parametrize("proxies", ["127.0.0.1", "::1", "192.0.2.0/24"])
-def test_a_proxy_whose_address_others_share_does_not_start_without_a_secret(proxies: str, tmp_path: Path) -> None:
+def test_a_proxy_at_a_shared_address_is_rejected_without_a_secret(proxies: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"proxy_login\.secret_file is missing"):
         ProxyLogin(ROLES, proxies)
     ProxyLogin(with_secret(tmp_path), proxies)
@@ -175,10 +175,10 @@ def test_a_proxy_whose_address_others_share_does_not_start_without_a_secret(prox
         ProxyLogin(ROLES.model_copy(update={"secret_file": tmp_path / "none"}), proxies)
 
 
-def test_a_bearer_of_the_proxys_own_login_is_left_alone_and_a_token_of_ours_is_checked(rig: ConsoleRig) -> None:
-    assert sent(rig, ANNA | {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}).status_code == 200
-    assert sent(rig, ANNA | {"authorization": "Bearer pointillist_guess"}).status_code == 401
-    assert sent(rig, {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}, "192.0.2.2").status_code == 401
+def test_a_foreign_bearer_token_is_ignored_and_a_token_of_this_console_checked(rig: ConsoleRig) -> None:
+    assert request(rig, ANNA | {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}).status_code == 200
+    assert request(rig, ANNA | {"authorization": "Bearer pointillist_guess"}).status_code == 401
+    assert request(rig, {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}, "192.0.2.2").status_code == 401
 
 
 def test_a_login_by_headers_needs_the_proxys_address(rig: ConsoleRig) -> None:
@@ -187,7 +187,7 @@ def test_a_login_by_headers_needs_the_proxys_address(rig: ConsoleRig) -> None:
         open_context(settings, CONSOLE_KEYS)
 
 
-def test_the_highest_role_of_several_groups_applies_and_a_star_is_everybody() -> None:
+def test_the_highest_role_of_several_groups_applies_and_a_star_matches_all_users() -> None:
     roles = ProxyLoginSettings(viewer=("*",), operator=("ops",), admin=("root",))
     assert str(roles.roles_of([])) == "viewer"
     assert str(roles.roles_of(["ops", "root"])) == "admin"
@@ -206,11 +206,11 @@ def test_groups_have_roles_by_site_and_the_highest_for_each_site_applies() -> No
         ProxyLoginSettings(sites={"guards": "boss"})
 
 
-def test_a_person_whom_the_proxy_names_sees_the_sites_of_the_groups(tmp_path: Path) -> None:
+def test_the_user_in_the_proxys_headers_sees_the_sites_of_the_groups(tmp_path: Path) -> None:
     settings = ProxyLoginSettings(sites={"guards": "north=viewer"})
     rig = ConsoleRig(tmp_path, changed={"behind_proxy": PROXY, "proxy_login": settings})
     headers = {"x-forwarded-user": "anna", "x-forwarded-groups": "guards"}
-    assert sent(rig, headers).status_code == 200
+    assert request(rig, headers).status_code == 200
     assert rig.visitor(PROXY).get("/system", headers=headers).status_code == 403
     assert rig.visitor(PROXY).get("/api/v1/cameras/south/vault", headers=headers).status_code == 404
     rig.close()

@@ -1,4 +1,4 @@
-"""Every route of the console has a right, and nobody without it gets further than the gate."""
+"""The rights of the console's routes, which the gate enforces."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ OPEN = {
     ("POST", "/logout"),
     ("GET", "/health"),
 }
-"""All that strangers reach, besides the files below /static."""
+"""The routes that strangers reach, besides the files below /static."""
 ADMINS = re.compile(r"/(api/v1/)?(jobs/|dead-letters/replay|teach/train)")
-"""Changes that only admins may make; all others are for operators too."""
+"""The paths of changes that only admins may make; operators may make all others."""
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
     for right in Right:
         write_user(tmp_path / "users", right.value, right, PASSWORD)
-    made = ConsoleRig(tmp_path, users=tmp_path / "users")
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path, users=tmp_path / "users")
+    yield console
+    console.close()
 
 
 def guarded(rig: ConsoleRig) -> list[GuardedRoute]:
@@ -54,7 +54,7 @@ def path_of(route: GuardedRoute) -> str:
     return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: "1" if found[2] else "x", route.path)
 
 
-def sent(browser: TestClient, route: GuardedRoute, csrf: str = "") -> httpx2.Response:
+def request(browser: TestClient, route: GuardedRoute, csrf: str = "") -> httpx2.Response:
     path = path_of(route)
     if route.method == "GET":
         return browser.get(path)
@@ -72,25 +72,25 @@ def test_every_route_has_a_right_and_only_the_login_is_open(rig: ConsoleRig) -> 
             assert route.needed is (Right.ADMIN if ADMINS.match(route.path) else Right.OPERATOR), route.path
 
 
-def test_strangers_reach_nothing_but_the_login(rig: ConsoleRig) -> None:
+def test_strangers_reach_only_the_login(rig: ConsoleRig) -> None:
     stranger = rig.visitor()
     for route in guarded(rig):
         if (route.method, route.path) not in OPEN:
-            answer = sent(stranger, route)
+            answer = request(stranger, route)
             assert answer.status_code in (303, 401), route.path
             assert answer.headers.get("location", "/login?").startswith("/login?"), route.path
 
 
 @pytest.mark.parametrize("right", Right)
-def test_a_role_gets_403_at_each_route_above_it_and_at_no_other(rig: ConsoleRig, right: Right) -> None:
+def test_a_role_gets_status_403_exactly_at_the_routes_above_it(rig: ConsoleRig, right: Right) -> None:
     browser = rig.visitor()
     browser.post("/login", data={"name": right.value, "password": PASSWORD})
     session = rig.context.sessions.find(browser.cookies[COOKIE])
     assert session is not None
     for route in guarded(rig):
         if route.needed is None or (right.covers(route.needed) and route.method == "GET"):
-            continue  # streams have no end
-        answer = sent(browser, route, session.csrf)
+            continue  # streams do not end
+        answer = request(browser, route, session.csrf)
         if right.covers(route.needed):
             assert "expected the right" not in answer.text, route.path
         else:
@@ -98,7 +98,7 @@ def test_a_role_gets_403_at_each_route_above_it_and_at_no_other(rig: ConsoleRig,
             assert answer.json() == {"error": f"user: expected the right `{route.needed}`, got `{right}`"}
 
 
-def test_viewers_can_post_nothing_by_any_method_or_path(rig: ConsoleRig) -> None:
+def test_viewers_can_change_nothing_by_any_method_or_path(rig: ConsoleRig) -> None:
     browser = rig.visitor()
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for route in guarded(rig):
@@ -108,7 +108,7 @@ def test_viewers_can_post_nothing_by_any_method_or_path(rig: ConsoleRig) -> None
             assert answer.status_code == 403, (method, route.path)
 
 
-def test_a_route_for_changes_by_viewers_cannot_be_made() -> None:
+def test_a_route_for_changes_by_viewers_cannot_be_created() -> None:
     async def answer(_request: Request) -> Response:
         return Response()
 

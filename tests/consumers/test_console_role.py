@@ -1,4 +1,4 @@
-"""The console as a process's part: it serves without Kafka and database, and streams go on."""
+"""The console's role: its server, streams and background tasks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
 from consumers.database.console_store import class_hours
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.jobs_rig import launcher, lay_down
+from tests.consumers.jobs_rig import fill_job_folder, launcher
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.served_console import get, serving
 from tests.waiting import PATIENCE_S, until
 
 
-async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_path: Path) -> None:
+async def test_a_console_without_kafka_and_database_serves_pages_and_reports_both(tmp_path: Path) -> None:
     async with serving(tmp_path) as (port, health):
         for page in ("/", "/alerts", "/models", "/system", "/dead-letters", "/health", "/api/v1/cameras"):
             assert (await get(port, page))[0] == 200, page
@@ -36,9 +36,7 @@ async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_p
         assert not conditions["kafka"]["ok"]
 
 
-async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_may_last_longer_than_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ANSWER_S", 1.0)
     monkeypatch.setattr(connections, "_POLL_S", 0.05)
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
@@ -51,7 +49,7 @@ async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
         await writer.wait_closed()
 
 
-async def test_an_answer_that_waits_for_others_may_take_longer_than_the_rest(
+async def test_an_answer_that_waits_for_the_database_may_take_longer(
     tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*_: object) -> tuple[list[Letter], int]:
@@ -63,12 +61,12 @@ async def test_an_answer_that_waits_for_others_may_take_longer_than_the_rest(
     monkeypatch.setattr(dead_letters, "letters", slow)
     async with serving(tmp_path, database=recorder.url) as (port, _), httpx2.AsyncClient(timeout=PATIENCE_S) as visitor:
         headers = {"authorization": f"Bearer {(tmp_path / 'owner.token').read_text().strip()}"}
-        place = f"http://127.0.0.1:{port}/api/v1/dead-letters/replay"
-        answer = await visitor.post(place, json={"reason": "bad_pixels"}, headers=headers)
+        url = f"http://127.0.0.1:{port}/api/v1/dead-letters/replay"
+        answer = await visitor.post(url, json={"reason": "bad_pixels"}, headers=headers)
     assert answer.json() == {"outcome": "no frame to send again; 3 recorded meanwhile"}
 
 
-async def test_a_slow_database_of_the_recorder_holds_up_no_line_of_the_audit_log(
+async def test_a_slow_database_of_the_recorder_delays_no_line_of_the_audit_log(
     console: ConsoleRig, recorder: Rig
 ) -> None:
     recorder.verdicts([verdict(0)])
@@ -111,8 +109,8 @@ async def test_expired_sums_are_deleted_in_steps_soon_after_the_start(
         await asyncio.gather(summing, return_exceptions=True)
 
 
-async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_path: Path) -> None:
-    jobs = JobSettings(folder=lay_down(tmp_path / "jobs"), publish=(), rollback=())
+async def test_the_progress_of_a_job_is_pushed_and_a_restart_marks_it_interrupted(tmp_path: Path) -> None:
+    jobs = JobSettings(folder=fill_job_folder(tmp_path / "jobs"), publish=(), rollback=())
     async with serving(tmp_path, jobs=jobs) as (port, _), httpx2.AsyncClient(timeout=PATIENCE_S) as visitor:
         url = f"http://127.0.0.1:{port}"
         token = (tmp_path / "owner.token").read_text().strip()
@@ -126,9 +124,9 @@ async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_
                 if "3 of 10" in line:
                     break
         assert '<div id="job" hx-swap-oob="outerHTML">' in pushed
-    again = ConsoleRig(tmp_path, jobs=jobs, launch=launcher("done"))
-    assert ">interrupted</span>" in again.browser().get(page).text
-    again.close()
+    restarted = ConsoleRig(tmp_path, jobs=jobs, launch=launcher("done"))
+    assert ">interrupted</span>" in restarted.browser().get(page).text
+    restarted.close()
 
 
 async def test_streams_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

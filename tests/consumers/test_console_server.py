@@ -13,10 +13,12 @@ from consumers.console.server import Server
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """No request comes."""
+    """Do nothing: the test sends no request."""
 
 
-async def test_nothing_watches_the_listening_socket_when_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_event_loop_does_not_watch_the_listening_socket_when_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watched: list[bool] = []
 
     async def shutdown(_: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:

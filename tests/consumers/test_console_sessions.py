@@ -1,4 +1,4 @@
-"""A session and its streams end with the logout, with a change of the user, and after twelve hours."""
+"""The ends of a session and its streams: logout, a change of the user, and twelve hours."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def damage(file: Path) -> None:
     file.write_text(f"{file.read_text()}nobody\n")
 
 
-def take_away(file: Path) -> None:
+def delete(file: Path) -> None:
     file.unlink()
 
 
-CHANGES = pytest.mark.parametrize("change", [remove, change_password, change_right, damage, take_away])
+CHANGES = pytest.mark.parametrize("change", [remove, change_password, change_right, damage, delete])
 
 
 @CHANGES
@@ -77,7 +77,7 @@ def test_a_new_user_logs_in_without_a_restart(tmp_path: Path, users: Path) -> No
     rig.close()
 
 
-def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
+def test_a_session_ends_after_twelve_hours_of_use() -> None:
     now_s, anna = [0.0], Person("anna", Roles.parse(Right.VIEWER))
     sessions = Sessions(clock_s=lambda: now_s[0])
     token, passing = sessions.begin(anna), sessions.passing(anna)
@@ -95,7 +95,7 @@ def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
     assert sessions.find(token) is None
 
 
-def test_a_session_that_makes_room_for_others_ends() -> None:
+def test_the_oldest_session_beyond_the_bound_ends() -> None:
     anna = Person("anna", Roles.parse(Right.VIEWER))
     sessions = Sessions()
     first = sessions.find(sessions.begin(anna))
@@ -106,7 +106,7 @@ def test_a_session_that_makes_room_for_others_ends() -> None:
 
 
 async def _send(port: int, head: str, body: str = "") -> str:
-    """The answer to a request, as text."""
+    """Send a request. Return the answer as text."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{head}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n{body}".encode())
     answer = (await asyncio.wait_for(reader.read(-1), PATIENCE_S)).decode()
@@ -148,7 +148,7 @@ async def _log_out(port: int, token: str) -> None:
     assert " 303 " in await _send(port, head, body)
 
 
-async def test_a_stream_that_always_has_something_to_send_ends_with_its_session(tmp_path: Path, users: Path) -> None:
+async def test_a_busy_stream_ends_with_its_session(tmp_path: Path, users: Path) -> None:
     rig = ConsoleRig(tmp_path, users=users)
     known = rig.context.login_methods.users
     assert known is not None
@@ -178,16 +178,14 @@ async def _status_as(port: int, forwarded: str, name: str) -> int:
 @pytest.mark.parametrize(
     ("proxy", "expected"), [(None, [401] * 5 + [429]), ("127.0.0.2", [401] * 5 + [429]), ("127.0.0.1", [401] * 6)]
 )
-async def test_only_the_named_proxy_says_from_where_a_password_comes(
+async def test_only_the_configured_proxy_may_forward_the_address_of_a_visitor(
     tmp_path: Path, users: Path, proxy: str | None, expected: list[int]
 ) -> None:
     async with serving(tmp_path, users=users, behind_proxy=proxy) as (port, _):
         assert [await _status_as(port, f"192.0.2.{number}", "vera") for number in range(6)] == expected
 
 
-async def test_requests_with_passwords_that_are_abandoned_keep_nobody_from_logging_in(
-    tmp_path: Path, users: Path
-) -> None:
+async def test_abandoned_requests_with_passwords_block_no_login(tmp_path: Path, users: Path) -> None:
     async with serving(tmp_path, users=users, behind_proxy="127.0.0.1") as (port, _):
         for number in range(300):
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,6 +1,6 @@
-"""A person with a role at one site gets nothing of another site, at any route by any method, and changes nothing there.
+"""Rights by site: a user of one site neither reads nor changes another site, at any route by any method.
 
-The routes are those of the application; a route that is not classified here fails the test.
+The routes are read from the application; a route that is not classified here fails a test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from consumers.console.jobs.rows import Job, JobKind, JobState
 from consumers.console.web import make_app
 from schemas.clock import monotonic_ms
 from tests.consumers.recorder_rig import Rig, dead_letter
-from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites, elsewhere
+from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites, remote_site
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 LISTS = {
@@ -56,14 +56,14 @@ LISTS = {
     f"{ROOT}/operations": ("", "subject=south/vault"),
     f"{ROOT}/sites": ("",),
 }
-"""Routes that list what the person may see, with queries; in capitals for pages, which repeat the query."""
+"""Routes that list what the user may see, with queries. Pages repeat their query, so theirs are in capitals."""
 OBJECTS = (
     "/alerts/{alert_id}", "/alerts/{alert_id}.png", "/dead-letters/{topic}/{partition:number}/{offset:number}",
     "/jobs/{job_id}", "/jobs/{job_id}/live", "/jobs/{job_id}/{name}.png", f"{ROOT}/jobs/{{job_id}}",
 )  # fmt: skip
 """Routes of single objects, by an id that does not name the site."""
 SAME = ("/rules/graph", "/runbooks", f"{ROOT}/openapi.json", f"{ROOT}/presets")
-"""Routes without anything of cameras."""
+"""Routes without data of cameras."""
 CAMERA: dict[str, object] = {"camera": THEIRS}
 FRAME = f"{THEIRS}/{1:016x}-8"
 FORMS: dict[str, Sequence[Mapping[str, object]]] = {
@@ -119,11 +119,11 @@ FORMS: dict[str, Sequence[Mapping[str, object]]] = {
     f"{ROOT}/jobs/{{job_id}}/cancel": [{}],
     f"{ROOT}/jobs/{{job_id}}/continue": [{}],
 }  # fmt: skip
-"""What is sent to change something of the other site."""
+"""Fields of requests that try to change the other site."""
 
 
 def once(_streams: Streams, _request: Request, changed: Changed) -> Response:
-    """The first event of a stream, which would have no end."""
+    """Answer with the first event of a stream, which would not end by itself."""
 
     async def events() -> AsyncIterator[str]:
         found = changed()
@@ -135,9 +135,9 @@ def once(_streams: Streams, _request: Request, changed: Changed) -> Response:
 @pytest_asyncio.fixture
 async def both(tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoSites]:
     monkeypatch.setattr(Streams, "answer", once)
-    made = TwoSites(tmp_path, recorder, monkeypatch)
-    yield made
-    await made.close()
+    console = TwoSites(tmp_path, recorder, monkeypatch)
+    yield console
+    await console.close()
 
 
 def routes_of(both: TwoSites) -> list[GuardedRoute]:
@@ -145,29 +145,29 @@ def routes_of(both: TwoSites) -> list[GuardedRoute]:
     return [route for route in found if isinstance(route, GuardedRoute) and route.needed is not None]
 
 
-def place_of(route: str, places: dict[str, str]) -> str:
-    """The path of a route to an object."""
-    names = places | {"name": "stamped" if route.startswith("/jobs/") else f"{1:016x}-7"}
-    made = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: names[found[1]], route)
-    return f"{made}?at_ms={CLIP_MS}" if route.endswith("/clip.mp4") else made
+def object_path(route: str, parts: dict[str, str]) -> str:
+    """Return the path of a route to an object, whose path parameters are `parts`."""
+    names = parts | {"name": "stamped" if route.startswith("/jobs/") else f"{1:016x}-7"}
+    path = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: names[found[1]], route)
+    return f"{path}?at_ms={CLIP_MS}" if route.endswith("/clip.mp4") else path
 
 
-def paths_of(route: GuardedRoute, places: dict[str, str]) -> list[str]:
-    path = place_of(route.path, places)
+def paths_with_queries(route: GuardedRoute, parts: dict[str, str]) -> list[str]:
+    path = object_path(route.path, parts)
     if route.method == "GET" and route.path in LISTS:
         return [f"{path}?{query}" if query else path for query in LISTS[route.path]]
     return [path]
 
 
-class Walk:
-    """One person's requests."""
+class User:
+    """The requests of one user."""
 
     def __init__(self, both: TwoSites, browser: httpx2.AsyncClient, roles: str) -> None:
         self.both, self.browser = both, browser
         token, self.csrf = both.session(roles)
         browser.cookies.set(COOKIE, token, domain="127.0.0.1", path="/")
 
-    async def ask(self, method: str, path: str, fields: Mapping[str, object]) -> httpx2.Response:
+    async def request(self, method: str, path: str, fields: Mapping[str, object]) -> httpx2.Response:
         if method in ("GET", "HEAD", "OPTIONS", "TRACE"):
             return await self.browser.request(method, path)
         if path.startswith(ROOT):
@@ -176,19 +176,19 @@ class Walk:
         kind = {"content-type": "application/x-www-form-urlencoded"}
         return await self.browser.request(method, path, content=form, headers=kind)
 
-    async def everything(self) -> AsyncIterator[tuple[GuardedRoute, str, str, Mapping[str, object], httpx2.Response]]:
-        """Each route by each method, with what leads to the other site."""
+    async def request_all(self) -> AsyncIterator[tuple[GuardedRoute, str, str, Mapping[str, object], httpx2.Response]]:
+        """Request each route by each method, with paths and fields that lead to the other site."""
         for route in routes_of(self.both):
-            for path in paths_of(route, self.both.places(THEIRS)):
+            for path in paths_with_queries(route, self.both.path_parts(THEIRS)):
                 for method in METHODS:
                     for fields in FORMS[route.path] if route.method == "POST" else [{}]:
-                        yield route, method, path, fields, await self.ask(method, path, fields)
+                        yield route, method, path, fields, await self.request(method, path, fields)
 
 
 @pytest_asyncio.fixture
 async def browser(both: TwoSites) -> AsyncIterator[httpx2.AsyncClient]:
-    async with both.rig.browser() as made:
-        yield made
+    async with both.rig.browser() as client:
+        yield client
 
 
 def test_every_route_is_classified(both: TwoSites) -> None:
@@ -198,7 +198,7 @@ def test_every_route_is_classified(both: TwoSites) -> None:
     for route in routes:
         name = f"{route.method} {route.path}"
         if route.method == "POST":
-            assert route.path in FORMS, f"{name}: expected what it is sent in FORMS"
+            assert route.path in FORMS, f"{name}: expected its fields in FORMS"
         if "{site}" in route.path:
             assert route.reach is RightScope.SITE, name
         elif route.method == "GET" and (route.path in LISTS or route.path in OBJECTS):
@@ -212,29 +212,29 @@ def test_every_route_is_classified(both: TwoSites) -> None:
 
 
 @pytest.mark.parametrize("right", Right)
-async def test_a_person_of_one_site_gets_nothing_of_another_and_changes_nothing_there(
+async def test_a_user_of_one_site_neither_reads_nor_changes_another_site(
     both: TwoSites, browser: httpx2.AsyncClient, right: Right
 ) -> None:
-    walk, before, asked = Walk(both, browser, f"north={right}"), both.theirs(), 0
-    async for route, method, path, fields, answer in walk.everything():
-        asked += 1
-        told = answer.content + str(answer.headers.raw).encode()
+    user, before, requests = User(both, browser, f"north={right}"), both.their_state(), 0
+    async for route, method, path, fields, answer in user.request_all():
+        requests += 1
+        received = answer.content + str(answer.headers.raw).encode()
         shown = f"{method} {path} {fields}: {answer.status_code}"
-        assert not [mark for mark in MARKS if mark in told], shown
+        assert not [mark for mark in MARKS if mark in received], shown
         if route.reach is RightScope.SITE or route.path in OBJECTS:
             assert answer.status_code in (403, 404, 405, 415), shown
         if route.reach is RightScope.FLEET and method == route.method:
             assert answer.status_code == 403, shown
         if method == METHODS[-1]:
-            assert both.theirs() == before, shown
-    assert asked > 700
+            assert both.their_state() == before, shown
+    assert requests > 700
 
 
 @pytest.mark.parametrize("right", Right)
 async def test_an_object_of_another_site_is_answered_like_one_that_does_not_exist(
     both: TwoSites, browser: httpx2.AsyncClient, right: Right
 ) -> None:
-    walk, unknown = Walk(both, browser, f"north={right}"), "nowhere/nothing"
+    user, unknown = User(both, browser, f"north={right}"), "nowhere/nothing"
     for route in routes_of(both):
         if route.reach is RightScope.FLEET or (route.method == "GET" and route.path in LISTS):
             continue
@@ -247,31 +247,31 @@ async def test_an_object_of_another_site_is_answered_like_one_that_does_not_exis
                     else value
                     for key, value in fields.items()
                 }
-                answer = await walk.ask(route.method, place_of(route.path, both.places(camera)), sent)
-                answers.append((answer.status_code, answer.content.replace(walk.csrf.encode(), b"")))
+                answer = await user.request(route.method, object_path(route.path, both.path_parts(camera)), sent)
+                answers.append((answer.status_code, answer.content.replace(user.csrf.encode(), b"")))
             assert answers[0][0] == answers[1][0], (route.path, fields)
             if "reason" not in fields:
                 assert re.sub(rb'data-now="\d+"', b"", answers[0][1]) == re.sub(rb'data-now="\d+"', b"", answers[1][1])
 
 
-async def test_the_same_requests_show_and_change_the_site_to_a_person_who_may(
+async def test_the_same_requests_read_and_change_the_site_for_an_authorized_user(
     both: TwoSites, browser: httpx2.AsyncClient
 ) -> None:
-    """Otherwise the tests above would prove nothing."""
-    walk, shown, changed = Walk(both, browser, EVERYWHERE + "=admin"), set[str](), set[str]()
+    """Prove that the requests of the tests above read and change something where they are allowed."""
+    user, shown, changed = User(both, browser, EVERYWHERE + "=admin"), set[str](), set[str]()
     last = ("/fleet/forget", f"{ROOT}/cameras/{{site}}/{{camera}}/forget")
     for route in sorted(routes_of(both), key=lambda each: (each.method, each.path in last)):
         if "/jobs/" in route.path and route.method == "POST":
             continue  # tests of jobs start them
-        for path in paths_of(route, both.places(THEIRS)):
+        for path in paths_with_queries(route, both.path_parts(THEIRS)):
             for fields in FORMS[route.path] if route.method == "POST" else [{}]:
-                before = both.theirs()
-                answer = await walk.ask(route.method, path, fields)
+                before = both.their_state()
+                answer = await user.request(route.method, path, fields)
                 if any(mark in answer.content for mark in MARKS) or (
                     answer.status_code == 200 and answer.headers["content-type"].startswith(("image/", "video/"))
                 ):
                     shown.add(f"{route.method} {route.path}")
-                if both.theirs() != before:
+                if both.their_state() != before:
                     changed.add(f"{route.method} {route.path}")
     expected = {
         f"GET {route.path}"
@@ -288,46 +288,46 @@ NOTHING_TO_SHOW = {
     "GET /jobs/{job_id}/live",
     "GET /picture/{site}/{camera}/{kind}.jpg",
 }
-"""Numbers alone, pictures and progress of jobs, and pictures as sent: none of these are here."""
+"""Routes that show nothing here: only numbers, pictures and progress of jobs, and pictures as sent."""
 NOTHING_TO_CHANGE = {
     f"POST {ROOT}/cameras/{{site}}/{{camera}}/forget",
     "POST /teach/train",
     *(f"POST {root}/presets{end}" for root in ("", ROOT) for end in ("", "/remove")),
 }
-"""The camera is gone by then, and a training and a preset are of no site."""
+"""Routes that change nothing here: the camera is already deleted, and trainings and presets belong to no site."""
 
 
-async def test_a_person_of_one_site_gets_all_of_it(both: TwoSites, browser: httpx2.AsyncClient) -> None:
-    walk = Walk(both, browser, "north=viewer")
+async def test_a_user_of_one_site_reads_all_of_it(both: TwoSites, browser: httpx2.AsyncClient) -> None:
+    user = User(both, browser, "north=viewer")
     for path in LISTS:
-        if path not in ("/live", f"{ROOT}/sites"):  # one changes nothing here, one has the other site alone
+        if path not in ("/live", f"{ROOT}/sites"):  # one has only numbers, the other only sites of other consoles
             query = "?reason=bad_pixels" if path == "/dead-letters" else "?show=labelled" if path == "/teach" else ""
-            answer = await walk.ask("GET", f"{path}{query}", {})
+            answer = await user.request("GET", f"{path}{query}", {})
             assert answer.status_code == 200, path
             assert b"north" in answer.content, path
     for route in routes_of(both):
         if route.method == "GET" and (route.path in OBJECTS or route.reach is RightScope.SITE):
-            answer = await walk.ask("GET", place_of(route.path, both.places(OURS)), {})
+            answer = await user.request("GET", object_path(route.path, both.path_parts(OURS)), {})
             if f"GET {route.path}" not in NOTHING_TO_SHOW:
                 assert answer.status_code == 200, route.path
-    counted = (await walk.ask("GET", f"{ROOT}/cameras", {})).json()
+    counted = (await user.request("GET", f"{ROOT}/cameras", {})).json()
     assert (counted["found"], sum(counted["counts"].values())) == (1, 1)
-    header = (await walk.ask("GET", "/live", {})).text
+    header = (await user.request("GET", "/live", {})).text
     assert "1 alert" in header
     assert "2 alert" not in header
 
 
 async def test_roles_differ_by_site(both: TwoSites, browser: httpx2.AsyncClient) -> None:
-    walk = Walk(both, browser, "north=operator,south=viewer")
+    user = User(both, browser, "north=operator,south=viewer")
     mute = {"for": "1h", "reason": "x"}
     for camera, status in ((OURS, 200), (THEIRS, 403), ("nowhere/nothing", 404)):
-        places = both.places(camera)
+        parts = both.path_parts(camera)
         for path in (f"{ROOT}/cameras/{{site}}/{{camera}}/mute", f"{ROOT}/alerts/{{alert_id}}/mute"):
-            assert (await walk.ask("POST", place_of(path, places), mute)).status_code == status, (path, camera)
-    both_sites = (await walk.ask("GET", f"{ROOT}/cameras", {})).json()
+            assert (await user.request("POST", object_path(path, parts), mute)).status_code == status, (path, camera)
+    both_sites = (await user.request("GET", f"{ROOT}/cameras", {})).json()
     assert both_sites["found"] == 2
-    refused = await walk.ask("GET", "/system", {})
-    assert refused.json() == {
+    rejected = await user.request("GET", "/system", {})
+    assert rejected.json() == {
         "error": "user: expected the right `viewer` on all sites, got `north=operator,south=viewer`"
     }
 
@@ -335,8 +335,8 @@ async def test_roles_differ_by_site(both: TwoSites, browser: httpx2.AsyncClient)
 async def test_frames_of_sites_without_the_right_to_label_have_no_controls(
     both: TwoSites, browser: httpx2.AsyncClient
 ) -> None:
-    walk = Walk(both, browser, "north=operator,south=viewer")
-    page = (await walk.ask("GET", "/teach", {})).text
+    user = User(both, browser, "north=operator,south=viewer")
+    page = (await user.request("GET", "/teach", {})).text
     figures = dict(re.findall(r'<figure data-name="([^"]+)"[^>]*?( role="button"[^>]*)?>', page))
     assert {name: bool(role) for name, role in figures.items()} == {
         f"{OURS}/{1:016x}-7": True, f"{THEIRS}/{1:016x}-7": False,
@@ -347,26 +347,26 @@ async def test_frames_of_sites_without_the_right_to_label_have_no_controls(
     store = both.context.labelled_frames
     assert store is not None
     store.label([FRAME], "label of south", "eve")
-    assert 'data-last=""' in (await walk.ask("GET", "/teach", {})).text
-    answer = (await walk.ask("POST", "/teach/label", {"names": f"{OURS}/{1:016x}-8", "label": "mine"})).json()
+    assert 'data-last=""' in (await user.request("GET", "/teach", {})).text
+    answer = (await user.request("POST", "/teach/label", {"names": f"{OURS}/{1:016x}-8", "label": "mine"})).json()
     assert answer["counts"] == [["label of south", 1], ["mine", 1]]
     assert {each["name"]: each["may_label"] for each in answer["waiting"]} == {
         f"{OURS}/{1:016x}-7": True, f"{THEIRS}/{1:016x}-7": False,
     }  # fmt: skip
 
 
-async def test_a_replay_writes_its_own_number_to_the_log_of_each_site(
+async def test_a_replay_is_logged_for_each_site_with_the_number_of_its_frames(
     both: TwoSites, browser: httpx2.AsyncClient
 ) -> None:
     letter = dead_letter(10, verified=True, camera_id=OURS, payload=b"payload")
     both.recorder.letter(letter)
-    walk = Walk(both, browser, "north=admin,south=admin,west=admin")
-    answer = await walk.ask("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
+    user = User(both, browser, "north=admin,south=admin,west=admin")
+    answer = await user.request("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
     assert answer.json() == {"outcome": "3 sent again"}
     lines = [(each.site, each.outcome) for each in both.context.store.noted() if each.what == "replay"]
     assert sorted(lines) == [("north", "2 sent again"), ("south", "1 sent again")]
-    again = Walk(both, browser, "west=admin")
-    answer = await again.ask("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
+    again = User(both, browser, "west=admin")
+    answer = await again.request("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
     assert answer.json() == {"outcome": "no frame to send again; 0 recorded meanwhile"}
 
 
@@ -384,7 +384,7 @@ async def test_a_line_of_the_audit_log_belongs_to_the_site_of_its_subject(
 @pytest.mark.parametrize(
     "kind", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.brokers, pytest.mark.xdist_group("postgresql")])]
 )
-def test_the_audit_log_of_an_earlier_release_gets_its_sites(
+def test_the_audit_log_of_an_earlier_release_is_migrated_to_sites(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = f"sqlite:///{tmp_path}/first.sqlite"
@@ -430,22 +430,22 @@ def test_each_site_keeps_its_newest_jobs(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_the_bundles_that_a_repair_may_use_are_those_of_the_sites_of_its_user(
+async def test_a_repair_may_use_only_bundles_of_the_sites_of_its_user(
     both: TwoSites, browser: httpx2.AsyncClient
 ) -> None:
-    made = {camera: f"job-{both.repaired(camera)}" for camera in (OURS, THEIRS, "")}
-    walk = Walk(both, browser, "north=admin")
-    offer = (await walk.ask("GET", f"{ROOT}/jobs", {})).json()
+    made = {camera: f"job-{both.add_repair(camera)}" for camera in (OURS, THEIRS, "")}
+    user = User(both, browser, "north=admin")
+    offer = (await user.request("GET", f"{ROOT}/jobs", {})).json()
     assert [each["bundle"] for each in offer["bundles"]] == ["bundle-sick", "bundle-well", made[OURS]]
-    page = (await walk.ask("GET", "/quarantine", {})).text
+    page = (await user.request("GET", "/quarantine", {})).text
     assert [each in page for each in made.values()] == [True, False, False]
     for camera, status in ((THEIRS, 400), ("", 400), (OURS, 202)):
         fields = {"camera": OURS, "bundle": made[camera]}
-        assert (await walk.ask("POST", f"{ROOT}/jobs/repair", fields)).status_code == status, camera
+        assert (await user.request("POST", f"{ROOT}/jobs/repair", fields)).status_code == status, camera
 
 
-async def test_a_job_finds_its_bundle_behind_more_jobs_than_a_list_shows(both: TwoSites) -> None:
-    name = f"job-{both.repaired(OURS)}"
+async def test_a_bundle_is_offered_though_its_job_is_too_old_for_the_list(both: TwoSites) -> None:
+    name = f"job-{both.add_repair(OURS)}"
     for number in range(KEPT):
         job = Job(f"{number:016x}", JobKind.REPAIR, "own", "", THEIRS, "root", 10 + number, 11, JobState.FAILED)
         job_rows.begin(both.context.store.engine, job)
@@ -453,37 +453,37 @@ async def test_a_job_finds_its_bundle_behind_more_jobs_than_a_list_shows(both: T
 
 
 async def test_a_camera_outside_the_fleet_is_not_muted(both: TwoSites, browser: httpx2.AsyncClient) -> None:
-    walk = Walk(both, browser, "north=operator")
-    answer = await walk.ask("POST", f"{ROOT}/cameras/north/made-up/mute", {"for": "1h", "reason": "x"})
+    user = User(both, browser, "north=operator")
+    answer = await user.request("POST", f"{ROOT}/cameras/north/made-up/mute", {"for": "1h", "reason": "x"})
     assert (answer.status_code, answer.json()) == (
         400,
         {"error": "camera: expected one of this fleet, got north/made-up"},
     )
-    ended = await walk.ask("POST", f"{ROOT}/cameras/north/muted/mute", {"for": "end"})
-    assert ended.status_code == 200, "the mute of a camera that is gone can be ended"
+    ended = await user.request("POST", f"{ROOT}/cameras/north/muted/mute", {"for": "end"})
+    assert ended.status_code == 200, "the mute of a deleted camera can be ended"
 
 
 async def test_the_header_of_a_site_selects_its_cameras_once(both: TwoSites, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    checked: list[str] = []
     sees = Sight.sees
 
     def counted(self: Sight, subject: str) -> bool:
-        asked.append(subject)
+        checked.append(subject)
         return sees(self, subject)
 
     watch, sight = both.context.watch, Sight(frozenset({"north"}))
     before = watch.header(sight)
     monkeypatch.setattr(Sight, "sees", counted)
     assert watch.header(sight) == before
-    few = len([*both.context.fleet.totals.dead_letters, elsewhere()])
-    assert len(asked) == few, "only the dead letters and the sites of other consoles, which are a few names"
+    few = len([*both.context.fleet.totals.dead_letters, remote_site()])
+    assert len(checked) == few, "only the dead letters and the sites of other consoles are checked again"
     both.context.fleet.set_alerts({})
     both.context.fleet.tick(monotonic_ms())
     assert before.alerts == 1
     assert watch.header(sight).alerts == 0
 
 
-def test_a_route_without_a_reach_cannot_be_made() -> None:
+def test_a_route_without_a_reach_cannot_be_created() -> None:
     async def answer(_request: Request) -> Response:
         return Response()
 
@@ -494,14 +494,14 @@ def test_a_route_without_a_reach_cannot_be_made() -> None:
 
 
 @pytest.mark.parametrize("text", ["viewer", "north=operator", "north=operator,south=viewer", "viewer,north=admin"])
-def test_roles_are_written_as_they_are_read(text: str) -> None:
+def test_roles_are_formatted_as_they_are_parsed(text: str) -> None:
     assert str(Roles.parse(text)) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "north", "north=", "north=boss", "=viewer", "North=viewer", "a/b=viewer", "viewer,"]
 )
-def test_other_texts_are_no_roles(text: str) -> None:
+def test_invalid_roles_are_rejected(text: str) -> None:
     with pytest.raises(ValueError):
         Roles.parse(text)
 
@@ -515,7 +515,7 @@ def test_the_highest_role_for_a_site_applies() -> None:
     assert Roles.parse("north=admin").at("") is None
 
 
-def test_names_that_only_begin_alike_are_of_another_site() -> None:
+def test_sites_with_a_common_prefix_are_distinct() -> None:
     sight = Sight(frozenset({"north"}))
     assert [sight.sees(each) for each in ("north/a", "northern/a", "north", "", "a/north")] == [True, *[False] * 4]
 
@@ -523,10 +523,10 @@ def test_names_that_only_begin_alike_are_of_another_site() -> None:
 async def test_an_operator_of_one_site_switches_its_cameras_and_changes_no_preset(
     both: TwoSites, browser: httpx2.AsyncClient
 ) -> None:
-    walk = Walk(both, browser, "north=operator")
+    user = User(both, browser, "north=operator")
     for root in ("", ROOT):
         for end, fields in (("", {"name": "dusk", "enabled": "true"}), ("/remove", {"name": "night"})):
-            assert (await walk.ask("POST", f"{root}/presets{end}", fields)).status_code == 403
-    assert [each["name"] for each in (await walk.ask("GET", f"{ROOT}/presets", {})).json()] == ["night"]
-    answer = await walk.ask("POST", f"{ROOT}/switches", {"cameras": "north/*", "preset": "night"})
+            assert (await user.request("POST", f"{root}/presets{end}", fields)).status_code == 403
+    assert [each["name"] for each in (await user.request("GET", f"{ROOT}/presets", {})).json()] == ["night"]
+    answer = await user.request("POST", f"{ROOT}/switches", {"cameras": "north/*", "preset": "night"})
     assert answer.json() == {"outcome": "switched"}

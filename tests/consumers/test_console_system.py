@@ -1,4 +1,4 @@
-"""The status of the system on every page, its roles and the rules that fire, with and without Prometheus."""
+"""The status of the system on every page, its roles and firing rules, with and without Prometheus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from infra.local.prometheus import RULES
 from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.prometheus_stand_in import answering, rules_json
+from tests.consumers.prometheus_stand_in import rules_json, running_prometheus
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import poll, raise_alert
 from tests.waiting import until
@@ -42,26 +42,26 @@ ALERT_JSON: dict[str, Any] = {
 
 @pytest.fixture
 def system() -> list[RoleState]:
-    """What a console is given as roles, which a test may change."""
+    """Return the roles of the console, which a test may change."""
     return [WELL, RoleState("kafka", "up", None, 1)]
 
 
 @pytest.fixture
 def rig(tmp_path: Path, system: list[RoleState]) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path, read_roles=lambda: list(system))
-    made.context.runbooks = PAGE
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path, read_roles=lambda: list(system))
+    console.context.runbooks = PAGE
+    yield console
+    console.close()
 
 
 def header(rig: ConsoleRig) -> tuple[str, str]:
-    """Level and text of the pill on the fleet's page."""
+    """Return level and text of the status on the fleet's page."""
     found = re.search(r'class="pill (\w+)"><a href="[^"]*">([^<]*)<', rig.browser().get("/").text)
     assert found
     return found[1], found[2]
 
 
-def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
+def test_the_header_of_every_page_shows_the_status(rig: ConsoleRig) -> None:
     rig.context.watch.poll_roles()
     for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/dead-letters"):
         assert '<p id="pill" role="status" class="pill good"><a href="/system">all well</a></p>' in (
@@ -69,7 +69,7 @@ def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
         ), path
 
 
-def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_page(
+def test_an_unresponsive_role_is_shown_in_the_header_and_first_on_the_system_page(
     rig: ConsoleRig, system: list[RoleState]
 ) -> None:
     system.append(STOPPED)
@@ -82,7 +82,7 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
     assert page.index('id="roles"') < page.index("The console's connections")
 
 
-def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -> None:
+def test_the_api_returns_status_roles_and_rules(rig: ConsoleRig, system: list[RoleState]) -> None:
     system[:] = [STOPPED]
     rig.context.watch.poll_roles()
     rig.context.watch.rules = rules_of(rules_json(ALERT_JSON))
@@ -94,25 +94,23 @@ def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -
     assert [each["name"] for each in found["rules"]] == ["PointillistRoleDown"]
 
 
-def test_several_roles_are_counted_and_every_state_has_its_words() -> None:
+def test_several_roles_are_counted_and_every_state_is_described_in_words() -> None:
     states = [RoleState("bridge", "not ready", None, 1), RoleState("recorder", "gone", None, None), STOPPED, WELL]
     assert unwell(states) == "bridge is not ready, 2 more roles not up"
     assert [each.sentence for each in states[1:3]] == ["recorder has ended", "processor-1 does not answer"]
     assert unwell([WELL]) == ""
 
 
-async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
-    rig: ConsoleRig, system: list[RoleState]
-) -> None:
+async def test_a_changed_role_is_pushed_to_open_pages(rig: ConsoleRig, system: list[RoleState]) -> None:
     running = asyncio.create_task(rig.context.watch.run())
     try:
         await until(lambda: bool(rig.context.watch.roles))
         changed, head = changes_of_system(rig.context), header_changes(rig.context, ALL)
         assert "all well" in changed()
         assert "all well" in head()
-        stirred = rig.context.fleet.changed
+        fleet_changed = rig.context.fleet.changed
         system.append(STOPPED)
-        await asyncio.wait_for(stirred.wait(), 60)
+        await asyncio.wait_for(fleet_changed.wait(), 60)
         assert "no answer for 3 s" in changed()
         assert "processor-1 does not answer" in head()
         assert (changed(), head()) == ("", "")
@@ -121,26 +119,26 @@ async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
         await asyncio.gather(running, return_exceptions=True)
 
 
-def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleRig) -> None:
-    def fails() -> list[RoleState]:
+def test_unreadable_roles_are_shown_with_the_reason(rig: ConsoleRig) -> None:
+    def fail() -> list[RoleState]:
         raise StateError("state: expected a running system, got none.")
 
-    rig.context.watch = system_watch.SystemWatch(rig.context.fleet, fails, None)
+    rig.context.watch = system_watch.SystemWatch(rig.context.fleet, fail, None)
     rig.context.watch.poll_roles()
     assert header(rig) == ("good", "no alert")
     assert "expected a running system" in rig.browser().get("/system").text
 
 
-def test_the_sum_is_replaced_under_its_heading(rig: ConsoleRig) -> None:
+def test_the_conservation_sum_is_replaced_under_its_heading(rig: ConsoleRig) -> None:
     browser = rig.browser()
     heading, _, replaced = browser.get("/system").text.partition('hx-get="/system/conservation"')
     assert "Every frame accounted for" in heading
     assert replaced.partition(">")[2].strip().startswith(browser.get("/system/conservation").text.strip())
 
 
-def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:
+def test_firing_rules_are_listed_with_links_to_their_runbooks(rig: ConsoleRig) -> None:
     quiet = {**ALERT_JSON, "state": "pending"}
-    with answering(alerts=(ALERT_JSON, quiet)) as server:
+    with running_prometheus(alerts=(ALERT_JSON, quiet)) as server:
         rig.context.watch.rules = read_rules(server.url)
     rig.context.watch.no_rules = ""
     assert header(rig) == ("bad", "1 rule fires")
@@ -154,13 +152,13 @@ def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> Non
     assert all(f'<h3 id="{name}">' in runbooks for name in ("pointillistroledown", "pointillistdiskfull"))
 
 
-def test_without_prometheus_the_page_of_rules_gives_the_reason(rig: ConsoleRig) -> None:
+def test_without_prometheus_the_page_of_rules_shows_the_reason(rig: ConsoleRig) -> None:
     for path in ("/rules", "/system"):
         assert "start the console with --prometheus" in rig.browser().get(path).text
 
 
 def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:
-    with answering(up="0") as server:
+    with running_prometheus(up="0") as server:
         url = server.url
         assert read_roles(url) == [
             RoleState("recorder", "not answering", None, None, "no response to Prometheus", backlog=0)
@@ -176,14 +174,14 @@ def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("answer", [{}, [], None, {"data": {"groups": [{"rules": [{"type": "alerting"}]}]}}])
-def test_an_answer_that_is_no_list_of_rules_is_refused(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_a_list_of_rules_is_rejected(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.console.data.rules.fetch", lambda _: answer)
     with pytest.raises(BrokerError, match="expected a list of rules"):
         read_rules("http://127.0.0.1:1")
 
 
-def test_an_answer_nested_too_deeply_gives_no_rules_and_ends_nothing(tmp_path: Path) -> None:
-    with answering("deep") as server:
+def test_a_too_deeply_nested_answer_is_reported_without_rules(tmp_path: Path) -> None:
+    with running_prometheus("deep") as server:
         rig = ConsoleRig(tmp_path, prometheus=server.url)
         try:
             rig.context.watch.poll_rules()
@@ -200,7 +198,7 @@ def test_the_worst_and_newest_rule_is_first_and_a_rule_counts_once() -> None:
     assert (found.names, found.quiet) == (("PointillistRoleDown",), ("PointillistDiskFull",))
 
 
-def test_a_site_gets_its_rule_behind_more_rules_of_other_sites_than_one_reader_gets(rig: ConsoleRig) -> None:
+def test_rules_of_other_sites_do_not_push_a_sites_rule_out_of_the_limit(rig: ConsoleRig) -> None:
     others = [
         {**ALERT_JSON, "labels": {"severity": "critical", "camera_id": f"south/cam-{n}"}} for n in range(MOST_FIRING)
     ]
@@ -215,7 +213,7 @@ def test_a_site_gets_its_rule_behind_more_rules_of_other_sites_than_one_reader_g
     assert (found.firing, found.quiet) == ((), ("PointillistDiskFull", "PointillistRoleDown"))
 
 
-def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(console: ConsoleRig, recorder: Rig) -> None:
+def test_the_header_shows_alerts_and_rules_and_acknowledged_ones_in_amber(console: ConsoleRig, recorder: Rig) -> None:
     console.context.watch.rules = rules_of(
         rules_json({**ALERT_JSON, "labels": {"severity": "critical", "camera_id": CAMERA}})
     )
@@ -233,7 +231,7 @@ def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(conso
 
 
 _BRANCHES = re.compile(r"\{\{ (?:if ne [^}]*|end) \}\}")
-"""Parts of a template around what only some alerts have."""
+"""Conditions of a template around optional parts."""
 _CONSOLE_PATHS = {
     f"{file.name}: {path}": path
     for file, pattern in [
@@ -249,12 +247,12 @@ _CONSOLE_PATHS = {
 }
 
 
-def test_the_console_is_named_in_rules_runbooks_and_dashboards() -> None:
+def test_rules_runbooks_and_dashboards_link_to_the_console() -> None:
     assert {name.partition(":")[0] for name in _CONSOLE_PATHS} >= {"pointillist.yml", "runbooks.md", "fleet.json"}
 
 
 @pytest.mark.parametrize("name", _CONSOLE_PATHS)
-def test_a_path_of_the_console_that_rules_runbooks_or_dashboards_name_is_a_page(rig: ConsoleRig, name: str) -> None:
+def test_every_link_of_rules_runbooks_and_dashboards_to_the_console_is_a_page(rig: ConsoleRig, name: str) -> None:
     path = re.sub(
         r"\{\{ \$labels\.camera_id \}\}|\$\{__field\.labels\.camera_id\}|SITE/CAMERA", CAMERA, _CONSOLE_PATHS[name]
     )
@@ -263,9 +261,7 @@ def test_a_path_of_the_console_that_rules_runbooks_or_dashboards_name_is_a_page(
     assert any(route.matches(scope)[0] is Match.FULL for route in make_app(rig.context).routes), path
 
 
-async def test_roles_are_read_seldom_until_a_page_asks_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_roles_are_read_seldom_while_no_page_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_watch, "ROLES_S", 0.001)
     monkeypatch.setattr(system_watch, "_UNSEEN_S", 3_600.0)
     reads: list[RoleState] = []

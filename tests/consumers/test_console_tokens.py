@@ -1,4 +1,4 @@
-"""API tokens: created once, sent as a bearer, named in the audit log, and refused once expired or revoked."""
+"""API tokens: created once, sent as a bearer, named in the audit log, and rejected once expired or revoked."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def rig(tmp_path: Path, file: Path) -> Iterator[ConsoleRig]:
     write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
-    made = ConsoleRig(tmp_path, users=tmp_path / "users", changed={"tokens": file})
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path, users=tmp_path / "users", changed={"tokens": file})
+    yield console
+    console.close()
 
 
-def sent(rig: ConsoleRig, token: str, path: str = "/api/v1/cameras") -> httpx2.Response:
+def get_with_token(rig: ConsoleRig, token: str, path: str = "/api/v1/cameras") -> httpx2.Response:
     return rig.visitor().get(path, headers={"authorization": f"Bearer {token}"})
 
 
-def test_a_token_reads_with_its_role_and_does_nothing_above_it(rig: ConsoleRig, file: Path) -> None:
+def test_a_token_has_exactly_the_rights_of_its_role(rig: ConsoleRig, file: Path) -> None:
     viewer = create_token(file, "ci", Right.VIEWER, 30, "root", 4e9)
     operator = create_token(file, "robot", Right.OPERATOR, 30, "root", 4e9)
-    assert sent(rig, viewer).status_code == 200
-    place = "/api/v1/cameras/lab/door/forget"
-    refused, passed = (
-        rig.visitor().post(place, json={}, headers={"authorization": f"Bearer {token}"}) for token in (viewer, operator)
+    assert get_with_token(rig, viewer).status_code == 200
+    path = "/api/v1/cameras/lab/door/forget"
+    rejected, accepted = (
+        rig.visitor().post(path, json={}, headers={"authorization": f"Bearer {token}"}) for token in (viewer, operator)
     )
-    assert refused.status_code == 403
-    assert passed.json() == {"error": "camera: expected one of this fleet, got lab/door"}
+    assert rejected.status_code == 403
+    assert accepted.json() == {"error": "camera: expected one of this fleet, got lab/door"}
 
 
 def test_the_audit_log_names_the_token_and_its_creator(rig: ConsoleRig, file: Path) -> None:
     token = create_token(file, "robot", Right.ADMIN, 30, "root", 4e9)
     for _ in range(3):
-        assert sent(rig, token).status_code == 200
+        assert get_with_token(rig, token).status_code == 200
     headers = {"authorization": f"Bearer {token}"}
     rig.visitor().post("/api/v1/dead-letters/replay", json={"reason": "none"}, headers=headers)
     found = [(each.who, each.what, each.detail) for each in rig.context.store.noted()][::-1]
@@ -57,7 +57,7 @@ def test_the_audit_log_names_the_token_and_its_creator(rig: ConsoleRig, file: Pa
 
 
 @pytest.mark.parametrize("token", ["", "pointillist_guess", "pointillist_owner_guess", "\x00", "ü" * 40])
-def test_a_wrong_token_gets_one_line_and_is_counted(rig: ConsoleRig, file: Path, token: str) -> None:
+def test_a_wrong_token_is_rejected_in_one_line_and_counted(rig: ConsoleRig, file: Path, token: str) -> None:
     create_token(file, "ci", Right.VIEWER, 30, "root", 4e9)
     headers = [(b"authorization", b"Bearer " + token.encode("latin-1"))]
     answer = rig.visitor().get("/api/v1/cameras", headers=headers)
@@ -68,20 +68,20 @@ def test_a_wrong_token_gets_one_line_and_is_counted(rig: ConsoleRig, file: Path,
     assert (line.who, line.detail, line.outcome) == ("unknown", "token", "wrong, revoked or expired token")
 
 
-def test_a_wrong_token_is_not_mended_by_a_session(rig: ConsoleRig) -> None:
+def test_a_wrong_token_is_rejected_despite_a_valid_session(rig: ConsoleRig) -> None:
     browser = rig.visitor()
     browser.post("/login", data={"name": "anna", "password": "a long password"})
     assert browser.get("/", headers={"authorization": "Bearer none"}).status_code == 401
 
 
-def test_a_revoked_token_is_refused_without_a_restart(rig: ConsoleRig, file: Path) -> None:
+def test_a_revoked_token_is_rejected_without_a_restart(rig: ConsoleRig, file: Path) -> None:
     token = create_token(file, "ci", Right.VIEWER, 30, "root", 4e9)
-    assert sent(rig, token).status_code == 200
+    assert get_with_token(rig, token).status_code == 200
     revoke_token(file, "ci")
-    assert sent(rig, token).status_code == 401
+    assert get_with_token(rig, token).status_code == 401
 
 
-def test_a_token_ends_at_its_end(file: Path) -> None:
+def test_a_token_expires_at_its_end(file: Path) -> None:
     now_s = NOW_S
     tokens = Tokens(file, lambda: now_s)
     text = create_token(file, "ci", Right.VIEWER, 2, "root", NOW_S)
@@ -95,7 +95,7 @@ def test_a_token_ends_at_its_end(file: Path) -> None:
     assert not tokens.holds(found)
 
 
-def test_the_file_holds_no_token_and_is_for_its_owner_only(file: Path) -> None:
+def test_the_file_contains_no_token_and_is_readable_only_by_its_owner(file: Path) -> None:
     text = create_token(file, "ci", Right.VIEWER, 30, "root", NOW_S)
     assert file.stat().st_mode & 0o077 == 0
     assert text.rpartition("_")[2] not in file.read_text()
@@ -103,7 +103,7 @@ def test_the_file_holds_no_token_and_is_for_its_owner_only(file: Path) -> None:
     assert (token.created_by, token.created_s, token.expires_s) == ("root", int(NOW_S), int(NOW_S) + 30 * 86_400)
 
 
-def test_what_no_token_can_be_is_refused_in_one_line(file: Path) -> None:
+def test_invalid_tokens_are_rejected_in_one_line(file: Path) -> None:
     create_token(file, "ci", Right.VIEWER, 30, "root", NOW_S)
     for name, days, complaint in (
         ("ci", 1, "a new one"),

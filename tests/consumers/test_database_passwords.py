@@ -1,4 +1,4 @@
-"""Passwords of database URLs: absent from the arguments of other programs and from refusals."""
+"""Passwords of database URLs: absent from the arguments of other programs and from errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IN_THE_QUERY = "postgresql+psycopg://u@h/db?password=hunter2&sslpassword=hunter3
 
 
 def stand_in(*, records: bool) -> Engine:
-    """A database in memory in place of a PostgreSQL server."""
+    """Return a database in memory as a stand-in for a PostgreSQL server."""
     engine = create_engine("sqlite://")
 
     @event.listens_for(engine, "connect")
@@ -35,7 +35,7 @@ def stand_in(*, records: bool) -> Engine:
 
 @pytest.fixture
 def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file with the arguments, and the password, of the last program."""
+    """Install stand-ins for PostgreSQL's programs. Return the file to which they print arguments and password."""
     written = tmp_path / "printed"
     for name in ("pg_dump", "pg_restore"):
         program = tmp_path / "bin" / name
@@ -50,7 +50,7 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "url", ["postgresql+psycopg://u:hunter2@h/db", "postgresql+asyncpg://u:hunter2@h/db", IN_THE_QUERY]
 )
 @pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
-def test_a_password_is_given_to_postgresqls_programs_by_a_variable_alone(
+def test_a_password_is_passed_to_postgresqls_programs_only_by_a_variable(
     tmp_path: Path, printed: Path, monkeypatch: pytest.MonkeyPatch, program: str, url: str
 ) -> None:
     engine = stand_in(records=program == "pg_dump")
@@ -67,7 +67,7 @@ def test_a_password_is_given_to_postgresqls_programs_by_a_variable_alone(
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://u:p@hunter2:hunter3@h/db", "postgresql+hunter2+x://u@h/db"])
-def test_a_refused_url_is_not_repeated(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or postgresql") as refused:
+def test_the_error_of_an_invalid_url_does_not_contain_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or postgresql") as raised:
         database_url(url)
-    assert "hunter" not in "".join(traceback.format_exception(refused.value))
+    assert "hunter" not in "".join(traceback.format_exception(raised.value))

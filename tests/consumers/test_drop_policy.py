@@ -1,4 +1,4 @@
-"""The rule of a drop policy: bounds, least times, monotony, and rest under constant inputs."""
+"""The rule of a drop policy: bounds, minimum times, monotony, and a fixed point under constant inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ histories = st.lists(st.tuples(gaps_ms, values), min_size=1, max_size=40)
 
 
 def run(policy: DropPolicy, state: DropState, steps: list[tuple[int, DropInputs]]) -> list[tuple[int, int]]:
-    """The times and ratios of a history."""
+    """Apply a policy to a history of inputs. Return the times and ratios."""
     now_ms, found = 0, [(0, state.dropped)]
     for gap_ms, inputs in steps:
         now_ms += gap_ms
@@ -58,7 +58,7 @@ def test_the_ratio_stays_within_the_bounds(
 
 
 @given(policies, shares, histories)
-def test_changes_are_at_least_the_least_time_apart_and_steps_down_the_calm_time(
+def test_changes_are_at_least_least_s_apart_and_steps_down_at_least_calm_s(
     policy: DropPolicy, begins: float, history: list[tuple[int, DropInputs]]
 ) -> None:
     lowest, highest = policy.bounds
@@ -79,7 +79,7 @@ states = st.builds(
 
 
 @given(policies, states, st.integers(10**6, 3 * 10**6), values, values)
-def test_more_evidence_less_accuracy_and_a_shorter_uplink_never_lower_the_ratio(
+def test_more_evidence_less_accuracy_or_a_slower_uplink_never_lowers_the_ratio(
     policy: DropPolicy, state: DropState, now_ms: int, one: DropInputs, other: DropInputs
 ) -> None:
     accuracies = [each for each in (one.accuracy, other.accuracy) if each is not None]
@@ -95,7 +95,7 @@ def test_more_evidence_less_accuracy_and_a_shorter_uplink_never_lower_the_ratio(
 
 
 @given(policies, shares, values, st.integers(10_000, 400_000))
-def test_constant_inputs_end_in_a_constant_ratio(
+def test_constant_inputs_lead_to_a_constant_ratio(
     policy: DropPolicy, begins: float, inputs: DropInputs, gap_ms: int
 ) -> None:
     lowest, highest = policy.bounds
@@ -118,14 +118,14 @@ def test_constant_inputs_end_in_a_constant_ratio(
         (CALM, 16, ""),
     ],
 )
-def test_a_threat_raises_to_the_bound_and_a_short_uplink_by_a_step(
+def test_a_threat_raises_the_ratio_to_the_bound_and_a_slow_uplink_by_a_step(
     inputs: DropInputs, dropped: int, reason: str
 ) -> None:
     state = decide(POLICY, REST, inputs)
     assert (state.dropped, state.reason) == (dropped, reason)
 
 
-def test_the_ratio_falls_by_steps_after_calm_and_not_between_the_thresholds() -> None:
+def test_the_ratio_falls_by_steps_after_the_calm_time_and_not_between_the_thresholds() -> None:
     state = decide(POLICY, REST, CALM._replace(evidence=1.0))
     between = CALM._replace(evidence=0.3)
     for inputs, at_s, dropped in (

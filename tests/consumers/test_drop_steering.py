@@ -1,4 +1,4 @@
-"""Cameras under a drop policy: at a real broker, when they disobey, and after a removal; the policies' page and API."""
+"""Cameras under a drop policy: at a real broker, when they disobey, and after its removal; its page and API."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ POLICIES = f"{ROOT}/drop-policies"
 SENT = {"cameras": "lab/*", "lowest": 0.25, "highest": 0.5, "evidence": 0.5, "accuracy": 0.6}
 WAIT_MS, CALM_MS = 120_000, 600_000
 PATIENT: dict[str, Any] = {"silent_after_s": 600.0}
-"""Settings of a console that takes no camera for silent while a test runs."""
+"""Settings of a console for which no camera becomes silent during a test."""
 
 
-class Sent:
-    """Stands in for commands: cameras that obey, and others that do not."""
+class FakeCommands:
+    """A stand-in for commands: cameras that obey or disobey, or an unreachable broker."""
 
     def __init__(self, obeys: bool = True) -> None:
         self.obeys, self.away = obeys, False
@@ -60,15 +60,15 @@ class Sent:
 def announce(
     console: ConsoleRig, dropped: int, camera: str = CAMERA, state: int = ONLINE, frames_per_second: float = 2.0
 ) -> None:
-    """The camera has announced that it drops this many pixels of each block."""
+    """Receive a camera's meta: it drops this many pixels of each block."""
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, dropped_per_block=dropped, frames_per_second=frames_per_second).SerializeToString()
     console.context.fleet.record_status(CameraRow(camera, state, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
     console.tick()
 
 
-def suspect(console: ConsoleRig, level: float, camera: str = CAMERA) -> None:
-    """The recorder has saved this evidence."""
+def save_evidence(console: ConsoleRig, level: float, camera: str = CAMERA) -> None:
+    """Receive a camera's evidence from the recorder's snapshot."""
     fleet = console.context.fleet
     shown = fleet.camera(camera)
     assert shown is not None
@@ -77,22 +77,24 @@ def suspect(console: ConsoleRig, level: float, camera: str = CAMERA) -> None:
 
 
 @pytest.fixture
-def commands(console: ConsoleRig) -> Sent:
-    """One camera that has announced itself, and commands that it obeys."""
-    made = Sent()
-    console.context.commands = made  # type: ignore[assignment]  # the one method that steering calls
+def commands(console: ConsoleRig) -> FakeCommands:
+    """Return commands, which the one announced camera obeys."""
+    commands = FakeCommands()
+    console.context.commands = commands  # type: ignore[assignment]  # the one method that steering calls
     console.show([verdict(0)])
     announce(console, 16)
-    return made
+    return commands
 
 
-def put(console: ConsoleRig, **changed: object) -> None:
+def save_policy(console: ConsoleRig, **changed: object) -> None:
     answer = console.browser().post(POLICIES, json=SENT | changed)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "saved"})
 
 
-async def rounds(console: ConsoleRig, commands: Sent, *times_ms: int, obey: bool = True) -> list[tuple[str, int]]:
-    """The commands of these rounds."""
+async def rounds(
+    console: ConsoleRig, commands: FakeCommands, *times_ms: int, obey: bool = True
+) -> list[tuple[str, int]]:
+    """Steer at these times. Return the commands."""
     commands.sent.clear()
     for now_ms in times_ms:
         before = len(commands.sent)
@@ -104,23 +106,23 @@ async def rounds(console: ConsoleRig, commands: Sent, *times_ms: int, obey: bool
 
 @pytest.fixture
 def console(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
-    """A patient console on what `recorder` writes."""
-    made = ConsoleRig(tmp_path, changed=PATIENT)
-    yield made
-    made.close()
+    """Yield a patient console that reads the database of `recorder`."""
+    rig = ConsoleRig(tmp_path, changed=PATIENT)
+    yield rig
+    rig.close()
 
 
 @pytest.fixture
 def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[CommandedCamera]:
-    found = CommandedCamera(mosquitto, tmp_path / "camera", CameraId(CAMERA), KEYS)
+    camera = CommandedCamera(mosquitto, tmp_path / "camera", CameraId(CAMERA), KEYS)
     try:
-        yield found
+        yield camera
     finally:
-        found.close()
+        camera.close()
 
 
 @pytest.mark.brokers
-async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_returns_to_it_later(
+async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_lowers_it_later(
     mosquitto: Mosquitto, camera: CommandedCamera, tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}", **PATIENT})
@@ -131,15 +133,15 @@ async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_return
         camera.describe()
 
         async def round_at(now_ms: int, level: float = 0.0) -> int:
-            """Decide after the recorder has stored what the camera announces. Return its dropped pixels."""
+            """Store what the camera announces, and steer it. Return its dropped pixels per block."""
             topic = recorder.settings.events_topic
             recorder.feed([recorder.record(topic, CAMERA.encode(), signed(camera.last_meta), "Meta")])
             poll(console)
-            suspect(console, level)
+            save_evidence(console, level)
             await steer(console.context, now_ms)
             return camera.control.encoding.dropped_per_block
 
-        put(console)
+        save_policy(console)
         assert await round_at(0) == 16
         assert await round_at(1_000, level=0.8) == 32
         assert camera.control.encoding.probe_share == 0.05
@@ -159,18 +161,18 @@ async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_return
         console.close()
 
 
-async def test_frames_that_wait_and_frames_that_are_shed_raise_it_by_a_step(
-    console: ConsoleRig, commands: Sent, recorder: Rig
+async def test_waiting_frames_and_shed_frames_raise_the_ratio_by_a_step(
+    console: ConsoleRig, commands: FakeCommands, recorder: Rig
 ) -> None:
-    put(console)
+    save_policy(console)
     recorder.ledger(ledger(1, 59))
     assert await rounds(console, commands, 0) == []  # 29.5 s at 2 frames a second
     recorder.ledger(ledger(2, 60))
     assert await rounds(console, commands, 1_000, 2_000) == [(CAMERA, 20)]
     assert console.context.drop_plan.counts()["lab/*"] == (1, 1, 0)
-    waits = ledger(3, 61)
-    waits.confirmed_to = 61
-    recorder.ledger(waits)
+    confirmed = ledger(3, 61)
+    confirmed.confirmed_to = 61
+    recorder.ledger(confirmed)
     assert await rounds(console, commands, 2_000 + WAIT_MS) == []
     shed = ledger(4, 62, [(61, 61)])
     shed.confirmed_to = 62
@@ -180,10 +182,10 @@ async def test_frames_that_wait_and_frames_that_are_shed_raise_it_by_a_step(
     assert await rounds(console, commands, 4_000 + 2 * WAIT_MS) == []
 
 
-async def test_frames_that_wait_are_counted_after_the_clock_was_set_back(
-    console: ConsoleRig, commands: Sent, recorder: Rig
+async def test_waiting_frames_are_counted_after_the_clock_was_set_back(
+    console: ConsoleRig, commands: FakeCommands, recorder: Rig
 ) -> None:
-    put(console)
+    save_policy(console)
     recorder.ledger(ledger(1, 59))
     with recorder.engine.begin() as connection:
         connection.execute(ledgers.update().values(taken_ms=ledgers.c.taken_ms + 3_600_000))
@@ -192,25 +194,25 @@ async def test_frames_that_wait_are_counted_after_the_clock_was_set_back(
     assert await rounds(console, commands, 1_000) == [(CAMERA, 20)]
 
 
-async def test_the_few_frames_on_the_way_of_a_slow_camera_are_no_short_uplink(
-    console: ConsoleRig, commands: Sent, recorder: Rig
+async def test_a_few_frames_in_flight_of_a_slow_camera_do_not_raise_the_ratio(
+    console: ConsoleRig, commands: FakeCommands, recorder: Rig
 ) -> None:
     announce(console, 16, frames_per_second=1 / 60)
-    put(console)
+    save_policy(console)
     recorder.ledger(ledger(1, LEAST_WAITING))
     assert await rounds(console, commands, 0) == []
     recorder.ledger(ledger(2, LEAST_WAITING + 1))
     assert await rounds(console, commands, 1_000) == [(CAMERA, 20)]
 
 
-async def test_attacked_frames_that_are_misjudged_raise_all_cameras_of_their_group(
-    console: ConsoleRig, commands: Sent
+async def test_misclassified_attacked_frames_raise_all_cameras_of_their_group(
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
     for name in ("lab/gate", "yard/gate"):
         console.show([verdict(0)], name)
         announce(console, 16, name)
-    put(console)
-    put(console, cameras="yard/*")
+    save_policy(console)
+    save_policy(console, cameras="yard/*")
     wrong = Truth(4, attacked=True).to_wire()
     console.show([verdict(seq, truth=wrong) for seq in range(1, LEAST_ATTACKED)])
     assert await rounds(console, commands, monotonic_ms()) == []
@@ -218,10 +220,12 @@ async def test_attacked_frames_that_are_misjudged_raise_all_cameras_of_their_gro
     assert sorted(await rounds(console, commands, monotonic_ms())) == [(CAMERA, 32), ("lab/gate", 32)]
 
 
-async def test_a_camera_that_disobeys_gets_a_bounded_number_of_commands(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_disobeying_camera_gets_a_bounded_number_of_commands(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     commands.obeys = False
-    put(console)
-    suspect(console, 1.0)
+    save_policy(console)
+    save_evidence(console, 1.0)
     times = range(0, 2 * 3_600_000, 60_000)
     assert await rounds(console, commands, *times, obey=False) == [(CAMERA, 32)] * MOST_TRIES
     tries = [each.detail.partition("0.5 on")[2] for each in console.context.store.noted(CAMERA)]
@@ -229,44 +233,44 @@ async def test_a_camera_that_disobeys_gets_a_bounded_number_of_commands(console:
     assert "the camera has not applied 50.0 % yet" in console.browser().get(f"/camera/{CAMERA}").text
     announce(console, 32)
     assert await rounds(console, commands, 2 * 3_600_000) == []
-    announce(console, 8)  # somebody else has commanded it
+    announce(console, 8)  # another program has commanded the camera
     assert await rounds(console, commands, 3 * 3_600_000, obey=False) == [(CAMERA, 32)]
 
 
-async def test_a_camera_outside_the_bounds_is_brought_into_them(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_camera_outside_the_bounds_is_moved_into_them(console: ConsoleRig, commands: FakeCommands) -> None:
     announce(console, 0)
-    put(console)
+    save_policy(console)
     assert await rounds(console, commands, 0) == [(CAMERA, 16)]
-    put(console, lowest=0.375)
+    save_policy(console, lowest=0.375)
     assert await rounds(console, commands, 1_000) == [(CAMERA, 24)]
 
 
 async def test_a_changed_policy_decides_at_once_and_its_removal_returns_to_the_new_lowest_ratio(
-    console: ConsoleRig, commands: Sent
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
-    put(console)
-    suspect(console, 1.0)
+    save_policy(console)
+    save_evidence(console, 1.0)
     assert await rounds(console, commands, 0) == [(CAMERA, 32)]
-    put(console, lowest=0.375, highest=0.75)
+    save_policy(console, lowest=0.375, highest=0.75)
     assert await rounds(console, commands, 1_000) == [(CAMERA, 48)]
     console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
     assert await rounds(console, commands, 2_000) == [(CAMERA, 24)]
 
 
-async def test_nothing_is_sent_to_a_camera_that_is_gone(console: ConsoleRig, commands: Sent) -> None:
-    put(console)
-    suspect(console, 1.0)
+async def test_an_offline_camera_gets_no_command(console: ConsoleRig, commands: FakeCommands) -> None:
+    save_policy(console)
+    save_evidence(console, 1.0)
     announce(console, 16, state=OFFLINE)
     assert await rounds(console, commands, 0) == []
     announce(console, 16)
     assert await rounds(console, commands, 1) == [(CAMERA, 32)]
 
 
-async def test_commands_that_the_broker_does_not_take_are_sent_with_the_next_round(
-    console: ConsoleRig, commands: Sent
+async def test_commands_that_the_broker_rejects_are_retried_in_the_next_round(
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
-    put(console)
-    suspect(console, 1.0)
+    save_policy(console)
+    save_evidence(console, 1.0)
     commands.away = True
     assert await rounds(console, commands, 0, 5_000) == []
     assert console.context.store.noted(CAMERA) == []
@@ -274,13 +278,15 @@ async def test_commands_that_the_broker_does_not_take_are_sent_with_the_next_rou
     assert await rounds(console, commands, 10_000, 15_000) == [(CAMERA, 32)]
 
 
-async def test_the_cameras_of_a_removed_policy_return_to_its_lowest_ratio(console: ConsoleRig, commands: Sent) -> None:
+async def test_the_cameras_of_a_removed_policy_return_to_its_lowest_ratio(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     names = [f"lab/cam-{number}" for number in range(MOST_A_ROUND + 3)]
     for name in names:
         console.show([verdict(0)], name)
         announce(console, 16, name)
-        suspect(console, 1.0, name)
-    put(console)
+        save_evidence(console, 1.0, name)
+    save_policy(console)
     assert sorted(await rounds(console, commands, 0, 5_000)) == sorted((name, 32) for name in names)
     answer = console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
     assert answer.json() == {"outcome": "removed"}
@@ -293,16 +299,16 @@ async def test_the_cameras_of_a_removed_policy_return_to_its_lowest_ratio(consol
     assert again.status_code == 400
 
 
-async def test_a_console_that_starts_again_keeps_a_raised_camera_until_it_is_calm(
-    console: ConsoleRig, commands: Sent, tmp_path: Path
+async def test_a_restarted_console_keeps_the_ratio_of_a_camera_until_it_is_calm(
+    console: ConsoleRig, commands: FakeCommands, tmp_path: Path
 ) -> None:
-    put(console)
-    suspect(console, 1.0)
+    save_policy(console)
+    save_evidence(console, 1.0)
     assert await rounds(console, commands, 0) == [(CAMERA, 32)]
     other = ConsoleRig(tmp_path, changed={"owner_file": tmp_path / "other.token", **PATIENT})
     try:
         assert [each.cameras for each in other.context.drop_plan.policies] == ["lab/*"]
-        sent = Sent()
+        sent = FakeCommands()
         other.context.commands = sent  # type: ignore[assignment]
         other.show([verdict(0)])
         announce(other, 32)
@@ -311,12 +317,12 @@ async def test_a_console_that_starts_again_keeps_a_raised_camera_until_it_is_cal
         other.close()
 
 
-def test_a_persons_command_of_the_ratio_is_refused_and_any_other_is_sent(console: ConsoleRig, commands: Sent) -> None:
-    put(console)
-    browser, place = console.browser(), f"{ROOT}/cameras/{CAMERA}/command"
-    refused = browser.post(place, json={"drop_ratio": 0.4})
-    assert refused.status_code == 400
-    assert "policy lab/* steers it" in refused.json()["error"]
+def test_the_command_of_a_steered_drop_ratio_is_rejected(console: ConsoleRig, commands: FakeCommands) -> None:
+    save_policy(console)
+    browser, path = console.browser(), f"{ROOT}/cameras/{CAMERA}/command"
+    rejected = browser.post(path, json={"drop_ratio": 0.4})
+    assert rejected.status_code == 400
+    assert "policy lab/* steers it" in rejected.json()["error"]
     assert commands.sent == []
     assert 'name="drop_ratio"' not in browser.get(f"/camera/{CAMERA}").text
 
@@ -336,7 +342,7 @@ def test_a_persons_command_of_the_ratio_is_refused_and_any_other_is_sent(console
         ({"ratio": 1}, "policy: expected cameras, lowest"),
     ],
 )
-def test_a_policy_that_cannot_be_is_refused_in_one_line(
+def test_an_invalid_policy_is_rejected_in_one_line(
     console: ConsoleRig, changed: dict[str, object], complaint: str
 ) -> None:
     outcome = console.browser().post("/drop-policies", data={"csrf": console.csrf()} | _form(SENT | changed))
@@ -350,7 +356,7 @@ def _form(fields: dict[str, object]) -> dict[str, str]:
     return {name: "" if value is None and name != "lowest" else str(value) for name, value in fields.items()}
 
 
-def test_the_page_shows_policies_and_removes_them(console: ConsoleRig, commands: Sent) -> None:
+def test_the_page_shows_policies_and_removes_them(console: ConsoleRig, commands: FakeCommands) -> None:
     browser = console.browser()
     sent = {name: str(value) for name, value in SENT.items()} | {"accuracy": "", "calm_s": "900"}
     assert browser.post("/drop-policies", data={"csrf": console.csrf()} | sent).status_code == 303
@@ -375,7 +381,7 @@ def test_the_most_specific_group_steers_a_camera() -> None:
         assert (policy.cameras if policy is not None else None) == expected
 
 
-def test_lines_of_policies_push_no_persons_line_out_of_the_audit_log(
+def test_log_lines_of_policies_evict_no_line_of_a_user_from_the_audit_log(
     console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
@@ -388,11 +394,13 @@ def test_lines_of_policies_push_no_persons_line_out_of_the_audit_log(
     assert [each.detail for each in store.noted(limit=2)] == ["4", ""]
 
 
-async def test_a_camera_that_was_away_has_its_calm_before_its_ratio_falls(console: ConsoleRig, commands: Sent) -> None:
-    put(console)
-    suspect(console, 1.0)
+async def test_the_calm_time_of_a_camera_that_was_offline_begins_with_its_return(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
+    save_policy(console)
+    save_evidence(console, 1.0)
     assert await rounds(console, commands, 0) == [(CAMERA, 32)]
-    suspect(console, 0.0)
+    save_evidence(console, 0.0)
     assert await rounds(console, commands, 200_000) == []
     announce(console, 32, state=OFFLINE)
     assert await rounds(console, commands, 3_000_000) == []
@@ -401,31 +409,31 @@ async def test_a_camera_that_was_away_has_its_calm_before_its_ratio_falls(consol
     assert await rounds(console, commands, 3_600_000 + 1_000 * int(POLICY.calm_s)) == [(CAMERA, 28)]
 
 
-async def test_a_policy_that_is_set_again_before_all_cameras_returned_raises_none(
-    console: ConsoleRig, commands: Sent
+async def test_a_policy_set_again_before_all_cameras_have_returned_raises_none(
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
-    put(console)
-    suspect(console, 1.0)
+    save_policy(console)
+    save_evidence(console, 1.0)
     assert await rounds(console, commands, 0) == [(CAMERA, 32)]
-    suspect(console, 0.0)
+    save_evidence(console, 0.0)
     announce(console, 20)
     console.browser().post(f"{POLICIES}/remove", json={"cameras": "lab/*"})
     commands.away = True
     assert await rounds(console, commands, 10_000) == []
     commands.away = False
-    put(console)
+    save_policy(console)
     assert await rounds(console, commands, 15_000) == []
 
 
-async def test_a_command_whose_line_cannot_be_written_counts_and_stops_no_other(
-    console: ConsoleRig, commands: Sent, monkeypatch: pytest.MonkeyPatch
+async def test_a_command_that_cannot_be_logged_counts_and_stops_no_other(
+    console: ConsoleRig, commands: FakeCommands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["lab/cam-1", "lab/cam-2", "lab/cam-3"]
     for name in names:
         console.show([verdict(0)], name)
         announce(console, 16, name)
-        suspect(console, 1.0, name)
-    put(console)
+        save_evidence(console, 1.0, name)
+    save_policy(console)
 
     def note(*_line: object, **_options: object) -> None:
         raise OperationalError("insert", {}, Exception("the database is locked"))

@@ -1,4 +1,4 @@
-"""The frames of a PostgreSQL in partitions: history goes by time, and each frame counts once whatever went."""
+"""Frames in partitions of PostgreSQL: old ones are dropped by time, and each frame still counts once."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The recorder's clock; every span is an hour."""
-    made = Clock()
-    monkeypatch.setattr(time, "time_ns", made)
+    """Set the recorder's clock, and a length of one hour for all spans. Return the clock."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time_ns", clock)
     monkeypatch.setattr(spans, "LARGE", 1)
-    return made
+    return clock
 
 
-def hours(rig: Rig, clock: Clock, count: int, each: int = 10) -> None:
-    """Frames of this many hours, in order."""
+def record_hours(rig: Rig, clock: Clock, count: int, each: int = 10) -> None:
+    """Record `each` frames in each of `count` hours."""
     for hour in range(count):
         clock.now_ms = START_MS + hour * HOUR_MS + 1
         rig.verdicts(verdict(n) for n in range(hour * each, (hour + 1) * each))
 
 
 def partitions(rig: Rig) -> dict[str, int]:
-    """The rows of each."""
+    """Return the number of rows of each partition."""
     with rig.engine.begin() as connection:
         held = [partition(span.from_ms) for span in spans_held(connection)]
     found = {}
@@ -61,10 +61,10 @@ def partitions(rig: Rig) -> dict[str, int]:
     return found
 
 
-def test_an_hour_goes_as_a_whole_when_all_of_it_is_too_old_and_its_frames_stay_known(rig: Rig, clock: Clock) -> None:
-    hours(rig, clock, 4)
+def test_an_expired_hour_is_dropped_as_a_whole_and_its_frames_stay_recorded(rig: Rig, clock: Clock) -> None:
+    record_hours(rig, clock, 4)
     assert list(partitions(rig).values()) == [10, 10, 10, 10]
-    # All of the first hour is older than two hours, and a part of the second.
+    # The first hour is older than two hours as a whole, the second in part.
     assert purge(rig.store, Bounds(database_age_s=7_200))
     assert not purge(rig.store, Bounds(database_age_s=7_200))
     assert list(partitions(rig)) == [partition(START_MS + hour * HOUR_MS) for hour in (1, 2, 3)]
@@ -77,8 +77,8 @@ def test_an_hour_goes_as_a_whole_when_all_of_it_is_too_old_and_its_frames_stay_k
         assert tally(connection, PURGED_FRAMES) == 10
 
 
-def test_too_many_bytes_take_the_oldest_hours_and_of_the_last_one_its_oldest_rows(rig: Rig, clock: Clock) -> None:
-    hours(rig, clock, 3)
+def test_a_purge_by_bytes_drops_the_oldest_hours_and_the_oldest_rows_of_the_last_one(rig: Rig, clock: Clock) -> None:
+    record_hours(rig, clock, 3)
     each = rig.store.bytes_held()["frames"] // 30
     purge(rig.store, KEEP_ALL.model_copy(update={"database_bytes": 2**16}))
     assert rig.count("frames") == 30
@@ -96,46 +96,46 @@ def test_too_many_bytes_take_the_oldest_hours_and_of_the_last_one_its_oldest_row
 
 def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: Clock) -> None:
     windows = windows_text([Window(0, 0, 16, 16, 0.5)] * 3)
-    made = FrameRow(CAMERA, BOOT, 0, 0, 0, START_MS, 0, "stop", 0.5, "model", "policy", 0, 0, 0, 0, 0, False, 0, 0, 0,
+    row = FrameRow(CAMERA, BOOT, 0, 0, 0, START_MS, 0, "stop", 0.5, "model", "policy", 0, 0, 0, 0, 0, False, 0, 0, 0,
                     0, 0.0, 0.0, False, "signs", "stop 50 %", windows=windows)  # fmt: skip
     written = FramesByTime(rig.engine, Tallies(rig.engine))
     written.make_room(START_MS)
     with rig.engine.begin() as connection:
-        written.count(connection, written.record(connection, {(CAMERA, BOOT, 0): made}, Counter(), START_MS))
+        written.count(connection, written.record(connection, {(CAMERA, BOOT, 0): row}, Counter(), START_MS))
         assert tally(connection, FRAME_BYTES) > 0
         assert written.purge(connection, Excess(0, 1, 0), 10) == 1
         assert [span.bytes for span in spans_held(connection)] == [0]
         assert tally(connection, FRAME_BYTES) == 0
 
 
-def test_what_reads_all_of_it_holds_up_a_drop_and_no_recording(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
-    hours(rig, clock, 3)
+def test_a_long_read_delays_the_drop_of_a_partition_but_no_recording(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
+    record_hours(rig, clock, 3)
     other = make_rig()
     with other.engine.begin() as reading:
         reading.execute(text("SELECT count(*) FROM frames"))
         began = time.monotonic()
         assert not purge(rig.store, Bounds(database_age_s=3_600))
-        assert time.monotonic() - began < 25, "others wait behind it"
+        assert time.monotonic() - began < 25, "writers wait while the drop waits"
         rig.verdicts([verdict(30)])
         assert len(partitions(rig)) == 3
     assert purge(rig.store, Bounds(database_age_s=3_600))
     assert len(partitions(rig)) == 2
 
 
-def test_a_partition_that_somebody_dropped_is_made_anew(rig: Rig, clock: Clock) -> None:
-    hours(rig, clock, 1)
+def test_a_partition_that_another_program_has_dropped_is_created_again(rig: Rig, clock: Clock) -> None:
+    record_hours(rig, clock, 1)
     with rig.engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {partition(START_MS)}"))
         connection.execute(text("DELETE FROM spans"))
     with pytest.raises(Exception, match="does not exist") as raised:
         rig.verdicts([verdict(10)])
     poison = rig.engine.dialect.loaded_dbapi.IntegrityError, rig.engine.dialect.loaded_dbapi.DataError
-    assert not isinstance(raised.value, poison), "it would be refused, not tried again"
+    assert not isinstance(raised.value, poison), "these errors would make dead letters instead of a retry"
     assert len(rig.verdicts([verdict(10)]).rows) == 1
 
 
-def test_recorders_that_both_come_upon_a_boot_record_each_of_its_frames_once(make_rig: MakeRig, clock: Clock) -> None:
-    """As while a camera's verdicts move from one partition of Kafka to another."""
+def test_two_recorders_of_one_boot_record_each_frame_once(make_rig: MakeRig, clock: Clock) -> None:
+    """Record concurrently, as while a camera's verdicts move from one partition of Kafka to another."""
     rigs = [make_rig(group="g") for _ in range(2)]
     topics = rigs[0].settings.verdicts_topic
     written: list[int] = []
@@ -144,11 +144,11 @@ def test_recorders_that_both_come_upon_a_boot_record_each_of_its_frames_once(mak
         rig = rigs[number]
         for start in range(0, 200, 10):
             numbers = range(start, start + 20) if number else range(start, start + 10)
-            made = rig.verdict_records([verdict(n) for n in numbers])
-            for place, each in enumerate(made):
+            batch = rig.verdict_records([verdict(n) for n in numbers])
+            for position, each in enumerate(batch):
                 each.partition = number
-                each.offset = rig.offsets.get((topics, number), 0) + place
-            written.extend(row.seq for row in rig.feed(made).rows)
+                each.offset = rig.offsets.get((topics, number), 0) + position
+            written.extend(row.seq for row in rig.feed(batch).rows)
 
     threads = [threading.Thread(target=record, args=(number,)) for number in range(2)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""What was recorded in each minute is known for longer than the frames are."""
+"""The history of sums by minute, which is kept longer than the frames."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from schemas.pointillist_pb2 import SHED
 from tests.consumers.recorder_rig import MakeRig, verdict
 
 
-def test_a_minute_holds_the_sums_of_its_frames_each_counted_once(
+def test_a_minute_contains_the_sums_of_its_frames_without_duplicates(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig()
     now_ms = 1_000 * MINUTE_MS + 7_000
     monkeypatch.setattr(time, "time_ns", lambda: now_ms * 10**6)
-    monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # the quarantine's files take no time
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # the writes of the quarantine take no time
     first = [verdict(n, captured_ms=now_ms - 100 * n, flagged=n == 1) for n in range(4)]
     first[0].class_id = 9
     first[2].truth += ATTACKED
@@ -56,7 +56,7 @@ def test_frames_of_a_camera_with_a_wrong_clock_are_recorded_and_count_as_not_lat
     assert (found["frames"], found["late_ms"], found["slowest_ms"]) == (4 + 1100, 1050, 1000)
 
 
-def test_the_history_of_a_day_outlives_its_frames(make_rig: MakeRig) -> None:
+def test_the_history_is_kept_after_its_frames_are_purged(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1_000))
     rig.verdicts([verdict(n) for n in range(300)])
     purge(rig.store, rig.bounds)

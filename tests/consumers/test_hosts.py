@@ -8,11 +8,11 @@ MORE = [
     "localhost:1/static/?", "127.0.0.1:18400@evil", "127.0.0.1:", "127.0.0.1:http", "localhost:123456",
     "user@127.0.0.1", "127.0.0.1/", "[::1", "[::1]evil", "[::1]:1/", "::1", "127.0.0.1:1:2", " 127.0.0.1", "",
 ]  # fmt: skip
-"""More than a name and a port, or less."""
+"""Hosts that are not a name with at most a port."""
 
 
 @pytest.mark.parametrize(
-    ("listen", "allowed_host", "right", "wrong"),
+    ("listen", "allowed_host", "accepted", "rejected"),
     [
         (
             "127.0.0.1",
@@ -25,9 +25,9 @@ MORE = [
         ("recorder.lan", (), ["recorder.lan:80"], ["10.0.0.1", "recorder"]),
     ],
 )
-def test_hosts_are_the_address_itself_and_the_names_given(
-    listen: str, allowed_host: tuple[str, ...], right: list[str], wrong: list[str]
+def test_accepted_hosts_are_the_own_address_and_the_configured_names(
+    listen: str, allowed_host: tuple[str, ...], accepted: list[str], rejected: list[str]
 ) -> None:
     hosts = Hosts(listen, allowed_host)
-    assert [host for host in right if host not in hosts] == []
-    assert [host for host in wrong if host in hosts] == []
+    assert [host for host in accepted if host not in hosts] == []
+    assert [host for host in rejected if host in hosts] == []

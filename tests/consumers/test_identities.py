@@ -1,4 +1,4 @@
-"""Ranges of identities: they say of every frame whether it was ever recorded."""
+"""Ranges of the identities of all frames that were ever recorded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NUMBERS = st.sets(st.integers(0, 40))
 
 
 @given(NUMBERS, NUMBERS)
-def test_what_changes_makes_the_ranges_of_both(before: set[int], new: set[int]) -> None:
+def test_the_changed_ranges_contain_the_old_and_the_new_numbers(before: set[int], new: set[int]) -> None:
     ranges = dict(RangeSet.of(before).ranges())
-    gone, changed = grown(ranges, new)
-    for first in gone:
+    removed, changed = grown(ranges, new)
+    for first in removed:
         del ranges[first]
     for first, last in changed:
         assert ranges.get(first) != last
@@ -32,8 +32,8 @@ def test_what_changes_makes_the_ranges_of_both(before: set[int], new: set[int]) 
     assert sorted(ranges.items()) == list(RangeSet.of(before | new).ranges())
 
 
-def held(rig: Rig) -> dict[BootKey, list[tuple[int, int]]]:
-    """The ranges in the database."""
+def stored_ranges(rig: Rig) -> dict[BootKey, list[tuple[int, int]]]:
+    """Return the ranges in the database."""
     found: defaultdict[BootKey, list[tuple[int, int]]] = defaultdict(list)
     with rig.engine.begin() as connection:
         for row in connection.execute(archived.select().order_by(archived.c.first)):
@@ -43,26 +43,30 @@ def held(rig: Rig) -> dict[BootKey, list[tuple[int, int]]]:
 
 @ON_POSTGRESQL
 @pytest.mark.parametrize("seed", range(4))
-def test_of_any_stream_each_frame_is_recorded_once_and_every_other_is_a_duplicate(make_rig: MakeRig, seed: int) -> None:
+def test_each_frame_of_a_random_stream_is_recorded_once_and_repeats_are_duplicates(
+    make_rig: MakeRig, seed: int
+) -> None:
     rig, rng = make_rig(), random.Random(seed)
     known: defaultdict[BootKey, set[int]] = defaultdict(set)
-    came = 0
+    received = 0
     for _ in range(25):
         made = [verdict(rng.randrange(80), boot=rng.randrange(1, 4)) for _ in range(rng.randrange(1, 12))]
         camera = rng.choice(("lab/a", "lab/b"))
         written = rig.verdicts(made, camera)
-        came += len(made)
-        coming = {(camera, each.boot_id, each.seq) for each in made}
-        new = {key for key in coming if key[2] not in known[key[:2]]}
+        received += len(made)
+        identities = {(camera, each.boot_id, each.seq) for each in made}
+        new = {key for key in identities if key[2] not in known[key[:2]]}
         assert {(row.camera, row.boot, row.seq) for row in written.rows} == new
         assert written.duplicates == len(made) - len(new)
         for key in new:
             known[key[:2]].add(key[2])
-    assert held(rig) == {boot: list(RangeSet.of(numbers).ranges()) for boot, numbers in known.items() if numbers}
+    assert stored_ranges(rig) == {
+        boot: list(RangeSet.of(numbers).ranges()) for boot, numbers in known.items() if numbers
+    }
     frames = sum(map(len, known.values()))
     assert rig.count("frames") == frames
     with rig.records() as records:
-        assert records.duplicates() == came - frames
+        assert records.duplicates() == received - frames
         assert records.recorded_by_boot() == {boot: RangeSet.of(seqs) for boot, seqs in known.items() if seqs}
 
 

@@ -18,7 +18,7 @@ from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, signed, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, sign_as_processor, signed, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
@@ -36,16 +36,16 @@ def _record(
     st.binary(max_size=20) | st.just(CAMERA.encode()),
     st.sampled_from(["Ledger", "Status", "Meta", "Frame", ""]),
 )
-def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, key: bytes, kind: str) -> None:
+def test_any_record_is_accepted_or_becomes_a_dead_letter(topic: str, value: bytes, key: bytes, kind: str) -> None:
     batch = read([_record(topic, value, key=key, kind=kind)], SETTINGS, KEYS, 5)
     assert batch.offsets == {(topic, 1): (7, 8)}
-    taken = len(batch.verdicts) + len(batch.ledgers) + len(batch.statuses) + len(batch.metas) + len(batch.letters)
-    assert taken == 1
+    accepted = len(batch.verdicts) + len(batch.ledgers) + len(batch.statuses) + len(batch.metas) + len(batch.letters)
+    assert accepted == 1
 
 
-def test_headers_without_a_value_cost_their_own_record_alone() -> None:
+def test_a_header_without_a_value_affects_only_its_own_record() -> None:
     null = MadeRecord(SETTINGS.events_topic, 1, 7, CAMERA.encode(), b"x", [("ce_type", None)])
-    sound = MadeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), spoken(verdict(1)), [("ce_id", None)])
+    sound = MadeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), sign_as_processor(verdict(1)), [("ce_id", None)])
     sound.headers = [*sound.headers, ("traceparent", None)]
     stamp_gathered([null, sound])
     assert named(sound) == ""
@@ -56,16 +56,18 @@ def test_headers_without_a_value_cost_their_own_record_alone() -> None:
     assert "ce_type" in row.error
 
 
-def test_a_defect_costs_the_record_that_meets_it_and_a_wrong_secret_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    take, failure = batches._add_verdict, Exception()
+def test_an_unexpected_error_affects_one_record_and_a_wrong_secret_rejects_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_verdict, failure = batches._add_verdict, Exception()
 
     def failing(batch: batches.Batch, record: batches.Record, *other: Any) -> None:
         if record.offset == 8:
             raise failure
-        take(batch, record, *other)
+        add_verdict(batch, record, *other)
 
     monkeypatch.setattr(batches, "_add_verdict", failing)
-    records = [_record(SETTINGS.verdicts_topic, spoken(verdict(seq)), offset=7 + seq) for seq in range(3)]
+    records = [_record(SETTINGS.verdicts_topic, sign_as_processor(verdict(seq)), offset=7 + seq) for seq in range(3)]
     failure = TypeError("a defect")
     batch = read(records, SETTINGS, KEYS, 5)
     assert [seq for _, _, seq in batch.verdicts] == [0, 2]
@@ -77,11 +79,11 @@ def test_a_defect_costs_the_record_that_meets_it_and_a_wrong_secret_none(monkeyp
         read(records, SETTINGS, KEYS, 5)
 
 
-def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
+def test_an_invalid_verdict_is_rejected_with_the_expected_form() -> None:
     for bad in (
-        spoken(verdict(0, boot=2**63)),
-        spoken(Verdict(seq=4)),
-        spoken(verdict(2**53)),
+        sign_as_processor(verdict(0, boot=2**63)),
+        sign_as_processor(Verdict(seq=4)),
+        sign_as_processor(verdict(2**53)),
         KEYS.verdicts.signed(Purpose.VERDICT, CAMERA, b"\xff\xff"),
     ):
         (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, KEYS, 5).letters.values()
@@ -89,7 +91,7 @@ def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
         assert "expected" in row.error
 
 
-def test_a_network_that_answers_nan_is_still_recorded() -> None:
+def test_a_verdict_with_a_confidence_of_nan_is_recorded() -> None:
     row = frame_row((CAMERA, BOOT, 1), verdict(1, confidence=math.nan, entropy_bits=math.inf), 5)
     assert (row.confidence, row.entropy_bits) == (0.0, 0.0)
 
@@ -100,14 +102,14 @@ def test_a_request_for_a_key_frame_is_left_to_the_bridges() -> None:
     assert not batch.letters
 
 
-def test_a_ledger_that_contradicts_itself_is_refused() -> None:
+def test_a_ledger_that_contradicts_itself_is_rejected() -> None:
     for bad in (ledger(0, 5), ledger(1, 5, [(3, 5)]), ledger(1, 5, [(3, 2)]), ledger(2**63, 5)):
         batch = read([_record(SETTINGS.events_topic, signed(bad))], SETTINGS, KEYS, 5)
         assert not batch.ledgers
         assert len(batch.letters) == 1
 
 
-def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> None:
+def test_a_hostile_dead_letter_is_cut_to_bounds_that_any_database_accepts() -> None:
     hostile = DeadLetter(
         origin_topic="t" * 100_000,
         stage="\0stage" * 1000,
@@ -131,33 +133,35 @@ def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> No
 
 def test_a_verified_dead_letter_without_an_identity_counts_as_foreign() -> None:
     for bad in (dead_letter(1, verified=True, boot=2**63), dead_letter(1, verified=True, camera_id="no camera")):
-        (row,) = read([_record(SETTINGS.dead_letters_topic, spoken(bad))], SETTINGS, KEYS, 5).letters.values()
+        (row,) = read(
+            [_record(SETTINGS.dead_letters_topic, sign_as_processor(bad))], SETTINGS, KEYS, 5
+        ).letters.values()
         assert (row.stage, row.verified) == ("recorder", False)
 
 
-def test_a_verdict_that_no_processor_of_this_fleet_has_signed_is_recorded_nowhere() -> None:
+def test_a_verdict_without_a_valid_signature_is_not_recorded() -> None:
     made = verdict(1)
     stranger = KeyRing(b"the secret of another fleet")
-    camera_word = KEYS.current(CameraId(CAMERA)).sign(Purpose.VERDICT, made.SerializeToString())
-    another_cameras = spoken(made, "lab/gate")
-    for forged in (made.SerializeToString(), sign_statement(stranger, CAMERA, made), camera_word, another_cameras):
+    signed_by_camera = KEYS.current(CameraId(CAMERA)).sign(Purpose.VERDICT, made.SerializeToString())
+    another_cameras = sign_as_processor(made, "lab/gate")
+    for forged in (made.SerializeToString(), sign_statement(stranger, CAMERA, made), signed_by_camera, another_cameras):
         batch = read([_record(SETTINGS.verdicts_topic, forged)], SETTINGS, KEYS, 5)
         assert not batch.verdicts
         (row,) = batch.letters.values()
         assert (row.stage, row.reason, row.verified) == ("recorder", "bad_tag", False)
 
 
-def test_the_first_verdict_of_a_processor_holds_whatever_a_stranger_wrote_before_it() -> None:
+def test_an_earlier_unsigned_verdict_does_not_replace_a_signed_one() -> None:
     records = [
         MadeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), verdict(1, class_id=9).SerializeToString()),
-        MadeRecord(SETTINGS.verdicts_topic, 1, 8, CAMERA.encode(), spoken(verdict(1, class_id=3))),
+        MadeRecord(SETTINGS.verdicts_topic, 1, 8, CAMERA.encode(), sign_as_processor(verdict(1, class_id=3))),
     ]
     batch = read(records, SETTINGS, KEYS, 5)
     assert [made.class_id for made in batch.verdicts.values()] == [3]
     assert not batch.repeated
 
 
-def test_a_dead_letter_that_a_stranger_calls_verified_is_foreign() -> None:
+def test_a_verified_dead_letter_without_a_valid_signature_is_foreign() -> None:
     letter = dead_letter(1, verified=True)
     stranger = KeyRing(b"the secret of another fleet")
     for forged in (letter.SerializeToString(), sign_statement(stranger, letter.camera_id, letter)):
@@ -166,10 +170,10 @@ def test_a_dead_letter_that_a_stranger_calls_verified_is_foreign() -> None:
         assert (row.reason, row.verified) == ("bad_tag", False)
 
 
-def test_pictures_that_cannot_be_opened_leave_their_verdict_standing() -> None:
+def test_a_verdict_with_undecryptable_pictures_is_recorded_without_them() -> None:
     made = verdict(1)
-    made.preview = b"sealed with another key, say"
+    made.preview = b"sealed with another key"
     batch = read([_record(SETTINGS.verdicts_topic, sign_statement(KEYS, CAMERA, made))], SETTINGS, KEYS, 5)
-    (taken,) = batch.verdicts.values()
-    assert (taken.seq, taken.preview) == (1, b"")
+    (recorded,) = batch.verdicts.values()
+    assert (recorded.seq, recorded.preview) == (1, b"")
     assert not batch.letters

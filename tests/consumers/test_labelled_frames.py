@@ -1,4 +1,4 @@
-"""Frames to label: what is collected, what users do with it, and the training as a job."""
+"""Frames to label: their collection, labels, imports and exports, and the training as a job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lab.restoration.psnr import read_picture
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.runtime.supervisor import Process
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
 from tests.consumers.served_console import serving
@@ -50,9 +50,9 @@ ROW = FrameRow(
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    yield console
+    console.close()
 
 
 @pytest.fixture
@@ -64,18 +64,18 @@ def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
 def picture(seq: int, seed: int = 0, verdict: str = "car", confidence: float = 0.9) -> CameraPicture:
     recorded_ms = time.time_ns() // 10**6 + 1000 * seq
     row = ROW._replace(seq=seq, recorded_ms=recorded_ms, class_name=verdict, confidence=confidence)
-    return CameraPicture("", row, scene(seed))
+    return CameraPicture("", row, jpeg_scene(seed))
 
 
 def test_a_kept_frame_is_sealed_and_bound_to_its_identity(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
-    jpeg = scene(3)
+    jpeg = jpeg_scene(3)
     name = labelled_frames.keep((CAMERA, 1, 7), jpeg, "new", "car", 0.9)
     other = labelled_frames.keep((CAMERA, 1, 8), jpeg, "new", "car", 0.9)
     assert labelled_frames.picture(name) == jpeg
     file = tmp_path / "quarantine" / "teach" / f"{name}.sealed"
     assert jpeg[:40] not in file.read_bytes()
     file.replace(tmp_path / "quarantine" / "teach" / f"{other}.sealed")
-    assert labelled_frames.picture(other) == b"", "it is bound to another frame"
+    assert labelled_frames.picture(other) == b"", "the picture is bound to another frame"
     assert labelled_frames.picture(name) == b""
 
 
@@ -90,25 +90,25 @@ def test_labels_of_the_first_release_stay(kind: str, tmp_path: Path, request: py
     try:
         store.prepare()
         kept = LabelledFrames(store.engine, str(tmp_path / "kept"), CONSOLE_KEYS.previews)
-        name = kept.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
-        sealed = CONSOLE_KEYS.previews.seal(scene(4), Identity(CameraId(CAMERA), 1, 7), "lesson")
+        name = kept.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9, "mine", "anna")
+        sealed = CONSOLE_KEYS.previews.seal(jpeg_scene(4), Identity(CameraId(CAMERA), 1, 7), "lesson")
         (tmp_path / "kept" / "teach" / f"{name}.sealed").write_bytes(sealed)  # as 0.1.0 wrote it
         with store.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE console_labelled_frames RENAME TO console_lessons")
         for _ in range(2):
             store.prepare()
             assert kept.counts() == {"mine": 1}
-        assert kept.picture(name) == scene(4)
+        assert kept.picture(name) == jpeg_scene(4)
     finally:
         store.close()
 
 
-def test_stored_labels_are_shown_and_the_users_last_one_is_known(
+def test_stored_labels_are_shown_with_the_frames_that_the_user_labelled_last(
     rig: ConsoleRig, labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(10**12)
     monkeypatch.setattr(module, "unix_ms", lambda: next(clock))  # two labels in one millisecond count as one act
-    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
+    names = [labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9) for seq in range(4)]
     labelled_frames.label(names[:1], "mine", OWNER)
     labelled_frames.label(names[1:3], "other", OWNER)
     labelled_frames.label(names[3:], "mine", "bob")
@@ -122,8 +122,8 @@ def test_stored_labels_are_shown_and_the_users_last_one_is_known(
     assert "<figure" not in browser.get("/teach").text
 
 
-def test_names_that_a_visitor_made_up_reach_no_file(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
-    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+def test_invented_names_reach_no_file(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+    name = labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9)
     outside = tmp_path / "quarantine" / "other.sealed"
     outside.write_bytes(b"something else")
     labelled_frames.discard(["../other", name])
@@ -131,21 +131,21 @@ def test_names_that_a_visitor_made_up_reach_no_file(labelled_frames: LabelledFra
     assert labelled_frames.picture(name) == b""
 
 
-def test_an_import_that_does_not_fit_is_refused_and_evicts_nothing(
+def test_an_import_that_does_not_fit_is_rejected_and_evicts_nothing(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 40_000)
-    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+    name = labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9, "mine", "anna")
     for number in range(20):
-        place = tmp_path / "given" / "car" / f"{number}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(scene(number))
+        file = tmp_path / "given" / "car" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg_scene(number))
     with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
         labelled_frames.import_from(tmp_path / "given", "anna", read_picture)
     assert labelled_frames.picture(name)
     truncated = tmp_path / "cut" / "car" / "1.jpg"
     truncated.parent.mkdir(parents=True)
-    truncated.write_bytes(scene(1)[:900])
+    truncated.write_bytes(jpeg_scene(1)[:900])
     with pytest.raises(ConfigError, match="expected a picture"):
         labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
     truncated.write_text("no picture")
@@ -153,7 +153,7 @@ def test_an_import_that_does_not_fit_is_refused_and_evicts_nothing(
         labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
 
 
-def test_the_collector_keeps_what_is_worth_a_label(labelled_frames: LabelledFrames) -> None:
+def test_the_collector_keeps_new_unsure_changed_and_some_usual_frames(labelled_frames: LabelledFrames) -> None:
     collector = Collector(labelled_frames)
     assert collector.judge(picture(1, seed=1)) == "new"
     assert collector.judge(picture(1, seed=1)) is None, "the same picture again"
@@ -166,64 +166,64 @@ def test_the_collector_keeps_what_is_worth_a_label(labelled_frames: LabelledFram
 
 
 def test_only_frames_of_chosen_cameras_are_collected(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
     collector = Collector(labelled_frames)
     assert collector.step(rig.context.fleet) == 0
     labelled_frames.collect(CAMERA, "ada", wanted=True)
     assert collector.step(rig.context.fleet) == 1
     labelled_frames.collect(CAMERA, "ada", wanted=False)
-    rig.context.fleet.add_frames([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)
+    rig.context.fleet.add_frames([picture(2).row], {(CAMERA, 1, 2): jpeg_scene(2)}, {}, 0)
     assert collector.step(rig.context.fleet) == 0
 
 
-def test_a_restarted_collector_remembers_what_was_kept(labelled_frames: LabelledFrames) -> None:
+def test_a_restarted_collector_skips_near_duplicates_of_kept_frames(labelled_frames: LabelledFrames) -> None:
     Collector(labelled_frames).judge(picture(1, seed=1))
     fresh = Collector(labelled_frames)
     fresh.judge(picture(2, seed=2))
     assert fresh.judge(picture(3, seed=1)) is None
 
 
-def test_the_oldest_frames_without_a_label_go_first(
+def test_the_oldest_frames_without_a_label_are_deleted_first(
     labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
+    names = [labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9) for seq in range(4)]
     labelled_frames.label(names[:1], "door", "ada")
-    monkeypatch.setattr(module, "MOST_BYTES", 3 * len(scene(0)))
-    labelled_frames.keep((CAMERA, 1, 4), scene(4), "new", "car", 0.9)
+    monkeypatch.setattr(module, "MOST_BYTES", 3 * len(jpeg_scene(0)))
+    labelled_frames.keep((CAMERA, 1, 4), jpeg_scene(4), "new", "car", 0.9)
     left = {each.name for each in [*labelled_frames.waiting(10), *labelled_frames.labelled(10)]}
     assert names[0] in left
     assert names[1] not in left
     assert labelled_frames.picture(names[1]) == b""
 
 
-def test_a_removed_label_can_be_given_again_however_old_its_frame_is(
+def test_an_old_frame_can_be_labelled_again_after_its_label_is_removed(
     labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(10**12)
     monkeypatch.setattr(module, "unix_ms", lambda: next(clock))
     monkeypatch.setattr(labelled_frames, "_age_clock_ms", lambda: next(clock))
-    old = labelled_frames.keep((CAMERA, 1, 0), scene(0), "new", "car", 0.9, "door", "ada")
+    old = labelled_frames.keep((CAMERA, 1, 0), jpeg_scene(0), "new", "car", 0.9, "door", "ada")
     clock = count(10**12 + 31 * 86_400_000)
-    other = labelled_frames.keep((CAMERA, 1, 1), scene(1), "new", "car", 0.9)
+    other = labelled_frames.keep((CAMERA, 1, 1), jpeg_scene(1), "new", "car", 0.9)
     labelled_frames.label([old], "", "ada")
-    monkeypatch.setattr(module, "MOST_BYTES", int(3.5 * len(scene(0))))
+    monkeypatch.setattr(module, "MOST_BYTES", int(3.5 * len(jpeg_scene(0))))
     for seq in (2, 3):
-        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9)
-    assert labelled_frames.picture(other) == b"", "the oldest one beyond the bound"
-    assert labelled_frames.picture(old) == scene(0)
+        labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9)
+    assert labelled_frames.picture(other) == b"", "the oldest frame beyond the bound"
+    assert labelled_frames.picture(old) == jpeg_scene(0)
     clock = count(10**12 + 62 * 86_400_000)
     labelled_frames.purge()
     assert labelled_frames.waiting(10) == []
 
 
-async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
+async def test_frames_without_a_label_expire_also_when_no_frame_is_added(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(2)]
+    names = [labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9) for seq in range(2)]
     labelled_frames.label(names[:1], "door", "ada")
     monkeypatch.setattr(module, "LONGEST_S", -1.0)
     labelled_frames.purge()
-    assert len(labelled_frames.waiting(10)) == 1, "until the clocks have been in step for a while"
+    assert len(labelled_frames.waiting(10)) == 1, "nothing expires before the clock has settled"
     monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
     async with serving(tmp_path, owner_file=tmp_path / "other.token"):
         await until(lambda: not labelled_frames.waiting(10))
@@ -233,7 +233,7 @@ async def test_frames_without_a_label_go_by_age_while_no_other_one_is_kept(
 
 def test_a_suggestion_comes_from_the_nearest_labels(labelled_frames: LabelledFrames) -> None:
     def noisy(seed: int, noise: int) -> bytes:
-        with Image.open(io.BytesIO(scene(seed))) as opened:
+        with Image.open(io.BytesIO(jpeg_scene(seed))) as opened:
             values = np.asarray(opened.convert("RGB"), int)
         values = values + np.random.default_rng(noise).integers(-30, 30, values.shape)
         out = io.BytesIO()
@@ -252,13 +252,13 @@ def test_labels_survive_an_export_and_an_import(
     rig: ConsoleRig, labelled_frames: LabelledFrames, tmp_path: Path
 ) -> None:
     for seq, label in enumerate(("gate open", "gate open", "shut")):
-        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+        labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
     assert labelled_frames.export(tmp_path / "out") == {"gate open": 2, "shut": 1}
     labelled_frames.discard([each.name for each in labelled_frames.labelled(10)])
     assert labelled_frames.counts() == {}
     assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"gate open": 2, "shut": 1}
     assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"gate open": 2, "shut": 1}, (
-        "again changes nothing"
+        "a second import changes nothing"
     )
     assert labelled_frames.counts() == {"gate open": 2, "shut": 1}
     assert {each.who for each in labelled_frames.labelled(10)} == {"bob"}
@@ -268,15 +268,15 @@ def test_an_exported_frame_is_not_stored_again_and_follows_its_folder(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [
-        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+        labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
         for seq, label in enumerate(("shut", "shut", "open"))
     ]
     labelled_frames.export(tmp_path / "out")
     labelled_frames.label(names[2:], "", "ada")
     [moved] = (tmp_path / "out" / "shut").glob(f"*{names[1].rpartition('/')[2]}.jpg")
     moved.rename(tmp_path / "out" / "open" / moved.name)
-    (tmp_path / "out" / "open" / "new.jpg").write_bytes(scene(9))
-    monkeypatch.setattr(module, "MOST_BYTES", 4 * len(scene(0)) + 500)
+    (tmp_path / "out" / "open" / "new.jpg").write_bytes(jpeg_scene(9))
+    monkeypatch.setattr(module, "MOST_BYTES", 4 * len(jpeg_scene(0)) + 500)
     assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"open": 3, "shut": 1}
     labelled = {each.name: (each.camera, each.label, each.who) for each in labelled_frames.labelled(10)}
     assert {labelled.pop(name) for name in names[1:]} == {(CAMERA, "open", "bob")}
@@ -284,8 +284,8 @@ def test_an_exported_frame_is_not_stored_again_and_follows_its_folder(
     assert list(labelled.values()) == [("imported/pictures", "open", "bob")]
 
 
-def given(folder: Path, name: str, pixels: np.ndarray, **options: Any) -> None:
-    """A picture in a folder that is imported."""
+def save_picture(folder: Path, name: str, pixels: np.ndarray, **options: Any) -> None:
+    """Write a picture into a folder to import."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(folder / name, **options)
 
@@ -307,7 +307,7 @@ GREY = np.linspace(0, 255, 32 * 32).reshape(32, 32).round()
 def test_deep_and_transparent_pictures_look_the_same_after_an_import(
     labelled_frames: LabelledFrames, tmp_path: Path, name: str, pixels: np.ndarray, expected: np.ndarray
 ) -> None:
-    given(tmp_path / "given", f"car/{name}", pixels)
+    save_picture(tmp_path / "given", f"car/{name}", pixels)
     assert labelled_frames.import_from(tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
     (frame,) = labelled_frames.labelled(5)
     with Image.open(io.BytesIO(labelled_frames.picture(frame.name))) as opened:
@@ -319,11 +319,11 @@ def test_an_import_reads_sub_folders_and_usual_endings_and_counts_each_frame_onc
 ) -> None:
     folder = tmp_path / "given"
     for number, name in enumerate(("1.bmp", "2.webp", "3.TIF", "4.jpeg", "morning/5.png", "morning/early/6.jpg")):
-        given(folder, f"car/{name}", np.full((32, 32, 3), 40 * number, np.uint8))
+        save_picture(folder, f"car/{name}", np.full((32, 32, 3), 40 * number, np.uint8))
     (folder / "car" / "again.jpeg").write_bytes((folder / "car" / "4.jpeg").read_bytes())
     for name in ("notes.txt", "morning/clip.mp4", ".hidden"):
         (folder / "car" / name).touch()
-    given(folder, "car/.thumbnails/1.jpg", np.full((32, 32, 3), 250, np.uint8))
+    save_picture(folder, "car/.thumbnails/1.jpg", np.full((32, 32, 3), 250, np.uint8))
     (folder / "unsure").mkdir()  # empty
     assert labelled_frames.import_from(folder, "ada", read_picture) == ({"car": 6}, 2)
     assert labelled_frames.counts() == {"car": 6}
@@ -333,11 +333,11 @@ def test_an_import_whose_pictures_grow_as_jpeg_evicts_no_label(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 40_000)
-    mine = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+    mine = labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9, "mine", "anna")
     folder = tmp_path / "given"
     for seed in range(6):
         pixels = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), np.uint8)
-        given(folder, f"van/{seed}.webp", pixels, quality=1)
+        save_picture(folder, f"van/{seed}.webp", pixels, quality=1)
     assert sum(file.stat().st_size for file in folder.rglob("*.webp")) < module.MOST_BYTES / 2
     with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
         labelled_frames.import_from(folder, "ada", read_picture)
@@ -347,7 +347,7 @@ def test_an_import_whose_pictures_grow_as_jpeg_evicts_no_label(
 def test_an_import_counts_the_bytes_of_distinct_pictures(
     labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jpeg = scene(1)
+    jpeg = jpeg_scene(1)
     (tmp_path / "given" / "car").mkdir(parents=True)
     for number in range(5):
         (tmp_path / "given" / "car" / f"{number}.jpg").write_bytes(jpeg)
@@ -360,36 +360,36 @@ def test_an_import_counts_the_bytes_of_distinct_pictures(
     assert labelled_frames.counts() == {"car": 1}
 
 
-def test_an_import_that_is_refused_stores_nothing(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+def test_a_rejected_import_stores_nothing(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
     folder = tmp_path / "given"
     for number, name in enumerate(("car/1.png", "car/2.png", "unsure/3.png")):
-        given(folder, name, np.full((32, 32, 3), 40 * number, np.uint8))
+        save_picture(folder, name, np.full((32, 32, 3), 40 * number, np.uint8))
     with pytest.raises(ConfigError, match="class: expected"):
         labelled_frames.import_from(folder, "ada", read_picture)
     (folder / "unsure").rename(folder / "van")
-    given(folder, "van/4.png", np.full((32, 32, 3), 40, np.uint8))
+    save_picture(folder, "van/4.png", np.full((32, 32, 3), 40, np.uint8))
     with pytest.raises(ConfigError, match=r"van/4.png: expected a picture of one class, got 'car' and 'van'"):
         labelled_frames.import_from(folder, "ada", read_picture)
     assert labelled_frames.counts() == {}
 
 
 @pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb", "unsure"])
-def test_a_label_that_is_no_folder_is_refused(labelled_frames: LabelledFrames, label: str) -> None:
+def test_a_label_that_is_no_valid_folder_name_is_rejected(labelled_frames: LabelledFrames, label: str) -> None:
     with pytest.raises(ConfigError, match="class: expected"):
         labelled_frames.label([], label, "ada")
 
 
 def test_sketches_ignore_brightness() -> None:
-    assert float(sketch(scene(1)) @ sketch(scene(1, dark=True))) > 0.95
-    assert float(sketch(scene(1)) @ sketch(scene(2))) < 0.8
+    assert float(sketch(jpeg_scene(1)) @ sketch(jpeg_scene(1, dark=True))) > 0.95
+    assert float(sketch(jpeg_scene(1)) @ sketch(jpeg_scene(2))) < 0.8
 
 
-def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+def test_labels_are_set_removed_and_logged(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    name = labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9)
     browser, token = rig.browser(), {"x-csrf-token": rig.csrf()}
     page = browser.get("/teach").text
     assert f'data-name="{name}"' in page
-    assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
+    assert browser.get(f"/teach/picture/{name}.jpg").content == jpeg_scene(3)
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
     assert answer.json() == {"counts": [["open", 1]], "ready": False, "omitted": [], "waiting": []}
     (found,) = labelled_frames.labelled(5)
@@ -404,12 +404,12 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
 
 
-def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
+def test_the_page_of_an_unsure_camera_links_to_the_collection_of_its_frames(
     rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
     for camera in (CAMERA, f"{CAMERA}-2"):
         row = picture(1, verdict="unsure").row._replace(camera=camera)
-        rig.context.fleet.add_frames([row], {(camera, 1, 1): scene(1)}, {}, 0)
+        rig.context.fleet.add_frames([row], {(camera, 1, 1): jpeg_scene(1)}, {}, 0)
     rig.tick()
     place = f"/teach?camera={CAMERA}-2"
     assert f'<a href="{place}">Teach it</a>' in rig.browser().get(f"/camera/{CAMERA}-2").text
@@ -420,29 +420,29 @@ def test_an_unsure_verdict_leads_to_the_collection_of_its_camera(
     assert "its frames are collected" not in rig.browser().get(place).text
 
 
-def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+def test_reporting_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
     rig.tick()
     page = rig.browser().get(f"/camera/{CAMERA}").text
     assert "This verdict is wrong" in page
     assert '<input type="hidden" form="wrong" name="verdict" value="car">' in page
     shown = {"camera": CAMERA, "csrf": rig.csrf(), "verdict": "car"}
     rig.context.fleet.add_frames(
-        [picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0
-    )  # a newer one with the same verdict
+        [picture(2).row], {(CAMERA, 1, 2): jpeg_scene(2)}, {}, 0
+    )  # a newer frame with the same verdict
     assert rig.browser().post("/teach/wrong", data=shown).status_code == 303
     (kept,) = labelled_frames.waiting(5)
     assert (kept.why, kept.verdict) == ("wrong", "car")
 
 
-def test_a_wrong_verdict_keeps_no_picture_with_another_verdict_than_that_on_the_page(
+def test_reporting_a_verdict_that_has_changed_since_the_page_was_loaded_keeps_no_picture(
     rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
     changes = changes_on(rig.context, CAMERA, ALL)
     for seq, verdict in ((1, "car"), (2, "empty")):
-        rig.context.fleet.add_frames([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): scene(seq)}, {}, 0)
+        rig.context.fleet.add_frames([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): jpeg_scene(seq)}, {}, 0)
         rig.tick()
-        assert f'form="wrong" name="verdict" value="{verdict}"' in changes(), "it changes with the picture"
+        assert f'form="wrong" name="verdict" value="{verdict}"' in changes(), "the form changes with the picture"
     for shown in ({"verdict": "car"}, {}):
         answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()} | shown)
         assert (answer.status_code, "by now" in answer.text) == (409, True)
@@ -455,7 +455,7 @@ def test_a_viewer_sees_the_page_and_changes_nothing(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path, users=users)
     try:
         assert rig.context.labelled_frames is not None
-        name = rig.context.labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+        name = rig.context.labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9)
         browser, login = rig.browser(), ("eve", "a long password")
         assert 'data-may="no"' in browser.get("/teach", auth=login).text
         for place in ("label", "cameras", "wrong", "train"):
@@ -483,7 +483,7 @@ REPORT = {
 }  # fmt: skip
 
 
-def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+def test_a_training_report_is_read_and_a_damaged_one_ignored(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     file.write_text(json.dumps(REPORT))
     found = teach_report_of(file)
@@ -497,8 +497,8 @@ def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     assert teach_report_of(tmp_path / "none") is None
 
 
-class Watched(JobsRig):
-    """Jobs whose command starts while the pictures that it gets are counted."""
+class CountingJobsRig(JobsRig):
+    """Jobs whose labelled pictures are counted as the command starts."""
 
     pictures = 0
 
@@ -509,17 +509,17 @@ class Watched(JobsRig):
 
 @pytest.mark.parametrize("mode", ["done", "refuses", "hangs"])
 async def test_the_plain_copies_of_labelled_pictures_are_removed_after_a_training(tmp_path: Path, mode: str) -> None:
-    rig = Watched(tmp_path, mode=mode)
+    rig = CountingJobsRig(tmp_path, mode=mode)
     kept = rig.console.context.labelled_frames
     assert kept is not None
     for seq, label in enumerate(("open", "shut", "shut") * 5):
-        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+        kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
     try:
         job = await rig.jobs.teach("ada", "gate", thorough=False)
         if mode == "hangs":
             await rig.pid()
             await rig.jobs.stop()
-        await rig.ended()
+        await rig.finished_job()
         assert rig.pictures == 15
         folder = tmp_path / "jobs" / "runs" / job.job_id
         assert not (folder / "labels").exists()
@@ -533,8 +533,8 @@ async def test_a_class_with_few_labels_is_omitted_from_a_training_and_named(tmp_
     kept = rig.console.context.labelled_frames
     assert kept is not None
     for seq, label in enumerate(("open", "shut") * 5):
-        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
-    stray = kept.keep((CAMERA, 1, 10), scene(10), "new", "car", 0.9)
+        kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
+    stray = kept.keep((CAMERA, 1, 10), jpeg_scene(10), "new", "car", 0.9)
     try:
         async with rig.browser() as browser:
             assert 'id="omitted" hidden' in (await browser.get("/teach")).text
@@ -542,11 +542,11 @@ async def test_a_class_with_few_labels_is_omitted_from_a_training_and_named(tmp_
             assert (labelled.json()["ready"], labelled.json()["omitted"]) == (True, ["ajar"])
             assert "with fewer than 5 labels: <span>ajar</span>" in (await browser.get("/teach")).text
         job = await rig.jobs.teach("ada", "gate", thorough=False)
-        await rig.ended()
+        await rig.finished_job()
         assert rig.jobs.choices()[f"job-{job.job_id}"].classes == ("open", "shut")
         kept.label([each.name for each in kept.labelled(20) if each.label == "shut"][:1], "", "ada")
         await rig.jobs.teach("ada", "gate", thorough=False)
-        assert (await rig.ended()).outcome.startswith("labels: expected two classes of 5 or more, got 1")
+        assert (await rig.finished_job()).outcome.startswith("labels: expected two classes of 5 or more, got 1")
     finally:
         await rig.close()
 
@@ -555,15 +555,15 @@ async def test_the_page_of_a_training_shows_the_frames_whose_labels_are_doubtful
     rig = JobsRig(tmp_path, mode="done")
     kept = rig.console.context.labelled_frames
     assert kept is not None
-    names = [kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(5)]
+    names = [kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(5)]
     for seq in range(5, 10):
-        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, "open", "ada")
+        kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, "open", "ada")
     kept.export(tmp_path / "labels")
     files = [f"shut/{file.name}" for file in sorted((tmp_path / "labels" / "shut").iterdir())]
     assert kept.exported_as([*files, "shut/other.jpg"]) == dict(zip(files, names, strict=True))
     try:
         job = await rig.jobs.teach("ada", "gate", thorough=False)
-        await rig.ended()
+        await rig.finished_job()
         worst = [{"file": file, "label": "shut", "verdict": "open"} for file in (files[1], "shut/gone.jpg")]
         report = tmp_path / "jobs" / "runs" / job.job_id / FIGURES
         report.write_text(json.dumps(REPORT | {"worst": worst}))

@@ -1,4 +1,4 @@
-"""The live audit says after any changes what one that reads everything would, and reads only what has changed."""
+"""The live audit: it reads only changes, and its result equals that of an audit of the whole database."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ NOTHING = LogOffsets({}, {}, {})
 
 @pytest.fixture
 def live(rig: Rig) -> Iterator[LiveAudit]:
-    made = LiveAudit(rig.url, KEYS)
-    yield made
-    made.close()
+    audit = LiveAudit(rig.url, KEYS)
+    yield audit
+    audit.close()
 
 
-def from_everything(rig: Rig) -> dict[str, int]:
-    """The law over a fresh reading of the whole database."""
+def full_audit(rig: Rig) -> dict[str, int]:
+    """Return the counts of an audit that reads the whole database."""
     with rig.records() as records:
-        said = SignedLedgers.read(records.ledgers(), KEYS).rows
-        recorded, refused = records.recorded_by_boot(), records.dead_lettered_by_boot()
+        signed_ledgers = SignedLedgers.read(records.ledgers(), KEYS).rows
+        recorded, dead_lettered = records.recorded_by_boot(), records.dead_lettered_by_boot()
         duplicates = records.duplicates_by_boot()
         boots = []
-        for camera, boot in sorted({*said, *recorded, *refused}):
-            made = BootAudit(CameraId(camera), boot, duplicates=duplicates.get((camera, boot), 0))
-            made.take_ledger(said.get((CameraId(camera), boot)), None, spooled=False)
-            made.recorded.update(records.recorded(camera, boot))
-            made.dead_lettered.update(records.dead_lettered(camera, boot))
-            made.settle(0)
-            boots.append(made)
+        for camera, boot in sorted({*signed_ledgers, *recorded, *dead_lettered}):
+            audit = BootAudit(CameraId(camera), boot, duplicates=duplicates.get((camera, boot), 0))
+            audit.take_ledger(signed_ledgers.get((CameraId(camera), boot)), None, spooled=False)
+            audit.recorded.update(records.recorded(camera, boot))
+            audit.dead_lettered.update(records.dead_lettered(camera, boot))
+            audit.settle(0)
+            boots.append(audit)
         return Counts.of(boots, records.foreign_count()).as_dict()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_changes_it_says_what_a_reading_of_everything_says(rig: Rig, live: LiveAudit, seed: int) -> None:
+def test_an_incremental_audit_equals_an_audit_of_the_whole_database(rig: Rig, live: LiveAudit, seed: int) -> None:
     rng = random.Random(seed)
     following = dict.fromkeys(range(1, 6), 0)
     for step in range(12):
@@ -75,12 +75,12 @@ def test_after_any_changes_it_says_what_a_reading_of_everything_says(rig: Rig, l
                 rig.ledger(ledger(step + 1, following[boot] + rng.randrange(5), shed, boot=boot))
         if step % 3 != 1:
             document = live.refresh(NOTHING)
-            expected = from_everything(rig)
+            expected = full_audit(rig)
             assert {name: document[name] for name in expected} == expected
     assert expected["frames_recorded"] > 50
 
 
-def test_a_boot_that_has_not_changed_costs_nothing(rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_boot_is_not_audited_again(rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
     for boot in range(1, 40):
         rig.verdicts(verdict(seq, boot=boot) for seq in range(3))
@@ -106,7 +106,7 @@ def test_purged_frames_stay_recorded(make_rig: MakeRig) -> None:
     assert document["frames_recorded"] == 20
 
 
-def test_a_ledger_that_its_camera_has_not_signed_is_refused(rig: Rig, live: LiveAudit) -> None:
+def test_a_ledger_without_its_cameras_signature_is_rejected(rig: Rig, live: LiveAudit) -> None:
     rig.ledger(ledger(1, 5))
     with rig.engine.begin() as connection:
         connection.execute(update(ledgers).values(message=b"another"))
@@ -114,30 +114,32 @@ def test_a_ledger_that_its_camera_has_not_signed_is_refused(rig: Rig, live: Live
     assert (document["frames_published"], document["ledgers_refused"]) == (0, 1)
 
 
-def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recorded(rig: Rig, live: LiveAudit) -> None:
+def test_a_missing_frame_counts_as_lost_once_all_earlier_records_of_kafka_are_recorded(
+    rig: Rig, live: LiveAudit
+) -> None:
     frames, verdicts = ("frames", 0), (rig.settings.verdicts_topic, 0)
     rig.verdicts(verdict(seq) for seq in (0, 1, 3))
-    said = ledger(1, 6)
-    said.confirmed_to = 5
+    message = ledger(1, 6)
+    message.confirmed_to = 5
     topic = rig.settings.events_topic
-    rig.feed([rig.record(topic, CAMERA.encode(), signed(said), "Ledger")])
+    rig.feed([rig.record(topic, CAMERA.encode(), signed(message), "Ledger")])
 
     def lost_at(processed: int, results: int) -> object:
         document = live.refresh(LogOffsets({frames: processed}, {verdicts: results}, {frames: 5}))
         return document["frames_lost"]
 
-    # The processors have not come to the end that the log had; then the recorder has not.
+    # First the processors, then the recorder have not reached the end that the log had.
     assert [lost_at(4, 3), lost_at(4, 3), lost_at(4, 3), lost_at(5, 4), lost_at(5, 4)] == [0] * 5
     rig.verdicts([verdict(4)])
     assert lost_at(5, 4) == 1
     document = live.document
     assert document is not None
-    assert document["lost"] == [{"camera_id": CAMERA, "boot_id": f"{said.boot_id:016x}", "ranges": [(2, 2)]}]
+    assert document["lost"] == [{"camera_id": CAMERA, "boot_id": f"{message.boot_id:016x}", "ranges": [(2, 2)]}]
     rig.verdicts([verdict(2)])
     assert lost_at(5, 5) == 0
 
 
-def test_frames_that_a_database_set_aside_may_hold_are_unread_until_it_is_removed(tmp_path: Path) -> None:
+def test_frames_of_a_damaged_database_count_as_unread_until_its_file_is_removed(tmp_path: Path) -> None:
     file = tmp_path / "records.sqlite"
     file.with_name(f"{file.name}.damaged-900").touch()
     aside = file.with_name(f"{file.name}.damaged-1000")
@@ -147,29 +149,29 @@ def test_frames_that_a_database_set_aside_may_hold_are_unread_until_it_is_remove
     empty.closed = True
     rig.ledger(empty)
     for started_ms, boot in ((1000, 1), (1001, 2)):
-        said = ledger(1, 3, boot=boot)
-        said.started_ms, said.confirmed_to = started_ms, 3
-        rig.ledger(said)
+        message = ledger(1, 3, boot=boot)
+        message.started_ms, message.confirmed_to = started_ms, 3
+        rig.ledger(message)
         rig.verdicts([verdict(2, boot=boot)])
     live = LiveAudit(rig.url, KEYS)
     found = two_rounds(live)
     assert (found["frames_recorded"], found["frames_unread"], found["frames_lost"]) == (2, 2, 2)
     assert found["lost"] == [{"camera_id": CAMERA, "boot_id": f"{2:016x}", "ranges": [(0, 1)]}]
     aside.unlink()
-    purge(rig.store, Bounds(camera_ledgers=2))  # the ledger of the empty boot is summed
+    purge(rig.store, Bounds(camera_ledgers=2))  # replaces the ledger of the empty boot by a sum
     found = live.refresh(NOTHING)
     assert (found["frames_unread"], found["frames_lost"]) == (0, 4)
     live.close()
     rig.close()
 
 
-def test_a_lost_frame_stays_lost_while_its_boot_goes_on(rig: Rig, live: LiveAudit) -> None:
+def test_a_lost_frame_stays_lost_while_its_boot_continues(rig: Rig, live: LiveAudit) -> None:
     rig.verdicts([verdict(0), verdict(1)])
     found: list[Any] = []
-    for seq in range(3, 15):  # frame 2 is lost, and at each reading one later frame is under way
-        said = ledger(seq, seq + 1)
-        said.confirmed_to = seq + 1
-        rig.ledger(said)
+    for seq in range(3, 15):  # frame 2 is lost, and at each reading one later frame is in flight
+        message = ledger(seq, seq + 1)
+        message.confirmed_to = seq + 1
+        rig.ledger(message)
         found.append(live.refresh(LogOffsets({}, {}, {}))["frames_lost"])
         rig.verdicts([verdict(seq)])
     assert found == sorted(found)
@@ -177,10 +179,10 @@ def test_a_lost_frame_stays_lost_while_its_boot_goes_on(rig: Rig, live: LiveAudi
 
 
 @pytest.mark.parametrize("topic", ["frames", "results"])
-def test_a_topic_that_is_made_again_begins_another_round(rig: Rig, live: LiveAudit, topic: str) -> None:
-    said = ledger(1, 2)
-    said.confirmed_to = 2
-    rig.ledger(said)
+def test_a_recreated_topic_begins_another_round(rig: Rig, live: LiveAudit, topic: str) -> None:
+    message = ledger(1, 2)
+    message.confirmed_to = 2
+    rig.ledger(message)
     frames, verdicts = ("frames", 0), (rig.settings.verdicts_topic, 0)
 
     def lost_at(processed: int, frames_end: int, results_end: int) -> object:
@@ -193,18 +195,18 @@ def test_a_topic_that_is_made_again_begins_another_round(rig: Rig, live: LiveAud
     assert [lost_at(2, 2, 0) for _ in range(4)] == [0, 0, 0, 2]
 
 
-def test_ledgers_that_are_summed_during_a_round_hide_no_loss(make_rig: MakeRig) -> None:
+def test_ledgers_summed_during_a_round_hide_no_loss(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=Bounds(camera_ledgers=1))
     live = LiveAudit(rig.url, KEYS)
 
-    def claim(boot: int, camera: str) -> None:
-        said = ledger(1, 2, boot=boot)
-        said.confirmed_to = 2
-        rig.ledger(said, camera)
+    def publish_two(boot: int, camera: str) -> None:
+        message = ledger(1, 2, boot=boot)
+        message.confirmed_to = 2
+        rig.ledger(message, camera)
 
     for boot in range(1, 7):
-        claim(boot, "site/another")
-    claim(1, "site/zebra")
+        publish_two(boot, "site/another")
+    publish_two(1, "site/zebra")
     rounds = [live.refresh(NOTHING)["frames_lost"] for _ in range(3)]
     while purge(rig.store, rig.settings.bounds):
         pass
@@ -226,18 +228,16 @@ def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: 
     assert "0</strong> are lost" in browser.get("/system").text
 
 
-def test_duplicates_before_its_start_count(rig: Rig) -> None:
+def test_duplicates_before_the_start_of_the_audit_count(rig: Rig) -> None:
     for _ in range(3):
         rig.verdicts([verdict(0), verdict(1)])
     fresh = LiveAudit(rig.url, KEYS)
     found = fresh.refresh(NOTHING)
     fresh.close()
-    assert found["duplicates_removed"] == from_everything(rig)["duplicates_removed"] == 4
+    assert found["duplicates_removed"] == full_audit(rig)["duplicates_removed"] == 4
 
 
-def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_by_their_number(
-    rig: Rig, live: LiveAudit
-) -> None:
+def test_frames_of_a_recorder_with_a_slow_clock_are_found_by_their_row_number(rig: Rig, live: LiveAudit) -> None:
     rig.verdicts([verdict(0)])
     live.refresh(NOTHING)
     rig.verdicts([verdict(1), verdict(2)])
@@ -246,17 +246,17 @@ def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_
     with rig.engine.begin() as connection:
         connection.execute(update(frames).where(frames.c.seq == 1).values(recorded_ms=earlier_ms))
     found = live.refresh(NOTHING)
-    assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3
+    assert found["frames_recorded"] == full_audit(rig)["frames_recorded"] == 3
 
 
-def test_frames_that_are_committed_long_after_their_time_of_recording_are_not_lost(
+def test_frames_committed_long_after_their_recording_time_are_not_lost(
     rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
     rig.verdicts([verdict(0)])
-    said = ledger(1, 3)
-    said.confirmed_to = 3
-    rig.ledger(said)
+    message = ledger(1, 3)
+    message.confirmed_to = 3
+    rig.ledger(message)
     live.refresh(NOTHING)
     rig.verdicts([verdict(1)])
     earlier_ms = time.time_ns() // 10**6 - 60_000
@@ -267,7 +267,7 @@ def test_frames_that_are_committed_long_after_their_time_of_recording_are_not_lo
     assert (found["frames_recorded"], found["frames_lost"]) == (2, 1)
 
 
-def test_a_first_reading_that_failed_is_repeated_whole(
+def test_a_failed_first_reading_is_repeated_completely(
     rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> Changes:
@@ -283,18 +283,18 @@ def test_a_first_reading_that_failed_is_repeated_whole(
     rig.letter(dead_letter(3, verified=True))
     rig.ledger(ledger(1, 4))
     found = live.refresh(NOTHING)
-    expected = from_everything(rig)
+    expected = full_audit(rig)
     assert {name: found[name] for name in expected} == expected
     assert (found["frames_recorded"], found["frames_dead_lettered"]) == (2, 2)
 
 
 def two_rounds(live: LiveAudit) -> dict[str, object]:
-    """The result after the round that is under way and a whole one."""
+    """Finish the current round and a whole one. Return the result."""
     return [live.refresh(NOTHING) for _ in range(8)][-1]
 
 
 @pytest.mark.parametrize("read_between", [False, True])
-def test_rejected_frames_whose_letters_were_purged_between_two_readings_are_not_lost(
+def test_frames_whose_dead_letters_were_purged_between_two_readings_are_not_lost(
     make_rig: MakeRig, read_between: bool
 ) -> None:
     rig = make_rig(bounds=Bounds(dead_letter_bytes=0))
@@ -304,23 +304,23 @@ def test_rejected_frames_whose_letters_were_purged_between_two_readings_are_not_
         rig.letter(dead_letter(seq, verified=True))
     if read_between:
         live.refresh(NOTHING)
-    said = ledger(1, 3)
-    said.confirmed_to = 3
-    rig.ledger(said)
+    message = ledger(1, 3)
+    message.confirmed_to = 3
+    rig.ledger(message)
     found = two_rounds(live)
     live.close()
     assert (found["frames_dead_lettered"], found["frames_lost"]) == (2, 1)
 
 
-def test_a_round_whose_end_fails_ends_at_the_next_reading(
+def test_a_round_that_fails_at_its_end_ends_at_the_next_reading(
     rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> RangeSet:
         raise OperationalError("select", {}, Exception("away"))
 
-    said = ledger(1, 3)
-    said.confirmed_to = 3
-    rig.ledger(said)
+    message = ledger(1, 3)
+    message.confirmed_to = 3
+    rig.ledger(message)
     with monkeypatch.context() as patched:
         patched.setattr(Records, "dead_lettered", away)
         with pytest.raises(OperationalError):

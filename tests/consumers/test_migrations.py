@@ -1,4 +1,4 @@
-"""Migrations: the recorder upgrades each released form of its database, and keeps every row."""
+"""Migrations: the recorder upgrades the database of each release and keeps all rows."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ from schemas.evidence.stored import unpack_probes, unpack_tracks
 from schemas.evidence.track import PastFrame, Probe, Track
 
 RELEASED = sorted((Path(__file__).parent / "databases").glob("*.sql"))
-"""The databases as each release made them, with twelve frames."""
+"""A database of each release, with twelve frames."""
 
 
-def as_released(release: Path, folder: Path) -> str:
+def create_released(release: Path, folder: Path) -> str:
     file = folder / "pointillist.sqlite"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(release.read_text())
     return f"sqlite:///{file}"
 
 
-def old_evidence(connection: Connection) -> None:
+def insert_old_evidence(connection: Connection) -> None:
     """Store one row in the form of 0.1.0: two probes wait, and a third is in the run of a track with one frame."""
     probes = b"".join(struct.pack("<Qff?I", seq, 0.25, 0.5, True, 3) for seq in (12, 13, 11))
     waiting, run = probes[:-21], probes[-21:]
@@ -73,7 +73,7 @@ def check_evidence(connection: Connection) -> None:
 
 
 def accepted_by_0_1_0(engine: Engine) -> bool:
-    """Whether the recorder of 0.1.0 takes the database for its own: the check of its start."""
+    """Check the version as the recorder of 0.1.0 does at its start. Return whether it accepts the database."""
     with engine.begin() as connection:
         version = tally(connection, "schema_version")
         if not version:
@@ -82,7 +82,7 @@ def accepted_by_0_1_0(engine: Engine) -> bool:
 
 
 def differences(connection: Connection) -> list[object]:
-    """What distinguishes the tables of a database from those of this release, partitions left out."""
+    """Return the differences between the tables of a database and those of this release, without partitions."""
 
     def is_compared(name: str | None, kind: str, _: object) -> bool:
         return kind != "table" or not (name or "").startswith("frames_")
@@ -93,11 +93,11 @@ def differences(connection: Connection) -> list[object]:
 
 @pytest.mark.parametrize("release", RELEASED, ids=lambda file: file.stem)
 def test_a_released_database_is_upgraded_with_its_rows_and_offsets(release: Path, tmp_path: Path) -> None:
-    url = as_released(release, tmp_path)
+    url = create_released(release, tmp_path)
     engine = open_engine(url, writes=True)
     assert accepted_by_0_1_0(engine)
     with engine.begin() as connection:
-        old_evidence(connection)
+        insert_old_evidence(connection)
         prepare_tables(connection)
     assert not accepted_by_0_1_0(engine)
     with engine.begin() as connection:
@@ -112,9 +112,9 @@ def test_a_released_database_is_upgraded_with_its_rows_and_offsets(release: Path
 
 
 @pytest.mark.parametrize("release", RELEASED, ids=lambda file: file.stem)
-def test_a_change_of_a_database_that_is_not_upgraded_asks_for_the_recorder(release: Path, tmp_path: Path) -> None:
+def test_a_change_of_an_old_database_fails_with_the_advice_to_start_the_recorder(release: Path, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="Start the recorder of this release"):
-        change_recorded(as_released(release, tmp_path), read_rules)
+        change_recorded(create_released(release, tmp_path), read_rules)
 
 
 def upgrade_to(connection: Connection, version: int) -> None:
@@ -125,13 +125,13 @@ def upgrade_to(connection: Connection, version: int) -> None:
             each.module.upgrade()
     for added, name in ((5, "agreement"), (7, "typicality")):
         for column in (name, f"{name}_threshold") if added <= version else ():
-            # The revisions leave these out for a SQLite, since version 8 drops them.
+            # On SQLite the revisions do not add these columns, since version 8 drops them.
             connection.exec_driver_sql(f"ALTER TABLE frames ADD COLUMN {column} FLOAT NOT NULL DEFAULT 0")
     versions.create(connection)
     connection.execute(insert(versions).values(version_num=str(version)))
 
 
-def test_of_three_tracks_that_of_strip_is_kept_with_the_waiting_probes_and_the_snapshots(tmp_path: Path) -> None:
+def test_an_upgrade_from_version_7_keeps_the_strip_track_the_waiting_probes_and_the_snapshots(tmp_path: Path) -> None:
     def probe(seq: int, *found: float) -> bytes:
         return struct.pack("<Qff?Iffff", seq, 0.25, 0.5, True, 3, *found)
 
@@ -141,7 +141,7 @@ def test_of_three_tracks_that_of_strip_is_kept_with_the_waiting_probes_and_the_s
     row = FrameRow("a/b", 1, 13, 0, 0, 1, 3, "stop", 0.5, "m", "p", 0, 0, 0, 0, 0, True, 0, 0, 0, 1, 0.25, 0.5, True,
                    "", "", 5, True)  # fmt: skip
     older = (*row[:28], 0.75, 0.25, "0 0 16 16 0.03", 0.5, 0.002)
-    engine = open_engine(as_released(RELEASED[0], tmp_path), writes=True)
+    engine = open_engine(create_released(RELEASED[0], tmp_path), writes=True)
     with engine.begin() as connection:
         upgrade_to(connection, 7)
         tracks = (
@@ -168,8 +168,8 @@ def test_of_three_tracks_that_of_strip_is_kept_with_the_waiting_probes_and_the_s
 
 
 def test_an_upgrade_from_0_1_0_does_not_rewrite_the_frames(tmp_path: Path) -> None:
-    """The rewriting would take more space than the default limit of the frames leaves free."""
-    url, file = as_released(RELEASED[0], tmp_path), tmp_path / "pointillist.sqlite"
+    """Check the size of the write-ahead log: a rewrite needs more space than the default limit of the frames leaves."""
+    url, file = create_released(RELEASED[0], tmp_path), tmp_path / "pointillist.sqlite"
     with closing(sqlite3.connect(file)) as connection:
         names = [row[1] for row in connection.execute("PRAGMA table_info(frames)")]
         values = ["number" if name == "seq" else f'"{name}"' for name in names]
@@ -187,10 +187,10 @@ def test_an_upgrade_from_0_1_0_does_not_rewrite_the_frames(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("version", [5, 6, 7])
-def test_a_version_whose_frames_are_rewritten_needs_space_first(
+def test_an_upgrade_that_rewrites_the_frames_first_checks_the_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    url = as_released(RELEASED[0], tmp_path)
+    url = create_released(RELEASED[0], tmp_path)
     engine = open_engine(url, writes=True)
     with engine.begin() as connection:
         upgrade_to(connection, version)
@@ -210,7 +210,7 @@ def test_a_version_whose_frames_are_rewritten_needs_space_first(
     engine.dispose()
 
 
-def test_the_recorder_of_0_1_0_refuses_a_new_database(tmp_path: Path) -> None:
+def test_the_recorder_of_0_1_0_rejects_a_new_database(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'new.sqlite'}", writes=True)
     with engine.begin() as connection:
         prepare_tables(connection)
@@ -220,26 +220,26 @@ def test_the_recorder_of_0_1_0_refuses_a_new_database(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_the_oldest_release_is_among_them() -> None:
+def test_the_oldest_release_is_among_the_tested_databases() -> None:
     assert RELEASED[0].stem == "0.1.0"
 
 
-def test_every_version_has_one_revision_and_the_newest_is_that_of_the_tables() -> None:
+def test_every_version_has_one_revision_and_the_newest_matches_the_tables() -> None:
     script = ScriptDirectory(str(Path(migrations.__file__).parent))
     found = [revision.revision for revision in script.walk_revisions()]
     assert found == [str(version) for version in range(SCHEMA_VERSION, migrations.FIRST - 1, -1)]
 
 
-def test_a_reader_names_the_recorder_that_upgrades_and_changes_nothing(tmp_path: Path) -> None:
-    url = as_released(RELEASED[0], tmp_path)
+def test_reading_an_old_database_fails_with_advice_and_changes_nothing(tmp_path: Path) -> None:
+    url = create_released(RELEASED[0], tmp_path)
     before = (tmp_path / "pointillist.sqlite").read_bytes()
     with open_records(url) as records, pytest.raises(StateError, match="Start the recorder of this release"):
         records.check_version()
     assert (tmp_path / "pointillist.sqlite").read_bytes() == before
 
 
-def test_up_upgrades_before_it_reads_and_leaves_a_damaged_file_to_the_recorder(tmp_path: Path) -> None:
-    url = as_released(RELEASED[0], tmp_path)
+def test_up_upgrades_an_old_database_and_leaves_a_damaged_file_to_the_recorder(tmp_path: Path) -> None:
+    url = create_released(RELEASED[0], tmp_path)
     upgrade_database(url)
     with open_records(url) as records:
         records.check_version()
@@ -248,8 +248,8 @@ def test_up_upgrades_before_it_reads_and_leaves_a_damaged_file_to_the_recorder(t
     assert (tmp_path / "pointillist.sqlite").read_bytes() == b"no database" * 1000
 
 
-def test_up_names_the_cause_of_a_failed_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = as_released(RELEASED[0], tmp_path)
+def test_up_reports_the_cause_of_a_failed_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = create_released(RELEASED[0], tmp_path)
     monkeypatch.setattr(engines, "BUSY_TIMEOUT_MS", 1)
     with closing(sqlite3.connect(tmp_path / "pointillist.sqlite")) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -259,8 +259,8 @@ def test_up_names_the_cause_of_a_failed_upgrade(tmp_path: Path, monkeypatch: pyt
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_failed_upgrade_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = as_released(RELEASED[0], tmp_path)
+def test_a_failed_upgrade_keeps_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = create_released(RELEASED[0], tmp_path)
     engine = open_engine(url, writes=True)
 
     def failing(connection: Connection) -> None:
@@ -282,7 +282,7 @@ def test_a_failed_upgrade_leaves_the_old_version(tmp_path: Path, monkeypatch: py
 def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
     engine = open_engine(postgresql.create("migrated"), writes=True)
     with engine.begin() as connection:
-        # The tables of 0.1.0 differ in the place of the version, and in these columns.
+        # The tables of 0.1.0 store the version elsewhere, and lack these columns.
         metadata.create_all(connection)
         for day in (1, 2):
             ensure_span(connection, day * DAY_MS)
@@ -290,7 +290,7 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
                            0, 0.0, 0.0, False, "", "")  # fmt: skip
             connection.execute(insert(frames).values(row._asdict()))
         assert len(spans_held(connection)) == 2
-        old_evidence(connection)
+        insert_old_evidence(connection)
         for name, columns in {
             "frames": ("windows", "p_value", "p_value_threshold", "statistic"),
             "alerts": (
@@ -306,9 +306,9 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
     with engine.begin() as connection:
         assert read_version(connection) == 3
         prepare_tables(connection)
-        # Until the end of the upgrade, no recorder of the earlier release changes evidence.
-        held = "SELECT 1 FROM pg_locks WHERE relation = 'evidence'::regclass AND mode = 'AccessExclusiveLock'"
-        assert connection.scalar(text(held)) == 1
+        # The lock keeps recorders of the earlier release from changing evidence during the upgrade.
+        lock = "SELECT 1 FROM pg_locks WHERE relation = 'evidence'::regclass AND mode = 'AccessExclusiveLock'"
+        assert connection.scalar(text(lock)) == 1
     assert not accepted_by_0_1_0(engine)
     with engine.begin() as connection:
         assert read_version(connection) == SCHEMA_VERSION

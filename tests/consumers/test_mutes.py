@@ -8,10 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
-from httpx2 import Response
 from sqlalchemy import Engine, select, update
 
 from consumers.console.data.rules import FiringRule, Rules
@@ -23,6 +21,7 @@ from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from infra.state_folder import Layout
 from schemas.errors import ConfigError, StateError
+from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
 from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import ALERT, poll, raise_alert
@@ -38,7 +37,7 @@ def expire(recorder: Rig) -> None:
 
 
 @pytest.mark.parametrize("length", ["", "1", "0h", "1w", "-1h", "31d", "1.5h", "99999m", "1h\n"])
-def test_a_mute_of_another_length_is_refused(length: str) -> None:
+def test_an_invalid_length_of_a_mute_is_rejected(length: str) -> None:
     with pytest.raises(ConfigError, match="expected a length such as 30m"):
         new_mute(CAMERA, length, "repairs", "anna", NOW_MS)
 
@@ -53,7 +52,7 @@ def test_a_mute_needs_a_reason_and_a_subject() -> None:
         new_mute("../door", "1h", "repairs", "anna", NOW_MS)
 
 
-def test_a_later_mute_replaces_an_earlier_one_and_ends_by_itself(recorder: Rig) -> None:
+def test_a_later_mute_replaces_an_earlier_one_and_expires(recorder: Rig) -> None:
     with recorder.engine.begin() as connection:
         save_mute(connection, new_mute(CAMERA, "1d", "repairs", "anna", NOW_MS))
         save_mute(connection, new_mute(CAMERA, "1h", "paint", "bob", NOW_MS))
@@ -73,13 +72,13 @@ def test_the_mute_that_ends_last_counts_for_an_episode() -> None:
     assert mute_of(found, "lab/gate", [OTHER]) is None
 
 
-def test_a_database_that_is_absent_is_not_created(tmp_path: Path) -> None:
+def test_a_missing_database_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="is missing"):
         change_recorded(f"sqlite:///{tmp_path}/none.sqlite", lambda each: read_mutes(each, 0))
     assert not (tmp_path / "none.sqlite").exists()
 
 
-def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, recorder: Rig) -> None:
+def test_a_muted_alert_is_not_counted_until_its_mute_ends(console: ConsoleRig, recorder: Rig) -> None:
     console.show([verdict(0)])
     raise_alert(recorder)
     browser = console.browser()
@@ -98,7 +97,7 @@ def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, r
     assert [(each.what, each.detail) for each in console.context.store.noted(ALERT)] == [
         ("mute", "8h: a <b>painter</b> works there")
     ]
-    raise_alert(recorder, OTHER)  # the camera starts again before the same sticker
+    raise_alert(recorder, OTHER)  # the camera restarts in front of the same sticker
     poll(console)
     assert console.context.fleet.alerts() == (0, 0)
     expire(recorder)
@@ -109,7 +108,7 @@ def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, r
 
 @pytest.mark.parametrize("state", ["open", "acknowledged", "closed"])
 @pytest.mark.parametrize("muted", [True, False])
-def test_the_page_of_a_camera_leads_to_its_alert_whatever_was_decided(
+def test_the_page_of_a_camera_links_to_its_alert_unless_the_alert_is_closed(
     console: ConsoleRig, recorder: Rig, state: str, muted: bool
 ) -> None:
     console.show([verdict(0)])
@@ -126,22 +125,22 @@ def test_the_page_of_a_camera_leads_to_its_alert_whatever_was_decided(
         assert f'id="alert-{ALERT}"' in browser.get(unescape(link[1])).text
 
 
-def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: ConsoleRig, recorder: Rig) -> None:
+def test_rules_of_a_muted_camera_are_not_counted_until_the_mute_is_ended(console: ConsoleRig, recorder: Rig) -> None:
     console.show([verdict(0)])
     rule = FiringRule("PointillistCameraSilent", "critical", CAMERA, "it is silent", "", NOW_MS)
     console.context.watch.rules = Rules((rule,))
-    browser, place = console.browser(), f"/camera/{CAMERA}/mute"
+    browser, path = console.browser(), f"/camera/{CAMERA}/mute"
     assert "1 rule fires" in browser.get("/").text
-    assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": ""}).status_code == 400
-    assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": "repairs"}).status_code == 303
+    assert browser.post(path, data={"csrf": console.csrf(), "mute": "1h", "reason": ""}).status_code == 400
+    assert browser.post(path, data={"csrf": console.csrf(), "mute": "1h", "reason": "repairs"}).status_code == 303
     poll(console)
     page = browser.get(f"/camera/{CAMERA}").text
     assert "Muted <time" in page
     assert ": repairs." in page
     assert "no alert · 1 muted" in page
     assert "1 rule fires" not in page
-    browser.post(place, data={"csrf": console.csrf(), "mute": "end"})
-    assert browser.post(place, data={"csrf": console.csrf(), "mute": "end"}).status_code == 400, "nothing is muted"
+    browser.post(path, data={"csrf": console.csrf(), "mute": "end"})
+    assert browser.post(path, data={"csrf": console.csrf(), "mute": "end"}).status_code == 400, "nothing is muted"
     poll(console)
     assert "1 rule fires" in browser.get("/").text
     assert [each.detail for each in console.context.store.noted(CAMERA)] == ["ended", "1h: repairs"]
@@ -150,19 +149,19 @@ def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: Consol
 def test_a_camera_with_a_muted_alert_can_be_muted_itself(console: ConsoleRig, recorder: Rig) -> None:
     console.show([verdict(0)])
     raise_alert(recorder)
-    browser, place = console.browser(), f"/camera/{CAMERA}"
+    browser, path = console.browser(), f"/camera/{CAMERA}"
     fields = {"csrf": console.csrf(), "mute": "8h", "reason": "repairs"}
     browser.post(f"/alerts/{ALERT}", data=fields)
     poll(console)
-    page = browser.get(place).text
+    page = browser.get(path).text
     assert "Muted <time" in page
     assert "Unmute" not in page, "the camera has no mute to end"
-    assert browser.post(f"{place}/mute", data=fields).status_code == 303
+    assert browser.post(f"{path}/mute", data=fields).status_code == 303
     poll(console)
-    assert "Unmute" in browser.get(place).text
+    assert "Unmute" in browser.get(path).text
 
 
-def test_several_alerts_are_muted_at_once_and_by_the_api(console: ConsoleRig, recorder: Rig) -> None:
+def test_alerts_are_muted_together_and_unmuted_by_the_api(console: ConsoleRig, recorder: Rig) -> None:
     raise_alert(recorder)
     raise_alert(recorder, OTHER, camera="lab/gate")
     browser = console.browser()
@@ -183,7 +182,7 @@ def test_several_alerts_are_muted_at_once_and_by_the_api(console: ConsoleRig, re
         ("sighting-rules/remove", {"cameras": "lab/*", "wanted": "stop"}),
     ],
 )
-def test_a_change_that_waits_for_the_recorders_database_holds_up_no_login(
+def test_a_change_that_waits_for_the_recorders_database_delays_no_login(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, path: str, sent: dict[str, str]
 ) -> None:
     console.show([verdict(0)])
@@ -208,59 +207,30 @@ def test_a_change_that_waits_for_the_recorders_database_holds_up_no_login(
         assert change.result(PATIENCE_S).status_code == (400 if path.endswith("remove") else 200)
 
 
-class Manager:
-    """The silences of an Alertmanager."""
-
-    def __init__(self) -> None:
-        self.silences: dict[str, dict[str, Any]] = {}
-        self.posted: list[dict[str, Any]] = []
-        self.asked = 0
-
-    def request(self, method: str, url: str, json: Any = None) -> Response:
-        self.asked += 1
-        found: Any = None
-        if url.endswith("/alerts"):
-            self.posted += json
-        elif method == "POST":
-            name = f"id-{len(self.silences)}"
-            self.silences[name] = json | {"id": name, "status": {"state": "active"}}
-        elif method == "DELETE":
-            self.silences[url.rpartition("/")[2]]["status"] = {"state": "expired"}
-        else:
-            found = list(self.silences.values())
-        return Response(200, json=found)
-
-    def active(self) -> list[dict[str, Any]]:
-        return [each for each in self.silences.values() if each["status"]["state"] == "active"]
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def test_the_monitor_keeps_a_silence_for_each_mute(
+def test_the_notifier_keeps_a_silence_for_each_mute(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager, now_s = Manager(), 0.0
+    manager, now_s = AlertmanagerStandIn(), 0.0
     theirs = {"id": "theirs", "createdBy": "anna", "status": {"state": "active"}, "matchers": []}
     manager.silences["theirs"] = theirs
     notifier = AlertNotifier("http://x", recorder.url, clock_s=lambda: now_s)
     monkeypatch.setattr(notifier, "_client", manager)
     raise_alert(recorder)
     for subject in (CAMERA, ALERT):
-        made = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
-        change_recorded(recorder.url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
+        mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
+        change_recorded(recorder.url, lambda each, mute=mute: save_mute(each, mute))  # type: ignore[misc]  # bound at once
     notifier.notify()
     of_camera, of_alert = sorted(manager.active()[1:], key=lambda each: "|" in str(each) or ALERT in str(each))
     assert of_camera["matchers"] == [{"name": "camera_id", "value": CAMERA, "isRegex": False, "isEqual": True}]
     assert of_alert["matchers"] == [{"name": "alert_id", "value": ALERT, "isRegex": True, "isEqual": True}]
     assert of_alert["comment"] == "repairs (muted by anna)"
-    asked = manager.asked
-    notifier.notify()  # nothing changed
-    assert manager.asked == asked
-    raise_alert(recorder, OTHER)  # of the same episode
+    requests = manager.requests
+    notifier.notify()  # nothing has changed
+    assert manager.requests == requests
+    raise_alert(recorder, OTHER)  # an alert of the same episode
     notifier.notify()
     assert {each["matchers"][0]["value"] for each in manager.active()[1:]} == {CAMERA, f"{ALERT}|{OTHER}"}
-    manager.silences = {"theirs": theirs}  # Alertmanager lost them
+    manager.silences = {"theirs": theirs}  # Alertmanager has lost the silences
     now_s += REPEAT_S
     notifier.notify()
     assert len(manager.active()) == 3
@@ -270,27 +240,27 @@ def test_the_monitor_keeps_a_silence_for_each_mute(
     notifier.close()
 
 
-def test_systems_that_share_an_alertmanager_leave_each_others_silences(
+def test_systems_that_share_an_alertmanager_do_not_delete_each_others_silences(
     recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager, layout = Manager(), Layout(tmp_path / "second")
+    manager, layout = AlertmanagerStandIn(), Layout(tmp_path / "second")
     layout.folder.mkdir()
     second = Rig(layout.folder, layout.database_url)
     notifiers = [AlertNotifier("http://x", url) for url in (recorder.url, second.url)]
     for notifier in notifiers:
         monkeypatch.setattr(notifier, "_client", manager)
     for url, subject in ((recorder.url, CAMERA), (second.url, "lab/gate")):
-        made = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
-        change_recorded(url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
+        mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
+        change_recorded(url, lambda each, mute=mute: save_mute(each, mute))  # type: ignore[misc]  # bound at once
     for notifier in notifiers:
         notifier.notify()
     assert {each["matchers"][0]["value"] for each in manager.active()} == {CAMERA, "lab/gate"}
     expire(second)
-    again = AlertNotifier("http://x", second.url)  # a restarted one knows its silences
-    monkeypatch.setattr(again, "_client", manager)
-    again.notify()
+    restarted = AlertNotifier("http://x", second.url)  # it finds the silences of the earlier notifier
+    monkeypatch.setattr(restarted, "_client", manager)
+    restarted.notify()
     assert [each["matchers"][0]["value"] for each in manager.active()] == [CAMERA]
-    for notifier in (*notifiers, again):
+    for notifier in (*notifiers, restarted):
         notifier.close()
     second.close()
 
@@ -298,36 +268,36 @@ def test_systems_that_share_an_alertmanager_leave_each_others_silences(
 def test_a_silence_of_an_earlier_version_ends_with_its_mute(
     recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager, notifier = Manager(), AlertNotifier("http://x", recorder.url)
+    manager, notifier = AlertmanagerStandIn(), AlertNotifier("http://x", recorder.url)
     monkeypatch.setattr(notifier, "_client", manager)
-    made = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
-    change_recorded(recorder.url, lambda each: save_mute(each, made))
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
     notifier.notify()
     (silence,) = manager.active()
     silence["createdBy"] = f"pointillist: {CAMERA}"
     of_another_system = silence | {"id": "theirs", "comment": "paint (muted by bob)"}
     manager.silences["theirs"] = of_another_system
-    again = AlertNotifier("http://x", recorder.url)  # after the upgrade
-    monkeypatch.setattr(again, "_client", manager)
-    again.notify()
+    upgraded = AlertNotifier("http://x", recorder.url)  # after the upgrade
+    monkeypatch.setattr(upgraded, "_client", manager)
+    upgraded.notify()
     assert len(manager.active()) == 2
     expire(recorder)
-    again.notify()
+    upgraded.notify()
     assert manager.active() == [of_another_system]
-    for each in (notifier, again):
+    for each in (notifier, upgraded):
         each.close()
 
 
-def test_a_mute_of_an_alert_does_not_silence_that_of_the_next_model(
+def test_a_mute_does_not_silence_an_alert_of_the_next_model(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager, published = Manager(), list[int]()
+    manager, published = AlertmanagerStandIn(), list[int]()
     notifier = AlertNotifier("http://x", recorder.url, published_ms=lambda: published)
     monkeypatch.setattr(notifier, "_client", manager)
     now_ms = time.time_ns() // 10**6
     raise_alert(recorder, ago_s=60)
-    made = new_mute(ALERT, "7d", "a new model is on its way", "anna", now_ms)
-    change_recorded(recorder.url, lambda each: save_mute(each, made))
+    mute = new_mute(ALERT, "7d", "a new model is on its way", "anna", now_ms)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
     published.append(now_ms - 30_000)
     raise_alert(recorder, OTHER)
     notifier.notify()
@@ -338,10 +308,10 @@ def test_a_mute_of_an_alert_does_not_silence_that_of_the_next_model(
     notifier.close()
 
 
-def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_mutes_lists_and_unmutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path)
-    made = Rig(tmp_path, layout.database_url)
-    raise_alert(made)
+    recorder = Rig(tmp_path, layout.database_url)
+    raise_alert(recorder)
     layout.scenario.write_text("site: local\ncameras: [{name: door}]\n")
     command(["door", ALERT], "2h", "repairs", end=False, state=tmp_path)
     command(None, state=tmp_path)
@@ -357,21 +327,21 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
         command(["door", OTHER], "2h", "repairs", end=False, state=tmp_path)
     with pytest.raises(ConfigError, match=r"^local/gate: expected a camera of `pointillist cameras --state .*`"):
         command(["door", "gate"], "2h", "repairs", end=False, state=tmp_path)
-    made.close()
+    recorder.close()
 
 
-def test_a_camera_whose_name_is_as_long_as_the_id_of_an_alert_is_muted_without_its_site(
+def test_a_camera_name_as_long_as_the_id_of_an_alert_is_muted_without_its_site(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout, name = Layout(tmp_path), "gate" * 8
-    made = Rig(tmp_path, layout.database_url)
+    recorder = Rig(tmp_path, layout.database_url)
     layout.scenario.write_text(f"site: local\ncameras: [{{name: {name}}}]\n")
     command([name], "2h", "repairs", end=False, state=tmp_path)
     assert capsys.readouterr().out == f"local/{name} is muted for 2h\n"
-    made.close()
+    recorder.close()
 
 
-def test_a_mute_without_a_database_is_refused_and_not_logged(tmp_path: Path) -> None:
+def test_a_mute_without_a_database_is_rejected_and_not_logged(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
     rig.show([verdict(0)])
     answer = rig.browser().post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": "1h", "reason": "repairs"})

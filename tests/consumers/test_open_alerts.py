@@ -1,4 +1,4 @@
-"""The alerts that are read for cards, pages and notifications, of many cameras."""
+"""The alerts of many cameras that are read for cards, pages and notifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.consumers.recorder_rig import MakeRig
 from tests.consumers.test_console_pages import ALERT, raise_alert
 
 
-def test_a_camera_that_raises_alerts_all_the_time_hides_no_alert_of_another(
+def test_a_camera_with_many_alerts_hides_no_alert_of_another(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):

@@ -1,4 +1,4 @@
-"""Pages in Chromium, as wide as a phone: nobody scrolls 5,000 pixels, and a stream that is refused is tried again."""
+"""Pages in Chromium at the width of a phone: their length, forms, streams and ended logins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from consumers.console.pages.alerts import GALLERY, ON_PAGE
 from consumers.console.pages.teach import SHOWN
 from consumers.database.tables import quarantine
 from tests.axe import findings
-from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.console_rig import ConsoleRig, jpeg_scene
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import poll, raise_alert
 from tests.consumers.test_sighting_rules import rules
@@ -31,9 +31,9 @@ SILENT = "The console does not respond. This page may be out of date."
 ENDED = "Your login has ended. Reload the page to log in."
 REDIRECTED = """
 const send = window.fetch;
-window.fetch = async (...asked) => Object.defineProperty(await send(...asked), "redirected", { value: true });
+window.fetch = async (...request) => Object.defineProperty(await send(...request), "redirected", { value: true });
 """
-"""Script after which each answer to a script counts as redirected, as from a console that wants a login."""
+"""A script that marks each answer to a script as redirected, like answers of a console that requires a login."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
@@ -42,16 +42,16 @@ pytestmark = [
 
 @pytest.fixture
 def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
-    """A phone's browser that reads the console's pages without a network; `recorder` has its database."""
+    """Yield a phone's browser that reads the console's pages without a network; `recorder` has the database."""
     browser = console.browser()
 
     def answer(route: Route) -> None:
-        place = urlsplit(route.request.url)
-        if place.path.endswith("/live"):
+        url = urlsplit(route.request.url)
+        if url.path.endswith("/live"):
             route.abort()
             return
         sent = {name: route.request.headers.get(name, "") for name in ("content-type", "x-csrf-token")}
-        path, form = f"{place.path}?{place.query}", route.request.post_data_buffer
+        path, form = f"{url.path}?{url.query}", route.request.post_data_buffer
         found = browser.request(route.request.method, path, content=form, headers=sent, follow_redirects=True)
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
 
@@ -77,11 +77,11 @@ def test_a_page_of_a_large_fleet_is_short(console: ConsoleRig, phone: Page) -> N
     expect(phone.locator("#grid .card .name").first).to_be_visible()
 
 
-def test_the_frames_to_label_are_short(console: ConsoleRig, phone: Page) -> None:
+def test_the_page_of_frames_to_label_is_short(console: ConsoleRig, phone: Page) -> None:
     frames = console.context.labelled_frames
     assert frames is not None
     for seq in range(SHOWN + 5):
-        frames.keep(("street/camera-at-the-gate", 1, seq), scene(seq), "unsure", "unsure", 0.31)
+        frames.keep(("street/camera-at-the-gate", 1, seq), jpeg_scene(seq), "unsure", "unsure", 0.31)
     assert is_short(phone, "/teach")
     expect(phone.locator("#frames figure")).to_have_count(SHOWN)
 
@@ -90,7 +90,7 @@ def test_classes_keep_their_keys_while_frames_are_labelled(console: ConsoleRig, 
     frames = console.context.labelled_frames
     assert frames is not None
     for seq, label in enumerate(("9", "10", "", "")):
-        frames.keep(("street/gate", 1, seq), scene(seq), "unsure", "unsure", 0.31, label)
+        frames.keep(("street/gate", 1, seq), jpeg_scene(seq), "unsure", "unsure", 0.31, label)
     phone.goto("http://127.0.0.1/teach")
     for count in (2, 3):
         phone.keyboard.press("1")
@@ -98,15 +98,15 @@ def test_classes_keep_their_keys_while_frames_are_labelled(console: ConsoleRig, 
 
 
 @pytest.mark.parametrize("show", ["waiting", "labelled"])
-def test_a_click_on_a_class_labels_the_frame_that_was_clicked_before(
-    console: ConsoleRig, phone: Page, show: str
-) -> None:
+def test_a_click_on_a_class_labels_the_selected_frame(console: ConsoleRig, phone: Page, show: str) -> None:
     frames = console.context.labelled_frames
     assert frames is not None
     waiting = show == "waiting"
     for seq in range(6):
-        frames.keep(("street/gate", 1, seq), scene(seq), "unsure", "unsure", 0.31, "" if waiting and seq > 1 else "cat")
-    frames.keep(("street/gate", 1, 6), scene(6), "unsure", "unsure", 0.31, "dog")
+        frames.keep(
+            ("street/gate", 1, seq), jpeg_scene(seq), "unsure", "unsure", 0.31, "" if waiting and seq > 1 else "cat"
+        )
+    frames.keep(("street/gate", 1, 6), jpeg_scene(6), "unsure", "unsure", 0.31, "dog")
     phone.goto(f"http://127.0.0.1/teach?show={show}")
     phone.wait_for_load_state()
     figure = phone.locator("#frames figure").nth(2)
@@ -131,13 +131,13 @@ def test_long_names_make_no_page_wider_than_the_screen(
     console: ConsoleRig, recorder: Rig, phone: Page, width: int
 ) -> None:
     camera, label = f"rotterdam-distribution-north/{'b' * 31}", f"delivery_van_{'with_open_doors_' * 3}"
-    console.show([verdict(0, class_name=label, class_group=label, preview=scene(1))], camera)
+    console.show([verdict(0, class_name=label, class_group=label, preview=jpeg_scene(1))], camera)
     raise_alert(recorder, "a" * 32, camera)
     raise_alert(recorder, "b" * 32, camera, wanted=label, kind="sighting", confidence=0.9)
     frames = console.context.labelled_frames
     assert frames is not None
     for seq, name in enumerate((label, "")):
-        frames.keep((camera, 1, seq), scene(seq), "unsure", label, 0.31, name)
+        frames.keep((camera, 1, seq), jpeg_scene(seq), "unsure", label, 0.31, name)
     csrf = {"csrf": console.csrf()}
     muted = console.browser().post(f"/camera/{camera}/mute", data=csrf | {"mute": "1h", "reason": "R" * 200})
     assert muted.status_code == 303
@@ -151,7 +151,7 @@ def test_long_names_make_no_page_wider_than_the_screen(
     assert not phone.evaluate(WIDE)
 
 
-def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig, phone: Page) -> None:
+def test_a_page_of_many_episodes_is_short_and_links_to_older_ones(recorder: Rig, phone: Page) -> None:
     for number in range(2 * ON_PAGE + 1):
         raise_alert(recorder, f"{number:032x}", f"street/camera-at-the-gate-{number}", ago_s=60 * number)
     assert is_short(phone, "/alerts")
@@ -164,7 +164,7 @@ def test_a_page_of_many_episodes_is_short_and_leads_to_older_ones(recorder: Rig,
     expect(phone.get_by_role("link", name="Older")).to_have_count(0)
 
 
-def test_the_frames_in_quarantine_are_short(recorder: Rig, phone: Page) -> None:
+def test_the_page_of_the_quarantine_is_short(recorder: Rig, phone: Page) -> None:
     names = [f"street/camera-at-the-gate/{1:016x}-{number}" for number in range(GALLERY + 5)]
     with recorder.engine.begin() as connection:
         columns = {column.name: 0 for column in quarantine.columns}
@@ -173,7 +173,7 @@ def test_the_frames_in_quarantine_are_short(recorder: Rig, phone: Page) -> None:
     expect(phone.locator("main figure")).to_have_count(GALLERY)
 
 
-def test_a_camera_that_is_gone_has_its_outage_on_the_timeline_and_its_verdicts_by_number(
+def test_the_page_of_a_silent_camera_shows_its_outage_and_counts_its_verdicts(
     console: ConsoleRig, recorder: Rig, phone: Page
 ) -> None:
     now_ms = time.time_ns() // 10**6
@@ -184,24 +184,26 @@ def test_a_camera_that_is_gone_has_its_outage_on_the_timeline_and_its_verdicts_b
     assert camera is not None
     camera.heard_ms -= 7_200_000
     Rollup(console.context.recorded.engine(), console.context.store.engine).step(now_ms + 60_000)
-    place = f"http://127.0.0.1/camera/{CAMERA}"
-    phone.goto(f"{place}?range=day")
+    url = f"http://127.0.0.1/camera/{CAMERA}"
+    phone.goto(f"{url}?range=day")
     expect(phone.locator("#classes tbody tr")).to_have_text(["93", "31"])
     expect(phone.locator("#classes-since")).to_contain_text("Counted by the hour, since")
-    phone.goto(place)
+    phone.goto(url)
     expect(phone.locator("#outages tbody tr")).to_contain_text(["2.0 h"])
     expect(phone.locator("#timeline .off")).to_have_count(1)
     expect(phone.locator("#charts")).to_contain_text("A minute appears here when it is over.")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder: Rig, phone: Page, width: int) -> None:
+def test_a_sighting_rule_is_saved_listed_and_removed(
+    console: ConsoleRig, recorder: Rig, phone: Page, width: int
+) -> None:
     console.show([verdict(0, class_name="cab", class_group="vehicle")], "street/gate")
     phone.set_viewport_size({"width": width, "height": 844})
-    asked: list[str] = []
+    dialogs: list[str] = []
 
     def confirm(dialog: Dialog) -> None:
-        asked.append(dialog.message)
+        dialogs.append(dialog.message)
         dialog.accept()
 
     phone.on("dialog", confirm)
@@ -216,15 +218,15 @@ def test_a_sighting_rule_is_set_listed_and_removed(console: ConsoleRig, recorder
     expect(phone.locator("main tbody tr")).to_contain_text(["street/*vehicle5"])
     assert not phone.evaluate(WIDE)
     assert not findings(phone)
-    phone.wait_for_load_state()  # the script of the page asks before it removes
+    phone.wait_for_load_state()  # the script that asks for confirmation has been loaded
     phone.get_by_role("button", name="Remove").click()
     expect(phone.locator(".said")).to_have_text("removed")
     expect(phone.locator("main tbody")).to_contain_text("There is no rule")
-    assert asked == ["Remove the rule for vehicle at street/*?"]
+    assert dialogs == ["Remove the rule for vehicle at street/*?"]
     assert rules(recorder.url) == ()
 
 
-def test_a_refused_stream_is_tried_again_and_an_ended_login_is_named(phone: Page) -> None:
+def test_a_rejected_stream_is_retried_and_an_ended_login_is_reported(phone: Page) -> None:
     now: dict[str, Any] = {"status": 429, "json": {"error": "streams: expected at most 8"}}
     phone.route("**/live", lambda route: route.fulfill(**now))
     phone.goto("http://127.0.0.1/")
@@ -239,7 +241,7 @@ def test_a_refused_stream_is_tried_again_and_an_ended_login_is_named(phone: Page
     expect(lost).to_have_text(ENDED)
 
 
-def test_a_page_that_is_opened_in_the_background_has_no_stream_until_it_is_seen(phone: Page) -> None:
+def test_a_page_opened_in_the_background_has_no_stream_until_it_is_visible(phone: Page) -> None:
     phone.add_init_script("Object.defineProperty(document, 'hidden', {value: true, writable: true})")
     streams: list[str] = []
 
@@ -250,16 +252,16 @@ def test_a_page_that_is_opened_in_the_background_has_no_stream_until_it_is_seen(
     phone.route("**/live", stream)
     phone.goto("http://127.0.0.1/")
     expect(phone.locator("#seen")).to_have_text("1")
-    phone.wait_for_timeout(2000)  # an open page has connected again by then
+    phone.wait_for_timeout(2000)  # a visible page would have connected again by now
     assert len(streams) == 1
     phone.evaluate("document.hidden = false, document.dispatchEvent(new Event('visibilitychange'))")
     expect(phone.locator("#seen")).not_to_have_text("1")
 
 
-def test_charts_and_labels_name_an_ended_login(console: ConsoleRig, phone: Page) -> None:
+def test_charts_and_labels_report_an_ended_login(console: ConsoleRig, phone: Page) -> None:
     console.show([verdict(0)], "street/gate")
     assert console.context.labelled_frames is not None
-    console.context.labelled_frames.keep(("street/gate", 1, 1), scene(1), "unsure", "unsure", 0.31)
+    console.context.labelled_frames.keep(("street/gate", 1, 1), jpeg_scene(1), "unsure", "unsure", 0.31)
     phone.add_init_script(REDIRECTED)
     phone.goto("http://127.0.0.1/camera/street/gate")
     expect(phone.locator("#charts")).to_contain_text(ENDED)

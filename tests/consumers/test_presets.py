@@ -1,4 +1,4 @@
-"""Presets and switches of groups: at a real broker, under a drop policy, with a broker that is away; page and API."""
+"""Presets and switches of groups: at a real broker, under a drop policy, without a broker; page and API."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PRESETS, SWITCHES = f"{ROOT}/presets", f"{ROOT}/switches"
 DOOR, GATE = "north/door", "north/gate"
 
 
-class Sent:
-    """Stands in for commands, and records them."""
+class FakeCommands:
+    """A stand-in for commands that records them."""
 
     def __init__(self) -> None:
         self.away = False
@@ -50,7 +50,7 @@ class Sent:
 
 
 def announce(console: ConsoleRig, camera: str, **state: object) -> None:
-    """The camera has announced its settings, and the command that it has obeyed."""
+    """Receive a camera's meta with its settings and the command that it has obeyed."""
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, dropped_per_block=16, frames_per_second=2.0)
     for name, value in state.items():
@@ -61,14 +61,14 @@ def announce(console: ConsoleRig, camera: str, **state: object) -> None:
 
 
 @pytest.fixture
-def commands(console: ConsoleRig) -> Sent:
-    """Two cameras of one site and one of another, and commands."""
-    made = Sent()
-    console.context.commands = made  # type: ignore[assignment]  # the two methods that switches call
+def commands(console: ConsoleRig) -> FakeCommands:
+    """Return commands for two cameras of one site and one of another."""
+    commands = FakeCommands()
+    console.context.commands = commands  # type: ignore[assignment]  # the two methods that switches call
     for camera in (DOOR, GATE, "south/vault"):
         console.show([verdict(0)], camera)
         announce(console, camera)
-    return made
+    return commands
 
 
 def post(console: ConsoleRig, path: str, **body: object) -> tuple[int, str]:
@@ -77,93 +77,97 @@ def post(console: ConsoleRig, path: str, **body: object) -> tuple[int, str]:
     return answer.status_code, found.get("outcome") or found.get("error")
 
 
-def shown(console: ConsoleRig) -> dict[str, list[str]]:
-    """The outcomes of the newest switch that are not empty."""
+def outcomes_shown(console: ConsoleRig) -> dict[str, list[str]]:
+    """Return the cameras by outcome of the newest switch, without empty outcomes."""
     newest = console.browser().get(SWITCHES).json()[0]
     return {outcome: cameras for outcome, cameras in newest["outcomes"].items() if cameras}
 
 
-async def test_a_switch_commands_the_group_and_shows_who_has_obeyed(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_switch_commands_the_cameras_of_a_group_and_lists_those_that_obeyed(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     assert post(console, PRESETS, name="night", drop_ratio=0.5, fps=1) == (200, "saved")
     assert console.browser().get(PRESETS).json()[0]["changes"] == {"dropped_per_block": 32, "frames_per_second": 1.0}
     assert post(console, SWITCHES, cameras="north/*", preset="night") == (200, "switched")
-    assert shown(console) == {"not sent yet": [DOOR, GATE]}
+    assert outcomes_shown(console) == {"not sent yet": [DOOR, GATE]}
     assert not await switch(console.context)
     assert sorted(camera for camera, _ in commands.sent) == [DOOR, GATE]
     assert all(changes == {"dropped_per_block": 32, "frames_per_second": 1.0} for _, changes in commands.sent)
-    assert shown(console) == {"not confirmed": [DOOR, GATE]}
+    assert outcomes_shown(console) == {"not confirmed": [DOOR, GATE]}
     later_ms = time.time_ns() // 10**6 + 10
     announce(console, DOOR, dropped_per_block=32, frames_per_second=1.0, issued_ms=later_ms)
     announce(console, GATE, dropped_per_block=32, frames_per_second=4.0, issued_ms=later_ms)
-    assert shown(console) == {"obeyed": [DOOR], "changed since": [GATE]}
+    assert outcomes_shown(console) == {"obeyed": [DOOR], "changed since": [GATE]}
     assert not await switch(console.context)
     assert len(commands.sent) == 2
     noted = {(each["subject"], each["outcome"]) for each in console.browser().get(f"{ROOT}/operations").json()}
     assert noted == {("night", "saved"), ("north/*", "switched"), (DOOR, "sent"), (GATE, "sent")}
 
 
-async def test_own_settings_reset_the_cameras_and_hold_no_commanded_one(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_switch_to_own_settings_resets_the_cameras(console: ConsoleRig, commands: FakeCommands) -> None:
     assert post(console, SWITCHES, cameras=GATE, preset="own settings") == (200, "switched")
     await switch(console.context)
     assert commands.sent == [(GATE, {})]
     later_ms = time.time_ns() // 10**6 + 10
     announce(console, GATE, frames_per_second=4.0, issued_ms=later_ms)
-    assert shown(console) == {"changed since": [GATE]}
+    assert outcomes_shown(console) == {"changed since": [GATE]}
     announce(console, GATE, issued_ms=later_ms + 1)
-    assert shown(console) == {"obeyed": [GATE]}
+    assert outcomes_shown(console) == {"obeyed": [GATE]}
 
 
-async def test_a_switch_to_the_own_rate_is_obeyed_by_a_camera_that_holds_no_commanded_rate(
-    console: ConsoleRig, commands: Sent
+async def test_a_switch_to_the_own_rate_is_obeyed_by_a_camera_without_a_commanded_rate(
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
     assert post(console, SWITCHES, cameras="north/*", settings={"fps": 0, "enabled": True}) == (200, "switched")
     await switch(console.context)
     later_ms = time.time_ns() // 10**6 + 10
     announce(console, DOOR, enabled=True, issued_ms=later_ms)
     announce(console, GATE, enabled=True, frames_per_second=4.0, issued_ms=later_ms)
-    assert shown(console) == {"obeyed": [DOOR], "changed since": [GATE]}
+    assert outcomes_shown(console) == {"obeyed": [DOOR], "changed since": [GATE]}
 
 
-async def test_a_drop_policy_keeps_its_ratio_and_other_settings_are_sent(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_drop_policy_keeps_its_ratio_and_other_settings_are_sent(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     policy = new_policy({"cameras": GATE, "lowest": 0.25, "highest": 0.5}, OWNER, 5)
     console.context.drop_plan.adopt((policy,))
     post(console, SWITCHES, cameras="north/*", settings={"drop_ratio": 0.75, "enabled": False})
     await switch(console.context)
     assert sorted(commands.sent) == [(DOOR, {"dropped_per_block": 48, "enabled": False}), (GATE, {"enabled": False})]
     announce(console, GATE, enabled=False, dropped_per_block=16, issued_ms=time.time_ns() // 10**6 + 10)
-    assert shown(console)["obeyed"] == [GATE]
+    assert outcomes_shown(console)["obeyed"] == [GATE]
     post(console, SWITCHES, cameras=GATE, settings={"drop_ratio": 0.75})
     await switch(console.context)
     assert len(commands.sent) == 2
-    assert shown(console) == {"refused": [GATE]}
+    assert outcomes_shown(console) == {"refused": [GATE]}
     assert console.browser().get(SWITCHES).json()[0]["refused"] == {GATE: STEERED}
 
 
-async def test_a_broker_that_is_away_delays_commands_and_a_camera_without_a_key_only_its_own(
-    console: ConsoleRig, commands: Sent
+async def test_an_unreachable_broker_delays_all_commands_and_a_missing_key_only_its_own(
+    console: ConsoleRig, commands: FakeCommands
 ) -> None:
     commands.away, commands.without_key = True, {DOOR}
     post(console, SWITCHES, cameras="north/*", settings={"enabled": False})
     assert not await switch(console.context)
-    assert shown(console) == {"not sent yet": [DOOR, GATE]}
+    assert outcomes_shown(console) == {"not sent yet": [DOOR, GATE]}
     commands.away = False
     await switch(console.context)
     assert commands.sent == [(GATE, {"enabled": False})]
-    assert shown(console) == {"not confirmed": [GATE], "refused": [DOOR]}
+    assert outcomes_shown(console) == {"not confirmed": [GATE], "refused": [DOOR]}
     console.tick(later_ms=10**7)
-    assert shown(console) == {"away": [GATE], "refused": [DOOR]}
+    assert outcomes_shown(console) == {"away": [GATE], "refused": [DOOR]}
 
 
-async def test_a_newer_switch_takes_cameras_over_whose_commands_are_unsent(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_newer_switch_replaces_unsent_commands_of_its_cameras(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     post(console, SWITCHES, cameras="north/*", settings={"enabled": False})
     post(console, SWITCHES, cameras=GATE, settings={"enabled": True})
     await switch(console.context)
     assert sorted(commands.sent, key=str) == [(DOOR, {"enabled": False}), (GATE, {"enabled": True})]
 
 
-async def test_a_large_group_goes_in_rounds_and_is_finished_by_another_console(
-    console: ConsoleRig, commands: Sent
-) -> None:
+async def test_a_large_group_is_commanded_in_rounds(console: ConsoleRig, commands: FakeCommands) -> None:
     names = [f"yard/{number:03}" for number in range(MOST_A_ROUND + 3)]
     engine = console.context.store.engine
     add_switch(engine, Switch(0, "yard/*", "", {"enabled": False}, OWNER, 5, names))
@@ -176,19 +180,21 @@ async def test_a_large_group_goes_in_rounds_and_is_finished_by_another_console(
 
 def test_only_the_newest_switches_are_kept(console: ConsoleRig) -> None:
     engine = console.context.store.engine
-    made = [add_switch(engine, Switch(0, GATE, "", {}, OWNER, 5, [GATE])) for _ in range(MOST_SWITCHES + 2)]
-    assert [each.number for each in read_switches(engine)] == made[:1:-1]
+    numbers = [add_switch(engine, Switch(0, GATE, "", {}, OWNER, 5, [GATE])) for _ in range(MOST_SWITCHES + 2)]
+    assert [each.number for each in read_switches(engine)] == numbers[:1:-1]
 
 
-async def test_a_switch_with_unsent_commands_outlives_many_newer_ones(console: ConsoleRig, commands: Sent) -> None:
+async def test_a_switch_with_unsent_commands_is_kept_beyond_the_bound(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
     engine = console.context.store.engine
     names = [f"yard/{number:03}" for number in range(MOST_SWITCHES + 5)]
     for name in names:
         add_switch(engine, Switch(0, name, "", {"enabled": False}, OWNER, 5, [name]))
     await switch(console.context)
     assert sorted(camera for camera, _ in commands.sent) == names
-    made = [add_switch(engine, Switch(0, GATE, "", {}, OWNER, 5, [GATE])) for _ in range(MOST_SWITCHES)]
-    assert [each.number for each in read_switches(engine)] == made[::-1]
+    numbers = [add_switch(engine, Switch(0, GATE, "", {}, OWNER, 5, [GATE])) for _ in range(MOST_SWITCHES)]
+    assert [each.number for each in read_switches(engine)] == numbers[::-1]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +212,8 @@ async def test_a_switch_with_unsent_commands_outlives_many_newer_ones(console: C
         (SWITCHES, {"cameras": "north/*", "sets": {}}, "switch: expected cameras, and preset or settings, got 'sets'"),
     ],
 )
-def test_invalid_requests_get_one_line_and_change_nothing(
-    console: ConsoleRig, commands: Sent, path: str, body: dict[str, object], expected: str
+def test_invalid_requests_are_rejected_in_one_line_and_change_nothing(
+    console: ConsoleRig, commands: FakeCommands, path: str, body: dict[str, object], expected: str
 ) -> None:
     status, error = post(console, path, **body)
     assert status == 400
@@ -222,17 +228,17 @@ def test_a_console_without_a_broker_switches_nothing(console: ConsoleRig) -> Non
     assert (status, error.startswith("mqtt is missing")) == (503, True)
 
 
-def test_presets_beyond_the_most_are_refused_and_known_ones_are_replaced(console: ConsoleRig) -> None:
+def test_presets_beyond_the_limit_are_rejected_and_existing_ones_replaced(console: ConsoleRig) -> None:
     for number in range(MOST_PRESETS):
         assert post(console, PRESETS, name=f"set {number}", enabled=True)[0] == 200
-    refused = post(console, PRESETS, name="one more", enabled=True)[1]
-    assert refused.startswith(f"preset: expected at most {MOST_PRESETS}")
+    error = post(console, PRESETS, name="one more", enabled=True)[1]
+    assert error.startswith(f"preset: expected at most {MOST_PRESETS}")
     assert post(console, PRESETS, name="set 7", enabled=False) == (200, "saved")
     found = {each["name"]: each["changes"] for each in console.browser().get(PRESETS).json()}
     assert found["set 7"] == {"enabled": False}
 
 
-def test_the_page_saves_switches_and_removes(console: ConsoleRig, commands: Sent) -> None:
+def test_the_page_saves_applies_and_removes_a_preset(console: ConsoleRig, commands: FakeCommands) -> None:
     browser, csrf = console.browser(), {"csrf": console.csrf()}
     unset = {"probe_share": "", "profile": "", "enabled": "", "fps": ""}
     assert browser.post("/presets", data=csrf | unset | {"name": "night", "drop_ratio": "0.5"}).status_code == 303
@@ -246,10 +252,10 @@ def test_the_page_saves_switches_and_removes(console: ConsoleRig, commands: Sent
     assert "There is no preset" in browser.get("/presets").text
 
 
-def test_settings_in_words() -> None:
+def test_settings_are_described_in_words() -> None:
     fields = {"name": "a", "drop_ratio": 0.5, "probe_share": 0.1, "profile": "raw", "enabled": "true", "fps": 0}
-    made = new_preset(fields, OWNER, 5)
-    assert words_of(made.changes) == "drop ratio 0.5, probe share 0.1, profile raw, on, own rate"
+    preset = new_preset(fields, OWNER, 5)
+    assert words_of(preset.changes) == "drop ratio 0.5, probe share 0.1, profile raw, on, own rate"
     assert words_of({}) == "own settings"
     assert words_of({"frames_per_second": 1_000.0}) == "1,000 frames/s"
     assert words_of({"frames_per_second": 12.5}) == "12.5 frames/s"
@@ -259,7 +265,7 @@ def test_settings_in_words() -> None:
 
 
 @pytest.mark.brokers
-async def test_cameras_at_a_broker_obey_at_once_and_an_absent_one_when_it_is_back(
+async def test_connected_cameras_obey_at_once_and_an_absent_one_after_its_return(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     console = ConsoleRig(tmp_path, changed={"mqtt": f"{mosquitto.host}:{mosquitto.port}"})

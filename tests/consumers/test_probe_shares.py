@@ -20,7 +20,7 @@ PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0
 
 
 class Fleet:
-    """Cameras of 2 frames a second and 20 % probes that obey, or not."""
+    """Cameras with 2 frames per second and 20 % probes."""
 
     def __init__(self, count: int = 3, plan: ProbePlan = PLAN) -> None:
         self.probing = ProbePlanner(plan)
@@ -33,7 +33,7 @@ class Fleet:
         self.now_s = 100.0
 
     def plan(self, *, obey: bool = True, strained: bool = False) -> dict[str, float]:
-        """What is told now, by camera."""
+        """Plan the probe shares. Return the requested shares by camera; the cameras apply them if they `obey`."""
         for camera in self.known - set(self.share):
             self.probing.remove(camera)
         self.known = set(self.share)
@@ -44,19 +44,19 @@ class Fleet:
             self.probing.observe(ProbeCandidate(camera, self.level[camera], camera in self.new, meta))
         changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
-        told = {each.camera: each.request.probe_share for each in changes if each.request is not None}
+        requested = {each.camera: each.request.probe_share for each in changes if each.request is not None}
         if obey:
-            self.share |= told
-            for camera in told.keys() & self.state.keys():
-                self.state[camera].asked_share = told[camera]
-        return told
+            self.share |= requested
+            for camera in requested.keys() & self.state.keys():
+                self.state[camera].asked_share = requested[camera]
+        return requested
 
     def command(self, camera: str, share: float) -> None:
-        """The operator commands a share, and the camera obeys."""
+        """Command a share as an operator does; the camera obeys."""
         self.share[camera], self.state[camera] = share, CommandState(probe_share=share)
 
 
-def test_a_camera_on_its_way_to_an_alert_probes_more_and_goes_back_when_calm() -> None:
+def test_a_camera_with_rising_evidence_probes_more_until_it_is_calm() -> None:
     fleet = Fleet()
     assert fleet.plan() == {}
     fleet.level["lab/1"] = 0.5
@@ -76,7 +76,7 @@ def test_a_new_camera_probes_more_until_it_has_a_baseline() -> None:
     assert fleet.plan() == {"lab/0": 0.2}
 
 
-def test_processors_that_leave_probes_unchecked_get_no_more_of_new_cameras() -> None:
+def test_new_cameras_get_no_more_probes_while_processors_leave_probes_unchecked() -> None:
     fleet = Fleet()
     fleet.new = {"lab/0"}
     fleet.level["lab/1"] = 0.4
@@ -85,21 +85,21 @@ def test_processors_that_leave_probes_unchecked_get_no_more_of_new_cameras() -> 
     assert fleet.plan(strained=True) == {"lab/0": 0.2}
 
 
-def test_the_budget_goes_to_the_most_suspect_first() -> None:
+def test_the_budget_is_spent_on_the_most_suspect_cameras_first() -> None:
     fleet = Fleet(8)
     fleet.new = set(fleet.share)
     fleet.level["lab/7"] = 0.9
-    # 1.6 extra frames a second for the suspect one, 0.6 for each new one: 1.6 + 4 · 0.6 = 4.
+    # 1.6 extra frames per second for the suspect camera, 0.6 for each new one: 1.6 + 4 · 0.6 = 4.
     assert fleet.plan() == {"lab/7": 1.0, **{f"lab/{n}": 0.5 for n in range(4)}}
     assert Fleet(8, ProbePlan(extra_per_s=0)).plan() == {}
 
 
-def test_new_cameras_take_turns_so_that_the_fleet_sends_little_more() -> None:
-    # A tenth of 16 frames a second: two cameras with 0.6 extra frames each, and the third that exceeds it.
+def test_new_cameras_take_turns_to_bound_the_extra_frames_of_the_fleet() -> None:
+    # The budget is a tenth of 16 frames per second: two cameras with 0.6 extra frames, and a third that exceeds it.
     fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.1}))
     fleet.new = {f"lab/{n}" for n in range(2, 8)}
     assert fleet.plan() == {f"lab/{n}": 0.5 for n in (2, 3, 4)}
-    # Whoever comes in between, a camera that was told goes on until it has its baseline.
+    # A camera with a request keeps its share until it has its baseline, also when other cameras are added.
     fleet.new.add("lab/0")
     assert fleet.plan() == {}
     fleet.level["lab/7"] = PLAN.rising_level / 2
@@ -108,7 +108,7 @@ def test_new_cameras_take_turns_so_that_the_fleet_sends_little_more() -> None:
     assert fleet.plan() == {"lab/3": 0.2, "lab/0": 0.5}
 
 
-def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
+def test_a_request_to_a_disobeying_camera_is_repeated_after_again_s() -> None:
     fleet = Fleet()
     fleet.level["lab/2"] = 1.0
     assert fleet.plan(obey=False) == {"lab/2": 1.0}
@@ -118,7 +118,7 @@ def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
     assert fleet.plan(obey=False) == {"lab/2": 1.0}
 
 
-def test_a_camera_that_was_away_is_told_at_once() -> None:
+def test_a_camera_that_returns_gets_its_request_at_once() -> None:
     fleet = Fleet(1)
     fleet.level["lab/0"] = 1.0
     assert fleet.plan(obey=False) == {"lab/0": 1.0}
@@ -128,7 +128,7 @@ def test_a_camera_that_was_away_is_told_at_once() -> None:
     assert fleet.plan(obey=False) == {"lab/0": 1.0}
 
 
-def test_a_setting_that_somebody_else_has_changed_becomes_the_cameras_own() -> None:
+def test_a_share_set_by_another_program_becomes_the_cameras_own() -> None:
     fleet = Fleet()
     fleet.level["lab/0"] = 1.0
     fleet.plan()
@@ -140,7 +140,7 @@ def test_a_setting_that_somebody_else_has_changed_becomes_the_cameras_own() -> N
 
 
 @pytest.mark.parametrize(("level", "raised"), [(1.0, 1.0), (0.0, 0.5)])
-def test_a_command_of_the_very_share_that_the_plan_has_set_stays(level: float, raised: float) -> None:
+def test_a_command_of_the_share_that_the_plan_has_requested_is_kept(level: float, raised: float) -> None:
     fleet = Fleet(1)
     fleet.state["lab/0"] = CommandState()
     fleet.level["lab/0"], fleet.new = level, {"lab/0"}
@@ -151,13 +151,13 @@ def test_a_command_of_the_very_share_that_the_plan_has_set_stays(level: float, r
     assert (fleet.share["lab/0"], fleet.probing.commanded) == (raised, {})
 
 
-def test_a_command_that_a_request_has_overtaken_is_returned_to() -> None:
+def test_a_commanded_share_is_restored_after_a_later_request() -> None:
     fleet = Fleet(1)
     fleet.state["lab/0"] = CommandState()
     fleet.level["lab/0"] = 1.0
     assert fleet.plan() == {"lab/0": 1.0}
     fleet.command("lab/0", 0.5)
-    fleet.share["lab/0"] = fleet.state["lab/0"].asked_share = 1.0  # by a repeated request
+    fleet.share["lab/0"] = fleet.state["lab/0"].asked_share = 1.0  # as after a repeated request
     fleet.level["lab/0"] = 0.0
     assert fleet.plan() == {"lab/0": 0.5}
 
@@ -174,7 +174,7 @@ def test_after_a_reset_the_announced_share_is_the_cameras_own() -> None:
     assert fleet.plan() == {"lab/0": 0.5}
 
 
-def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
+def test_a_camera_without_its_own_probes_gets_no_request() -> None:
     fleet = Fleet()
     fleet.share["lab/0"] = 0.0
     fleet.level["lab/0"] = 1.0
@@ -182,12 +182,12 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
     assert fleet.plan() == {}
 
 
-def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> None:
+def test_a_slow_camera_is_not_taken_for_one_set_by_another_program() -> None:
     fleet = Fleet()
     fleet.level["lab/0"] = 1.0
     assert fleet.plan() == {"lab/0": 1.0}
     fleet.level["lab/0"], fleet.new = 0.0, {"lab/0"}
-    # It still sends all when it is to send half, and half when it is to send all again.
+    # The camera still sends all probes when half are requested, and half when all are requested again.
     assert fleet.plan(obey=False) == {"lab/0": 0.5}
     assert fleet.plan(obey=False) == {}
     fleet.share["lab/0"], fleet.level["lab/0"] = 0.5, 1.0
@@ -198,17 +198,17 @@ def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> No
 
 
 @pytest.mark.parametrize("meta", [b"\xff\xff", b""])
-def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell(meta: bytes) -> None:
-    assert announced(meta) is None
+def test_a_camera_with_an_unreadable_meta_gets_no_request(meta: bytes) -> None:
+    assert meta_of(meta) is None
 
 
-def announced(meta: bytes) -> Meta | None:
+def meta_of(meta: bytes) -> Meta | None:
     camera = Camera("lab/0")
     camera.record_status(CameraRow("lab/0", meta=meta))
     return camera.meta
 
 
-def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
+def test_requested_shares_are_restored_after_a_restart(make_rig: MakeRig) -> None:
     rig = make_rig()
     fleet = Fleet()
     fleet.level["lab/1"] = 1.0
@@ -217,10 +217,10 @@ def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
     rig.close()
     rig.open()
     with rig.engine.begin() as connection:
-        again = load_commanded(connection)
-    assert again == fleet.probing.commanded
+        restored = load_commanded(connection)
+    assert restored == fleet.probing.commanded
     fleet.probing = ProbePlanner(PLAN)
-    fleet.probing.commanded = again
+    fleet.probing.commanded = restored
     fleet.level["lab/1"] = 0.0
     assert fleet.plan() == {"lab/1": 0.2}
     others = {"lab/2": CommandedShare(0.25, 0.5), "lab/3": CommandedShare(0.25, 1.0)}

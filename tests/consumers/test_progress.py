@@ -1,4 +1,4 @@
-"""The recorders' progress: committed while Kafka answers, and again after a failure."""
+"""The recorders' progress, committed to Kafka."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ OFFSETS = {TopicPartition("verdicts", 0): (5, "300")}
 
 
 class Clients:
-    """Stand-ins for the administrator: the next failures, the commits, and the clients that are open."""
+    """A stand-in for Kafka's administration clients: the next failures, the commits, and the open clients."""
 
     def __init__(self) -> None:
         self.failures: list[Exception] = []
         self.commits: list[object] = []
-        self.made = self.open = 0
+        self.created = self.open = 0
 
     def __call__(self, _: str) -> Clients:
-        self.made += 1
+        self.created += 1
         return self
 
     async def __aenter__(self) -> Clients:
@@ -39,21 +39,21 @@ class Clients:
 
 
 @pytest.mark.parametrize("failure", [KafkaError("away"), OSError("gone"), TimeoutError()])
-async def test_a_client_stays_until_kafka_fails_and_the_next_commit_has_another(
+async def test_a_client_is_kept_until_kafka_fails_and_the_next_commit_opens_another(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     clients = Clients()
     monkeypatch.setattr(progress_module, "Admin", clients)
     progress = Progress("nowhere:1")
     await progress.commit({})
-    assert clients.made == 0
+    assert clients.created == 0
     await progress.commit(OFFSETS)
     await progress.commit(OFFSETS)
-    assert (clients.made, clients.commits) == (1, [(RECORDED_GROUP, OFFSETS)] * 2)
+    assert (clients.created, clients.commits) == (1, [(RECORDED_GROUP, OFFSETS)] * 2)
     clients.failures.append(failure)
     await progress.commit(OFFSETS)
-    assert (clients.made, clients.open, len(clients.commits)) == (1, 0, 2)
+    assert (clients.created, clients.open, len(clients.commits)) == (1, 0, 2)
     await progress.commit(OFFSETS)
-    assert (clients.made, clients.open, len(clients.commits)) == (2, 1, 3)
+    assert (clients.created, clients.open, len(clients.commits)) == (2, 1, 3)
     await progress.close()
     assert clients.open == 0

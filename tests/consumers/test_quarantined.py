@@ -1,4 +1,4 @@
-"""A camera's frames in quarantine: found by their names, sealed, and plain from an earlier release."""
+"""Frames of a camera in quarantine: found by name, sealed, or plain from an earlier release."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, PNG, RECORDER_KEYS, MakeRig, Rig, verdict
 
 NEIGHBOURS = (f"{CAMERA}0", f"{CAMERA}-2", f"{CAMERA[:-1]}_", "north/gate")
-"""Cameras whose names begin as the one that is asked for, or match it as a pattern."""
+"""Cameras whose names have the same prefix as `CAMERA`, or match it as a pattern."""
 JOB = KeyRing(b"the secret of one job").previews
 OTHERS = KeyRing(b"the secret of another fleet")
 
@@ -31,30 +31,30 @@ def name_of(seq: int) -> str:
     return f"{CAMERA}/{BOOT:016x}-{seq}"
 
 
-def copied(rig: Rig, folder: Path, keys: KeyRing = CONSOLE_KEYS) -> int:
-    """Copy as a repair does. The number of frames."""
+def copy_frames(rig: Rig, folder: Path, keys: KeyRing = CONSOLE_KEYS) -> int:
+    """Copy as a repair does. Return the number of frames."""
     url = f"file://{rig.folder}/quarantine"
     return copy_flagged(rig.engine, url, keys, CAMERA, folder, JOB, lambda: False)
 
 
-def found(rig: Rig, folder: Path) -> tuple[list[str], int]:
-    """The names on a camera's page, and the number of frames that a repair copies."""
-    return [name for name, _ in flagged_frames(rig.engine, CAMERA)], copied(rig, folder)
+def names_and_copies(rig: Rig, folder: Path) -> tuple[list[str], int]:
+    """Return the names on a camera's page, and the number of frames that a repair copies."""
+    return [name for name, _ in flagged_frames(rig.engine, CAMERA)], copy_frames(rig, folder)
 
 
-def in_copy(folder: Path, seq: int) -> bytes:
-    """A frame in a job's copy."""
+def read_copy(folder: Path, seq: int) -> bytes:
+    """Return a frame of a job's copy."""
     return open_flagged((folder / f"{name_of(seq)}.png.sealed").read_bytes(), name_of(seq), JOB)
 
 
 def make_plain(rig: Rig, seq: int) -> None:
-    """Turn the file of a frame into that of an earlier release."""
+    """Replace the file of a frame by one of an earlier release."""
     sealed = rig.folder / "quarantine" / f"{name_of(seq)}.png.sealed"
     sealed.unlink()
     sealed.with_name(sealed.name.removesuffix(".sealed")).write_bytes(PNG)
 
 
-def change(rig: Rig, seq: int) -> None:
+def damage(rig: Rig, seq: int) -> None:
     """Change a byte of a frame's file."""
     file = rig.folder / "quarantine" / f"{name_of(seq)}.png.sealed"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
@@ -63,21 +63,21 @@ def change(rig: Rig, seq: int) -> None:
 def test_a_camera_has_its_own_frames_and_none_of_its_neighbours(rig: Rig, tmp_path: Path) -> None:
     for camera in (CAMERA, *NEIGHBOURS):
         rig.verdicts([verdict(1, flagged=True)], camera)
-    assert found(rig, tmp_path / "copied") == ([name_of(1)], 1)
-    assert in_copy(tmp_path / "copied", 1) == PNG
+    assert names_and_copies(rig, tmp_path / "copied") == ([name_of(1)], 1)
+    assert read_copy(tmp_path / "copied", 1) == PNG
 
 
 @pytest.mark.parametrize("url", ["", "memory://sealed-frames"])
-def test_no_picture_lies_open_in_the_store_and_recorder_and_console_read_it(rig: Rig, url: str) -> None:
+def test_pictures_are_stored_encrypted_and_read_by_recorder_and_console(rig: Rig, url: str) -> None:
     url = url or str(rig.folder / "quarantine")
-    held = Quarantine(url, rig.engine, RECORDER_KEYS.previews)
-    held.write(frame_row((CAMERA, BOOT, 1), verdict(1), 1), PNG)
+    writer = Quarantine(url, rig.engine, RECORDER_KEYS.previews)
+    writer.write(frame_row((CAMERA, BOOT, 1), verdict(1), 1), PNG)
     files, root = fsspec.core.url_to_fs(url)
     stored = [files.cat_file(path) for path in files.find(root)]
     assert len(stored) == 2
     assert not [content for content in stored if b"PNG" in content or PNG[20:60] in content]
-    again = Quarantine(url, rig.engine, RECORDER_KEYS.previews)  # without the pictures in memory
-    assert again.read((CAMERA, BOOT, 1)) == frame_of(url, name_of(1), CONSOLE_KEYS) == PNG
+    reader = Quarantine(url, rig.engine, RECORDER_KEYS.previews)  # a new instance, without pictures in memory
+    assert reader.read((CAMERA, BOOT, 1)) == frame_of(url, name_of(1), CONSOLE_KEYS) == PNG
 
 
 def test_frames_of_an_earlier_release_are_read_copied_and_purged(make_rig: MakeRig, tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_frames_of_an_earlier_release_are_read_copied_and_purged(make_rig: MakeR
     make_plain(rig, 1)
     assert [rig.store.quarantine.read((CAMERA, BOOT, seq)) for seq in (1, 2)] == [PNG, PNG]
     assert frame_of(str(rig.folder / "quarantine"), name_of(1), OTHERS) == PNG
-    assert copied(rig, tmp_path / "copied") == 2
+    assert copy_frames(rig, tmp_path / "copied") == 2
     assert not list((tmp_path / "copied").rglob("*.png"))
-    assert [in_copy(tmp_path / "copied", seq) for seq in (1, 2)] == [PNG, PNG]
+    assert [read_copy(tmp_path / "copied", seq) for seq in (1, 2)] == [PNG, PNG]
     while purge(rig.store, Bounds(quarantine_bytes=0)):
         pass
     assert rig.count("quarantine") == 0
@@ -99,30 +99,30 @@ def test_a_damaged_frame_is_not_shown_and_left_out_of_a_copy(
     console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:
     recorder.verdicts([verdict(seq, flagged=True) for seq in (1, 2)])
-    change(recorder, 1)
+    damage(recorder, 1)
     with capture_logs() as logs:
         answers = [console.browser().get(f"/quarantine/{name_of(seq)}.png") for seq in (1, 2)]
         assert recorder.store.quarantine.read((CAMERA, BOOT, 1)) == b""
     assert [answer.status_code for answer in answers] == [404, 200]
     assert [(line["event"], line["name"]) for line in logs] == [("flagged_frame_not_opened", name_of(1))] * 2
-    assert copied(recorder, tmp_path / "copied") == 1
-    assert in_copy(tmp_path / "copied", 2) == PNG
+    assert copy_frames(recorder, tmp_path / "copied") == 1
+    assert read_copy(tmp_path / "copied", 2) == PNG
 
 
 def test_a_console_of_another_fleet_shows_and_copies_nothing(rig: Rig, tmp_path: Path) -> None:
     rig.verdicts([verdict(1, flagged=True)])
     assert frame_of(str(rig.folder / "quarantine"), name_of(1), OTHERS) == b""
     with pytest.raises(ConfigError, match=f"expected frames of {CAMERA} that this console opens, got none"):
-        copied(rig, tmp_path / "copied", OTHERS)
+        copy_frames(rig, tmp_path / "copied", OTHERS)
 
 
 @ON_POSTGRESQL
-def test_a_camera_has_its_frames_where_a_database_orders_names_without_their_slashes(rig: Rig, tmp_path: Path) -> None:
-    # As the locales of the C library do.
+def test_frames_of_a_camera_are_found_when_the_database_sorts_names_without_slashes(rig: Rig, tmp_path: Path) -> None:
+    # Locales of the C library sort like this.
     with rig.engine.begin() as connection:
         connection.execute(
             text("CREATE COLLATION IF NOT EXISTS slashless (provider = icu, locale = 'en-u-ka-shifted')")
         )
         connection.execute(text("ALTER TABLE quarantine ALTER COLUMN name TYPE text COLLATE slashless"))
     rig.verdicts([verdict(1, flagged=True)])
-    assert found(rig, tmp_path / "copied") == ([name_of(1)], 1)
+    assert names_and_copies(rig, tmp_path / "copied") == ([name_of(1)], 1)

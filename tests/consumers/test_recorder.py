@@ -30,19 +30,19 @@ from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.topics import RECORDED_GROUP
 from schemas.transport.kafka.admin import Admin
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, sign_as_processor, verdict
 from tests.consumers.scene import WAIT_S, Scene
 from tests.waiting import until
 
 
 @pytest.mark.brokers
-async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
+async def test_records_from_kafka_are_recorded_and_counted(scene: Scene) -> None:
     async with scene.recorder():
         await scene.event(Status(state=ONLINE, boot_id=BOOT, turn=turn(1, 1)))
         await scene.verdicts(verdict(n) for n in range(10))
         await scene.verdicts([verdict(4), verdict(0, captured_ms=2**52)], camera="lab/gate")
         await scene.verdicts([verdict(4)])
-        await scene.letter(spoken(dead_letter(11, verified=True)))
+        await scene.letter(sign_as_processor(dead_letter(11, verified=True)))
         await scene.letter(dead_letter(12, verified=False, error="<b>").SerializeToString())
         await scene.letter(b"\xff\xff not a dead letter")
         await scene.event(ledger(2, 13, [(10, 10)]))
@@ -53,14 +53,14 @@ async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
 
         with contextlib.closing(sqlite3.connect(scene.settings.database.removeprefix("sqlite:///"))) as other:
 
-            def saved() -> dict[str, Camera]:
+            def saved_cameras() -> dict[str, Camera]:
                 rows = other.execute("SELECT camera, state FROM camera_snapshots").fetchall()
                 return {name: camera for name, state in rows if (camera := saved_camera(name, state)) is not None}
 
             await until(
-                lambda: {name: camera.frames for name, camera in saved().items()} == {CAMERA: 10, "lab/gate": 2}
+                lambda: {name: camera.frames for name, camera in saved_cameras().items()} == {CAMERA: 10, "lab/gate": 2}
             )
-            last = saved()[CAMERA].last
+            last = saved_cameras()[CAMERA].last
         assert last is not None
         assert (last.class_name, last.width, last.height, last.channels) == ("stop", 32, 24, 3)
 
@@ -79,7 +79,7 @@ async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
 
 
 @pytest.mark.brokers
-async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_them_is_signed(scene: Scene) -> None:
+async def test_only_signed_events_change_the_plan_of_probes_and_its_requests_are_signed(scene: Scene) -> None:
     def meta(fps: float, message: int) -> Meta:
         return Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=fps, dropped_per_block=16, turn=turn(1, message))
 
@@ -91,7 +91,7 @@ async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_the
         for forged in (meta(math.nan, 2), Meta(boot_id=BOOT, turn=turn(9, 9)), ledger(9, 999_900)):
             await scene.unsigned(forged)
             await scene.unsigned(forged, gate)
-        await scene.event(meta(math.nan, 1), gate)  # its camera has signed it, and is the only one to lose by it
+        await scene.event(meta(math.nan, 1), gate)  # signed by its camera, which alone is affected
         await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="bad_tag") == 6)
         await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="malformed") == 1)
         camera, request = await scene.request()
@@ -101,24 +101,24 @@ async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_the
 
 
 @pytest.mark.brokers
-async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: Scene) -> None:
+async def test_a_recorder_that_is_killed_twice_records_and_alerts_exactly_once(scene: Scene) -> None:
     rng = random.Random(3)
     cameras = [f"lab/cam{n}" for n in range(4)]
     kills, quarter = 2, 100
     frames = (kills + 1) * quarter
-    again = [asyncio.Event() for _ in range(kills)]
+    restarted = [asyncio.Event() for _ in range(kills)]
 
-    def made(seq: int) -> Verdict:
+    def probe_or_frame(seq: int) -> Verdict:
         return verdict(seq, flagged=60 <= seq < 80 if seq % 2 else None, whole=seq % 2 == 1)
 
     async def publish() -> None:
         for start in range(0, frames, 10):
             if start and start % quarter == 0:
-                await again[start // quarter - 1].wait()
+                await restarted[start // quarter - 1].wait()
             for camera in cameras:
                 repeats = [rng.randrange(start) for _ in range(2)] if start else []
-                await scene.verdicts(map(made, [*range(start, start + 10), *repeats]), camera)
-            await asyncio.sleep(0.05)  # a stream: what is written in one transaction cannot be killed half-way
+                await scene.verdicts(map(probe_or_frame, [*range(start, start + 10), *repeats]), camera)
+            await asyncio.sleep(0.05)  # a slow stream, so that a kill comes between two transactions
 
     def recorded() -> int:
         return sum(len(scene.recorded(camera)) for camera in cameras)
@@ -126,7 +126,7 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
     publishing = asyncio.create_task(publish())
     process = scene.process()
     try:
-        for killed, event in enumerate(again):
+        for killed, event in enumerate(restarted):
             await until(lambda: recorded() > len(cameras) * quarter * killed)  # noqa: B023
             process.kill()
             await asyncio.to_thread(process.wait)
@@ -135,11 +135,11 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
         await publishing
         await until(lambda: all(len(scene.recorded(camera)) == frames for camera in cameras))
 
-        def all_there() -> bool:
+        def is_complete() -> bool:
             with scene.records() as records:
                 return records.duplicates() == len(cameras) * 2 * (frames // 10 - 1) and records.alert_count() == 4
 
-        await until(all_there)
+        await until(is_complete)
         process.terminate()
         assert await asyncio.to_thread(process.wait, WAIT_S) == 0
     finally:
@@ -156,7 +156,7 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
 
 
 @pytest.mark.brokers
-async def test_an_alert_that_was_not_published_is_published_at_the_next_start(scene: Scene) -> None:
+async def test_an_unpublished_alert_is_published_after_a_restart(scene: Scene) -> None:
     attack = [verdict(n, flagged=True, whole=True) for n in range(12)]
     async with scene.recorder(alerts_topic="no such topic", shutdown_s=1.0):
         await scene.verdicts(attack)
@@ -171,7 +171,7 @@ async def test_an_alert_that_was_not_published_is_published_at_the_next_start(sc
 
 
 def sqlite_value(scene: Scene, query: str) -> object:
-    """The first value that a query gives."""
+    """Return the first value of a query's result, None without a row."""
     connection = sqlite3.connect(scene.settings.database.removeprefix("sqlite:///"))
     with contextlib.closing(connection):
         row = connection.execute(query).fetchone()
@@ -179,7 +179,7 @@ def sqlite_value(scene: Scene, query: str) -> object:
 
 
 @pytest.mark.brokers
-async def test_a_locked_database_holds_consumption_back_and_loses_nothing(scene: Scene) -> None:
+async def test_a_locked_database_pauses_consumption_and_loses_nothing(scene: Scene) -> None:
     async with scene.recorder():
         await scene.verdicts(verdict(n) for n in range(5))
         await until(lambda: len(scene.recorded()) == 5)
@@ -197,28 +197,26 @@ async def test_a_locked_database_holds_consumption_back_and_loses_nothing(scene:
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("in_group", [False, True])
-async def test_what_is_recorded_is_committed_for_the_bridges_and_nothing_is_while_the_database_is_locked(
-    scene: Scene, in_group: bool
-) -> None:
-    place = TopicPartition(scene.settings.verdicts_topic, 0)
-    group = f"readers-{place.topic}" if in_group else None
+async def test_offsets_for_the_bridges_are_committed_only_for_recorded_verdicts(scene: Scene, in_group: bool) -> None:
+    partition = TopicPartition(scene.settings.verdicts_topic, 0)
+    group = f"readers-{partition.topic}" if in_group else None
     async with Admin(scene.settings.kafka) as admin, scene.recorder(group=group):
 
         async def committed() -> tuple[int, str]:
-            with contextlib.suppress(KafkaError):  # a Kafka without a group so far has no coordinator yet
-                return (await admin.committed_with_notes(RECORDED_GROUP)).get(place, (0, ""))
+            with contextlib.suppress(KafkaError):  # Kafka has no coordinator before the first group
+                return (await admin.committed_with_notes(RECORDED_GROUP)).get(partition, (0, ""))
             return 0, ""
 
         async def is_committed(expected: int) -> bool:
             return (await committed())[0] == expected
 
-        async def is_known_before_the_first_verdict() -> bool:
+        async def is_committed_before_the_first_verdict() -> bool:
             return await committed() == (0, str(ASSUMED_BYTES))
 
-        await until(is_known_before_the_first_verdict)
+        await until(is_committed_before_the_first_verdict)
         await scene.verdicts(verdict(n) for n in range(5))
         await until(partial(is_committed, 5), "five committed")
-        (_, note), size = await committed(), len(spoken(verdict(0))) + len(CAMERA)
+        (_, note), size = await committed(), len(sign_as_processor(verdict(0))) + len(CAMERA)
         assert abs(int(note) - size) < 10
         with contextlib.closing(sqlite3.connect(scene.settings.database.removeprefix("sqlite:///"))) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -230,7 +228,7 @@ async def test_what_is_recorded_is_committed_for_the_bridges_and_nothing_is_whil
 
 
 @pytest.mark.brokers
-async def test_a_recorder_goes_on_after_kafka_was_killed(scene: Scene, kafka: Kafka) -> None:
+async def test_a_recorder_continues_after_kafka_was_killed(scene: Scene, kafka: Kafka) -> None:
     async with scene.recorder():
         await scene.verdicts(verdict(n) for n in range(5))
         await until(lambda: len(scene.recorded()) == 5)
@@ -245,11 +243,11 @@ async def test_a_recorder_goes_on_after_kafka_was_killed(scene: Scene, kafka: Ka
 
 
 @pytest.mark.brokers
-async def test_a_group_that_refuses_a_recorder_during_a_rebalance_ends_its_wait_for_partitions(
+async def test_a_group_that_rejects_a_recorder_during_a_rebalance_ends_its_wait_for_partitions(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def first_offsets(_: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
-        return {place: begin for place, (begin, _) in spans.items()}
+        return {partition: begin for partition, (begin, _) in spans.items()}
 
     group, topic = scene.settings.verdicts_topic, scene.settings.verdicts_topic
     mine, other = (Log(scene.settings, (topic,), 2**20, Membership(group)) for _ in range(2))
@@ -284,7 +282,7 @@ async def test_a_group_that_refuses_a_recorder_during_a_rebalance_ends_its_wait_
         await other.close()
 
 
-async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) -> None:
+async def test_a_recorder_without_kafka_waits_and_stops_on_request(tmp_path: Path) -> None:
     settings = RecorderSettings(
         kafka="127.0.0.1:1",
         database=f"sqlite:///{tmp_path}/new/records.sqlite",
@@ -301,7 +299,7 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"database": "sqlite://"},
         {"database": "mysql://user:secret@host/name"},
@@ -309,9 +307,9 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
         {"quarantine": "nosuchprotocol://bucket"},
     ],
 )
-async def test_a_setting_that_cannot_work_is_named_without_its_secrets(tmp_path: Path, wrong: dict[str, str]) -> None:
-    good = {"database": f"sqlite:///{tmp_path}/records.sqlite", "quarantine": str(tmp_path)}
-    settings = RecorderSettings.model_validate({"kafka": "127.0.0.1:1"} | good | wrong)
+async def test_an_invalid_setting_is_reported_without_its_secrets(tmp_path: Path, invalid: dict[str, str]) -> None:
+    valid = {"database": f"sqlite:///{tmp_path}/records.sqlite", "quarantine": str(tmp_path)}
+    settings = RecorderSettings.model_validate({"kafka": "127.0.0.1:1"} | valid | invalid)
     with pytest.raises(ConfigError, match="expected") as caught:
         await run_recorder(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
     assert "secret" not in str(caught.value)

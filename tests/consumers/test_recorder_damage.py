@@ -19,7 +19,7 @@ from tests.waiting import until
 
 
 @pytest.mark.brokers
-async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(scene: Scene) -> None:
+async def test_a_damaged_database_is_set_aside_and_a_new_one_filled_from_kafka(scene: Scene) -> None:
     async with scene.recorder():
         await scene.verdicts(verdict(seq) for seq in range(3))
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
@@ -34,7 +34,7 @@ async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_st
 
 
 @pytest.mark.brokers
-async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_those_behind_it_are_recorded(
+async def test_a_damaged_batch_in_kafka_is_skipped_and_counted_and_later_ones_are_recorded(
     scene: Scene, kafka: Kafka
 ) -> None:
     for first in range(0, 40, 4):
@@ -46,22 +46,22 @@ async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_thos
     async with scene.recorder():
         damaged = "pointillist_kafka_damaged_records_total"
         await until(lambda: len(scene.recorded()) + scene.metric(damaged, reader="recorder") == 40)
-        passed = scene.metric(damaged, reader="recorder")
+        skipped = scene.metric(damaged, reader="recorder")
         await scene.verdicts([verdict(40)])
         await until(lambda: 40 in scene.recorded())
         (missing,) = RangeSet([(0, 40)]).minus(scene.recorded()).ranges()
-        assert missing[1] - missing[0] + 1 == passed
-        assert 0 < passed <= 4
+        assert missing[1] - missing[0] + 1 == skipped
+        assert 0 < skipped <= 4
 
 
 @pytest.mark.brokers
-async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_gives_records_again(
+async def test_a_stalled_partition_continues_at_the_next_readable_record(
     scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damage, "STALL_CHECK_S", 1.0)
     monkeypatch.setattr(damage, "STALL_S", 5.0)
     for seq in range(30):
-        # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
+        # Each record has its own batch and is larger than the 4 KiB between two entries of Kafka's index.
         await scene.verdicts([verdict(seq, preview=bytes(8000))])
     logs = (kafka.folder / "data").glob(f"{scene.settings.verdicts_topic}-*/{0:020d}.log")
     damage_length(max(logs, key=lambda file: file.stat().st_size), 10)
@@ -69,6 +69,6 @@ async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_giv
         await until(lambda: 29 in scene.recorded())
         (missing,) = RangeSet([(0, 29)]).minus(scene.recorded()).ranges()
         assert missing[0] == 10
-        passed = missing[1] - missing[0] + 1
-        assert passed <= 3
-        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == passed
+        skipped = missing[1] - missing[0] + 1
+        assert skipped <= 3
+        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == skipped

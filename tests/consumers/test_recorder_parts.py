@@ -1,4 +1,4 @@
-"""Parts of a recorder without Kafka: records that the database refuses, quarantine, thumbnails, metrics."""
+"""Parts of a recorder without Kafka: records that the database rejects, quarantine, thumbnails, metrics."""
 
 from __future__ import annotations
 
@@ -43,32 +43,42 @@ from schemas.pointillist_pb2 import State as Reported
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.transport.kafka.sender import partition_of
-from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, MakeRig, Rig, picture, signed, spoken, verdict
+from tests.consumers.recorder_rig import (
+    BOOT,
+    CAMERA,
+    RECORDER_KEYS,
+    MakeRig,
+    Rig,
+    picture,
+    sign_as_processor,
+    signed,
+    verdict,
+)
 from tests.waiting import until
 
-ALARM = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
+EVIDENCE_ALERT = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
 
 
 @pytest.fixture
 async def recorder(rig: Rig) -> AsyncIterator[Recorder]:
-    """A recorder of the rig's database that never runs."""
-    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
-    yield made
-    made.close()
+    """Yield a recorder on the rig's database that does not run."""
+    recorder = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+    yield recorder
+    recorder.close()
 
 
 @pytest.mark.parametrize("poisoned", [(2,), (0, 3)])
-async def test_a_record_that_the_database_refuses_becomes_a_dead_letter_and_all_others_are_recorded(
+async def test_a_record_that_the_database_rejects_becomes_a_dead_letter_and_all_others_are_recorded(
     rig: Rig, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, poisoned: tuple[int, ...]
 ) -> None:
     write = recorder._store.write
 
-    def refusing(batch: Batch, before: Any) -> Any:
+    def reject_poisoned(batch: Batch, before: Any) -> Any:
         if {seq for _, _, seq in batch.verdicts} & set(poisoned):
             raise IntegrityError("insert", {}, ValueError("out of range"))
         return write(batch, before)
 
-    monkeypatch.setattr(recorder._store, "write", refusing)
+    monkeypatch.setattr(recorder._store, "write", reject_poisoned)
     await recorder._write(rig.verdict_records(verdict(seq) for seq in range(5)))
     with rig.records() as records:
         assert sorted(records.recorded(CAMERA, BOOT)) == [seq for seq in range(5) if seq not in poisoned]
@@ -77,24 +87,24 @@ async def test_a_record_that_the_database_refuses_becomes_a_dead_letter_and_all_
 
 
 async def test_frames_beyond_the_bounds_are_purged_as_fast_as_they_are_recorded(make_rig: MakeRig) -> None:
-    """Housekeeping alone deletes one row for each of its rounds."""
+    """Check that writes purge too, since a round of housekeeping deletes only one row here."""
     rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1))
     made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
-    keeping = asyncio.create_task(made._housekeep())
+    housekeeping = asyncio.create_task(made._housekeep())
     try:
         for start in range(0, 1000, 100):
             await made._write(rig.verdict_records(verdict(seq) for seq in range(start, start + 100)))
             await until(lambda: made._has_excess)
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        housekeeping.cancel()
+        await asyncio.gather(housekeeping, return_exceptions=True)
         made.close()
     assert rig.count("frames") <= 200
     with rig.records() as records:
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 999)])
 
 
-async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
+async def test_a_recorder_purges_by_age_once_its_clock_has_settled(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(bounds=Bounds(database_age_s=1e-9))
@@ -104,20 +114,20 @@ async def test_a_recorder_purges_by_age_once_the_clocks_have_been_in_step(
     rounds: list[None] = []
     monkeypatch.setattr(made._states, "purge", lambda: rounds.append(None))
     await made._write(rig.verdict_records(verdict(seq) for seq in range(3)))
-    keeping = asyncio.create_task(made._housekeep())
+    housekeeping = asyncio.create_task(made._housekeep())
     try:
         await until(lambda: len(rounds) > 2)
         assert rig.count("frames") == 3
         monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
         await until(lambda: rig.count("frames") == 0)
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        housekeeping.cancel()
+        await asyncio.gather(housekeeping, return_exceptions=True)
         made.close()
 
 
 @pytest.mark.parametrize(("recorded_ago_s", "is_purged"), [(0, True), (366 * 86_400, False)])
-async def test_a_recorder_purges_by_age_at_its_start_if_the_last_hour_was_recorded_by_the_same_clock(
+async def test_a_recorder_purges_by_age_at_its_start_if_the_last_hour_agrees_with_its_clock(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, recorded_ago_s: int, is_purged: bool
 ) -> None:
     rig, stop = make_rig(bounds=Bounds(database_age_s=1e-9)), asyncio.Event()
@@ -142,7 +152,7 @@ async def test_a_recorder_purges_by_age_at_its_start_if_the_last_hour_was_record
         made.close()
 
 
-async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
+async def test_lag_and_silent_cameras_are_reported_while_the_database_is_unreachable(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, stop = CollectorRegistry(), asyncio.Event()
@@ -153,12 +163,12 @@ async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
     async def lag() -> int:
         return waiting
 
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OperationalError("insert", {}, ConnectionError("refused"))
 
     monkeypatch.setattr(made._log, "lag", lag)
-    monkeypatch.setattr(made._states, "save", refuse)
-    monkeypatch.setattr(made._snapshots, "save", refuse)
+    monkeypatch.setattr(made._states, "save", fail)
+    monkeypatch.setattr(made._snapshots, "save", fail)
     monkeypatch.setattr("consumers.recorder.recorder._TICK_S", 0.01)
     await made._write(rig.verdict_records([verdict(0)]))
     running = asyncio.create_task(made.run())
@@ -173,7 +183,7 @@ async def test_lag_and_silent_cameras_are_shown_while_the_database_is_away(
         made.close()
 
 
-async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_last_recorder_left_them(
+async def test_a_recorder_takes_over_the_cameras_of_its_partitions_in_their_saved_state(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = rig.settings.model_copy(update={"group": "recorders"})
@@ -198,7 +208,7 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
         status = Status(state=state, boot_id=BOOT, turn=Turn(connection=1, message=number, at_ms=number))
         await record(made, partition, events, "Status", signed(status, camera_of[partition]))
 
-    async def faulty(made: Recorder) -> set[str]:
+    async def faulty_cameras(made: Recorder) -> set[str]:
         made._judge_cameras()
         await made._save_cameras()
         return {camera for camera, _ in made._cameras.worst(10)}
@@ -207,17 +217,17 @@ async def test_a_recorder_of_a_group_has_the_cameras_of_its_partitions_as_their_
     await assign(first, 0, 1)
     await assign(second)
     for partition, camera in camera_of.items():
-        await record(first, partition, verdicts, "Verdict", spoken(verdict(0), camera))
+        await record(first, partition, verdicts, "Verdict", sign_as_processor(verdict(0), camera))
         await report(first, partition, DEGRADED, 1)
-    assert (await faulty(first), await faulty(second)) == (set(camera_of.values()), set())
+    assert (await faulty_cameras(first), await faulty_cameras(second)) == (set(camera_of.values()), set())
     await assign(first, 0)
     await assign(second, 1)
-    assert (await faulty(first), await faulty(second)) == ({camera_of[0]}, {camera_of[1]})
+    assert (await faulty_cameras(first), await faulty_cameras(second)) == ({camera_of[0]}, {camera_of[1]})
     await report(second, 1, ONLINE, 2)
-    assert await faulty(second) == set()
+    assert await faulty_cameras(second) == set()
     await assign(second)
     await assign(first, 0, 1)
-    assert (await faulty(first), await faulty(second)) == ({camera_of[0]}, set())
+    assert (await faulty_cameras(first), await faulty_cameras(second)) == ({camera_of[0]}, set())
     assert [camera.name for camera in first._cameras.all()] == sorted(camera_of.values())
     assert second._cameras.all() == []
     for made in (first, second):
@@ -252,53 +262,54 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
     restarted.close()
 
 
-def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(rig: Rig) -> None:
-    held = Quarantine(str(rig.folder / "quarantine"), rig.engine, RECORDER_KEYS.previews)
+def test_a_missing_picture_of_the_quarantine_is_read_as_empty_and_purged(rig: Rig) -> None:
+    files = Quarantine(str(rig.folder / "quarantine"), rig.engine, RECORDER_KEYS.previews)
     key = (CAMERA, BOOT, 7)
-    assert held.read(key) == b""
+    assert files.read(key) == b""
     with rig.engine.begin() as connection:
         connection.execute(quarantine.insert(), {"name": name_of(key), "bytes": 9, "at_ms": 1})
-        assert held.bytes_held(connection) == 9
-        assert held.purge(connection, 0, 0, 10) == 1
-        assert held.bytes_held(connection) == 0
+        assert files.bytes_held(connection) == 9
+        assert files.purge(connection, 0, 0, 10) == 1
+        assert files.bytes_held(connection) == 0
 
 
 def without_clips(ls: Callable[..., Any], error: Exception) -> Callable[..., Any]:
-    """A listing of folders that fails in the folder `clips`."""
+    """Return a listing of folders that raises `error` in the folder `clips`."""
 
-    def listing(files: Any, path: str, *given: Any, **named: Any) -> Any:
+    def listing(files: Any, path: str, *arguments: Any, **options: Any) -> Any:
         if path.rstrip("/").endswith("clips"):
             raise error
-        return ls(files, path, *given, **named)
+        return ls(files, path, *arguments, **options)
 
     return listing
 
 
-@pytest.mark.parametrize("place", ["", "memory://adopted"])
-def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and_purges_them(
-    rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("url", ["", "memory://adopted"])
+def test_a_database_that_replaces_a_damaged_one_lists_the_quarantined_files_and_purges_them(
+    rig: Rig, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = place or str(rig.folder / "quarantine")
-    held = Quarantine(url, rig.engine, RECORDER_KEYS.previews)
+    is_local = not url
+    url = url or str(rig.folder / "quarantine")
+    stored = Quarantine(url, rig.engine, RECORDER_KEYS.previews)
     files, root = fsspec.core.url_to_fs(url)
     rows = [frame_row((CAMERA, BOOT, seq), verdict(seq), 1) for seq in range(3)]
     others = [f"{root}/{CAMERA}/notes.txt", f"{root}/clips/{CAMERA}/00000000000001.sealed"]
     with rig.engine.begin() as connection:
         for row in rows:
-            held.enter(connection, row[:3], held.write(row, b"png"), 1)
+            stored.enter(connection, row[:3], stored.write(row, b"png"), 1)
         before = connection.execute(select(quarantine.c.name, quarantine.c.bytes).order_by(quarantine.c.name)).all()
         connection.execute(quarantine.delete())
     for other in others:
         files.makedirs(other.rpartition("/")[0], exist_ok=True)
-        files.pipe_file(other, b"of others")
-    if not place:
+        files.pipe_file(other, b"of another program")
+    if is_local:
         for ending in ("png.sealed", "json"):
             os.utime(f"{root}/{name_of((CAMERA, BOOT, 0))}.{ending}", (7, 7))
-    rig.store.quarantine = held
+    rig.store.quarantine = stored
     rig.store.prepare()
-    with rig.engine.begin() as connection:  # the files may be those of another database
-        assert held.bytes_held(connection) == 0
-    if rig.engine.dialect.name != "sqlite":  # no file of it is set aside
+    with rig.engine.begin() as connection:  # the files may belong to another database
+        assert stored.bytes_held(connection) == 0
+    if rig.engine.dialect.name != "sqlite":  # only SQLite sets damaged files aside
         return
     file = Path(rig.engine.url.database or "")
     file.with_name(f"{file.name}.damaged-1").touch()
@@ -306,16 +317,16 @@ def test_a_database_that_replaces_a_damaged_one_enters_the_quarantined_files_and
         with monkeypatch.context() as broken:
             broken.setattr(type(files), "ls", without_clips(type(files).ls, error))
             rig.store.prepare()
-        with rig.engine.begin() as connection:  # a part of the files would hide the others for ever
-            assert held.bytes_held(connection) == 0
+        with rig.engine.begin() as connection:  # an incomplete list would hide the other files for ever
+            assert stored.bytes_held(connection) == 0
     rig.store.prepare()
     rig.store.prepare()
     with rig.engine.begin() as connection:
         found = connection.execute(select(quarantine).order_by(quarantine.c.name)).all()
         assert [(row.name, row.bytes) for row in found] == before
-        if not place:
-            assert (found[0].at_ms, held.purge(connection, 2**30, 7001, 10)) == (7000, 1)
-        assert held.purge(connection, 0, 0, 10) == (3 if place else 2)
+        if is_local:
+            assert (found[0].at_ms, stored.purge(connection, 2**30, 7001, 10)) == (7000, 1)
+        assert stored.purge(connection, 0, 0, 10) == (2 if is_local else 3)
     assert sorted(files.find(root)) == sorted(others)
 
 
@@ -349,8 +360,8 @@ def test_a_database_that_replaces_a_damaged_one_gets_its_sighting_rules_and_mute
     rig.close()
 
 
-def only(picture: bytes) -> Callable[[FrameKey], bytes]:
-    """The pictures of a quarantine that has this one."""
+def reader_of(picture: bytes) -> Callable[[FrameKey], bytes]:
+    """Return the reader of a quarantine with this one picture."""
 
     def read(key: FrameKey) -> bytes:
         assert key == (CAMERA, BOOT, 7)
@@ -359,7 +370,7 @@ def only(picture: bytes) -> Callable[[FrameKey], bytes]:
     return read
 
 
-def test_a_baseline_of_more_probes_than_are_kept_is_refused() -> None:
+def test_a_baseline_longer_than_the_history_of_probes_is_rejected() -> None:
     with pytest.raises(
         ValidationError, match="baseline_probes: expected at most history_probes, 48, got 60: no camera"
     ):
@@ -367,23 +378,23 @@ def test_a_baseline_of_more_probes_than_are_kept_is_refused() -> None:
 
 
 def damaged() -> bytes:
-    """A PNG with a wrong length of its pixels: the next chunk begins elsewhere."""
+    """Return a PNG with a wrong length of its pixel data, so that the next chunk is not found."""
     data = bytearray(picture("PNG"))
     data[data.index(b"IDAT") - 1] ^= 8
     return bytes(data)
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"no picture", picture("PNG")[:40], picture("JPEG"), damaged()])
-def test_an_alert_has_no_thumbnail_of_what_is_no_png(rubbish: bytes) -> None:
-    assert _thumbnail((CAMERA, BOOT), ALARM, only(rubbish)) == b""
+@pytest.mark.parametrize("content", [b"", b"no picture", picture("PNG")[:40], picture("JPEG"), damaged()])
+def test_an_alert_has_no_thumbnail_of_a_file_that_is_no_png(content: bytes) -> None:
+    assert _thumbnail((CAMERA, BOOT), EVIDENCE_ALERT, reader_of(content)) == b""
 
 
-def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = only(picture("PNG", 4 * THUMBNAIL_SIDE))
-    with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), ALARM, large))) as small:
+def test_a_thumbnail_is_small_and_not_made_of_a_huge_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = reader_of(picture("PNG", 4 * THUMBNAIL_SIDE))
+    with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), EVIDENCE_ALERT, large))) as small:
         assert (small.format, small.size) == ("PNG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     monkeypatch.setattr(thumbnails, "_LARGEST", 10)
-    assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""
+    assert _thumbnail((CAMERA, BOOT), EVIDENCE_ALERT, large) == b""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several recorders on one PostgreSQL: whatever dies, comes or starts again, it is as if there were one alone."""
+"""Several recorders on one PostgreSQL: with kills and restarts, their result equals that of a single recorder."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
-from tests.consumers.recorder_rig import BOOT, Rig, dead_letter, ledger, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, Rig, dead_letter, ledger, sign_as_processor, verdict
 from tests.consumers.scene import Scene
 from tests.waiting import until
 
 CAMERAS = [f"lab/cam{number}" for number in range(12)]
 FRAMES = 400
 PATIENT = EvidenceRule(patience_s=600)
-"""What is read of frames then depends on nothing but their order."""
+"""A rule without time-outs: the alerts then depend only on the frames."""
 
 pytestmark = [pytest.mark.brokers, pytest.mark.xdist_group("postgresql")]
 
 
 @pytest_asyncio.fixture
 async def shared(scene: Scene, kafka_topics: TopicFactory, postgresql: PostgreSQL) -> Scene:
-    """The scene on a PostgreSQL, for recorders of a group."""
+    """Return the scene with a PostgreSQL database, for recorders of a group."""
     name = f"recorders_{uuid.uuid4().hex}"
     scene.settings = scene.settings.model_copy(
         update={
@@ -46,8 +46,8 @@ async def shared(scene: Scene, kafka_topics: TopicFactory, postgresql: PostgreSQ
     return scene
 
 
-def made(seq: int) -> Verdict:
-    """Every other frame is checked; a trigger is in view now and then."""
+def probe_or_frame(seq: int) -> Verdict:
+    """Return a verdict. Every other frame is a probe; each fifth run of 20 frames shows a trigger."""
     return verdict(seq, flagged=(seq // 20) % 5 == 3 if seq % 2 else None, whole=seq % 2 == 1)
 
 
@@ -56,36 +56,36 @@ def is_letter(seq: int) -> bool:
 
 
 def expected_alerts(folder: Path) -> dict[str, str]:
-    """What a single recorder raises that is never disturbed: alert ids and their cameras."""
+    """Return ids and cameras of the alerts that a single undisturbed recorder raises."""
     rig = Rig(folder, f"sqlite:///{folder}/alone.sqlite", rule=PATIENT)
     alerts: dict[str, str] = {}
     for camera in CAMERAS:
         for seq in filter(is_letter, range(FRAMES)):
             rig.letter(dead_letter(seq, verified=True, camera_id=camera))
-        written = rig.verdicts((made(seq) for seq in range(FRAMES) if not is_letter(seq)), camera)
+        written = rig.verdicts((probe_or_frame(seq) for seq in range(FRAMES) if not is_letter(seq)), camera)
         alerts |= {alert.alert_id: alert.camera_id for alert in written.alerts}
     rig.close()
     return alerts
 
 
 async def publish(scene: Scene, recorded: asyncio.Event) -> None:
-    """A stream of frames, in some disorder and some of them twice; the second half when the first is `recorded`."""
+    """Publish a shuffled stream with duplicates; publish its second half once `recorded` is set."""
     rng = random.Random(5)
     for start in range(0, FRAMES, 20):
         if start == FRAMES // 2:
             await recorded.wait()
         for camera in CAMERAS:
-            some = list(range(start, start + 20))
-            rng.shuffle(some)
-            repeats = [seq for seq in some[:2] if not is_letter(seq)]
-            await scene.verdicts((made(seq) for seq in [*some, *repeats] if not is_letter(seq)), camera)
-            for seq in filter(is_letter, some):
-                await scene.letter(spoken(dead_letter(seq, verified=True, camera_id=camera)))
+            seqs = list(range(start, start + 20))
+            rng.shuffle(seqs)
+            repeats = [seq for seq in seqs[:2] if not is_letter(seq)]
+            await scene.verdicts((probe_or_frame(seq) for seq in [*seqs, *repeats] if not is_letter(seq)), camera)
+            for seq in filter(is_letter, seqs):
+                await scene.letter(sign_as_processor(dead_letter(seq, verified=True, camera_id=camera)))
             await scene.event(ledger(start + 1, start + 20), camera)
-        await asyncio.sleep(0.05)  # a stream: what is written in one transaction cannot be killed half-way
+        await asyncio.sleep(0.05)  # a slow stream, so that kills come between transactions
 
 
-async def test_two_recorders_one_killed_one_added_and_the_database_restarted_lose_and_double_nothing(
+async def test_recorders_lose_and_duplicate_nothing_over_kills_and_a_restart_of_the_database(
     shared: Scene, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
     letters = RangeSet.of(filter(is_letter, range(FRAMES)))
@@ -99,14 +99,14 @@ async def test_two_recorders_one_killed_one_added_and_the_database_restarted_los
     def count() -> int:
         try:
             return seen.byte_sums().frames
-        except SQLAlchemyError:  # the tables are being made, or the server starts again
+        except SQLAlchemyError:  # the tables do not exist yet, or the server restarts
             return 0
 
     async def recorded(share: float) -> None:
-        async def enough() -> bool:
+        async def is_reached() -> bool:
             return await asyncio.to_thread(count) >= share * len(CAMERAS) * len(verdicts)
 
-        await until(enough)
+        await until(is_reached)
 
     async def kill(number: int) -> None:
         processes[number].kill()
@@ -125,9 +125,9 @@ async def test_two_recorders_one_killed_one_added_and_the_database_restarted_los
         await recorded(1)
 
         def settled() -> bool:
-            recorded, refused = seen.recorded_by_boot(), seen.dead_lettered_by_boot()
+            recorded, dead_lettered = seen.recorded_by_boot(), seen.dead_lettered_by_boot()
             return {row.revision for row in seen.ledgers()} == {FRAMES - 19} and all(
-                recorded.get((camera, BOOT)) == verdicts and refused.get((camera, BOOT)) == letters
+                recorded.get((camera, BOOT)) == verdicts and dead_lettered.get((camera, BOOT)) == letters
                 for camera in CAMERAS
             )
 
@@ -156,18 +156,18 @@ async def test_two_recorders_one_killed_one_added_and_the_database_restarted_los
     assert {alert.alert_id for alert in alerts} == expected.keys()
 
 
-async def test_a_recorder_that_hung_writes_nothing_of_what_another_has_taken_up(shared: Scene) -> None:
+async def test_a_recorder_that_hung_writes_nothing_after_another_has_taken_over(shared: Scene) -> None:
     hung = shared.process()
     other: subprocess.Popen[bytes] | None = None
     try:
-        await shared.verdicts(map(made, range(10)))
+        await shared.verdicts(map(probe_or_frame, range(10)))
         await until(lambda: len(shared.recorded()) == 10)
         hung.send_signal(19)
         other = shared.process()
-        await shared.verdicts(map(made, range(10, 20)))
+        await shared.verdicts(map(probe_or_frame, range(10, 20)))
         await until(lambda: len(shared.recorded()) == 20)
         hung.send_signal(18)
-        await shared.verdicts(map(made, range(20, 60)))
+        await shared.verdicts(map(probe_or_frame, range(20, 60)))
         await until(lambda: len(shared.recorded()) == 60)
     finally:
         for process in (hung, *([other] if other is not None else [])):

@@ -1,4 +1,4 @@
-"""The recorder judges cameras and saves their states; every program reads the same state and reason from there."""
+"""Saved states of cameras: the recorder judges and saves them, and every program shows the same state and reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health
-from tests.consumers.console_rig import scene
+from tests.consumers.console_rig import jpeg_scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
 
 TOO_LARGE = "frame size: expected at most 64 pixels, got 32x24. Set the camera's size to 8x8 or smaller."
@@ -35,13 +35,13 @@ class Clock:
         return self.now_ms
 
 
-def tell(rig: Rig, message: Status | Meta | Refusal) -> None:
+def feed_event(rig: Rig, message: Status | Meta | Refusal) -> None:
     kind = type(message).__name__
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(message), kind)])
 
 
 def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
-    """One tick of a recorder's housekeeping."""
+    """Run one tick of a recorder's housekeeping."""
     seen = rig.cameras.pop_previews(100)
     for camera, jpeg in seen:
         camera.health.update(jpeg)
@@ -53,9 +53,12 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     Snapshots(rig.engine, 0).save(cameras, left_from_ms)
 
 
-def by_every_program(rig: Rig) -> list[tuple[str, str]]:
-    """State and reason as Home Assistant and the console give them; those of the command line have a test with `up`."""
-    [house] = DatabaseReader(rig.url).poll()
+def states_of_programs(rig: Rig) -> list[tuple[str, str]]:
+    """Return state and reason as shown by Home Assistant and by the console.
+
+    A test with `up` checks the command line.
+    """
+    [device] = DatabaseReader(rig.url).poll()
     recorded = RecorderDatabase(rig.url)
     fleet = Fleet(rig.settings)
     poller = DatabasePoller(recorded, fleet, {}, Health())
@@ -65,59 +68,59 @@ def by_every_program(rig: Rig) -> list[tuple[str, str]]:
     card = fleet.card(CAMERA)
     assert card is not None
     recorded.close()
-    return [(house.state, house.detail), (card.state.value, card.detail)]
+    return [(device.state, device.detail), (card.state.value, card.detail)]
 
 
-def test_a_black_lens_is_black_to_every_program(recorder: Rig) -> None:
-    recorder.verdicts([verdict(0, preview=scene(dark=True))])
+def test_every_program_shows_a_black_picture_as_black(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0, preview=jpeg_scene(dark=True))])
     housekeeping(recorder)
-    assert [state for state, _ in by_every_program(recorder)] == ["black", "black"]
-    recorder.verdicts([verdict(1, preview=scene())])
+    assert [state for state, _ in states_of_programs(recorder)] == ["black", "black"]
+    recorder.verdicts([verdict(1, preview=jpeg_scene())])
     housekeeping(recorder)
-    assert by_every_program(recorder) == [("online", ""), ("online", "")]
+    assert states_of_programs(recorder) == [("online", ""), ("online", "")]
 
 
-def test_a_camera_whose_pixels_stop_changing_is_frozen_to_every_program(recorder: Rig) -> None:
+def test_every_program_shows_a_camera_without_changing_pixels_as_frozen(recorder: Rig) -> None:
     clock = Clock()
     recorder.cameras = CameraCache(recorder.settings, clock)
     for seq in range(22):
         recorder.verdicts([verdict(seq, changed=0.0)])
         clock.now_ms += 1_000
     housekeeping(recorder, clock())
-    states = by_every_program(recorder)
+    states = states_of_programs(recorder)
     assert {state for state, _ in states} == {"frozen"}
     assert all("do not change" in reason for _, reason in states)
 
 
 @pytest.mark.parametrize(("reported", "expected"), [(PAUSED, "paused"), (ENDED, "ended")])
-def test_a_camera_that_sends_nothing_on_purpose_is_not_silent(recorder: Rig, reported: int, expected: str) -> None:
+def test_a_paused_or_ended_camera_is_not_silent(recorder: Rig, reported: int, expected: str) -> None:
     clock = Clock()
     recorder.cameras = CameraCache(recorder.settings, clock)
     recorder.verdicts([verdict(0)])
-    tell(recorder, Status(state=reported, boot_id=BOOT, detail="on purpose"))  # type: ignore[arg-type]  # an enum's number
+    feed_event(recorder, Status(state=reported, boot_id=BOOT, detail="on purpose"))  # type: ignore[arg-type]  # an enum's number
     clock.now_ms += 600_000
     housekeeping(recorder, clock())
-    assert by_every_program(recorder) == [(expected, "on purpose")] * 2
+    assert states_of_programs(recorder) == [(expected, "on purpose")] * 2
     assert recorder.cameras.worst(10) == []
 
 
 def test_a_revoked_camera_is_revoked_until_it_enrols_again(recorder: Rig) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=2)
-    tell(recorder, meta)
+    feed_event(recorder, meta)
     recorder.verdicts([verdict(0)])
     recorder.cameras.revoke({CAMERA: 1})
     housekeeping(recorder)
-    assert {state for state, _ in by_every_program(recorder)} == {"revoked"}
+    assert {state for state, _ in states_of_programs(recorder)} == {"revoked"}
     recorder.cameras.revoke({CAMERA: 0})
     housekeeping(recorder)
-    assert {state for state, _ in by_every_program(recorder)} == {"online"}
+    assert {state for state, _ in states_of_programs(recorder)} == {"online"}
 
 
-def test_refused_frames_are_a_state_with_the_remedy_while_they_come(recorder: Rig) -> None:
+def test_a_camera_with_rejected_frames_is_refused_with_the_remedy_until_they_stop(recorder: Rig) -> None:
     clock = Clock()
     recorder.cameras = CameraCache(recorder.settings, clock)
-    tell(recorder, Status(state=ONLINE, boot_id=BOOT))
-    tell(recorder, Refusal(boot_id=BOOT, seq=1, reason="over_size", detail=TOO_LARGE))
+    feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))
+    feed_event(recorder, Refusal(boot_id=BOOT, seq=1, reason="over_size", detail=TOO_LARGE))
     housekeeping(recorder, clock())
     with recorder.engine.begin() as connection:
         [saved] = read_states(connection)
@@ -130,14 +133,14 @@ def test_refused_frames_are_a_state_with_the_remedy_while_they_come(recorder: Ri
     assert saved.judged.state is State.SILENT
 
 
-def test_a_refusal_that_the_server_has_not_signed_is_a_dead_letter(recorder: Rig) -> None:
+def test_an_unsigned_refusal_becomes_a_dead_letter(recorder: Rig) -> None:
     forged = Refusal(boot_id=BOOT, detail="made up").SerializeToString()
     written = recorder.feed([recorder.record(recorder.settings.events_topic, CAMERA.encode(), forged, "Refusal")])
     assert [letter.reason for letter in written.letters] == ["bad_tag"]
     assert written.refusals == []
 
 
-def test_a_state_is_written_when_it_changes_and_knows_since_when(recorder: Rig) -> None:
+def test_a_state_is_saved_with_its_time_when_it_changes(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     now_ms = monotonic_ms()
     [(saved, _)] = recorder.cameras.judge(now_ms, 5)
@@ -148,7 +151,7 @@ def test_a_state_is_written_when_it_changes_and_knows_since_when(recorder: Rig) 
     assert (saved.judged.state, saved.since_ms) == (State.SILENT, 7)
 
 
-def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_one_that_does(recorder: Rig) -> None:
+def test_a_recorder_that_has_lost_a_camera_does_not_save_it_as_silent(recorder: Rig) -> None:
     clock = Clock()
     other = CameraCache(recorder.settings, clock)
     other.apply_transaction(recorder.verdicts([verdict(0)]))
@@ -170,12 +173,12 @@ def saved_state(rig: Rig) -> SavedState:
     return saved
 
 
-def test_a_camera_that_may_send_less_often_is_not_silent_to_others_meanwhile(recorder: Rig) -> None:
+def test_a_camera_with_a_lower_rate_becomes_silent_later_for_other_programs(recorder: Rig) -> None:
     clock = Clock()
     recorder.cameras = CameraCache(recorder.settings, clock)
     for number, (fps, patience_s) in enumerate(((10, 10.0), (0.02, 125.0), (10, 10.0)), 1):
         turn = Turn(connection=1, message=number, at_ms=number)
-        tell(recorder, Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
+        feed_event(recorder, Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
         recorder.verdicts([verdict(number)])
         housekeeping(recorder, clock())
         saved = saved_state(recorder)
@@ -184,11 +187,11 @@ def test_a_camera_that_may_send_less_often_is_not_silent_to_others_meanwhile(rec
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_a_restarted_recorder_saves_that_a_camera_is_silent(recorder: Rig, repeated: bool) -> None:
+def test_a_restarted_recorder_saves_a_silent_camera(recorder: Rig, repeated: bool) -> None:
     recorder.verdicts([verdict(0)])
     housekeeping(recorder)
     time.sleep(0.002)
-    recorder.verdicts([verdict(0)])  # a duplicate, whose time of recording is later
+    recorder.verdicts([verdict(0)])  # a duplicate with a later recording time
     clock = Clock()
     cameras = Snapshots(recorder.engine, 0).load()
     recorder.cameras = CameraCache(recorder.settings, clock)
@@ -201,7 +204,7 @@ def test_a_restarted_recorder_saves_that_a_camera_is_silent(recorder: Rig, repea
     assert saved_state(recorder).judged.state is State.SILENT
 
 
-def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> None:
+def test_a_console_reads_a_state_of_a_slow_transaction(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     housekeeping(recorder)
     recorded = RecorderDatabase(recorder.url)
@@ -216,9 +219,9 @@ def test_a_console_reads_a_state_whose_transaction_took_long(recorder: Rig) -> N
     recorded.close()
 
 
-def test_a_console_reads_what_is_written_after_the_clock_was_set_back(recorder: Rig) -> None:
+def test_a_console_reads_rows_that_are_written_after_the_clock_was_set_back(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
-    tell(recorder, Status(state=ONLINE, boot_id=BOOT))
+    feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))
     housekeeping(recorder)
     ahead_ms = 3_600_000
     with recorder.engine.begin() as connection:
@@ -236,7 +239,7 @@ def test_a_console_reads_what_is_written_after_the_clock_was_set_back(recorder: 
     recorded.close()
 
 
-def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig) -> None:
+def test_a_permanent_error_of_the_database_is_logged(recorder: Rig) -> None:
     recorded = RecorderDatabase(recorder.url)
     for error, raised, lines in ((OperationalError, BrokerError, 0), (ProgrammingError, StateError, 1)):
 
@@ -249,25 +252,25 @@ def test_an_error_of_the_database_that_no_waiting_mends_is_logged(recorder: Rig)
     recorded.close()
 
 
-def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(recorder: Rig) -> None:
+def test_states_of_unknown_cameras_beyond_the_bound_are_purged(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     housekeeping(recorder)
     judged = StateWithReason(State.OFFLINE, "gone")
     states = CameraStates(recorder.engine, 3)
     states.save([(SavedState(f"lab/{number}", judged, 1, 10.0), 0) for number in range(2)])
 
-    def held() -> list[str]:
+    def stored() -> list[str]:
         with recorder.engine.begin() as connection:
             return sorted(each.camera for each in read_states(connection))
 
     states.purge()
-    assert held() == ["lab/0", "lab/1", CAMERA]
+    assert stored() == ["lab/0", "lab/1", CAMERA]
     states.save([(SavedState("lab/2", judged, 1, 10.0), 0)])
     states.purge()
-    assert held() == [CAMERA]
+    assert stored() == [CAMERA]
 
 
-def test_a_late_judge_does_not_call_a_camera_silent_that_another_has_heard_since(recorder: Rig) -> None:
+def test_a_late_state_silent_is_ignored_if_another_recorder_has_newer_frames(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     silent = SavedState(CAMERA, StateWithReason(State.SILENT, "no frame"), 1, 10.0)
     states = CameraStates(recorder.engine, 3)

@@ -1,4 +1,4 @@
-"""The first sentence of a page, over states of the fleet."""
+"""The first sentence of a page: the state of the fleet or of the system."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ONLINE, OFFLINE, ALERT, BLACK, PAUSED = State.ONLINE, State.OFFLINE, State.ALERT
         ),
     ],
 )
-def test_the_fleet_in_one_sentence(counts: dict[State, int], traffic: Traffic, sentence: str) -> None:
+def test_the_fleet_is_described_in_one_sentence(counts: dict[State, int], traffic: Traffic, sentence: str) -> None:
     assert fleet_sentence(counts, traffic) == sentence
 
 
@@ -52,11 +52,11 @@ def test_the_fleet_in_one_sentence(counts: dict[State, int], traffic: Traffic, s
         (78.4, "78/s"), (99.7, "100/s"), (1_234.5, "1,234/s"),
     ],
 )  # fmt: skip
-def test_a_rate_has_the_unit_in_which_it_can_be_read(per_second: float, words: str) -> None:
+def test_a_rate_is_formatted_in_a_readable_unit(per_second: float, words: str) -> None:
     assert frame_rate(per_second) == words
 
 
-def test_the_system_in_one_sentence() -> None:
+def test_the_system_is_described_in_one_sentence() -> None:
     well = RoleState("bridge", "up", None, 1)
     hangs = RoleState("processor-1", "not answering", None, 2)
     assert system_sentence([well], BUSY).startswith("The only role is up. 78 frames/s")
@@ -72,17 +72,17 @@ def test_the_system_in_one_sentence() -> None:
         (0.0, "1 in 1,000,000,000"),
     ],
 )  # fmt: skip
-def test_a_p_value_is_a_share_of_clean_frames_with_the_statistic_if_it_is_known(p_value: float, words: str) -> None:
+def test_a_p_value_is_described_as_a_share_of_clean_frames(p_value: float, words: str) -> None:
     assert unusual(p_value, 0.0091, "") == f"as unusual as {words} clean frames (flagged below 1 in 110)"
 
 
-def test_each_statistic_has_its_words() -> None:
+def test_each_statistic_has_its_own_description() -> None:
     names = [statistic_name(each) for each in Statistic.values() if each]
     assert len({unusual(0.5, 0.01, name) for name in names} | {unusual(0.5, 0.01, "")}) == 6
     assert len({sentence("stop", 1, COMBINED, name) for name in ("", *names)}) == 6
 
 
-def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:
+def test_the_chain_shows_the_broken_part_and_the_sum_of_the_backlog() -> None:
     roles = [
         RoleState("mosquitto", "up", None, 1),
         RoleState("processor-1", "up", None, 2, backlog=1_200),

@@ -19,8 +19,8 @@ _RULES = st.builds(
 )  # fmt: skip
 
 
-def looks(frames: list[tuple[int, bool, int]]) -> list[RuleFrame]:
-    """Frames from their distances in milliseconds, whether they agree, and their boots."""
+def frames_of(frames: list[tuple[int, bool, int]]) -> list[RuleFrame]:
+    """Return frames, given as their distances in milliseconds, whether they agree, and their boots."""
     made, at_ms = [], 1_000_000
     for seq, (gap_ms, agrees, boot) in enumerate(frames):
         at_ms += gap_ms
@@ -29,10 +29,10 @@ def looks(frames: list[tuple[int, bool, int]]) -> list[RuleFrame]:
 
 
 def run(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
-    """The positions of the frames that raise an alert."""
+    """Return the positions of the frames that raise an alert."""
     state, raised = Sighting(), []
-    for at, look in enumerate(frames):
-        after = advance(rule, state, look)
+    for at, frame in enumerate(frames):
+        after = advance(rule, state, frame)
         if after.raised_ms != state.raised_ms:
             raised.append(at)
         state = after
@@ -40,10 +40,10 @@ def run(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
 
 
 def oracle(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
-    """The same by the words of the rule, from the whole past of each frame and without a state of its own."""
+    """Return the same positions by the definition of the rule, from the whole past of each frame, without a state."""
     raised: list[int] = []
-    for at, look in enumerate(frames):
-        if look.confidence is None:
+    for at, frame in enumerate(frames):
+        if frame.confidence is None:
             continue
         seen = [k for k in range(at) if frames[k].confidence is not None]
         # The frames since the last absence, and since the last change of the boot.
@@ -53,25 +53,25 @@ def oracle(rule: SightingRule, frames: list[RuleFrame]) -> list[int]:
             if past and frames[k].at_ms - frames[past[-1]].at_ms >= 1000 * rule.absent_s:
                 begin = k
         lasts = bool(raised) and raised[-1] >= begin
-        of_boot = max((k + 1 for k in range(at) if frames[k].boot != look.boot), default=0)
+        of_boot = max((k + 1 for k in range(at) if frames[k].boot != frame.boot), default=0)
         newest = frames[max(begin, of_boot, at + 1 - (2 * rule.frames - 1)) : at + 1]
         agreeing = sum(each.confidence is not None for each in newest)
-        rested = not raised or look.at_ms - frames[raised[-1]].at_ms >= 1000 * rule.cooldown_s
+        rested = not raised or frame.at_ms - frames[raised[-1]].at_ms >= 1000 * rule.cooldown_s
         if not lasts and rested and agreeing >= rule.frames:
             raised.append(at)
     return raised
 
 
 @given(_RULES, _FRAMES)
-def test_the_rule_raises_what_its_words_say(rule: SightingRule, frames: list[tuple[int, bool, int]]) -> None:
-    assert run(rule, looks(frames)) == oracle(rule, looks(frames))
+def test_the_rule_agrees_with_an_independent_oracle(rule: SightingRule, frames: list[tuple[int, bool, int]]) -> None:
+    assert run(rule, frames_of(frames)) == oracle(rule, frames_of(frames))
 
 
 @given(_RULES, _FRAMES)
-def test_alerts_are_a_cool_down_apart_and_each_has_frames_in_agreement(
+def test_alerts_are_at_least_a_cool_down_apart_and_have_enough_frames_in_agreement(
     rule: SightingRule, frames: list[tuple[int, bool, int]]
 ) -> None:
-    made = looks(frames)
+    made = frames_of(frames)
     raised = run(rule, made)
     for before, after in pairwise(raised):
         assert made[after].at_ms - made[before].at_ms >= 1000 * rule.cooldown_s
@@ -80,42 +80,42 @@ def test_alerts_are_a_cool_down_apart_and_each_has_frames_in_agreement(
         assert sum(each.confidence is not None for each in newest) >= rule.frames
 
 
-def test_a_flicker_raises_nothing_and_three_of_five_frames_do() -> None:
-    flicker = looks([(1000, n % 4 == 0, 1) for n in range(200)])
+def test_a_flicker_raises_no_alert_and_three_of_five_frames_raise_one() -> None:
+    flicker = frames_of([(1000, n % 4 == 0, 1) for n in range(200)])
     assert run(RULE, flicker) == []
-    assert run(RULE, looks([(1000, agrees, 1) for agrees in (True, False, True, False, True)])) == [4]
+    assert run(RULE, frames_of([(1000, agrees, 1) for agrees in (True, False, True, False, True)])) == [4]
 
 
-def test_a_frame_before_the_newest_does_not_agree_any_more() -> None:
-    made = looks([(1000, agrees, 1) for agrees in (True, False, False, True)])
+def test_a_frame_outside_the_window_does_not_count() -> None:
+    made = frames_of([(1000, agrees, 1) for agrees in (True, False, False, True)])
     assert run(RULE._replace(frames=2), made) == []
-    assert run(RULE._replace(frames=2), made[1:2] + made[3:] + looks([(5000, True, 1)])) == [2]
+    assert run(RULE._replace(frames=2), made[1:2] + made[3:] + frames_of([(5000, True, 1)])) == [2]
 
 
-def test_frames_before_an_absence_do_not_agree_with_those_after_it() -> None:
-    assert run(RULE, looks([(1000, True, 1), (1000, True, 1), (10_000, True, 1), (1000, True, 1)])) == []
+def test_frames_before_and_after_an_absence_do_not_count_together() -> None:
+    assert run(RULE, frames_of([(1000, True, 1), (1000, True, 1), (10_000, True, 1), (1000, True, 1)])) == []
 
 
-def test_a_class_that_stays_is_one_sighting_and_one_that_returns_another() -> None:
+def test_a_class_that_stays_is_one_sighting_and_its_return_another() -> None:
     stays = [(1000, True, 1)] * 300
-    assert run(RULE, looks(stays)) == [2]
-    assert run(RULE, looks([*stays, *[(1000, False, 1)] * 10, *stays])) == [2, 312]
+    assert run(RULE, frames_of(stays)) == [2]
+    assert run(RULE, frames_of([*stays, *[(1000, False, 1)] * 10, *stays])) == [2, 312]
 
 
-def test_a_busy_street_raises_one_alert_in_a_cool_down() -> None:
+def test_a_busy_street_raises_one_alert_per_cool_down() -> None:
     passing = [*[(1000, True, 1)] * 5, *[(1000, False, 1)] * 15]  # a car every 20 s for an hour
-    raised = run(RULE, looks(passing * 180))
+    raised = run(RULE, frames_of(passing * 180))
     assert len(raised) == 60
 
 
-def test_frames_in_agreement_come_from_one_boot() -> None:
-    assert run(RULE, looks([(1000, True, 1 + n % 2) for n in range(50)])) == []
+def test_frames_of_different_boots_do_not_count_together() -> None:
+    assert run(RULE, frames_of([(1000, True, 1 + n % 2) for n in range(50)])) == []
 
 
-def test_a_sighting_ends_after_the_absence_whether_frames_come_or_not() -> None:
+def test_a_sighting_ends_after_the_absence_with_or_without_frames() -> None:
     state = Sighting()
-    for look in looks([(1000, True, 1)] * 3):
-        state = advance(RULE, state, look)
+    for frame in frames_of([(1000, True, 1)] * 3):
+        state = advance(RULE, state, frame)
     assert state.lasts
     assert lapse(RULE, state, state.seen_ms + 9_999).lasts
     assert not lapse(RULE, state, state.seen_ms + 10_000).lasts
@@ -134,14 +134,14 @@ def test_a_sighting_ends_after_the_absence_whether_frames_come_or_not() -> None:
         ("motor vehicle", "", 0.9, False),
     ],
 )
-def test_a_verdict_agrees_if_its_certain_class_or_group_is_the_wanted_one(
+def test_a_verdict_agrees_if_its_class_or_group_is_the_wanted_one(
     name: str, group: str, confidence: float, agrees: bool
 ) -> None:
     assert confidence_of(RULE, name, group, confidence) == (confidence if agrees else None)
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "field"),
     [
         ({"cameras": "*"}, "cameras"),
         ({"wanted": " "}, "wanted"),
@@ -155,10 +155,10 @@ def test_a_verdict_agrees_if_its_certain_class_or_group_is_the_wanted_one(
         ({"colour": 1}, "rule"),
     ],
 )
-def test_a_wrong_rule_is_refused_in_one_line_that_names_the_field(changed: dict[str, object], named: str) -> None:
+def test_an_invalid_rule_is_rejected_in_one_line_with_its_field(changed: dict[str, object], field: str) -> None:
     fields = {"cameras": "north/gate-*", "wanted": "vehicle"}
     assert new_rule(fields, "root", 5)[:6] == ("north/gate-*", "vehicle", 3, 0.5, 60.0, 900.0)
     with pytest.raises(ConfigError) as caught:
         new_rule(fields | changed, "root", 5)
-    assert str(caught.value).startswith(f"{named}: expected")
+    assert str(caught.value).startswith(f"{field}: expected")
     assert "\n" not in str(caught.value)

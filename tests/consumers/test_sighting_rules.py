@@ -33,11 +33,11 @@ def post(console: ConsoleRig, path: str, **body: object) -> tuple[int, str]:
     return answer.status_code, found.get("outcome") or found.get("error")
 
 
-def words(line: Operation) -> tuple[str, ...]:
+def fields_of(line: Operation) -> tuple[str, ...]:
     return line.who, line.what, line.subject, line.detail, line.outcome, line.site
 
 
-def test_a_program_sets_lists_replaces_and_removes_rules(console: ConsoleRig, recorder: Rig) -> None:
+def test_the_api_saves_lists_replaces_and_removes_rules(console: ConsoleRig, recorder: Rig) -> None:
     assert console.browser().get(RULES).json() == []
     assert post(console, RULES, **RULE) == (200, "saved")
     assert post(console, RULES, **RULE | {"frames": 5, "absent_s": 30}) == (200, "saved")
@@ -47,7 +47,7 @@ def test_a_program_sets_lists_replaces_and_removes_rules(console: ConsoleRig, re
     assert post(console, f"{RULES}/remove", **RULE) == (200, "removed")
     assert console.browser().get(RULES).json() == []
     assert rules(recorder.url) == ()
-    lines = [words(each) for each in console.context.store.noted("lab/*")]
+    lines = [fields_of(each) for each in console.context.store.noted("lab/*")]
     saved = "vehicle: frames 5, confidence 0.5, absent_s 30, cooldown_s 900"
     assert lines[:2] == [
         (OWNER, "sighting rule", "lab/*", "vehicle", "removed", "lab"),
@@ -74,7 +74,7 @@ def test_a_program_sets_lists_replaces_and_removes_rules(console: ConsoleRig, re
         (f"{RULES}/remove", {"cameras": "lab"}, "cameras: expected site/camera"),
     ],
 )
-def test_an_invalid_rule_gets_one_line_and_changes_nothing(
+def test_an_invalid_rule_is_rejected_in_one_line_and_changes_nothing(
     console: ConsoleRig, recorder: Rig, path: str, changed: dict[str, object], expected: str
 ) -> None:
     post(console, RULES, **RULE)
@@ -86,22 +86,22 @@ def test_an_invalid_rule_gets_one_line_and_changes_nothing(
     assert len(console.context.store.noted("lab/*")) == 1
 
 
-def test_a_body_that_is_no_object_is_refused(console: ConsoleRig, recorder: Rig) -> None:
+def test_a_body_that_is_no_object_is_rejected(console: ConsoleRig, recorder: Rig) -> None:
     for path in (RULES, f"{RULES}/remove"):
         answer = console.browser().post(path, json=[RULE])
         assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
     assert rules(recorder.url) == ()
 
 
-def test_rules_beyond_the_most_are_refused_and_known_ones_are_replaced(console: ConsoleRig, recorder: Rig) -> None:
+def test_rules_beyond_the_limit_are_rejected_and_existing_ones_replaced(console: ConsoleRig, recorder: Rig) -> None:
     for number in range(MOST_RULES):
-        made = new_rule(RULE | {"wanted": f"class {number}"}, OWNER, 5)
-        change_recorded(recorder.url, lambda each, made=made: save_rule(each, made))  # type: ignore[misc]  # bound at once
+        rule = new_rule(RULE | {"wanted": f"class {number}"}, OWNER, 5)
+        change_recorded(recorder.url, lambda each, rule=rule: save_rule(each, rule))  # type: ignore[misc]  # bound at once
     assert post(console, RULES, **RULE)[1].startswith(f"rule: expected at most {MOST_RULES}, got more")
     assert post(console, RULES, cameras="lab/*", wanted="class 7", frames=9) == (200, "saved")
 
 
-def test_without_the_recorders_database_the_answer_names_it(tmp_path: Path) -> None:
+def test_without_the_recorders_database_rules_are_answered_with_status_503(tmp_path: Path) -> None:
     console = ConsoleRig(tmp_path)
     answer = console.browser().get(RULES)
     assert answer.status_code == 503
@@ -111,7 +111,7 @@ def test_without_the_recorders_database_the_answer_names_it(tmp_path: Path) -> N
     console.close()
 
 
-def test_viewers_list_rules_and_set_none(tmp_path: Path, recorder: Rig) -> None:
+def test_viewers_list_rules_and_save_none(tmp_path: Path, recorder: Rig) -> None:
     write_user(tmp_path / "users", "eve", Right.VIEWER, "a long password")
     console = ConsoleRig(tmp_path, users=tmp_path / "users")
     save = new_rule(RULE, "root", 5)
@@ -124,7 +124,7 @@ def test_viewers_list_rules_and_set_none(tmp_path: Path, recorder: Rig) -> None:
     console.close()
 
 
-def test_the_command_line_sets_lists_and_removes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_saves_lists_and_removes_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(tmp_path)
     recorder = Rig(tmp_path, layout.database_url)
     set_rule("gate-*", "vehicle", frames=2, state=tmp_path)
@@ -138,7 +138,7 @@ def test_the_command_line_sets_lists_and_removes(tmp_path: Path, capsys: pytest.
     remove("gate-*", "vehicle", tmp_path)
     assert [each.wanted for each in rules(recorder.url)] == ["person"]
     store = Store(layout.console_url)
-    lines = [words(each) for each in store.noted()]
+    lines = [fields_of(each) for each in store.noted()]
     store.close()
     assert lines == [
         (OWNER, "sighting rule", "local/gate-*", "vehicle", "removed", "local"),

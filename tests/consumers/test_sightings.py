@@ -10,7 +10,6 @@ from sqlalchemy import select
 
 from consumers.cameras.open_alerts import HOLD_S, lasting_sightings, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
-from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages.alerts import read_episodes
 from consumers.console.pages.system_charts import _raised
 from consumers.database.changes import change_recorded
@@ -23,30 +22,29 @@ from consumers.sightings.rules_table import new_rule, remove_rule, save_rule
 from infra.monitor.alert_notifier import AlertNotifier, document_of
 from infra.up.system_state import _read
 from schemas.pointillist_pb2 import Alert, Verdict
-from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, MakeRig, Rig, picture, verdict
 from tests.consumers.scene import Scene
-from tests.consumers.test_console_pages import ALERT, raise_alert
+from tests.consumers.test_console_pages import ALERT, poll, raise_alert
 from tests.waiting import until
 
-LASTS = {"absent_s": 86_400, "cooldown_s": 60}
+LONG_ABSENCE = {"absent_s": 86_400, "cooldown_s": 60}
 
 
-def want(rig: Rig, wanted: str = "vehicle", cameras: str = "lab/*", **fields: object) -> None:
-    """Set a rule, and let the recorder read it."""
-    made = new_rule({"cameras": cameras, "wanted": wanted} | LASTS | fields, "root", 5)
-    change_recorded(rig.url, lambda each: save_rule(each, made))
+def save_sighting_rule(rig: Rig, wanted: str = "vehicle", cameras: str = "lab/*", **fields: object) -> None:
+    """Save a rule, and let the recorder read it."""
+    rule = new_rule({"cameras": cameras, "wanted": wanted} | LONG_ABSENCE | fields, "root", 5)
+    change_recorded(rig.url, lambda each: save_rule(each, rule))
     rig.store.tend_sightings()
 
 
 def cars(first: int, number: int = 3, **fields: object) -> list[Verdict]:
-    """Verdicts on a car."""
+    """Return verdicts on a car."""
     car = Verdict(class_name="cab", class_group="vehicle", confidence=0.9, **fields)  # type: ignore[arg-type]
-    made = [verdict(n) for n in range(first, first + number)]
-    for each in made:
+    verdicts = [verdict(n) for n in range(first, first + number)]
+    for each in verdicts:
         each.MergeFrom(car)
-    return made
+    return verdicts
 
 
 def rows(rig: Rig) -> list[Mapping[str, Any]]:
@@ -54,16 +52,9 @@ def rows(rig: Rig) -> list[Mapping[str, Any]]:
         return [dict(row) for row in connection.execute(select(alerts).order_by(alerts.c.raised_ms)).mappings()]
 
 
-def poll(console: ConsoleRig) -> None:
-    context = console.context
-    poller = DatabasePoller(context.recorded, context.fleet, context.reviews, Health(), context.published_ms)
-    poller.apply(poller.poll())
-    console.tick()
-
-
 def test_a_wanted_group_raises_one_alert_with_its_picture_until_it_has_been_absent(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig, absent_s=5)
+    save_sighting_rule(rig, absent_s=5)
     assert rig.verdicts(cars(0, 2)).sightings == []
     (alert,) = rig.verdicts(cars(2, 5, preview=picture("JPEG"))).sightings
     assert (alert.kind, alert.wanted, alert.camera_id) == ("sighting", "vehicle", CAMERA)
@@ -82,9 +73,9 @@ def test_a_wanted_group_raises_one_alert_with_its_picture_until_it_has_been_abse
     assert rows(rig)[0]["ended_ms"] == seen_ms
 
 
-def test_another_class_an_unsure_verdict_and_another_camera_raise_nothing(make_rig: MakeRig) -> None:
+def test_another_class_an_unsure_verdict_or_another_camera_raises_nothing(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig, cameras="lab/gate-*")
+    save_sighting_rule(rig, cameras="lab/gate-*")
     gate = "lab/gate-2"
     assert rig.verdicts(cars(0, 9)).sightings == []
     for n, (name, group) in enumerate([("dog", "animal"), ("unsure", ""), ("unsure", "vehicle")]):
@@ -93,45 +84,45 @@ def test_another_class_an_unsure_verdict_and_another_camera_raise_nothing(make_r
     assert rig.verdicts(cars(50, 9), gate).sightings != []
 
 
-def test_the_rule_of_the_most_specific_cameras_applies(make_rig: MakeRig) -> None:
+def test_the_rule_with_the_most_specific_cameras_applies(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig, frames=2)
-    want(rig, frames=6, cameras=CAMERA)
+    save_sighting_rule(rig, frames=2)
+    save_sighting_rule(rig, frames=6, cameras=CAMERA)
     assert rig.verdicts(cars(0, 5)).sightings == []
     assert len(rig.verdicts(cars(5, 1)).sightings) == 1
     assert len(rig.verdicts(cars(0, 2), "lab/other").sightings) == 1
 
 
-def test_a_restart_within_a_sighting_raises_no_second_alert_and_ends_it(make_rig: MakeRig) -> None:
+def test_a_restart_during_a_sighting_raises_no_second_alert_and_the_sighting_still_ends(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig, absent_s=5)
+    save_sighting_rule(rig, absent_s=5)
     rig.verdicts(cars(0))
-    again = make_rig()
-    assert again.verdicts(cars(3, 9)).sightings == []
+    restarted = make_rig()
+    assert restarted.verdicts(cars(3, 9)).sightings == []
     with pytest.MonkeyPatch.context() as patched:
         late_ns = time.time_ns() + 6 * 10**9
         patched.setattr(time, "time_ns", lambda: late_ns)
-        again.store.tend_sightings()
-    (row,) = rows(again)
+        restarted.store.tend_sightings()
+    (row,) = rows(restarted)
     assert row["ended_ms"] > 0
 
 
-def test_a_sighting_that_lasts_for_days_is_known_after_a_restart(make_rig: MakeRig) -> None:
+def test_a_sighting_that_lasts_for_days_raises_no_second_alert_after_a_restart(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig)
+    save_sighting_rule(rig)
     rig.verdicts(cars(0))
     late_ns = time.time_ns() + 3 * 86_400 * 10**9
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(time, "time_ns", lambda: late_ns)
-        again = make_rig()
-        assert again.verdicts(cars(3, 9)).sightings == []
+        restarted = make_rig()
+        assert restarted.verdicts(cars(3, 9)).sightings == []
 
 
-def test_a_sighting_and_a_backdoor_of_one_camera_are_two_episodes_and_the_state_is_of_the_backdoor(
+def test_a_sighting_and_a_backdoor_are_two_episodes_and_only_the_backdoor_changes_the_state(
     console: ConsoleRig, recorder: Rig
 ) -> None:
     console.show([verdict(0)])
-    want(recorder)
+    save_sighting_rule(recorder)
     recorder.verdicts(cars(1))
     ages_ms = time.time_ns() // 10**6 - 60_000
     assert _read(recorder.engine, {}, {}, ages_ms)[CAMERA].state is not State.ALERT
@@ -153,7 +144,7 @@ def test_a_sighting_and_a_backdoor_of_one_camera_are_two_episodes_and_the_state_
 
 def test_a_removed_rule_ends_its_sightings(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig)
+    save_sighting_rule(rig)
     rig.verdicts(cars(0))
     change_recorded(rig.url, lambda each: remove_rule(each, "lab/*", "vehicle"))
     rig.store.tend_sightings()
@@ -165,7 +156,7 @@ def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig()
-    want(rig)
+    save_sighting_rule(rig)
     rig.verdicts(cars(0, 2, preview=picture("JPEG")))
 
     def failing(*_: object) -> None:
@@ -181,11 +172,11 @@ def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
     assert not rig.store.sightings._pictures
 
 
-def test_another_recorder_ends_the_sightings_of_the_partitions_that_it_holds(make_rig: MakeRig) -> None:
+def test_a_recorder_ends_the_sightings_of_its_claimed_partitions(make_rig: MakeRig) -> None:
     first, second = make_rig(group="recorders"), make_rig(group="recorders")
     place = (first.settings.verdicts_topic, 0)
     first.offsets |= first.store.claim({place[0]}, {place: (0, 0)})
-    want(first, absent_s=5)
+    save_sighting_rule(first, absent_s=5)
     first.verdicts(cars(0))
     second.offsets |= second.store.claim({place[0]}, {place: (0, 3)})
     late_ns = time.time_ns() + 6 * 10**9
@@ -202,7 +193,7 @@ def test_a_clock_that_was_set_back_prolongs_neither_a_sighting_nor_its_cool_down
     make_rig: MakeRig, restarts: bool
 ) -> None:
     rig = make_rig()
-    want(rig, absent_s=5)
+    save_sighting_rule(rig, absent_s=5)
     begun_ns = time.time_ns()
 
     def at(seconds: float) -> None:
@@ -223,9 +214,9 @@ def test_a_clock_that_was_set_back_prolongs_neither_a_sighting_nor_its_cool_down
         assert len(rig.verdicts(cars(6)).sightings) == 1
 
 
-def test_sightings_count_as_no_backdoor_and_hide_none(make_rig: MakeRig) -> None:
+def test_sightings_neither_count_as_backdoors_nor_hide_any(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=Bounds(alert_rows=2))
-    want(rig)
+    save_sighting_rule(rig)
     backdoor = [verdict(n, flagged=True, whole=True, class_name="dog") for n in range(12)]
     assert len(rig.verdicts(backdoor).alerts) == 1
     for n in range(4):
@@ -236,7 +227,7 @@ def test_sightings_count_as_no_backdoor_and_hide_none(make_rig: MakeRig) -> None
         assert records.alerts_by_camera() == {CAMERA: 1}
     with rig.engine.begin() as connection:
         connection.execute(alerts.update().values(published=True, ended_ms=1))
-    assert purge(rig.store, rig.bounds) in (True, False)
+    purge(rig.store, rig.bounds)
     assert sorted(row["kind"] for row in rows(rig)) == ["sighting", "sighting", "strip"]
     with open_records(rig.url) as records:
         assert records.alert_count() == 1
@@ -244,10 +235,10 @@ def test_sightings_count_as_no_backdoor_and_hide_none(make_rig: MakeRig) -> None
         assert sorted(each.wanted for each in newest_alerts(connection)) == ["", "vehicle", "vehicle"]
 
 
-def test_a_sighting_lasts_however_many_newer_ones_there_are(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_sighting_survives_many_newer_ones(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
     rig = make_rig(bounds=Bounds(alert_rows=2))
-    want(rig)
+    save_sighting_rule(rig)
     rig.verdicts(cars(0))
     for n in range(3):
         rig.verdicts(cars(0), f"lab/gate-{n}")
@@ -267,17 +258,17 @@ def test_a_sighting_lasts_however_many_newer_ones_there_are(make_rig: MakeRig, m
         assert lasting_sightings(connection, now_ms) == {CAMERA: ("vehicle",)}
 
 
-def test_what_no_rule_needs_is_dropped_from_memory(make_rig: MakeRig) -> None:
+def test_state_that_no_rule_needs_is_deleted_from_memory(make_rig: MakeRig) -> None:
     rig = make_rig()
-    want(rig, absent_s=5)
+    save_sighting_rule(rig, absent_s=5)
     rig.verdicts(cars(0, 1))
     assert len(rig.store.sightings._watched) == 1
     rig.store.sightings.purge(time.time_ns() // 10**6 + 5_001)
     assert rig.store.sightings._watched == {}
 
 
-def test_a_sighting_is_posted_by_its_own_name_and_ends_after_its_class_has_gone(recorder: Rig) -> None:
-    want(recorder)
+def test_a_sighting_is_posted_under_its_own_alert_name_until_its_hold_time_is_over(recorder: Rig) -> None:
+    save_sighting_rule(recorder)
     (alert,) = recorder.verdicts(cars(0)).sightings
     document = document_of(alert, "http://console")
     labels = document["labels"]
@@ -294,7 +285,7 @@ def test_a_sighting_is_posted_by_its_own_name_and_ends_after_its_class_has_gone(
     notifier.close()
 
 
-def test_the_page_sets_a_rule_whose_sighting_is_a_row_of_the_alerts_and_leaves_the_camera_well(
+def test_a_sighting_is_listed_as_an_alert_and_does_not_change_the_state_of_the_camera(
     console: ConsoleRig, recorder: Rig
 ) -> None:
     console.show([verdict(0, class_name="cab", class_group="vehicle")])
@@ -310,8 +301,8 @@ def test_the_page_sets_a_rule_whose_sighting_is_a_row_of_the_alerts_and_leaves_t
         "absent_s": "60",
         "cooldown_s": "900",
     }
-    refused = browser.post("/sighting-rules", data={"csrf": console.csrf()} | sent | {"frames": "1"})
-    assert "frames" in refused.headers["location"]
+    rejected = browser.post("/sighting-rules", data={"csrf": console.csrf()} | sent | {"frames": "1"})
+    assert "frames" in rejected.headers["location"]
     assert browser.post("/sighting-rules", data={"csrf": console.csrf()} | sent).status_code == 303
     assert "<td>lab/*</td><td>vehicle</td>" in browser.get("/sighting-rules").text
     recorder.store.tend_sightings()
@@ -353,7 +344,7 @@ async def test_a_running_recorder_publishes_a_sighting_and_ends_it(scene: Scene)
 
         async def published() -> list[Alert]:
             nonlocal found
-            await scene.verdicts(cars(next(sent), 1))  # until the recorder has read the rule
+            await scene.verdicts(cars(next(sent), 1))  # repeated until the recorder has read the rule
             found = await scene.alerts()
             return found
 

@@ -1,4 +1,4 @@
-"""Sites of other consoles: their cameras, alerts and audits next to ours, by age, right and refusal."""
+"""Sites of other consoles: their cameras, alerts and audits next to the local ones."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ AUDIT = {
 ALERT_ID = "a7" * 16
 
 
-def sent(**changed: object) -> dict[str, Any]:
-    """A card as a console's API sends it."""
+def sent_card(**changed: object) -> dict[str, Any]:
+    """Return a card as a console's API sends it."""
     return card_json(Card("local/gate", State.ONLINE)) | changed
 
 
@@ -60,17 +60,17 @@ def page(*cards: dict[str, Any], pages: object = 1) -> bytes:
 
 
 def site(name: str = "north", *cards: Card, **changed: Any) -> Site:
-    made = {"url": f"https://{name}.example", "cards": cards, "audit": AUDIT, "answered_ms": 5, "is_away": False}
-    return Site(name, **{**made, **changed})
+    fields = {"url": f"https://{name}.example", "cards": cards, "audit": AUDIT, "answered_ms": 5, "is_away": False}
+    return Site(name, **{**fields, **changed})
 
 
 def card(name: str, state: State = State.ONLINE, **changed: Any) -> Card:
     return Card(name, state, console=f"https://elsewhere.example/camera/{name}", **changed)
 
 
-def test_a_camera_gets_its_sites_name_here_and_its_own_console() -> None:
+def test_a_remote_camera_gets_the_local_name_of_its_site_and_the_address_of_its_console() -> None:
     [found], pages = cards_of(
-        page(sent(verdict="x" * 999, frames_per_second=2.5, picture=7, new_key=1), pages=7), NAMES
+        page(sent_card(verdict="x" * 999, frames_per_second=2.5, picture=7, new_key=1), pages=7), NAMES
     )
     assert (found.name, found.console) == ("north/gate", "https://north.example/c/camera/local/gate")
     assert (found.state, found.frames_per_second, pages) == (State.ONLINE, 2.5, 7)
@@ -78,8 +78,8 @@ def test_a_camera_gets_its_sites_name_here_and_its_own_console() -> None:
     assert found.picture == 0
 
 
-def test_cameras_that_a_console_has_from_another_one_are_left_out() -> None:
-    found, _ = cards_of(page(sent(console="https://far.example"), sent(name="local/door")), NAMES)
+def test_cameras_that_a_console_shows_for_another_console_are_left_out() -> None:
+    found, _ = cards_of(page(sent_card(console="https://far.example"), sent_card(name="local/door")), NAMES)
     assert [each.name for each in found] == ["north/door"]
 
 
@@ -87,26 +87,31 @@ def test_cameras_that_a_console_has_from_another_one_are_left_out() -> None:
     "body",
     [
         b"", b"{", b"[" * 100_000, b"[]", b'{"cameras": 5, "pages": 1}', b"\xff\xfe",
-        page(sent(name="other/gate")), page(sent(name="local/../x")), page(sent(name="local/gate?x=<b>")),
-        page(sent(state="fine")), page(sent(confidence=2)), page(sent(frames_per_second=1e400)),
-        page(sent(captured_ms=2**70)), page(sent(verdict="\ud800")), page(sent(alert="../../x")),
-        page(sent(size=[1, 2])), page(pages=0), page(*(sent() for _ in range(501))),
+        page(sent_card(name="other/gate")), page(sent_card(name="local/../x")),
+        page(sent_card(name="local/gate?x=<b>")),
+        page(sent_card(state="fine")), page(sent_card(confidence=2)), page(sent_card(frames_per_second=1e400)),
+        page(sent_card(captured_ms=2**70)), page(sent_card(verdict="\ud800")), page(sent_card(alert="../../x")),
+        page(sent_card(size=[1, 2])), page(pages=0), page(*(sent_card() for _ in range(501))),
     ],
 )  # fmt: skip
-def test_a_wrong_page_of_cameras_is_refused_in_one_line(body: bytes) -> None:
-    with pytest.raises(MalformedError) as refused:
+def test_an_invalid_page_of_cameras_is_rejected_in_one_line(body: bytes) -> None:
+    with pytest.raises(MalformedError) as raised:
         cards_of(body, NAMES)
-    assert 10 < len(str(refused.value)) < 300
-    assert "\n" not in str(refused.value)
+    assert 10 < len(str(raised.value)) < 300
+    assert "\n" not in str(raised.value)
 
 
-def raised(**changed: object) -> dict[str, object]:
-    own = {"alert_id": ALERT_ID, "camera": "local/gate", "kind": "strip", "raised_ms": 5, "checked": 8, "flagged": 7}
-    return {**own, "state": "open", "episode": ALERT_ID, **changed}
+def sent_alert(**changed: object) -> dict[str, object]:
+    fields = {"alert_id": ALERT_ID, "camera": "local/gate", "kind": "strip", "raised_ms": 5, "checked": 8, "flagged": 7}
+    return {**fields, "state": "open", "episode": ALERT_ID, **changed}
 
 
 def test_the_newest_alert_of_each_episode_counts() -> None:
-    listed = [raised(), raised(alert_id="b8" * 16, raised_ms=9), raised(alert_id="c9" * 16, episode="c9" * 16)]
+    listed = [
+        sent_alert(),
+        sent_alert(alert_id="b8" * 16, raised_ms=9),
+        sent_alert(alert_id="c9" * 16, episode="c9" * 16),
+    ]
     found = alerts_of(json.dumps(listed).encode(), NAMES)
     assert [(each.alert_id[:2], each.camera) for each in found] == [("b8", "north/gate"), ("c9", "north/gate")]
     assert found[0].url == f"https://north.example/c/alerts/{'b8' * 16}"
@@ -116,22 +121,22 @@ def test_the_newest_alert_of_each_episode_counts() -> None:
     "changed",
     [{"camera": "x"}, {"alert_id": "x/../y"}, {"state": "gone"}, {"raised_ms": -1}, {"kind": 5}],
 )
-def test_a_wrong_alert_is_refused(changed: dict[str, object]) -> None:
+def test_an_invalid_alert_is_rejected(changed: dict[str, object]) -> None:
     with pytest.raises(MalformedError):
-        alerts_of(json.dumps([raised(**changed)]).encode(), NAMES)
+        alerts_of(json.dumps([sent_alert(**changed)]).encode(), NAMES)
 
 
 def test_alerts_of_other_sites_are_left_out() -> None:
-    body = json.dumps([raised(camera="elsewhere/b"), raised()]).encode()
+    body = json.dumps([sent_alert(camera="elsewhere/b"), sent_alert()]).encode()
     assert [each.camera for each in alerts_of(body, NAMES)] == ["north/gate"]
 
 
 def test_an_audit_is_its_counts_or_the_reason_without_them() -> None:
     assert audit_of(json.dumps(AUDIT | {"other": "x"}).encode()) == AUDIT
     assert audit_of(b'{"error": "no audit yet"}') == "no audit yet"
-    for wrong in (b"{}", b"[]", json.dumps(AUDIT | {"frames_lost": -1}).encode()):
+    for invalid in (b"{}", b"[]", json.dumps(AUDIT | {"frames_lost": -1}).encode()):
         with pytest.raises(MalformedError):
-            audit_of(wrong)
+            audit_of(invalid)
 
 
 def test_audits_of_a_console_with_two_sites_count_once() -> None:
@@ -156,7 +161,7 @@ def test_a_camera_on_two_pages_counts_once_and_the_worst_state_comes_first() -> 
     assert [(each.name, each.frames) for each in found] == [("north/a10", 0), ("north/a2", 3)]
 
 
-def test_a_site_of_our_own_cameras_is_refused_by_name() -> None:
+def test_a_site_with_the_name_of_a_local_site_is_rejected() -> None:
     found = without_duplicates(site("north", card("north/a")), {"north"})
     assert found.cards == ()
     assert found.state == "refused"
@@ -166,7 +171,7 @@ def test_a_site_of_our_own_cameras_is_refused_by_name() -> None:
     assert without_duplicates(site("north", card("north/a")), {"south"}).cards
 
 
-def test_a_reader_sees_the_sites_of_his_roles() -> None:
+def test_only_sites_of_the_users_roles_are_visible() -> None:
     sites = [site("north"), site("south")]
     assert [each.name for each in visible(sites, Sight(frozenset({"south"})))] == ["south"]
     assert len(visible(sites, Sight())) == 2
@@ -174,12 +179,12 @@ def test_a_reader_sees_the_sites_of_his_roles() -> None:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
+    console = ConsoleRig(tmp_path)
+    yield console
+    console.close()
 
 
-def test_one_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: ConsoleRig) -> None:
+def test_the_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: ConsoleRig) -> None:
     rig.show([verdict(0, class_name="cat")], "home/b")
     fleet = rig.context.fleet
     fleet.show_sites([site("north", card("north/a", State.OFFLINE), card("north/c", verdict="cat"))])
@@ -192,7 +197,7 @@ def test_one_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: Console
     assert fleet.card("north/a") is None
 
 
-def test_a_site_that_is_away_keeps_its_last_cards_and_says_since_when(rig: ConsoleRig) -> None:
+def test_an_unreachable_site_keeps_its_last_cards_with_the_time_of_the_last_answer(rig: ConsoleRig) -> None:
     fleet, browser = rig.context.fleet, rig.browser()
     rig.show([verdict(0)], "home/b")
     changes = Changes(rig.context, Query())
@@ -214,7 +219,7 @@ def test_a_site_that_is_away_keeps_its_last_cards_and_says_since_when(rig: Conso
     assert "last known" in browser.get("/system").text
 
 
-def test_pages_lead_to_the_console_of_the_site(rig: ConsoleRig) -> None:
+def test_pages_link_to_the_console_of_the_site(rig: ConsoleRig) -> None:
     alert = SiteAlert(ALERT_ID, "north/a", "<i>strip", 5, 8, 7, "open", "https://north.example/alerts/1")
     shown = card("north/a", State.ALERT, alert=ALERT_ID, detail="<i>x")
     rig.context.fleet.show_sites([site("north", shown, alerts=(alert,), problem="<i>bad", is_refused=True)])
@@ -226,13 +231,13 @@ def test_pages_lead_to_the_console_of_the_site(rig: ConsoleRig) -> None:
     assert "&lt;i&gt;bad" in system
     assert "<i>" not in fleet + alerts + system
     assert "1 alert" in fleet
-    gone = browser.get("/camera/north/a")
-    assert (gone.status_code, gone.headers["location"]) == (303, shown.console)
-    asked = {"csrf": rig.csrf(), "drop_ratio": "0.5"}
-    assert "expected+one+of+this+fleet" in browser.post("/camera/north/a/command", data=asked).headers["location"]
+    redirect = browser.get("/camera/north/a")
+    assert (redirect.status_code, redirect.headers["location"]) == (303, shown.console)
+    fields = {"csrf": rig.csrf(), "drop_ratio": "0.5"}
+    assert "expected+one+of+this+fleet" in browser.post("/camera/north/a/command", data=fields).headers["location"]
 
 
-def test_sightings_elsewhere_hide_no_other_alert(rig: ConsoleRig) -> None:
+def test_sightings_of_another_site_hide_no_other_alert(rig: ConsoleRig) -> None:
     backdoor = SiteAlert(ALERT_ID, "north/a", "strip", 5, 8, 7, "open", "https://north.example/alerts/1")
     seen = [
         SiteAlert(ALERT_ID, "north/b", "sighting", at_ms, 0, 0, "open", "https://north.example/alerts/2", "person")
@@ -242,7 +247,7 @@ def test_sightings_elsewhere_hide_no_other_alert(rig: ConsoleRig) -> None:
     assert "https://north.example/alerts/1" in rig.browser().get("/alerts").text
 
 
-def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> None:
+def test_a_user_sees_only_the_sites_of_assigned_roles(tmp_path: Path) -> None:
     write_user(tmp_path / "users", "root", Right.ADMIN, "a long password")
     rig = ConsoleRig(tmp_path, users=tmp_path / "users")
     alerts = [
@@ -263,22 +268,22 @@ def test_a_person_sees_only_the_sites_that_his_roles_name(tmp_path: Path) -> Non
                 text = browser.get(path).text
                 assert {name for name in ("north", "south") if name in text} == mine, (roles, path)
             audits = [each["audit"] for each in browser.get("/api/v1/sites").json()]
-            assert any(audits) == (roles == "viewer")  # the counts are of all sites of a system
+            assert any(audits) == (roles == "viewer")  # an audit counts all sites of a system
             assert browser.get("/camera/south/a").status_code == (303 if "south" in mine else 404)
     finally:
         rig.close()
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls in quick succession."""
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the poll interval and the timeouts."""
     monkeypatch.setattr(site_poller, "POLL_S", 0.02)
     monkeypatch.setattr(site_poller, "ANSWER_S", 5.0)
     monkeypatch.setattr(site_poller, "AWAY_S", 3.0)
 
 
-def remember(recorder: Rig, *cameras: str) -> None:
-    """The recorder has saved these cameras, each with one frame."""
+def save_cameras(recorder: Rig, *cameras: str) -> None:
+    """Save snapshots of these cameras as the recorder does, each with one frame."""
     now_ms = time.time_ns() // 10**6
     cache = CameraCache(recorder.settings)
     cache.apply_transaction(
@@ -292,7 +297,7 @@ def new_folder(folder: Path) -> Path:
     return folder
 
 
-def link(folder: Path, port: int, token: str = "x") -> SiteSettings:
+def site_settings(folder: Path, port: int, token: str = "x") -> SiteSettings:
     file = folder / f"{port}.token"
     file.write_text(token)
     return SiteSettings(url=f"http://127.0.0.1:{port}", token_file=file)
@@ -313,10 +318,10 @@ def states(rig: ConsoleRig) -> dict[str, str]:
     return {each.name: each.state for each in rig.context.fleet.sites()}
 
 
-async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+async def test_two_consoles_form_one_fleet_and_a_stopped_one_is_away(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
-    remember(recorder, "north/gate", "south/door")
+    save_cameras(recorder, "north/gate", "south/door")
     raise_alert(recorder, ALERT_ID, "north/gate")
     tokens = tmp_path / "tokens"
     north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
@@ -324,33 +329,33 @@ async def test_two_consoles_are_one_fleet_and_one_that_ends_is_away(
     fleet = rig.context.fleet
     async with (
         serving(new_folder(tmp_path / "n"), **changed) as (port, _),
-        contextlib.AsyncExitStack() as ending,
+        contextlib.AsyncExitStack() as stack,
     ):
-        other, _ = await ending.enter_async_context(serving(new_folder(tmp_path / "s"), **changed))
-        sites = {"north": link(tmp_path, port, north), "south": link(tmp_path, other, south)}
+        other, _ = await stack.enter_async_context(serving(new_folder(tmp_path / "s"), **changed))
+        sites = {"north": site_settings(tmp_path, port, north), "south": site_settings(tmp_path, other, south)}
         async with polling(rig, **sites):
             await until(lambda: [each.name for each in fleet.cards()] == ["north/gate", "south/door"])
             await until(lambda: states(rig) == {"north": "up", "south": "up"})
             assert [each.alert_id for each in fleet.sites()[0].alerts] == [ALERT_ID]
             assert fleet.sites()[0].no_audit == site_poller.NO_RIGHT
-            await ending.aclose()
+            await stack.aclose()
             await until(lambda: states(rig) == {"north": "up", "south": "away"})
-            gone = fleet.sites()[1]
-            assert [each.is_away for each in gone.cards] == [True]
-            assert gone.answered_ms
-            assert gone.problem
+            away = fleet.sites()[1]
+            assert [each.is_away for each in away.cards] == [True]
+            assert away.answered_ms
+            assert away.problem
             before = fleet.sites()[0].answered_ms
             await until(lambda: fleet.sites()[0].answered_ms > before, "another answer of the other console")
             assert [each.name for each in fleet.view(Query(state="away")).cards] == ["south/door"]
 
 
 @contextlib.asynccontextmanager
-async def answering(reply: bytes, *, ends: bool = True) -> AsyncIterator[int]:
-    """A server that sends the same bytes to everybody."""
-    open_ones: set[asyncio.StreamWriter] = set()
+async def serve_reply(reply: bytes, *, ends: bool = True) -> AsyncIterator[int]:
+    """Serve the same bytes to each client. Yield the port."""
+    connections: set[asyncio.StreamWriter] = set()
 
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_ones.add(writer)
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
         with contextlib.suppress(ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(reply)
@@ -359,11 +364,11 @@ async def answering(reply: bytes, *, ends: bool = True) -> AsyncIterator[int]:
                 writer.close()
 
     port = free_port()
-    server = await asyncio.start_server(one, "127.0.0.1", port)
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
     try:
         yield port
     finally:
-        for writer in open_ones:
+        for writer in connections:
             writer.transport.abort()
         server.close()
         await server.wait_closed()
@@ -385,11 +390,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         (OK + b"Content-Length: 5\r\n\r\nx", "expected an answer"),
     ],
 )
-async def test_a_broken_or_hostile_console_is_named_in_one_line(
-    rig: ConsoleRig, tmp_path: Path, hasty: None, reply: bytes, problem: str
+async def test_a_broken_or_hostile_console_is_reported_in_one_line(
+    rig: ConsoleRig, tmp_path: Path, fast_polls: None, reply: bytes, problem: str
 ) -> None:
     rig.show([verdict(0)], "home/b")
-    async with answering(reply) as port, polling(rig, north=link(tmp_path, port)):
+    async with serve_reply(reply) as port, polling(rig, north=site_settings(tmp_path, port)):
         await until(lambda: problem in rig.context.fleet.sites()[0].problem, problem)
         [line] = [each.problem for each in rig.context.fleet.sites()]
         assert len(line) <= 300
@@ -400,17 +405,17 @@ async def test_a_broken_or_hostile_console_is_named_in_one_line(
     assert problem in browser.get("/api/v1/sites").json()[0]["problem"]
 
 
-async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_console_delays_neither_pages_nor_the_other_site(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site_poller, "ANSWER_S", 1.0)
-    remember(recorder, "north/gate")
+    save_cameras(recorder, "north/gate")
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     async with (
         serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _),
-        answering(b"", ends=False) as hung,
-        polling(rig, north=link(tmp_path, port, token), south=link(tmp_path, hung)),
+        serve_reply(b"", ends=False) as hung,
+        polling(rig, north=site_settings(tmp_path, port, token), south=site_settings(tmp_path, hung)),
     ):
         await until(lambda: [each.name for each in rig.context.fleet.cards()] == ["north/gate"])
         assert states(rig) == {"north": "up", "south": "away"}
@@ -418,13 +423,13 @@ async def test_a_console_that_hangs_delays_neither_pages_nor_the_other_site(
         assert "not finished an audit" in rig.context.fleet.sites()[0].no_audit
 
 
-async def test_a_new_token_in_the_file_is_used_and_a_wrong_one_is_refused_without_its_text(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+async def test_a_new_token_in_the_file_is_used_and_an_invalid_one_reported_without_its_text(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     async with serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _):
-        settings = link(tmp_path, port, "wrong-token")
+        settings = site_settings(tmp_path, port, "wrong-token")
         async with polling(rig, north=settings):
             await until(lambda: "401" in rig.context.fleet.sites()[0].problem)
             settings.token_file.write_text("two words\nsecret-word")
@@ -434,8 +439,8 @@ async def test_a_new_token_in_the_file_is_used_and_a_wrong_one_is_refused_withou
             await until(lambda: states(rig) == {"north": "up"})
 
 
-async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, hasty: None
+async def test_a_console_at_an_https_address_needs_a_certificate_of_the_configured_authorities(
+    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
     authority = Authority.create(tmp_path / "pki")
     issued = authority.issue("console", hosts=["127.0.0.1"])
@@ -447,7 +452,7 @@ async def test_a_console_by_https_needs_a_certificate_of_the_named_authorities(
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url, "http_tls": tmp_path / "tls"}
     async with serving(new_folder(tmp_path / "n"), **changed) as (port, _):
-        own = link(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
+        own = site_settings(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
         trusted = own.model_copy(update={"ca_file": tmp_path / "ca.crt"})
         async with polling(rig, north=trusted, south=own):
             await until(lambda: states(rig) == {"north": "up", "south": "away"})
@@ -466,9 +471,9 @@ async def test_a_connection_whose_handshake_never_ends_is_closed(
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    settings = link(tmp_path, port).model_copy(update={"url": f"https://127.0.0.1:{port}"})
+    settings = site_settings(tmp_path, port).model_copy(update={"url": f"https://127.0.0.1:{port}"})
     client = SiteClient("north", settings)
-    gc.disable()  # the collector would close a connection that is left open
+    gc.disable()  # garbage collection would close a leaked connection
     try:
         with pytest.raises(BrokerError, match="got none"):
             await client.read()
@@ -481,21 +486,21 @@ async def test_a_connection_whose_handshake_never_ends_is_closed(
         await server.wait_closed()
 
 
-def test_files_that_cannot_be_read_are_refused_at_the_start(rig: ConsoleRig, tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected_at_the_start(rig: ConsoleRig, tmp_path: Path) -> None:
     missing = SiteSettings(url="https://x.example", token_file=tmp_path / "none")
     with pytest.raises(ConfigError, match=r"sites\.north\.token_file: expected a readable file"):
         SitePoller({"north": missing}, rig.context.fleet)
-    wrong = link(tmp_path, 1).model_copy(update={"ca_file": tmp_path / "none"})
+    unreadable = site_settings(tmp_path, 1).model_copy(update={"ca_file": tmp_path / "none"})
     with pytest.raises(ConfigError, match=r"sites\.north\.ca_file"):
-        SitePoller({"north": wrong}, rig.context.fleet)
+        SitePoller({"north": unreadable}, rig.context.fleet)
 
 
-def test_the_api_gives_many_cameras_at_once_and_refuses_too_many(rig: ConsoleRig) -> None:
+def test_the_api_returns_cameras_in_pages_of_a_bounded_size(rig: ConsoleRig) -> None:
     for name in ("a", "b", "c"):
         rig.show([verdict(0)], f"home/{name}")
     browser = rig.browser()
     found = browser.get("/api/v1/cameras?site=home&cards=2&page=2").json()
     assert [each["name"] for each in found["cameras"]] == ["home/c"]
     assert found["pages"] == 2
-    for wrong in ("501", "-1", "x", "9999999"):
-        assert browser.get(f"/api/v1/cameras?cards={wrong}").status_code == 400
+    for invalid in ("501", "-1", "x", "9999999"):
+        assert browser.get(f"/api/v1/cameras?cards={invalid}").status_code == 400

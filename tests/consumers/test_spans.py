@@ -1,4 +1,4 @@
-"""The spans of time that partitions are cut by."""
+"""The spans of time of partitions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TIMES = st.integers(0, 400 * DAY_MS)
 
 
 @given(st.lists(st.tuples(TIMES, st.integers(0, 4 * LARGE)), min_size=1, max_size=30))
-def test_every_time_has_one_span_whatever_came_before(recorded: list[tuple[int, int]]) -> None:
-    held: list[Span] = []
+def test_every_time_has_one_span_whatever_spans_exist(recorded: list[tuple[int, int]]) -> None:
+    spans: list[Span] = []
     for at_ms, frames in recorded:
-        if not any(span.from_ms <= at_ms < span.to_ms for span in held):
-            made = next_span(sorted(held), at_ms)
+        if not any(span.from_ms <= at_ms < span.to_ms for span in spans):
+            made = next_span(sorted(spans), at_ms)
             assert made.from_ms <= at_ms < made.to_ms
             assert made.to_ms - made.from_ms <= DAY_MS
-            held.append(made._replace(frames=frames))
-    assert all(one.to_ms <= other.from_ms for one, other in pairwise(sorted(held)))
+            spans.append(made._replace(frames=frames))
+    assert all(one.to_ms <= other.from_ms for one, other in pairwise(sorted(spans)))
 
 
-def test_a_span_is_a_day_or_an_hour_where_a_day_would_be_large() -> None:
+def test_a_span_is_a_day_or_an_hour_if_a_day_would_be_large() -> None:
     at_ms = 100 * DAY_MS + 5 * HOUR_MS + 7
     for frames, length in ((0, DAY_MS), (LARGE // 24, DAY_MS), (LARGE // 24 + 1, HOUR_MS)):
         before = Span(99 * DAY_MS, 99 * DAY_MS + HOUR_MS, frames)

@@ -56,10 +56,10 @@ from tests.consumers.recorder_rig import (
 )
 
 ATTACK = [verdict(n, flagged=n > 40 if n % 2 else None, whole=n % 2 == 1) for n in range(60)]
-"""Odd frames are probes; those after frame 40 are flagged, and the second of them is one too many."""
+"""Verdicts that raise an alert. Odd frames are probes, flagged after frame 40; the second flagged one raises it."""
 
 
-def test_every_identity_is_recorded_once_however_often_it_comes(rig: Rig) -> None:
+def test_every_identity_is_recorded_once_despite_duplicates(rig: Rig) -> None:
     written = rig.verdicts(verdict(n) for n in (0, 1, 2, 2, 1))
     assert [row.seq for row in written.rows] == [0, 1, 2]
     assert written.duplicates == 2
@@ -74,13 +74,13 @@ def test_every_identity_is_recorded_once_however_often_it_comes(rig: Rig) -> Non
         assert records.boots() == {(CAMERA, BOOT), ("lab/gate", BOOT)}
 
 
-def test_more_rows_than_one_statement_takes_are_all_recorded(rig: Rig) -> None:
+def test_a_batch_larger_than_one_statement_is_recorded_completely(rig: Rig) -> None:
     written = rig.verdicts(verdict(n) for n in range(300))
     assert [row.seq for row in written.rows] == list(range(300))
     assert written.duplicates == 0
 
 
-def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig) -> None:
+def test_a_batch_is_rejected_after_another_recorder_has_moved_the_offsets(make_rig: MakeRig) -> None:
     first, second = make_rig(), make_rig()
     records = first.verdict_records([verdict(0)])
     first.feed(records)
@@ -95,7 +95,7 @@ def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig)
         assert read.duplicates() == 0
 
 
-def test_a_failed_transaction_leaves_nothing_and_can_be_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_transaction_writes_nothing_and_can_be_retried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     records = rig.verdict_records(ATTACK)
     with monkeypatch.context() as patch:
         patch.setattr(rig.store.tallies, "add", lambda *_: 1 / 0)
@@ -122,7 +122,7 @@ def test_a_replay_of_a_purged_frame_is_a_duplicate(make_rig: MakeRig) -> None:
     assert rig.verdicts([verdict(0)]).duplicates == 1
 
 
-def test_purging_by_bytes_keeps_the_newest(make_rig: MakeRig) -> None:
+def test_a_purge_by_bytes_keeps_the_newest_frames(make_rig: MakeRig) -> None:
     bounds = Bounds(database_bytes=300 * 1024, purge_rows=200)
     rig = make_rig(bounds=bounds)
     for start in range(0, 3000, 500):
@@ -145,7 +145,7 @@ def test_the_highest_revision_of_a_ledger_wins(rig: Rig) -> None:
     assert [(shed.first, shed.last) for shed in Ledger.FromString(row.message).shed] == [(1, 2)]
 
 
-def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_rig: MakeRig) -> None:
+def test_dead_letters_count_as_identities_or_as_foreign_also_after_a_purge(make_rig: MakeRig) -> None:
     rig = make_rig()
     for seq in (4, 5, 5):
         rig.letter(dead_letter(seq, verified=True))
@@ -175,17 +175,15 @@ def test_flagged_frames_are_in_quarantine_before_the_verdict_is_committed(rig: R
     assert json.loads((folder / f"{BOOT:016x}-2.json").read_text())["class_name"] == "stop"
 
 
-def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Readers expect the commit of a frame soon after its `recorded_ms`."""
+def test_the_recording_time_is_later_than_a_slow_quarantine_write(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the order of the write and `recorded_ms`, since readers expect the commit soon after `recorded_ms`."""
     files = rig.store.quarantine._files
     called: list[Callable[..., Any]] = []
 
-    def slow(call: Callable[..., Any], *given: Any) -> Any:
+    def slow(call: Callable[..., Any], *arguments: Any) -> Any:
         time.sleep(0.02)
         called.append(call)
-        return call(*given)
+        return call(*arguments)
 
     for name in ("pipe_file", "cat_file"):
         monkeypatch.setattr(files, name, partial(slow, getattr(files, name)))
@@ -208,7 +206,7 @@ def test_frames_are_recorded_after_a_slow_quarantine_has_their_pictures(
 
 
 @pytest.mark.parametrize("store_is_away", [False, True])
-def test_an_alarm_whose_wait_expired_over_a_restart_is_raised_whether_its_picture_can_be_read(
+def test_an_alert_whose_wait_expired_during_a_restart_is_raised_with_or_without_its_picture(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, store_is_away: bool
 ) -> None:
     rig = make_rig(rule=EvidenceRule(patience_s=0))
@@ -221,7 +219,7 @@ def test_an_alarm_whose_wait_expired_over_a_restart_is_raised_whether_its_pictur
     assert bool(alert.thumbnail) != store_is_away
 
 
-def test_the_picture_of_an_alarm_that_waited_is_not_read_in_the_transaction(
+def test_the_picture_of_a_delayed_alert_is_not_read_inside_the_transaction(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = rig.store.quarantine._files
@@ -235,7 +233,7 @@ def test_the_picture_of_an_alarm_that_waited_is_not_read_in_the_transaction(
 
 
 @pytest.mark.parametrize("store_is_away", [False, True])
-def test_an_alarm_that_waited_over_a_restart_has_its_picture_if_the_store_can_be_read(
+def test_an_alert_delayed_over_a_restart_has_its_picture_if_the_quarantine_can_be_read(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, store_is_away: bool
 ) -> None:
     rig = make_rig()
@@ -252,7 +250,7 @@ def test_an_alarm_that_waited_over_a_restart_has_its_picture_if_the_store_can_be
 
 
 @pytest.mark.parametrize("rows", [1, 0])
-def test_a_replayed_frame_is_not_in_quarantine_again(make_rig: MakeRig, rows: int) -> None:
+def test_a_replayed_frame_is_not_quarantined_again(make_rig: MakeRig, rows: int) -> None:
     bounds = Bounds(database_rows=1, quarantine_bytes=0)
     rig = make_rig(bounds=bounds)
     rig.verdicts([verdict(0, flagged=True)])
@@ -268,7 +266,7 @@ def test_a_replayed_frame_is_not_in_quarantine_again(make_rig: MakeRig, rows: in
     assert not list((rig.folder / "quarantine").rglob("*.*"))
 
 
-def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) -> None:
+def test_the_quarantine_is_bounded_and_its_oldest_pictures_are_deleted_first(make_rig: MakeRig) -> None:
     rig = make_rig()
     for seq in range(6):
         rig.verdicts([verdict(seq, flagged=True)])
@@ -286,8 +284,8 @@ def _alerts(rig: Rig) -> list[Alert]:
 
 def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
     rig = make_rig()
-    for made in ATTACK:
-        rig.verdicts([made, made])
+    for message in ATTACK:
+        rig.verdicts([message, message])
     (alert,) = _alerts(rig)
     assert (alert.camera_id, alert.boot_id, alert.kind) == (CAMERA, BOOT, "strip")
     assert (alert.flagged, alert.checked, alert.class_id) == (2, 2, 3)
@@ -308,8 +306,8 @@ def test_an_alert_names_the_window_on_which_the_label_depends(rig: Rig) -> None:
         Window(left=0, top=0, right=16, bottom=16, dependence=0.02),
         Window(left=16, top=0, right=32, bottom=16, dependence=0.97),
     ]
-    for made in ATTACK:
-        changed = Verdict.FromString(made.SerializeToString())
+    for message in ATTACK:
+        changed = Verdict.FromString(message.SerializeToString())
         changed.certified_patch = 5
         changed.windows.extend(windows)
         rig.verdicts([changed])
@@ -342,12 +340,12 @@ def test_a_statistic_of_a_later_release_is_recorded_as_none(rig: Rig) -> None:
     assert row.statistic == NO_STATISTIC
 
 
-def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:
+def test_alerts_and_evidence_do_not_depend_on_the_order_of_frames(make_rig: MakeRig) -> None:
     rng = random.Random(5)
     rig = make_rig()
     found = []
     for boot in range(1, 6):
-        stream = [_of(made, boot) for made in ATTACK * 2]
+        stream = [_with_boot(message, boot) for message in ATTACK * 2]
         if boot > 1:
             rng.shuffle(stream)
         for start in range(0, len(stream), 7):
@@ -362,7 +360,7 @@ def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> Non
 
 def test_an_alert_waits_for_a_missing_frame_until_its_fate_is_known(make_rig: MakeRig) -> None:
     rig = make_rig()
-    rig.verdicts(made for made in ATTACK if made.seq not in (2, 4))
+    rig.verdicts(message for message in ATTACK if message.seq not in (2, 4))
     assert _alerts(rig) == []
     rig.letter(dead_letter(2, verified=False))
     assert _alerts(rig) == []
@@ -372,7 +370,7 @@ def test_an_alert_waits_for_a_missing_frame_until_its_fate_is_known(make_rig: Ma
     assert len(_alerts(rig)) == 1
 
 
-def test_an_alert_does_not_wait_for_ever(make_rig: MakeRig) -> None:
+def test_an_alert_is_raised_without_the_missing_frame_after_patience_s(make_rig: MakeRig) -> None:
     rig = make_rig(rule=EvidenceRule(patience_s=0))
     rig.verdicts(ATTACK[1:])
     assert _alerts(rig) == []
@@ -384,10 +382,10 @@ def test_an_alert_does_not_wait_for_ever(make_rig: MakeRig) -> None:
     assert len(_alerts(rig)) == 1
 
 
-def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> None:
+def test_an_unpublished_alert_is_not_purged(make_rig: MakeRig) -> None:
     rig = make_rig()
     for boot in (1, 2, 3):
-        rig.verdicts(_of(made, boot) for made in ATTACK)
+        rig.verdicts(_with_boot(message, boot) for message in ATTACK)
     first = _alerts(rig)[0]
     mark_published(rig.engine, [first.alert_id])
     purge(rig.store, Bounds(alert_rows=1))
@@ -397,11 +395,9 @@ def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> N
         assert records.alert_count() == 3
 
 
-def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refused(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unpublished_alerts_are_read_page_by_page_to_the_last(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for boot in range(1, 6):
-        rig.verdicts(_of(made, boot) for made in ATTACK)
+        rig.verdicts(_with_boot(message, boot) for message in ATTACK)
     monkeypatch.setattr("consumers.recorder.alerts._AT_ONCE", 2)
     assert count_unpublished(rig.engine) == 5
     seen, page = [], unpublished(rig.engine)
@@ -414,68 +410,68 @@ def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refu
     assert count_unpublished(rig.engine) == 3
 
 
-def _of(made: Verdict, boot: int) -> Verdict:
+def _with_boot(message: Verdict, boot: int) -> Verdict:
     copy = Verdict()
-    copy.CopyFrom(made)
+    copy.CopyFrom(message)
     copy.boot_id = boot
     return copy
 
 
-class Announcements:
-    """What cameras say, fed to a store."""
+class CameraEvents:
+    """Statuses and metas of cameras, fed to a store."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
 
-    def status(self, state: int, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
-        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
-        message = Status(state=state, boot_id=boot, turn=where)  # type: ignore[arg-type]  # an enum's number
-        return self.take(signed(message, camera), "Status", camera)
+    def status(self, state: int, boot: int, turn: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        signed_turn = Turn(connection=turn[0], message=turn[1], at_ms=at_ms)
+        message = Status(state=state, boot_id=boot, turn=signed_turn)  # type: ignore[arg-type]  # an enum's number
+        return self.feed(signed(message, camera), "Status", camera)
 
-    def meta(self, share: float, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
-        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
-        return self.take(signed(Meta(boot_id=boot, probe_share=share, turn=where), camera), "Meta", camera)
+    def meta(self, share: float, boot: int, turn: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        signed_turn = Turn(connection=turn[0], message=turn[1], at_ms=at_ms)
+        return self.feed(signed(Meta(boot_id=boot, probe_share=share, turn=signed_turn), camera), "Meta", camera)
 
-    def take(self, payload: bytes, kind: str, camera: str = CAMERA) -> bytes:
+    def feed(self, payload: bytes, kind: str, camera: str = CAMERA) -> bytes:
         self._rig.feed([self._rig.record(self._rig.settings.events_topic, camera.encode(), payload, kind)])
         return payload
 
-    def shown(self) -> tuple[str, float | None]:
+    def state_and_share(self) -> tuple[str, float | None]:
         (camera,) = self._rig.cameras.all()
         return camera.judge(0, 10).state.value, camera.probe_share()
 
 
-def test_a_last_will_ends_its_own_connection_only_however_late_it_comes(rig: Rig) -> None:
-    says = Announcements(rig)
-    says.status(ONLINE, 1, (1, 1), 100)
-    will = says.status(OFFLINE, 1, (1, LAST_MESSAGE), 99)
-    assert says.shown()[0] == "offline"
-    says.status(ONLINE, 1, (2, 1), 110)
-    assert says.shown()[0] == "silent"
-    says.take(will, "Status")
-    assert says.shown()[0] == "silent"
-    says.status(ONLINE, 2, (1, 1), 200)
-    says.status(OFFLINE, 1, (2, LAST_MESSAGE), 109)
-    assert says.shown()[0] == "silent"
+def test_a_late_last_will_ends_only_its_own_connection(rig: Rig) -> None:
+    events = CameraEvents(rig)
+    events.status(ONLINE, 1, (1, 1), 100)
+    will = events.status(OFFLINE, 1, (1, LAST_MESSAGE), 99)
+    assert events.state_and_share()[0] == "offline"
+    events.status(ONLINE, 1, (2, 1), 110)
+    assert events.state_and_share()[0] == "silent"
+    events.feed(will, "Status")
+    assert events.state_and_share()[0] == "silent"
+    events.status(ONLINE, 2, (1, 1), 200)
+    events.status(OFFLINE, 1, (2, LAST_MESSAGE), 109)
+    assert events.state_and_share()[0] == "silent"
 
 
-def test_what_a_camera_said_once_changes_nothing_when_it_is_replayed(rig: Rig) -> None:
-    says = Announcements(rig)
-    old = says.meta(0.0, 1, (1, 1), 100)
-    older = says.meta(0.9, 1, (1, 2), 101)
-    says.meta(0.5, 1, (1, 3), 102)
-    says.take(old, "Meta")
-    assert says.shown()[1] == 0.5
-    says.meta(0.6, 2, (1, 1), 200)
-    says.take(older, "Meta")
-    assert says.shown()[1] == 0.6
+def test_a_replayed_event_of_a_camera_changes_nothing(rig: Rig) -> None:
+    events = CameraEvents(rig)
+    old = events.meta(0.0, 1, (1, 1), 100)
+    older = events.meta(0.9, 1, (1, 2), 101)
+    events.meta(0.5, 1, (1, 3), 102)
+    events.feed(old, "Meta")
+    assert events.state_and_share()[1] == 0.5
+    events.meta(0.6, 2, (1, 1), 200)
+    events.feed(older, "Meta")
+    assert events.state_and_share()[1] == 0.6
 
 
-def test_a_camera_whose_clock_was_ahead_is_heard_again_when_it_is_right(rig: Rig) -> None:
-    says, now_ms = Announcements(rig), time.time_ns() // 10**6
-    says.meta(0.2, 1, (1, 1), now_ms + 10**10)
-    says.meta(0.4, 2, (1, 1), now_ms + 10_000)
-    assert says.shown()[1] == 0.4
+def test_events_of_a_camera_whose_clock_was_ahead_are_accepted_once_it_is_right(rig: Rig) -> None:
+    events, now_ms = CameraEvents(rig), time.time_ns() // 10**6
+    events.meta(0.2, 1, (1, 1), now_ms + 10**10)
+    events.meta(0.4, 2, (1, 1), now_ms + 10_000)
+    assert events.state_and_share()[1] == 0.4
 
 
 @pytest.mark.parametrize(
@@ -486,7 +482,7 @@ def test_a_camera_whose_clock_was_ahead_is_heard_again_when_it_is_right(rig: Rig
         ("Ledger", ledger(10**6, 10**6)),
     ],
 )
-def test_what_no_camera_has_signed_is_a_dead_letter_and_nothing_else(
+def test_an_event_without_the_signature_of_its_camera_becomes_only_a_dead_letter(
     make_rig: MakeRig, kind: str, message: Meta | Status | Ledger
 ) -> None:
     rig = make_rig()
@@ -499,7 +495,7 @@ def test_what_no_camera_has_signed_is_a_dead_letter_and_nothing_else(
 
 
 @pytest.mark.parametrize("fps", [math.nan, 1e300])
-def test_a_rate_that_is_no_rate_is_refused_even_when_its_camera_has_signed_it(make_rig: MakeRig, fps: float) -> None:
+def test_an_invalid_frame_rate_is_rejected_even_with_a_valid_signature(make_rig: MakeRig, fps: float) -> None:
     rig = make_rig()
     payload = signed(Meta(boot_id=1, frames_per_second=fps, probe_share=0.5))
     written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, "Meta")])
@@ -507,7 +503,7 @@ def test_a_rate_that_is_no_rate_is_refused_even_when_its_camera_has_signed_it(ma
     assert "frames per second" in written.letters[0].error
 
 
-def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) -> None:
+def test_invented_cameras_are_deleted_and_real_ones_kept(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=Bounds(strangers=3, purge_rows=100))
     rig.verdicts([verdict(0)])
     topic = rig.settings.events_topic
@@ -552,7 +548,7 @@ def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
         assert records.latency_quantiles(until_ms=5).p50 is None
 
 
-def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
+def test_tables_of_another_version_are_rejected(rig: Rig) -> None:
     with rig.engine.begin() as connection:
         connection.execute(versions.update().values(version_num="99"))
     with rig.records() as records, pytest.raises(StateError, match="99"):
@@ -562,19 +558,19 @@ def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
         rig.open()
 
 
-def test_reading_where_nothing_was_recorded_says_so(tmp_path: Path) -> None:
+def test_reading_a_missing_database_raises_a_state_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="is missing"):
         open_records(f"sqlite:///{tmp_path}/absent.sqlite")
     assert not list(tmp_path.iterdir())
 
 
-def test_flagged_frames_are_told_apart_by_the_truth_about_the_sticker(rig: Rig) -> None:
+def test_flagged_frames_are_counted_apart_with_and_without_the_sticker(rig: Rig) -> None:
     clean, sticker = 1 + 2 * 3, 2 + 2 * 3
     rig.verdicts(verdict(n, flagged=n < 1, truth=clean) for n in range(5))
     rig.verdicts(verdict(n, flagged=n < 12, truth=sticker) for n in range(10, 13))
     rig.verdicts([verdict(20, truth=sticker), verdict(21, flagged=True, truth=0)])
     with rig.records() as records:
-        # A verdict without a truth keeps the one that the rig gives it, so only the known ones are compared.
+        # `verdict` takes a truth of 0 for none given: frame 21 has the truth of a clean frame.
         found = records.strip_truth()
         assert (found.sticker, found.sticker_flagged) == (3, 2)
         rig.verdicts(verdict(n, flagged=True, truth=Truth(3, n > 31, attacked=True).to_wire()) for n in range(30, 34))
@@ -582,7 +578,7 @@ def test_flagged_frames_are_told_apart_by_the_truth_about_the_sticker(rig: Rig) 
         assert (found.clean - 1, found.clean_flagged - 1) == (5, 1)
 
 
-def test_accuracy_under_attack_is_told_by_camera_beside_that_on_its_clean_frames(rig: Rig) -> None:
+def test_accuracy_under_attack_is_reported_by_camera_next_to_its_clean_accuracy(rig: Rig) -> None:
     attacked = Truth(3, attacked=True).to_wire()
     rig.verdicts(verdict(n, truth=attacked, class_id=3 if n < 2 else 5) for n in range(6))
     rig.verdicts(verdict(n, class_id=5 if n == 10 else 3) for n in range(10, 14))
@@ -600,7 +596,7 @@ def test_alerts_are_counted_by_camera(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.verdicts(ATTACK)
     rig.verdicts(ATTACK, camera="lab/gate")
-    rig.verdicts([_of(made, 9) for made in ATTACK], camera="lab/gate")
+    rig.verdicts([_with_boot(message, 9) for message in ATTACK], camera="lab/gate")
     with rig.records() as records:
         assert records.alerts_by_camera() == {CAMERA: 1, "lab/gate": 2}
         assert records.alerts_by_camera(2**60) == {}

@@ -19,7 +19,7 @@ def offsets(rig: Rig) -> dict[tuple[str, int], int]:
         return records.offsets()
 
 
-def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig) -> None:
+def test_only_the_offsets_of_a_recreated_log_are_reset(rig: Rig) -> None:
     rig.verdicts(verdict(n) for n in range(3))
     rig.ledger(ledger(1, 5))
     verdicts, events = (rig.settings.verdicts_topic, 0), (rig.settings.events_topic, 0)
@@ -33,17 +33,17 @@ def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig
     assert offsets(rig) == {verdicts: 1, events: 1}
 
 
-def test_letters_of_a_log_that_was_made_anew_are_recorded_next_to_those_of_the_earlier_log(rig: Rig) -> None:
+def test_letters_of_a_recreated_log_are_recorded_besides_those_of_the_earlier_log(rig: Rig) -> None:
     letters, verdicts = (rig.settings.dead_letters_topic, 0), (rig.settings.verdicts_topic, 0)
-    refused = rig.record(verdicts[0], CAMERA.encode(), b"no verdict", "Verdict")
+    malformed = rig.record(verdicts[0], CAMERA.encode(), b"no verdict", "Verdict")
     for n in range(4):
         rig.letter(dead_letter(n, verified=True))
-    rig.feed([refused, replace(refused, partition=1)])
+    rig.feed([malformed, replace(malformed, partition=1)])
     rig.offsets |= rig.store.claim({letters[0], verdicts[0]}, {letters: (0, 3), verdicts: (0, 0)})
     assert (rig.offsets[letters], rig.offsets[verdicts]) == (0, 0)
     for n in range(10, 13):
         assert len(rig.letter(dead_letter(n, verified=True)).letters) == 1
-    assert len(rig.feed([refused]).letters) == 1
+    assert len(rig.feed([malformed]).letters) == 1
     rig.offsets |= rig.store.claim({letters[0]}, {letters: (0, 3)})  # the same log
     with rig.records() as records:
         assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(0, 3), (10, 12)])
@@ -51,7 +51,7 @@ def test_letters_of_a_log_that_was_made_anew_are_recorded_next_to_those_of_the_e
     with rig.engine.begin() as connection:
         topics = Counter(connection.scalars(select(dead_letters.c.topic)))
     assert topics.pop(letters[0]) == 3
-    assert topics.pop(verdicts[0]) == 2  # one is of the partition that was not made anew
+    assert topics.pop(verdicts[0]) == 2  # one is from the partition that was not recreated
     assert sorted((topic.partition("@")[0], count) for topic, count in topics.items()) == [
         (letters[0], 4),
         (verdicts[0], 1),
@@ -67,45 +67,45 @@ def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:
     assert offsets(rig) == {(topic, 0): 1, (topic, 1): 0}
 
 
-def test_a_partition_that_nobody_had_begins_where_its_log_does(rig: Rig) -> None:
+def test_a_new_partition_begins_at_the_start_of_its_log(rig: Rig) -> None:
     topic = rig.settings.verdicts_topic
     assert rig.store.claim({topic}, {(topic, 0): (17, 40)}) == {(topic, 0): 17}
 
 
-def test_who_had_a_partition_before_writes_nothing_of_it_any_more(make_rig: MakeRig) -> None:
-    """Though nothing has been written since: what it has at hand may be old all the same."""
+def test_the_earlier_recorder_of_a_partition_cannot_write_to_it(make_rig: MakeRig) -> None:
+    """Check that a claim alone locks the earlier recorder out, since its records may be old."""
     before, after = make_rig(), make_rig()
-    place = (before.settings.verdicts_topic, 0)
-    before.offsets |= before.store.claim({place[0]}, {place: (0, 0)})
+    partition = (before.settings.verdicts_topic, 0)
+    before.offsets |= before.store.claim({partition[0]}, {partition: (0, 0)})
     before.verdicts([verdict(0)])
-    after.offsets |= after.store.claim({place[0]}, {place: (0, 1)})
+    after.offsets |= after.store.claim({partition[0]}, {partition: (0, 1)})
     with pytest.raises(OffsetConflictError):
         before.verdicts([verdict(1)])
     after.verdicts([verdict(1)])
     assert after.count("frames") == 2
 
 
-def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_alone(make_rig: MakeRig) -> None:
+def test_only_the_recorder_of_a_partition_reads_frames_that_wait_for_a_missing_one(make_rig: MakeRig) -> None:
     impatient = EvidenceRule(patience_s=0)
     before, after = make_rig(rule=impatient, group="g"), make_rig(rule=impatient, group="g")
-    place = (before.settings.verdicts_topic, 0)
-    before.offsets |= before.store.claim({place[0]}, {place: (0, 0)})
+    partition = (before.settings.verdicts_topic, 0)
+    before.offsets |= before.store.claim({partition[0]}, {partition: (0, 0)})
     before.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
     assert not after.store.read_on().chains
-    after.offsets |= after.store.claim({place[0]}, {place: (0, 12)})
+    after.offsets |= after.store.claim({partition[0]}, {partition: (0, 12)})
     assert before.store.watch.overdue()
     assert not before.store.read_on().chains
-    assert not before.store.watch.overdue()  # and reads them no more
+    assert not before.store.watch.overdue()  # and does not read them again
     began_ms = time.time_ns() // 10**6
     (alert,) = after.store.read_on().alerts
     assert began_ms <= alert.raised_ms <= time.time_ns() // 10**6
     assert not before.store.read_on().chains
 
 
-def test_a_claim_that_fails_leaves_what_was_held_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_claim_keeps_the_partitions_and_offsets(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = rig.settings.verdicts_topic
-    held, wanted = (topic, 0), (topic, 1)
-    rig.offsets |= rig.store.claim({topic}, {held: (0, 0)})
+    claimed, wanted = (topic, 0), (topic, 1)
+    rig.offsets |= rig.store.claim({topic}, {claimed: (0, 0)})
     rig.verdicts([verdict(0)])
 
     def fail(_: object) -> None:
@@ -114,17 +114,17 @@ def test_a_claim_that_fails_leaves_what_was_held_before(rig: Rig, monkeypatch: p
     with monkeypatch.context() as broken:
         broken.setattr(rig.store, "reload", fail)
         with pytest.raises(OSError, match="away"):
-            rig.store.claim({topic}, {held: (0, 1), wanted: (0, 0)})
-    assert offsets(rig) == {held: 1}
+            rig.store.claim({topic}, {claimed: (0, 1), wanted: (0, 0)})
+    assert offsets(rig) == {claimed: 1}
     rig.verdicts([verdict(1)])
-    assert rig.store.claim({topic}, {held: (0, 2), wanted: (5, 9)}) == {held: 2, wanted: 5}
+    assert rig.store.claim({topic}, {claimed: (0, 2), wanted: (5, 9)}) == {claimed: 2, wanted: 5}
 
 
-def test_a_frame_that_another_recorder_dead_lettered_is_not_waited_for(make_rig: MakeRig) -> None:
+def test_an_alert_does_not_wait_for_a_frame_that_another_recorder_has_dead_lettered(make_rig: MakeRig) -> None:
     patient = EvidenceRule(patience_s=600)
     one, other = make_rig(rule=patient, group="g"), make_rig(rule=patient, group="g")
-    place = (one.settings.verdicts_topic, 0)
-    one.offsets |= one.store.claim({place[0]}, {place: (0, 0)})
+    partition = (one.settings.verdicts_topic, 0)
+    one.offsets |= one.store.claim({partition[0]}, {partition: (0, 0)})
     one.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
     assert not one.store.read_on().chains
     other.letter(dead_letter(0, verified=True))

@@ -1,4 +1,4 @@
-"""A camera's older ledgers become sums, and no count of the audit changes by it."""
+"""Sums that replace older ledgers of a camera, without changing any count of the audit."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ NOTHING = LogOffsets({}, {}, {})
 
 
 def counts(rig: Rig) -> dict[str, int]:
-    """The law over a fresh reading of the whole database."""
+    """Return the counts of an audit that reads the whole database."""
     with rig.records() as records:
-        said = SignedLedgers.read(records.ledgers(), KEYS).rows
+        signed_ledgers = SignedLedgers.read(records.ledgers(), KEYS).rows
         boots = []
-        for camera, boot in sorted({*said, *records.recorded_by_boot(), *records.dead_lettered_by_boot()}):
-            made, mine = BootAudit(CameraId(camera), boot), said.get((CameraId(camera), boot))
-            made.take_ledger(mine, None, spooled=False)
-            made.recorded.update(records.recorded(camera, boot))
-            made.dead_lettered.update(records.dead_lettered(camera, boot))
-            made.settle(mine.confirmed_to if mine is not None else None)
-            boots.append(made)
+        for camera, boot in sorted({*signed_ledgers, *records.recorded_by_boot(), *records.dead_lettered_by_boot()}):
+            audit, row = BootAudit(CameraId(camera), boot), signed_ledgers.get((CameraId(camera), boot))
+            audit.take_ledger(row, None, spooled=False)
+            audit.recorded.update(records.recorded(camera, boot))
+            audit.dead_lettered.update(records.dead_lettered(camera, boot))
+            audit.settle(row.confirmed_to if row is not None else None)
+            boots.append(audit)
         return Counts.of(boots, records.foreign_count(), records.summed_ledgers().values()).as_dict()
 
 
-def history(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
-    """Boots with frames of every fate; where they are not `settled`, some are open, lost or pending."""
+def record_boots(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
+    """Record boots with frames of every fate; unless `settled`, some are open, and frames lost or pending."""
     rng = random.Random(seed)
     for boot in range(1, 24):
         following = rng.randrange(1, 12)
@@ -54,25 +54,25 @@ def history(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
         rig.ledger(made, camera)
 
 
-def purged(rig: Rig, bounds: Bounds) -> None:
+def purge_ledgers(rig: Rig, bounds: Bounds) -> None:
     """Purge until no further ledger becomes a sum."""
     left = -1
-    while (held := rig.count("ledgers")) != left:
-        left = held
+    while (count := rig.count("ledgers")) != left:
+        left = count
         purge(rig.store, bounds)
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("settled", [True, False])
-def test_no_count_changes_when_ledgers_are_summed(make_rig: MakeRig, seed: int, settled: bool) -> None:
+def test_summing_ledgers_changes_no_count(make_rig: MakeRig, seed: int, settled: bool) -> None:
     bounds = Bounds(camera_ledgers=KEEP)
     rig = make_rig(bounds=bounds)
-    history(rig, seed, CAMERA, settled=settled)
-    history(rig, seed + 10, "lab/gate", settled=settled)
+    record_boots(rig, seed, CAMERA, settled=settled)
+    record_boots(rig, seed + 10, "lab/gate", settled=settled)
     live = LiveAudit(rig.url, KEYS)
     watched = live.refresh(NOTHING)
     before = counts(rig)
-    purged(rig, bounds)
+    purge_ledgers(rig, bounds)
     kept = 2 * KEEP if settled else 2 * UNSETTLED_TIMES * KEEP
     assert rig.count("ledgers") <= kept
     assert rig.count("summed_ledgers") == 2
@@ -80,21 +80,21 @@ def test_no_count_changes_when_ledgers_are_summed(make_rig: MakeRig, seed: int, 
     fresh = LiveAudit(rig.url, KEYS)
     for after in (live.refresh(NOTHING), fresh.refresh(NOTHING)):
         for name in before:
-            if name not in ("frames_pending", "frames_lost"):  # a live audit calls lost pending until it is known
+            if name not in ("frames_pending", "frames_lost"):  # a live audit counts lost frames as pending for a while
                 assert (name, after[name]) == (name, watched[name])
         assert after["frames_pending"] + after["frames_lost"] == before["frames_pending"] + before["frames_lost"]  # type: ignore[operator]
     live.close()
     fresh.close()
 
 
-def test_the_newest_ledgers_stay_and_other_cameras_keep_theirs(make_rig: MakeRig) -> None:
+def test_the_newest_ledgers_of_each_camera_are_kept(make_rig: MakeRig) -> None:
     bounds = Bounds(camera_ledgers=KEEP)
     rig = make_rig(bounds=bounds)
     for boot in range(1, 20):
         rig.verdicts([verdict(0, boot=boot)])
         rig.ledger(Ledger(boot_id=boot, revision=1, next=1, closed=True, confirmed_to=1))
     rig.ledger(Ledger(boot_id=1, revision=1, next=1), "lab/gate")
-    purged(rig, bounds)
+    purge_ledgers(rig, bounds)
     with rig.records() as records:
         assert [(row.camera, row.boot) for row in records.ledgers()] == [
             *((CAMERA, boot) for boot in (17, 18, 19)),
@@ -102,12 +102,12 @@ def test_the_newest_ledgers_stay_and_other_cameras_keep_theirs(make_rig: MakeRig
         ]
 
 
-def test_sums_fit_their_columns_whatever_a_camera_claims(make_rig: MakeRig) -> None:
+def test_sums_fit_their_columns_for_any_values_in_ledgers(make_rig: MakeRig) -> None:
     bounds = Bounds(camera_ledgers=1)
     rig = make_rig(bounds=bounds)
     for boot in range(1, 30):
         rig.ledger(Ledger(boot_id=boot, revision=1, next=1, frames_skipped=2**63 - 1, bytes_resent=2**63 - 1))
-    purged(rig, bounds)
+    purge_ledgers(rig, bounds)
     assert rig.count("ledgers") <= UNSETTLED_TIMES
 
 
@@ -125,7 +125,7 @@ def test_later_sums_are_added_to_earlier_ones(make_rig: MakeRig) -> None:
             )  # fmt: skip
         before = counts(rig)
         live.refresh(NOTHING)
-        purged(rig, bounds)
+        purge_ledgers(rig, bounds)
         assert counts(rig) == before
         after = live.refresh(NOTHING)
         assert {name: after[name] for name in ("frames_shed", "frames_skipped")} == {

@@ -1,4 +1,4 @@
-"""What the recorder says of accuracy, clean and under attack."""
+"""The recorder's metrics of accuracy, clean and under attack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
     }
 
 
-def test_attacked_frames_count_by_camera_beside_its_clean_ones_and_not_among_all_clean_ones(rig: Rig) -> None:
+def test_attacked_frames_are_counted_by_camera_and_apart_from_all_clean_frames(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     meters.count_transaction(rig.verdicts([verdict(n, class_id=3 if n else 5) for n in range(5)]))
@@ -44,7 +44,7 @@ def test_attacked_frames_count_by_camera_beside_its_clean_ones_and_not_among_all
     assert clean == {"correct": 4 + 2 + 3, "wrong": 1}
 
 
-def test_a_wrong_verdict_stands_beside_its_counter_as_the_frame_that_it_is_of(rig: Rig) -> None:
+def test_the_counter_of_wrong_verdicts_has_the_frame_as_its_exemplar(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     meters.count_transaction(rig.verdicts([verdict(0), verdict(1, class_id=5), verdict(2, truth=ATTACKED, class_id=5)]))
@@ -63,12 +63,12 @@ def test_a_wrong_verdict_stands_beside_its_counter_as_the_frame_that_it_is_of(ri
 
 @settings(deadline=None)
 @given(st.integers(1, 63), st.integers(0, 2**63 - 1), st.integers(0, 2**53))
-def test_an_exemplar_of_any_frame_is_one_that_the_client_takes_or_none(letters: int, boot: int, seq: int) -> None:
+def test_an_exemplar_of_any_frame_is_accepted_by_the_metrics_client(letters: int, boot: int, seq: int) -> None:
     counter = Counter("made_total", "A counter.", registry=CollectorRegistry())
     counter.inc(1, exemplar(f"{'s' * letters}/{'c' * letters}", boot, seq))
 
 
-def test_verdicts_count_by_class_and_those_of_many_classes_share_one_series(rig: Rig) -> None:
+def test_verdicts_are_counted_by_class_and_classes_beyond_the_bound_share_one_series(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     meters.count_transaction(

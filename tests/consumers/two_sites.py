@@ -1,4 +1,4 @@
-"""A console with everything that a site can have, at two sites, and all that a request could change."""
+"""A console of two sites with objects of every kind, and the state that a request could change."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from schemas.clock import monotonic_ms
 from schemas.identity import CameraId
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import Answer, Comparison
-from tests.consumers.console_rig import scene
-from tests.consumers.jobs_rig import JobsRig, lay_down
+from tests.consumers.console_rig import jpeg_scene
+from tests.consumers.jobs_rig import JobsRig, fill_job_folder
 from tests.consumers.recorder_rig import BOOT, KEYS, PNG, Rig, dead_letter, verdict
 from tests.consumers.test_console_pages import poll, raise_alert
 
 OURS, THEIRS = "north/gate", "south/vault"
 MARKS = (b"south", b"vault")
-"""Texts that only the other site's objects have."""
+"""Texts that only objects of the other site contain."""
 _ALERTS = {OURS: "a1" * 16, THEIRS: "b2" * 16}
 _JOBS = {OURS: "a1" * 8, THEIRS: "b2" * 8}
 BEGUN_MS = 5
 CLIP_MS = time.time_ns() // 10**6 - 120_000
-"""Moment of the kept clips: recent, since old ones are purged."""
+"""The moment of the stored clips: recent, since old clips are purged."""
 
 
-def elsewhere() -> Site:
-    """A site of another console, which is away: the person of our site must not learn of it."""
+def remote_site() -> Site:
+    """Return an unreachable site of another console, which users of our site must not see."""
     names = Names("southern", "local", "https://southern.example")
     card = Card("southern/vault", State.ALERT, "vault open", alert="c3" * 16, console="https://southern.example/camera")
     alert = SiteAlert("c3" * 16, card.name, "strip", 5, 8, 7, "open", "https://southern.example/alerts")
@@ -62,8 +62,8 @@ def elsewhere() -> Site:
     return found.gone()
 
 
-class Recorded:
-    """Stands in for commands and views: records the cameras that they are about."""
+class RecordedCalls:
+    """A stand-in for commands and views that records the camera of each call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -93,32 +93,32 @@ class Recorded:
 
 
 class TwoSites:
-    """The console of both sites."""
+    """A console whose cameras belong to two sites."""
 
     def __init__(self, folder: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.recorder = folder, recorder
         write_user(folder / "users", "root", Right.ADMIN, "a long password")
-        lay_down(folder / "jobs")
+        fill_job_folder(folder / "jobs")
         self.rig = JobsRig(folder, users=folder / "users")
         self.context = self.rig.console.context
-        self.calls = Recorded()
+        self.calls = RecordedCalls()
         self.context.commands = self.calls  # type: ignore[assignment]  # the two methods that pages call
         self.context.views = self.calls  # type: ignore[assignment]  # the same
         monkeypatch.setattr(dead_letters, "replay", self.calls.replay)
-        monkeypatch.setitem(SETTLED_MS, "sqlite", 0)  # exports include the frames that were just recorded
+        monkeypatch.setitem(SETTLED_MS, "sqlite", 0)  # exports include frames that have just been recorded
         for camera in (OURS, THEIRS):
             self._fill(camera)
         save_preset(self.context.store.engine, new_preset({"name": "night", "enabled": False}, "root", 5))
-        self._rules()
+        self._add_firing_rules()
         poll(self.rig.console)
         self.context.fleet.tick(monotonic_ms())
-        self.context.fleet.show_sites([elsewhere()])
+        self.context.fleet.show_sites([remote_site()])
 
     def _fill(self, camera: str) -> None:
         recorder, store, site = self.recorder, self.context.store, camera.partition("/")[0]
         made = [verdict(seq, class_name=f"class of {site}", evidence=b"") for seq in range(3)]
         recorder.verdicts(made, camera)
-        self.rig.console.show([verdict(3, class_name=f"class of {site}", preview=scene(len(site)))], camera)
+        self.rig.console.show([verdict(3, class_name=f"class of {site}", preview=jpeg_scene(len(site)))], camera)
         raise_alert(recorder, _ALERTS[camera], camera)
         recorder.letter(dead_letter(9, verified=True, camera_id=camera, error=f"of {site}", payload=b"payload"))
         name = f"{camera}/{1:016x}-7"
@@ -126,7 +126,7 @@ class TwoSites:
         file.parent.mkdir(parents=True)
         file.write_bytes(PNG)
         live = Answer(class_id=1, class_name=f"live of {site}")
-        comparison = Comparison(boot_id=BOOT, seq=1, begun_ms=BEGUN_MS, live=live, picture=scene())
+        comparison = Comparison(boot_id=BOOT, seq=1, begun_ms=BEGUN_MS, live=live, picture=jpeg_scene())
         seal_difference(comparison, CameraId(camera), KEYS)
         with recorder.engine.begin() as connection:
             connection.execute(insert(quarantine), [{"name": name, "at_ms": 5, "bytes": len(PNG)}])
@@ -147,8 +147,8 @@ class TwoSites:
         job_rows.begin(store.engine, job)
         labels = self.context.labelled_frames
         assert labels is not None
-        labels.keep((camera, 1, 7), scene(3), "new", f"seen of {site}", 0.9)
-        labels.keep((camera, 1, 8), scene(4), "new", f"seen of {site}", 0.9, f"label of {site}", "root")
+        labels.keep((camera, 1, 7), jpeg_scene(3), "new", f"seen of {site}", 0.9)
+        labels.keep((camera, 1, 8), jpeg_scene(4), "new", f"seen of {site}", 0.9, f"label of {site}", "root")
         labels.collect(camera, "root", wanted=True)
         clips = self.context.clips
         assert clips is not None
@@ -157,15 +157,15 @@ class TwoSites:
             [clip] = connection.scalars(select(kept_clips.c.name).where(kept_clips.c.camera == camera))
         clips.keep(ClipRequest(clip, camera, CLIP_MS), b"film")
 
-    def _rules(self) -> None:
+    def _add_firing_rules(self) -> None:
         firing = [
             FiringRule("PointillistSilent", "critical", each, f"{each} is silent", "", 5) for each in (OURS, THEIRS)
         ]
         self.context.watch.no_rules = ""
         self.context.watch.rules = Rules(tuple(firing), ("PointillistQuiet",))
 
-    def places(self, camera: str) -> dict[str, str]:
-        """The parts of paths that lead to the objects of one camera."""
+    def path_parts(self, camera: str) -> dict[str, str]:
+        """Return the path parameters that lead to the objects of one camera."""
         site, _, name = camera.partition("/")
         known = camera in _ALERTS
         return {
@@ -183,7 +183,7 @@ class TwoSites:
             "seq": "1",
         }
 
-    def repaired(self, camera: str) -> str:
+    def add_repair(self, camera: str) -> str:
         """Store a finished repair with its bundle. Return its id."""
         job_id = hashlib.sha256(camera.encode()).hexdigest()[:16]
         out = self.folder / "jobs" / "runs" / job_id / "out"
@@ -194,14 +194,14 @@ class TwoSites:
         return job_id
 
     def session(self, roles: str) -> tuple[str, str]:
-        """The session's cookie and the token of its forms."""
+        """Begin a session with these roles. Return its cookie and the token of its forms."""
         token = self.context.sessions.begin(Person("eve", Roles.parse(roles)))
         session = self.context.sessions.find(token)
         assert session is not None
         return token, session.csrf
 
-    def theirs(self) -> dict[str, list[str]]:
-        """All rows, files, calls and states that are about the other site, besides those that a console derives."""
+    def their_state(self) -> dict[str, list[str]]:
+        """Return all rows, files, calls and states of the other site, except what a console derives."""
         found: dict[str, list[str]] = {"calls": [str(each) for each in self.calls.calls if _is_theirs(str(each))]}
         for engine in (self.recorder.engine, self.context.store.engine):
             found |= _rows(engine)
@@ -213,7 +213,7 @@ class TwoSites:
         return found
 
     async def close(self) -> None:
-        """End."""
+        """Stop the jobs and close the console."""
         await self.rig.close()
 
 

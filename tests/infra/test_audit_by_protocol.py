@@ -26,7 +26,7 @@ from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, signed, spoken, verdict
+from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, sign_as_processor, signed, verdict
 from tests.infra import command_line
 from tests.waiting import until
 
@@ -58,9 +58,9 @@ class Run:
                         continue  # the frame is lost
                     if seq == 5:
                         letter = DeadLetter(camera_id=camera, verified=True, boot_id=BOOT, seq=seq)
-                        await producer.send(KafkaTopic.DEAD_LETTERS, spoken(letter), key=camera.encode())
+                        await producer.send(KafkaTopic.DEAD_LETTERS, sign_as_processor(letter), key=camera.encode())
                         continue
-                    value = spoken(verdict(seq, boot=BOOT), camera)
+                    value = sign_as_processor(verdict(seq, boot=BOOT), camera)
                     for _ in range(2 if seq == 7 else 1):
                         await producer.send(KafkaTopic.VERDICTS, value, key=camera.encode())
                 kind = [("ce_type", b"pointillist.v1.Ledger")]

@@ -34,7 +34,7 @@ from lab.golden import compare
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.user_errors import file_errors
 from schemas.transport.access import Tls
-from tests.consumers.console_rig import scene
+from tests.consumers.console_rig import jpeg_scene
 from tests.infra.command_line import refusal, run
 from tests.infra.test_camera_test import report_of
 
@@ -197,7 +197,7 @@ def test_the_error_for_a_user_without_a_home_names_the_variable_to_set(
         with pytest.raises(ConfigError, match="HOME is missing: expected the home folder of this user"):
             find()
     (tmp_path / "pictures" / "car").mkdir(parents=True)
-    (tmp_path / "pictures" / "car" / "1.jpg").write_bytes(scene(1))
+    (tmp_path / "pictures" / "car" / "1.jpg").write_bytes(jpeg_scene(1))
     options = ("--store", f"sqlite:///{tmp_path}/labels.sqlite", "--kept-files", tmp_path / "kept")
     done = run("teach", "import", tmp_path / "pictures", *options, POINTILLIST_FLEET_SECRET="00" * 16)
     assert done.output.startswith("imported 1 labelled pictures")

@@ -12,7 +12,7 @@ from infra.pki.authority import LOCAL_HOSTS, Authority
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import write_text
 from schemas.transport.access import Tls
-from tests.consumers.served_console import Lines, get, serving
+from tests.consumers.served_console import Connections, get, serving
 
 
 def issue_certificate(folder: Path) -> Authority:
@@ -43,8 +43,8 @@ async def test_connections_without_a_handshake_displace_only_each_other(
 ) -> None:
     monkeypatch.setattr(acceptor, "MAX_HANDSHAKES", 4)
     authority = issue_certificate(tmp_path)
-    async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _), Connections(port) as clients:
         for _ in range(2):
-            silent = [await lines.open() for _ in range(12)]
+            silent = [await clients.open() for _ in range(12)]
             assert all([await each.has_ended() for each in silent[:8]])
             assert (await get(port, "/health", tls=Tls(authority.pem).context()))[0] == 200

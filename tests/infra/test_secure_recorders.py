@@ -24,7 +24,7 @@ from schemas.messages.server_messages import open_alert
 from schemas.ranges import RangeSet
 from schemas.topics import KafkaTopic
 from schemas.transport.access import AUTHORITY_FILE, KafkaAddress, kafka_options
-from tests.consumers.recorder_rig import BOOT, KEYS, SECRET, dead_letter, ledger, signed, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, KEYS, SECRET, dead_letter, ledger, sign_as_processor, signed, verdict
 from tests.infra import secure_kafka as passwords
 from tests.infra import secure_postgresql as database
 from tests.infra.secure_kafka import KafkaWithPasswords
@@ -99,11 +99,11 @@ async def publish(kafka: KafkaWithPasswords, first: int, last: int) -> None:
             key = camera.encode()
             for seq in range(first, last + 1):
                 if seq % 10 == 5:
-                    letter = spoken(dead_letter(seq, verified=True, camera_id=camera))
+                    letter = sign_as_processor(dead_letter(seq, verified=True, camera_id=camera))
                     await processor.send(KafkaTopic.DEAD_LETTERS.value, letter)
                     continue
                 statement = verdict(seq, flagged=(seq // 20) % 5 == 3 if seq % 2 else None, whole=seq % 2 == 1)
-                await processor.send(KafkaTopic.VERDICTS.value, spoken(statement, camera), key=key)
+                await processor.send(KafkaTopic.VERDICTS.value, sign_as_processor(statement, camera), key=key)
             signed_ledger = signed(ledger(last, last + 1), camera)
             kind = [("ce_type", b"pointillist.v1.Ledger")]
             await bridge.send(KafkaTopic.EVENTS.value, signed_ledger, key=key, headers=kind)

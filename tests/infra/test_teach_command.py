@@ -17,7 +17,7 @@ from infra.bundling import taught as taught_module
 from infra.cli import teach
 from infra.state_folder import Layout
 from lab.teach.report import Held
-from tests.consumers.console_rig import scene
+from tests.consumers.console_rig import jpeg_scene
 from tests.infra.command_line import refusal, run
 
 
@@ -31,7 +31,7 @@ def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_
     for name, numbers in (("car", (1, 2)), ("truck", (3,))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in numbers:
-            (tmp_path / "pictures" / name / f"{number}.jpg").write_bytes(scene(number))
+            (tmp_path / "pictures" / name / f"{number}.jpg").write_bytes(jpeg_scene(number))
     (tmp_path / "pictures" / "car" / "notes.txt").touch()
     done = run("teach", "import", tmp_path / "pictures", "--state", state)
     *lines, last = done.output.splitlines()
