@@ -59,7 +59,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     if not supervised:
         print_line(
             "`up` has ended without stopping its roles, and nothing restarts them. Start it again with the same "
-            f"options: pointillist up --state {state} …"
+            f"options: pointillist up {layout.state_option} …"
         )
     lines = [
         (

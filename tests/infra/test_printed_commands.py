@@ -84,3 +84,9 @@ def test_the_key_of_another_fleet_leads_to_the_right_one(layout: Layout, monkeyp
 def test_the_command_of_down_has_the_state_folder(layout: Layout) -> None:
     message = refusal(run("down", "--state", layout.folder))
     assert command_in(message) == ["pointillist", "up", "--state", str(layout.folder.resolve())]
+
+
+def test_the_command_of_status_after_the_end_of_up_has_the_state_folder(layout: Layout) -> None:
+    write_json(layout.folder / "roles.json", {"bridge": {"pid": 1, "listen": None, "metrics": None}})
+    (command,) = re.findall(r"options: (pointillist .*) …", run("status", "--state", layout.folder).output)
+    assert shlex.split(command) == ["pointillist", "up", "--state", str(layout.folder.resolve())]
