@@ -43,11 +43,13 @@ class MosquittoMetrics:
     def reconnect(self) -> None:
         """Open another connection in place of the present one; blocks until the latter is closed.
 
-        A second connection by the same certificate would end the first.
+        A second connection by the same certificate would end the first. Raises ConfigError if the monitor's certificate
+        cannot be loaded; the present connection stays then.
         """
+        client = self._new_client()  # first: it fails while the files of the certificate do not match
         self._client.close()
-        self._client = self._new_client()
-        self._client.start()
+        self._client = client
+        client.start()
 
     def start(self) -> None:
         """Connect, and receive in a separate thread."""

@@ -32,6 +32,7 @@ from infra.process import role as role_process
 from infra.process.certificates import Certificates, end_at_start, export_ends
 from infra.state_folder import Layout
 from producers.bridge import BridgeSettings
+from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.metrics import BROKER_UP, CERTIFICATE_EXPIRATION
@@ -270,3 +271,20 @@ def test_servers_without_tls_or_without_a_trusted_authority_have_no_end(
         monkeypatch.delenv(name, raising=False)
     settings = MonitorSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:2", database=database)
     assert ServerCertificates(settings).ends == {}
+
+
+@pytest.mark.brokers
+async def test_the_monitor_stays_connected_while_its_certificate_is_damaged(fleet: Layout) -> None:
+    with running_mosquitto(fleet) as (host, port):
+        broker = MqttAccess(host, port, role_tls(fleet.pki, "monitor"))
+        registry = CollectorRegistry()
+        mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
+        mosquitto.start()
+        try:
+            await until(lambda: mosquitto.certificate_end is not None)
+            (role_folder(fleet.pki, "monitor") / CERTIFICATE_FILE).write_text("half of a")
+            with pytest.raises(ConfigError):
+                mosquitto.reconnect()
+            mosquitto.measure()
+        finally:
+            mosquitto.close()
