@@ -36,4 +36,5 @@ def sample_videos() -> list[Path]:
 
 def present_videos() -> list[Path]:
     """Return the files of the sample videos that there are, sorted by name, for benchmarks that use scenes instead."""
-    return sorted(Path(os.environ.get("POINTILLIST_DATA", ""), "video").glob("*.mp4"))
+    folder = os.environ.get("POINTILLIST_DATA")
+    return sorted(Path(folder, "video").glob("*.mp4")) if folder else []

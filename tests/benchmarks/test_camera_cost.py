@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.data_sets import present_videos
 from benchmarks.speed import camera_cost
 from benchmarks.speed.camera_cost import Cost, measured, page
 
@@ -25,3 +26,13 @@ def test_each_profile_that_a_camera_would_send_has_a_row(tmp_path: Path, monkeyp
     large = measured((160, 128), tmp_path)
     assert [row.profile for row in large] == ["raw", "lossless", "video"]
     assert large[0].bytes > large[2].bytes > 0
+
+
+def test_without_a_folder_of_data_sets_no_videos_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video" / "other.mp4").touch()
+    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
+    assert present_videos() == [tmp_path / "video" / "other.mp4"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POINTILLIST_DATA")
+    assert present_videos() == []
