@@ -16,9 +16,17 @@ _TABLES = {RowKind.FRAME: frames, RowKind.DEAD_LETTER: dead_letters}
 
 def boot_numbers(connection: Connection, kind: RowKind, camera: str, boot: int) -> RangeSet:
     """Return the recorded frames of one boot, or its frames with a verified dead letter."""
-    table = _TABLES[kind]
     found = load(connection, kind, camera, boot)
-    for _, _, first, last in _runs(connection, kind, table.c.camera == camera, table.c.boot == boot):
+    if keeps_all(connection, kind):
+        return found
+    table = _TABLES[kind]
+    # All numbers of a run have the same distance from their rank. For one boot, this takes a third of the time of
+    # `_runs`; for all boots, the database would have to sort every row.
+    distance = (table.c.seq - func.dense_rank().over(order_by=table.c.seq)).label("distance")
+    mine = (table.c.camera == camera, table.c.boot == boot, *_verified(kind))
+    rows = select(table.c.seq, distance).where(*mine).subquery()
+    ends = select(func.min(rows.c.seq), func.max(rows.c.seq)).group_by(rows.c.distance)
+    for first, last in connection.execute(ends):
         found.add(first, last)
     return found
 
@@ -44,6 +52,11 @@ def _among(camera: ColumnElement[str], of: Collection[str] | None) -> Iterator[C
         yield camera.in_(of)
 
 
+def _verified(kind: RowKind) -> Iterator[ColumnElement[bool]]:
+    if kind is RowKind.DEAD_LETTER:
+        yield dead_letters.c.verified
+
+
 def _runs(connection: Connection, kind: RowKind, *where: ColumnElement[bool]) -> Iterator[tuple[str, int, int, int]]:
     """Yield the runs of consecutive sequence numbers: camera, boot, first, last, ascending within a boot.
 
@@ -53,8 +66,6 @@ def _runs(connection: Connection, kind: RowKind, *where: ColumnElement[bool]) ->
     if keeps_all(connection, kind):
         return
     table = _TABLES[kind]
-    if kind is RowKind.DEAD_LETTER:
-        where = (*where, dead_letters.c.verified)
     boot = (table.c.camera, table.c.boot)
     rows = (
         select(*boot, table.c.seq)
@@ -62,7 +73,7 @@ def _runs(connection: Connection, kind: RowKind, *where: ColumnElement[bool]) ->
             func.lag(table.c.seq).over(partition_by=boot, order_by=table.c.seq).label("before"),
             func.lead(table.c.seq).over(partition_by=boot, order_by=table.c.seq).label("after"),
         )
-        .where(*where)
+        .where(*where, *_verified(kind))
         .subquery()
     )
     # Dead letters may repeat a number in succession: the run continues there.
