@@ -468,3 +468,17 @@ def test_a_converted_network_leaves_memory_when_it_is_released() -> None:
     before = [load() for _ in range(3)][-1]
     # Each network is 8 MiB.
     assert [load() for _ in range(12)][-1] - before < 40 * 2**20
+
+
+@needs_openvino
+@pytest.mark.parametrize("cause", ["Failed to allocate 72000000 bytes of memory", "std::bad_alloc"])
+def test_openvino_reports_a_lack_of_memory_as_a_plain_runtime_error(
+    monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    def lacking(*_: object) -> None:
+        raise RuntimeError(f"Exception from src/inference/src/cpp/core.cpp:117:\n{cause}\n\n")
+
+    monkeypatch.setattr("processors.device.backends.openvino_cpu._compiled", lacking)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
+    with pytest.raises(MemoryError, match="openvino float32: expected enough memory"):
+        choose(network, torch.rand(4, 3, 8, 8), Wish(), fits=within)

@@ -251,10 +251,12 @@ def _refuse(refusals: list[str], reason: str) -> None:
 def _reason(error: Exception, name: str) -> str:
     """Return the reason of a rejection; a backend's own error is one already.
 
-    Raises the error if memory is exhausted: the next start may have enough.
+    Raises MemoryError if memory is exhausted: the next start may have enough.
     """
     if lacks_memory(error):
-        raise error
+        raise MemoryError(
+            f"{name}: expected enough memory for the network, got too little. Free some, or choose the backend torch."
+        ) from error
     return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 
