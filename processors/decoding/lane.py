@@ -172,10 +172,16 @@ class Lane:
         self._thread.start()
 
     def put(self, jobs: Iterable[Job]) -> None:
-        """Decode units, each after all that were put before for its camera, and set their futures."""
+        """Decode units, each after all that were put before for its camera, and set their futures.
+
+        Cancelled units of these cameras leave the queue.
+        """
         with self._change:
             for job in jobs:
-                self._jobs.setdefault(job.group.camera_id, deque()).append(job)
+                queue = self._jobs.setdefault(job.group.camera_id, deque())
+                while queue and queue[-1].done.cancelled():
+                    queue.pop()
+                queue.append(job)
             self._change.notify()
 
     def restrict_to(self, camera_id: CameraId) -> list[Job]:

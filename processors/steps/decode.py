@@ -39,7 +39,7 @@ class Decode(Step):
         self._tracker = tracker
         self._requests = requests
         self._metrics = metrics
-        self._waiting: dict[FrameJob, None] = {}
+        self._waiting: dict[FrameJob, Future[Planes]] = {}
         self._homes: dict[CameraId, tuple[int, PartitionProgress]] = {}
         """Partitions of the cameras, and their progress."""
         self._counted: dict[str, int] = {}
@@ -74,10 +74,9 @@ class Decode(Step):
             self.next.submit(job)
             return
         job.changed = unit.unit.change
-        self._waiting[job] = None
         self._tracker.enlarge(job, picture_bytes(unit.height, unit.width))
-        loop = asyncio.get_running_loop()
-        self._decoders.submit(unit, job.arrived_s).add_done_callback(partial(self._decoded, loop, job))
+        future = self._waiting[job] = self._decoders.submit(unit, job.arrived_s)
+        future.add_done_callback(partial(self._decoded, asyncio.get_running_loop(), job))
 
     def poll(self, now_s: float) -> None:
         """Fail the frames that have waited too long for an earlier one, and update the metrics.
@@ -105,13 +104,16 @@ class Decode(Step):
         self._metrics.decode_queue.set(len(self))
 
     def discard(self, partition: int) -> Sequence[FrameJob]:
-        """Remove and return the frames of a partition, and drop its cameras' groups."""
+        """Remove and return the frames of a partition, and drop its cameras' groups.
+
+        Their units are cancelled: while no process can be started, each rebalance would queue all of them again.
+        """
         for camera_id in [camera_id for camera_id, home in self._homes.items() if home[0] == partition]:
             del self._homes[camera_id]
             self._decoders.discard(camera_id)
         jobs = [job for job in self._waiting if job.partition == partition]
         for job in jobs:
-            del self._waiting[job]
+            self._waiting.pop(job).cancel()
         return jobs
 
     def _give_up_largest(self, partitions: set[int]) -> None:

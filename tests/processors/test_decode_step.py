@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
+from processors.decoding import process
 from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -256,3 +257,19 @@ async def test_the_memory_of_a_picture_counts_as_in_flight_until_the_job_is_fini
     assert bench.tracker.bytes == len(message) + 64 * 96 * 3 // 2
     bench.tracker.finish(job)
     assert bench.tracker.bytes == 0
+
+
+async def test_frames_of_a_revoked_partition_leave_the_queue_while_no_process_can_be_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "MODULE", (str(tmp_path / "gone"), "-m"))
+    for rebalances in range(4):
+        camera = VideoCamera()
+        jobs = [camera.frame() for _ in range(4)]
+        for job in jobs:
+            bench.step.submit(job)
+        await until(lambda: bench.step.start_failure)
+        if rebalances < 3:
+            assert bench.step.discard(jobs[0].partition) == jobs
+    (lane,) = bench.step._decoders._lanes.values()
+    assert len(lane.pop_rest()) == 4
