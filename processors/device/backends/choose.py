@@ -254,9 +254,7 @@ def _reason(error: Exception, name: str) -> str:
     Raises MemoryError if memory is exhausted: the next start may have enough.
     """
     if lacks_memory(error):
-        raise MemoryError(
-            f"{name}: expected enough memory for the network, got too little. Free some, or choose the backend torch."
-        ) from error
+        raise MemoryError(f"{name}: expected enough memory for the network, got too little") from error
     return str(error) if isinstance(error, UnsupportedNetworkError) else f"{name}: {first_line(error)}"
 
 
