@@ -8,11 +8,11 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
-    """Small tensors gain nothing from threads, and on a busy machine lose much."""
+    """Limit torch to one thread: small tensors gain nothing from more, and on a busy machine lose much."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Each device of this machine."""
+    """Return each device of this machine in turn."""
     return torch.device(request.param)

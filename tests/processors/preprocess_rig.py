@@ -22,8 +22,8 @@ cell = 4
 """
 
 
-def smooth(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:
-    """Smooth pictures with a little noise, (B, C, H, W) in [0, 1]."""
+def smooth_pictures(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:
+    """Return smooth pictures with a little noise, (B, C, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, channels, 5, 5, generator=generator)
     frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
@@ -31,7 +31,10 @@ def smooth(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32,
 
 
 def staged_folder(folder: Path, tables: str = CHAIN, **options: object) -> Path:
-    """A small bundle's folder with these `[[preprocess]]` tables; `table.txt` holds steps from 20 to 83."""
+    """Write a small bundle with these `[[preprocess]]` tables, and return its folder.
+
+    `table.txt` holds quantisation steps from 20 to 83.
+    """
     write_bundle(folder, **options)  # type: ignore[arg-type]
     rows = [" ".join(str(20 + 8 * row + column) for column in range(8)) for row in range(8)]
     (folder / "table.txt").write_text("\n".join(rows) + "\n")
@@ -41,5 +44,5 @@ def staged_folder(folder: Path, tables: str = CHAIN, **options: object) -> Path:
 
 
 def staged_bundle(folder: Path, tables: str = CHAIN, **options: object) -> Bundle:
-    """The same, loaded on the CPU."""
+    """Return the bundle of `staged_folder`, loaded on the CPU."""
     return load_bundle(staged_folder(folder, tables, **options), torch.device("cpu"))

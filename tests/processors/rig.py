@@ -1,4 +1,4 @@
-"""A processor against a real Kafka with topics of its own."""
+"""Processors that read from a real Kafka, with new topics for each test."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from tests.waiting import PATIENCE_S, until
 
 PROCESSOR_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.PROCESSOR))
 
-Name = tuple[str, int, int]
+FrameName = tuple[str, int, int]
+"""Camera, boot identity and sequence number of a frame."""
 
 
 @dataclass
 class Running:
-    """One processor and how it is."""
+    """A running processor: its task, stop event, health and metrics."""
 
     task: asyncio.Task[None]
     stop: asyncio.Event
@@ -50,14 +51,14 @@ class Running:
 
 @dataclass
 class Rig:
-    """Topics, a bundle, and everything that came out so far."""
+    """Topics, a bundle, and all results until now."""
 
     bootstrap: str
     bundle: Path
     trust: Path | None = None
     run: str = field(default_factory=lambda: uuid4().hex[:12])
-    verdicts: dict[Name, list[Verdict]] = field(default_factory=dict)
-    traces: dict[Name, bytes] = field(default_factory=dict)
+    verdicts: dict[FrameName, list[Verdict]] = field(default_factory=dict)
+    traces: dict[FrameName, bytes] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
 
     def topic(self, kind: str) -> str:
@@ -89,9 +90,9 @@ class Rig:
             "views_topic": self.topic("views"),
         }
         fields = {name: value for name, value in changes.items() if not name.endswith("_topic")}
-        others = {name: value for name, value in changes.items() if name.endswith("_topic")}
+        topic_changes = {name: value for name, value in changes.items() if name.endswith("_topic")}
         # The names of topics are constants of the product; here each run has its own.
-        return ProcessorSettings.model_validate(plain | fields).model_copy(update=topics | others)
+        return ProcessorSettings.model_validate(plain | fields).model_copy(update=topics | topic_changes)
 
     def start(self, **changes: object) -> Running:
         stop, health, registry = asyncio.Event(), Health(), CollectorRegistry()
@@ -101,7 +102,7 @@ class Rig:
 
     @asynccontextmanager
     async def processor(self, **changes: object) -> AsyncIterator[Running]:
-        """A healthy processor, stopped in good order."""
+        """Start a processor, yield it once it is healthy, and stop it in good order."""
         running = self.start(**changes)
         try:
             await until(running.healthy, "a healthy processor", 2 * PATIENCE_S)  # torch may take long to start
@@ -113,7 +114,7 @@ class Rig:
             await asyncio.gather(running.task, return_exceptions=True)
 
     async def publish(self, messages: Iterable[tuple[str, bytes | None]], partition: int | None = None) -> None:
-        """Frames as the bridge would write them: (camera, payload)."""
+        """Write frames (camera, payload) to Kafka as the bridge would."""
         async with AIOKafkaProducer(bootstrap_servers=self.bootstrap, max_request_size=2**24) as producer:
             futures = [
                 await producer.send(
@@ -128,7 +129,7 @@ class Rig:
             await asyncio.gather(*futures)
 
     async def collect(self) -> None:
-        """Read verdicts and dead letters for ever."""
+        """Read verdicts and dead letters until the task is cancelled."""
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest") as consumer:
             consumer.assign(
                 [TopicPartition(self.topic("verdicts"), p) for p in range(2)]
@@ -149,43 +150,43 @@ class Rig:
                 self.traces[name] = dict(record.headers).get("traceparent", b"")
 
     async def committed(self) -> int:
-        """The sum of the group's committed offsets."""
+        """Return the sum of the group's committed offsets."""
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"group-{self.run}") as consumer:
             partitions = [TopicPartition(self.topic("frames"), p) for p in range(4)]
             return sum([await consumer.committed(partition) or 0 for partition in partitions])
 
 
 @asynccontextmanager
-async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
-    """Fresh topics, and a reader of what comes out."""
-    made = Rig(bootstrap, bundle)
+async def start_rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
+    """Create topics, and yield a rig that collects the results."""
+    rig = Rig(bootstrap, bundle)
     await create_topics(
         bootstrap,
         {
-            made.topic("frames"): TopicSpec(4),
-            made.topic("verdicts"): TopicSpec(2),
-            made.topic("letters"): TopicSpec(1),
-            made.topic("comparisons"): TopicSpec(1),
+            rig.topic("frames"): TopicSpec(4),
+            rig.topic("verdicts"): TopicSpec(2),
+            rig.topic("letters"): TopicSpec(1),
+            rig.topic("comparisons"): TopicSpec(1),
         },
     )
-    reader = asyncio.create_task(made.collect())
+    reader = asyncio.create_task(rig.collect())
     try:
-        yield made
+        yield rig
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
 
 
 async def delete_topics(bootstrap: str, *names: str) -> None:
-    """Delete topics with all that is in them; returns when Kafka does not know them any more."""
+    """Delete topics with their records, and wait until Kafka no longer lists them."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         await admin.delete_topics(list(names))
 
-        async def gone() -> bool:
+        async def are_deleted() -> bool:
             return not set(names) & set(await admin.list_topics())
 
-        await until(gone, "Kafka to delete the topics")
+        await until(are_deleted, "Kafka to delete the topics")
     finally:
         await admin.close()

@@ -1,4 +1,4 @@
-"""Kept pixels straight to the network's size: smoke, shape, errors, oracles, gradient."""
+"""Kept pixels resampled in one step to the network's size: shapes, errors, oracles, gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processors.kernel_rig import random_case
 
 
 def hat_weights(side: int, wanted: int) -> np.ndarray:
-    """What an antialiased bilinear resize gives each of `side` pixels in each of `wanted`: (wanted, side)."""
+    """Return the weights (wanted, side) of an antialiased bilinear resize from `side` pixels to `wanted`."""
     scale = side / wanted
     reach = max(scale, 1.0)
     middle = (np.arange(wanted) + 0.5) * scale
@@ -27,7 +27,7 @@ def hat_weights(side: int, wanted: int) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (13, 9), (24, 40)])
-def test_it_is_the_weighted_mean_of_the_kept_pixels_that_numpy_finds(
+def test_at_scale_returns_the_weighted_mean_of_the_kept_pixels_as_numpy_does(
     device: torch.device, size: tuple[int, int], channels: int
 ) -> None:
     frames, kept = random_case((2, channels, 29, 44), 0.6)
@@ -41,15 +41,15 @@ def test_it_is_the_weighted_mean_of_the_kept_pixels_that_numpy_finds(
     np.testing.assert_allclose(found, np.where(known, mean, 0), atol=1e-5)
 
 
-def test_with_every_pixel_kept_it_is_the_resize(device: torch.device) -> None:
+def test_with_every_pixel_kept_at_scale_equals_resize(device: torch.device) -> None:
     frames = random_case((2, 3, 50, 70), 0)[0].to(device)
     found, known = at_scale(frames, torch.ones_like(frames[:, :1], dtype=torch.bool), 16, 24)
     torch.testing.assert_close(found, resize(frames, 16, 24), atol=1e-6, rtol=0)
     assert known.all()
 
 
-def test_it_agrees_with_scikit_image_on_blocks_of_whole_pixels() -> None:
-    """Far from a hat's shape: of a frame that is constant in large squares, any mean of kept pixels is the square's."""
+def test_at_scale_agrees_with_scikit_image_on_blocks_of_whole_pixels() -> None:
+    """Compare in the middle of large constant squares, where any mean of kept pixels is the value of the square."""
     from skimage.measure import block_reduce
 
     squares = random_case((1, 3, 6, 5), 0)[0]
@@ -73,7 +73,7 @@ def test_it_agrees_with_scikit_image_on_blocks_of_whole_pixels() -> None:
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_size_and_mask_stays_between_the_kept_pixels(
+def test_output_stays_within_the_range_of_the_kept_pixels_for_any_size_and_mask(
     batch: int, channels: int, height: int, width: int, wanted: tuple[int, int], ratio: float, seed: int
 ) -> None:
     frames, kept = random_case((batch, channels, height, width), ratio, seed)
@@ -102,14 +102,14 @@ def test_double_precision_agrees_with_its_numerical_gradient() -> None:
     assert torch.autograd.gradcheck(lambda x: at_scale(x, kept, 4, 4)[0], (frames,))
 
 
-def test_the_density_counts_kept_pixels_for_each_of_the_picture() -> None:
+def test_density_is_the_number_of_kept_pixels_per_output_pixel() -> None:
     kept = torch.zeros(2, 1, 64, 48, dtype=torch.bool)
     kept[1] = True
     kept[1, :, ::2] = False
     assert density(kept, 32, 32).tolist() == [0.0, 1.5]
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_an_output_size_below_one_is_rejected() -> None:
     frames, kept = random_case((1, 3, 8, 8), 0.25)
     with pytest.raises(StageError, match="at least 1, got 0×4"):
         at_scale(frames, kept, 0, 4)

@@ -22,7 +22,16 @@ from processors.steps.chain import video_decoders
 from schemas.errors import MalformedError, NoKeyFrameError, PointillistError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
-from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, Posted, VideoCamera, payload, taken
+from tests.processors.tiny import (
+    KEYS,
+    FakeEmitter,
+    FakeRecord,
+    KeyedCamera,
+    LastStep,
+    VideoCamera,
+    payload,
+    verified_job,
+)
 
 pytestmark = pytest.mark.usefixtures("keyed_profile")
 
@@ -35,8 +44,8 @@ class Bench:
     def __init__(self, **changes: object) -> None:
         plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
         self.registry = CollectorRegistry()
-        self.posted = Posted()
-        self.last = Last()
+        self.posted = FakeEmitter()
+        self.last = LastStep()
         settings = ProcessorSettings.model_validate(plain | changes)
         metrics = ProcessorMetrics(self.registry)
         self.decoders = video_decoders(settings)
@@ -69,14 +78,14 @@ class Bench:
             self.step.submit(frame)
 
     def seqs(self) -> list[int]:
-        """The passed frames that depend on a key frame."""
+        """Return the sequence numbers of the passed frames that depend on a key frame."""
         return [job.frame.seq for job in self.ready if job.frame.key_distance]
 
     def count(self, kind: str, outcome: str) -> float:
         return self.registry.get_sample_value(f"pointillist_{kind}_frames_total", {"outcome": outcome}) or 0.0
 
 
-def test_a_frame_whose_key_frame_is_held_passes_at_once() -> None:
+def test_a_frame_whose_key_frame_is_stored_passes_at_once() -> None:
     bench, camera = Bench(), KeyedCamera()
     key, frame = camera.frame(), camera.frame()
     bench.submit(key, frame)
@@ -89,9 +98,9 @@ def test_a_frame_whose_key_frame_is_held_passes_at_once() -> None:
 
 
 @pytest.mark.parametrize("encoding", [Encoding(profile=RAW), Encoding(probe_share=1.0, profile=LOSSLESS)])
-def test_a_frame_that_depends_on_none_and_is_none_passes_and_is_not_held(encoding: Encoding) -> None:
+def test_a_frame_without_a_key_frame_passes_and_is_not_stored(encoding: Encoding) -> None:
     bench = Bench()
-    frame = taken(payload("site/cam-0", 5, encoding=encoding))
+    frame = verified_job(payload("site/cam-0", 5, encoding=encoding))
     bench.submit(frame)
     assert bench.ready == [frame]
     assert frame.key_frame is None
@@ -141,7 +150,7 @@ def test_a_lost_key_frame_is_requested_once_and_frames_that_depend_on_it_fail_in
     assert bench.count("key", "requested") == len(bench.requested) == 2
 
 
-def test_the_wait_counts_in_full_only_if_no_record_is_unread_or_none_is_read_because_of_waiting_frames() -> None:
+def test_the_wait_counts_in_full_only_without_unread_records_or_if_waiting_frames_block_reading() -> None:
     bench, camera = Bench(key_wait_s=2.0), KeyedCamera()
     camera.frame()
     first = camera.frame()
@@ -169,7 +178,7 @@ def test_after_one_round_trip_the_camera_continues_with_a_new_key_frame() -> Non
     assert len(bench.failed) == 1
 
 
-def test_a_key_frame_that_arrives_after_its_frames_have_failed_is_held() -> None:
+def test_a_key_frame_that_arrives_after_its_frames_have_failed_is_stored() -> None:
     bench, camera = Bench(), KeyedCamera()
     key = camera.frame()
     bench.submit(camera.frame())
@@ -202,7 +211,7 @@ def test_a_camera_with_many_waiting_frames_ends_the_wait_of_no_other() -> None:
 def test_a_dropped_key_frame_is_read_back_and_its_frames_neither_expire_nor_count() -> None:
     bench, first, second = Bench(key_cache_bytes=1, key_wait_frames=1), KeyedCamera(), KeyedCamera("site/other")
     message = first.message()
-    bench.submit(taken(message, first.name, 40), second.frame())
+    bench.submit(verified_job(message, first.name, 40), second.frame())
     bench.submit(*(first.frame() for _ in range(3)))
     bench.step.poll(100.0)
     assert bench.recalls == [(0, 40)]
@@ -223,9 +232,9 @@ def test_a_key_frame_that_kafka_no_longer_has_is_requested(record: FakeRecord | 
     assert isinstance(bench.failed[0][1], NoKeyFrameError)
 
 
-def test_frames_for_which_an_earlier_assignment_recalls_the_key_frame_fail_with_that_recall() -> None:
+def test_frames_that_wait_for_a_recall_of_an_earlier_assignment_fail_with_it() -> None:
     bench, camera, other = Bench(key_cache_bytes=1), KeyedCamera(), KeyedCamera("site/other")
-    bench.submit(taken(camera.message(), camera.name, 40), other.frame())
+    bench.submit(verified_job(camera.message(), camera.name, 40), other.frame())
     bench.step.recall_partition(0, write_note([40]), lambda: None)
     bench.step.discard(0)  # revoked, and assigned again without a note
     frame = camera.frame()
@@ -263,7 +272,7 @@ def test_replayed_key_frames_displace_nothing() -> None:
     assert len(bench.step.held) == 1
 
 
-def test_a_repeated_key_frame_for_which_frames_wait_is_held_and_keeps_its_verdict() -> None:
+def test_a_repeated_key_frame_for_which_frames_wait_is_stored_and_keeps_its_verdict() -> None:
     bench, camera = Bench(), KeyedCamera()
     key, frame = camera.frame(), camera.frame()
     bench.submit(frame)
@@ -314,7 +323,7 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
     assert done == [1]
     assert bench.decoders.counts == {"restored": 3}
     assert read_span(bench.step.note(0, 44)) == range(40, 44)
-    bench.submit(taken(messages[3], camera.name, 44))
+    bench.submit(verified_job(messages[3], camera.name, 44))
     assert bench.seqs() == [3]
 
 

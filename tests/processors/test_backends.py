@@ -1,4 +1,4 @@
-"""What runs the networks on a CPU: the same verdicts as torch, and the fastest of what keeps to its tolerance."""
+"""The backends that run networks on a CPU: torch's verdicts, and the choice of the fastest within its tolerance."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FakeNetwork:
 
 
 class FakeBackend:
-    """Runs `Scaled` in each precision, with outputs off by a factor."""
+    """A backend that runs `Scaled` in each precision, with outputs off by a factor."""
 
     name = "openvino"
 
@@ -78,7 +78,6 @@ class FakeBackend:
     ) -> None:
         """`broken` is the precision that raises, or `all`."""
         self._factors, self._lacks, self._unsuited, self._broken = factors, lacks, unsuited, broken
-        self.taken = 0
 
     def lacks(self) -> str:
         return self._lacks
@@ -91,7 +90,6 @@ class FakeBackend:
             raise UnsupportedNetworkError("openvino: no such network")
         if self._broken == "all":
             raise RuntimeError("no such layer")
-        self.taken += 1
         return FakeNetwork(self._factors, self._broken)
 
     def restore(self, file: Path, precision: CpuPrecision) -> Network:
@@ -118,20 +116,20 @@ ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
         (FakeBackend(ALL), [1.0, 0.5, 0.6], "openvino float32"),
         (FakeBackend(ALL), [1.0, 1.2, 1.3], "torch float32"),
         (FakeBackend(ALL), [1.0, 0.5, 0.3], "openvino bf16"),
-        # A coarser precision that gains a tenth is not worth it.
+        # A gain of a tenth does not justify a lower precision.
         (FakeBackend(ALL), [1.0, 0.5, 0.45], "openvino float32"),
         # int8 is not allowed.
         (FakeBackend(ALL), [1.0, 0.9, 0.9, 0.01], "openvino float32"),
         (FakeBackend({"float32": 2.0, "bf16": 0.0}), [1.0, 0.01, 0.01], "torch float32"),
         (FakeBackend(ALL, unsuited=True), [1.0], "torch float32"),
         (FakeBackend(ALL, broken="all"), [1.0], "torch float32"),
-        # A precision that fails leaves the others.
+        # If one precision fails, another is chosen.
         (FakeBackend(ALL, broken="float32"), [1.0, 0.3], "openvino bf16"),
         (FakeBackend(ALL, broken="bf16"), [1.0, 0.3], "openvino float32"),
         (FakeBackend(ALL, lacks="the package openvino"), [1.0], "torch float32"),
     ],
 )
-def test_the_fastest_within_its_tolerance_is_taken_and_a_coarser_precision_only_if_it_pays(
+def test_the_fastest_backend_within_tolerance_is_chosen_and_low_precision_needs_a_clear_gain(
     monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], runs: str
 ) -> None:
     assert str(chosen(monkeypatch, backend, seconds, Wish())) == runs
@@ -149,7 +147,7 @@ def test_the_fastest_within_its_tolerance_is_taken_and_a_coarser_precision_only_
          "^openvino float32: expected a network .*, got openvino float32: an input of float16"),
     ],
 )  # fmt: skip
-def test_a_wish_that_the_network_does_not_allow_is_refused(
+def test_a_requested_backend_or_precision_that_the_network_does_not_allow_is_rejected(
     monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -158,7 +156,7 @@ def test_a_wish_that_the_network_does_not_allow_is_refused(
 
 @needs_openvino
 @pytest.mark.parametrize("step", ["_converted", "_compiled"])
-def test_a_lack_of_memory_is_no_reason_to_do_without_a_backend(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_memory_error_is_raised_instead_of_a_fallback_to_torch(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def lacking(*_: object) -> None:
         raise MemoryError
 
@@ -169,7 +167,7 @@ def test_a_lack_of_memory_is_no_reason_to_do_without_a_backend(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_logits_that_move_by_more_than_the_tolerance_are_no_fit(precision: CpuPrecision) -> None:
+def test_logits_that_differ_by_more_than_the_tolerance_are_rejected(precision: CpuPrecision) -> None:
     exact = torch.tensor([[0.0, 10.0, 4.0], [3.0, 1.0, 2.0]])
     within, beyond = (exact + share * TOLERANCE[precision] * 10 for share in (0.9, 1.1))
     assert _same_logits(exact, within, precision) == ""
@@ -188,7 +186,7 @@ ABSENT, PLAIN = FakeBackend(ALL, lacks="the package openvino"), FakeBackend({"fl
         (PLAIN, Wish("torch", "bf16"), "^precision bf16: expected another backend, got torch"),
     ],
 )
-def test_a_wish_that_the_machine_cannot_grant_is_refused_by_name(
+def test_a_requested_backend_or_precision_that_the_machine_lacks_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
 ) -> None:
     monkeypatch.setattr(module, "BACKENDS", (backend,))
@@ -204,7 +202,7 @@ def test_a_wish_that_the_machine_cannot_grant_is_refused_by_name(
         ({"compile": True}, "^compile: expected the device cuda, got cpu"),
     ],
 )
-async def test_a_processor_does_not_start_with_what_its_machine_lacks(
+async def test_a_processor_does_not_start_with_an_option_that_its_machine_lacks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     monkeypatch.setattr(module, "BACKENDS", (FakeBackend(ALL, lacks="the package openvino"),))
@@ -213,7 +211,7 @@ async def test_a_processor_does_not_start_with_what_its_machine_lacks(
         await load_model(settings, ProcessorMetrics(CollectorRegistry()), write_bundle(tmp_path))
 
 
-def test_a_backend_that_fails_while_frames_flow_gives_way_to_torch_for_good() -> None:
+def test_a_backend_that_fails_on_a_frame_is_replaced_by_torch_permanently() -> None:
     calls = []
 
     def broken(x: Tensor) -> Tensor:
@@ -228,14 +226,14 @@ def test_a_backend_that_fails_while_frames_flow_gives_way_to_torch_for_good() ->
 
 
 @given(st.integers(0, 1000))
-def test_batches_go_through_in_powers_of_two_that_make_up_the_whole(count: int) -> None:
+def test_batches_are_split_into_powers_of_two_that_add_up_to_the_whole(count: int) -> None:
     parts = _powers(count)
     assert sum(parts) == count
     assert parts == sorted(parts, reverse=True)
     assert all(part & (part - 1) == 0 and part <= 64 for part in parts)
 
 
-# OpenVINO beside torch, on what ships
+# OpenVINO compared with torch, on the shipped bundles
 
 
 @cache
@@ -250,18 +248,18 @@ def test_openvino_gives_torchs_logits_on_the_shipped_networks_for_any_batch(name
     bundle = shipped(name)
     assert bundle.overlays is not None
     inputs = bundle.normalised(bundle.overlays[:70])
-    taken = OpenVino().convert(bundle.network, inputs[:4], False).at("float32")
+    converted = OpenVino().convert(bundle.network, inputs[:4], False).at("float32")
     exact = bundle.network(inputs)
     tolerance = TOLERANCE["float32"] * float(exact.amax() - exact.amin())
     for count in (1, 3, 37, 70):
-        torch.testing.assert_close(taken(inputs[:count]), exact[:count], atol=tolerance, rtol=0)
+        torch.testing.assert_close(converted(inputs[:count]), exact[:count], atol=tolerance, rtol=0)
 
 
 @needs_openvino
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("size", [(32, 32), (21, 45)])
 @torch.inference_mode()
-def test_the_restorer_keeps_to_its_tolerance_in_every_precision_and_size(
+def test_the_restorer_stays_within_its_tolerance_in_every_precision_and_size(
     precision: CpuPrecision, size: tuple[int, int]
 ) -> None:
     if precision not in OpenVino().precisions():
@@ -277,7 +275,7 @@ def test_the_restorer_keeps_to_its_tolerance_in_every_precision_and_size(
 
 @needs_openvino
 @torch.inference_mode()
-def test_the_large_frames_restorer_goes_the_same_way() -> None:
+def test_the_restorer_of_large_frames_agrees_with_torch() -> None:
     _, both = restorers(Wish("openvino", "float32"), 1)
     _, exact = restorers(Wish("torch"), 1)
     frames, kept = torch.rand(1, 3, 136, 144), torch.rand(1, 1, 136, 144) > 0.25
@@ -287,7 +285,7 @@ def test_the_large_frames_restorer_goes_the_same_way() -> None:
 
 @needs_openvino
 @torch.inference_mode()
-def test_the_large_frames_restorer_in_8_bits_is_hardly_another_for_its_first_layer_is_exact() -> None:
+def test_the_8_bit_restorer_of_large_frames_stays_close_because_its_first_layer_is_exact() -> None:
     if "int8" not in OpenVino().precisions():
         pytest.skip("not on this processor")
     seen = restorer_inputs(True)
@@ -304,7 +302,7 @@ def test_the_large_frames_restorer_in_8_bits_is_hardly_another_for_its_first_lay
 
 @needs_openvino
 @torch.inference_mode()
-def test_the_whole_chain_says_the_same_through_openvino(tmp_path: Path) -> None:
+def test_the_whole_chain_gives_the_same_verdicts_through_openvino(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path)
     pipeline, found = engines(bundle, Wish("openvino", "float32"))
     assert found.runs == (("classifier", "openvino", "float32"), ("restorer", "openvino", "float32"))
@@ -315,10 +313,10 @@ def test_the_whole_chain_says_the_same_through_openvino(tmp_path: Path) -> None:
 
 
 @needs_openvino
-def test_what_depends_on_a_value_is_not_exported() -> None:
+def test_a_network_whose_branches_depend_on_values_is_not_exported() -> None:
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            """Bright batches go one way, dark ones another."""
+            """Compute bright batches in another way than dark ones."""
             return x.mean((2, 3)) if bool(x.mean() > 0.5) else -x.mean((2, 3))
 
     with pytest.raises(UnsupportedNetworkError, match=r"its way depends on values: Converting a tensor"):
@@ -356,7 +354,7 @@ def test_8_bit_integers_are_steps_of_the_calibrations_range_and_of_each_channels
 
 
 @needs_openvino
-def test_nobody_is_told_that_openvino_is_used() -> None:
+def test_openvino_sends_no_telemetry() -> None:
     program = (
         "import sys, torch\nfrom processors.device.backends.openvino_cpu import OpenVino\n"
         "OpenVino().convert(torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8), False).at('float32')\n"
@@ -383,7 +381,7 @@ def noise(count: int = 32, side: int = 32) -> np.ndarray[tuple[int, ...], np.dty
 
 
 @needs_openvino
-def test_a_bundle_that_allows_8_bit_integers_is_run_in_them(tmp_path: Path) -> None:
+def test_a_bundle_that_allows_8_bit_integers_runs_in_them(tmp_path: Path) -> None:
     bundle = load_bundle(int8_bundle(tmp_path / "int8", noise()), CPU)
     plain = tiny_bundle(tmp_path / "float32")
     assert bundle.model_id != plain.model_id
@@ -402,7 +400,7 @@ def test_a_bundle_that_allows_8_bit_integers_is_run_in_them(tmp_path: Path) -> N
         (noise(15), "calibration.npy: expected 16 to 1024 pictures, got 15"),
     ],
 )
-def test_a_calibration_of_another_shape_is_refused_when_the_bundle_is_loaded(
+def test_a_calibration_of_another_shape_is_rejected_when_the_bundle_is_loaded(
     tmp_path: Path, pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], message: str
 ) -> None:
     with pytest.raises(BundleError, match=message):
@@ -417,7 +415,7 @@ def test_a_calibration_of_another_shape_is_refused_when_the_bundle_is_loaded(
         ('precision = "int4"', "precision: "),
     ],
 )
-def test_a_precision_goes_with_its_calibration(tmp_path: Path, line: str, message: str) -> None:
+def test_int8_needs_a_calibration_and_float32_rejects_one(tmp_path: Path, line: str, message: str) -> None:
     folder = write_bundle(tmp_path)
     table = folder / "model.toml"
     table.write_text(table.read_text().replace("classes =", f"{line}\nclasses =", 1))
@@ -426,7 +424,7 @@ def test_a_precision_goes_with_its_calibration(tmp_path: Path, line: str, messag
 
 
 @needs_openvino
-async def test_a_calibration_that_leaves_the_networks_range_out_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+async def test_a_calibration_that_does_not_cover_the_networks_range_is_rejected_at_load(tmp_path: Path) -> None:
     black = np.full((16, 32, 32, 3), 127, np.uint8)
     folder = int8_bundle(tmp_path, black)
     settings = ProcessorSettings(kafka="none", bundle=folder, device="cpu", mode="plate", threads=1)
@@ -434,11 +432,11 @@ async def test_a_calibration_that_leaves_the_networks_range_out_is_refused_when_
         await load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)
 
 
-# What is seen of it
+# Metrics and memory
 
 
 @needs_openvino
-async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path) -> None:
+async def test_metrics_name_the_backend_and_precision_of_each_network(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path)
     registry = CollectorRegistry()
     metrics = ProcessorMetrics(registry)
@@ -455,8 +453,8 @@ async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path
     assert registry.get_sample_value("pointillist_backend_info", labels) is None
 
 
-def test_a_converted_network_leaves_memory_when_it_is_released() -> None:
-    """torch keeps every trace, weights included, unless they are cleared."""
+def test_the_memory_of_a_converted_network_is_released_with_it() -> None:
+    """Convert many networks: torch keeps each trace with its weights unless the traces are cleared."""
     process, example = psutil.Process(), torch.rand(1, 2048)
 
     def load() -> int:

@@ -1,3 +1,5 @@
+"""Bundles: their settings, weights and overlays, and the fault that each invalid one is rejected with."""
+
 from __future__ import annotations
 
 import re
@@ -61,7 +63,7 @@ def network() -> Means:
 
 
 def table(**changes: Any) -> dict[str, Any]:
-    """A good model.toml; a value None leaves the key out."""
+    """Return a valid model.toml with changes; the value None leaves a key out."""
     good: dict[str, Any] = {
         "name": "means",
         "version": "2",
@@ -91,7 +93,7 @@ WriteBundle = Callable[..., Path]
 
 @pytest.fixture
 def bundle_folder(tmp_path: Path, network: Means) -> WriteBundle:
-    """Writes a bundle that works, but for the changes, and gives its folder."""
+    """Return a function that writes a valid bundle with changes and returns its folder."""
 
     def make(**changes: Any) -> Path:
         folder = tmp_path / "bundle"
@@ -113,7 +115,7 @@ def by_hand(network: Means, frames: Tensor) -> Tensor:
     return torch.as_tensor(((frames.mean((2, 3)) - mean) / std) @ network.fc.weight.T + network.fc.bias)
 
 
-def test_logits_are_those_of_the_normalised_frames(bundle_folder: WriteBundle, network: Means) -> None:
+def test_logits_are_computed_from_normalised_frames(bundle_folder: WriteBundle, network: Means) -> None:
     bundle = load_bundle(bundle_folder(), CPU)
     frames = torch.rand(5, 3, SIDE, SIDE)
     assert_close(bundle.logits(bundle.prepare(frames)), by_hand(network, frames))
@@ -141,14 +143,14 @@ def test_the_model_id_changes_with_the_weights(bundle_folder: WriteBundle, netwo
     assert load_bundle(folder, CPU).model_id != before
 
 
-def test_the_factory_of_a_package_named_on_purpose_gets_its_arguments(
+def test_the_factory_of_an_allowed_package_gets_its_arguments(
     bundle_folder: WriteBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_FACTORIES", "my_package, torch.nn")
     arguments = {"in_features": 4, "out_features": 3, "bias": False}
     folder = bundle_folder(
         factory="torch.nn:Sequential", factory_arguments=None, height=1, width=1
-    )  # an empty Sequential passes (B, 3, 1, 1) through: the wrong shape, but imported and called
+    )  # an empty Sequential returns (B, 3, 1, 1): the wrong shape, which proves that it was imported and called
     save_file({}, folder / "weights.safetensors")
     with pytest.raises(BundleError, match=r"expected an output of shape \(2, 3\) for 3 classes"):
         load_bundle(folder, CPU)
@@ -168,7 +170,7 @@ def test_the_factory_of_a_package_named_on_purpose_gets_its_arguments(
         "processors.networks.resnet:nn",
     ],
 )
-def test_a_factory_that_nobody_named_is_not_called(
+def test_a_factory_that_is_not_allowed_is_not_called(
     bundle_folder: WriteBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
     monkeypatch.setenv("POINTILLIST_FACTORIES", "")
@@ -178,7 +180,7 @@ def test_a_factory_that_nobody_named_is_not_called(
     assert not (tmp_path / "ran").exists()
 
 
-def test_every_bundle_that_ships_calls_a_factory_that_needs_no_naming(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_shipped_bundle_calls_a_factory_that_is_allowed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_FACTORIES", "")
     shipped = sorted(file.parent for root in ("bundles", "lab") for file in Path(root).rglob("model.toml"))
     assert len(shipped) > 20
@@ -188,7 +190,9 @@ def test_every_bundle_that_ships_calls_a_factory_that_needs_no_naming(monkeypatc
         assert callable(_factory(factory, folder))
 
 
-def test_a_softmax_given_as_logits_is_refused_and_named(bundle_folder: WriteBundle, network: Means) -> None:
+def test_a_softmax_declared_as_logits_is_rejected_with_the_right_setting(
+    bundle_folder: WriteBundle, network: Means
+) -> None:
     folder = bundle_folder(format="torchscript", weights="network.pt", factory=None)
     script(nn.Sequential(network, nn.Softmax(1)), folder / "network.pt")
     before = torch.random.get_rng_state()
@@ -211,7 +215,7 @@ def script(network: nn.Module, path: Path) -> None:
 
 
 def save_onnx(network: Means, path: Path, batch: int | str, kind: int = 1) -> None:
-    """The same network as an ONNX graph, with a named (any) or a fixed batch size."""
+    """Write the same network as an ONNX graph, with a named (any) or a fixed batch size."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     weight = numpy_helper.from_array(network.fc.weight.detach().numpy(), "weight")
@@ -269,7 +273,7 @@ def test_resize_keeps_the_whole_frame(bundle_folder: WriteBundle) -> None:
     assert float(prepared.mean()) == pytest.approx(0.5, abs=1e-3)
 
 
-def test_crop_takes_the_middle(bundle_folder: WriteBundle) -> None:
+def test_crop_keeps_the_middle(bundle_folder: WriteBundle) -> None:
     bundle = load_bundle(bundle_folder(policy="crop"), CPU)
     frames = torch.rand(1, 3, 48, 64)
     assert torch.equal(bundle.prepare(frames), frames[:, :, 16:32, 24:40])
@@ -308,7 +312,7 @@ def test_grey_and_colour_frames_fit_either_network(bundle_folder: WriteBundle, t
 
 
 @pytest.mark.parametrize("shape", [(2, 2, SIDE, SIDE), (3, SIDE, SIDE)])
-def test_frames_that_are_no_pictures_are_refused(bundle_folder: WriteBundle, shape: tuple[int, ...]) -> None:
+def test_frames_of_a_wrong_shape_are_rejected(bundle_folder: WriteBundle, shape: tuple[int, ...]) -> None:
     with pytest.raises(StageError, match="expected"):
         load_bundle(bundle_folder(), CPU).prepare(torch.zeros(shape))
 
@@ -364,7 +368,7 @@ def test_overlays_are_read_as_frames(bundle_folder: WriteBundle) -> None:
         ),
     ],
 )
-def test_each_wrong_thing_is_named_in_one_line(
+def test_each_fault_of_a_bundle_is_named_in_one_line(
     bundle_folder: WriteBundle, changes: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(BundleError, match=expected) as caught:
@@ -381,7 +385,7 @@ def test_each_wrong_thing_is_named_in_one_line(
         (np.array([{"a": 1}], dtype=object), r"expected an .npy array"),
     ],
 )
-def test_overlays_of_another_shape_or_type_are_refused(
+def test_overlays_of_another_shape_or_type_are_rejected(
     bundle_folder: WriteBundle, array: np.ndarray[Any, Any], expected: str
 ) -> None:
     folder = bundle_folder(strip={"overlays": "overlays.npy", "threshold_bits": 0.3, "frr": 0.01})
@@ -391,7 +395,7 @@ def test_overlays_of_another_shape_or_type_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
-def test_a_pickle_is_no_network_of_any_format(bundle_folder: WriteBundle, kind: str) -> None:
+def test_a_pickle_is_rejected_in_every_format(bundle_folder: WriteBundle, kind: str) -> None:
     folder = bundle_folder(format=kind, weights="weights.bin", factory=None)
     torch.save({"a": torch.zeros(2)}, folder / "weights.bin")
     with pytest.raises(BundleError, match=r"weights.bin: expected") as caught:
@@ -399,14 +403,14 @@ def test_a_pickle_is_no_network_of_any_format(bundle_folder: WriteBundle, kind: 
     assert "\n" not in str(caught.value)
 
 
-def test_an_onnx_graph_without_float_input_is_refused(bundle_folder: WriteBundle, network: Means) -> None:
+def test_an_onnx_graph_without_float_input_is_rejected(bundle_folder: WriteBundle, network: Means) -> None:
     folder = bundle_folder(format="onnx", weights="network.onnx", factory=None)
     save_onnx(network, folder / "network.onnx", 1, kind=11)
     with pytest.raises(BundleError, match=r"network.onnx: expected"):
         load_bundle(folder, CPU)
 
 
-def test_logits_that_are_not_finite_are_refused(bundle_folder: WriteBundle, network: Means) -> None:
+def test_logits_that_are_not_finite_are_rejected(bundle_folder: WriteBundle, network: Means) -> None:
     folder = bundle_folder()
     with torch.no_grad():
         network.fc.bias[0] = float("nan")
@@ -448,13 +452,13 @@ def test_a_written_bundle_flags_the_stated_share_of_clean_frames(
     assert (entropies < bundle.settings.strip.threshold_bits).mean() == pytest.approx(0.01, abs=0.01)
 
 
-def test_an_unknown_shipped_bundle_lists_those_that_are_there() -> None:
+def test_the_error_for_an_unknown_shipped_bundle_lists_the_known_ones() -> None:
     with pytest.raises(BundleError, match=r"bundle: expected one of .*scene.*, got 'nothing'"):
         shipped_bundle("nothing")
 
 
 @pytest.mark.parametrize("name", ["scene", "scene-plain"])
-def test_the_scene_bundle_knows_the_simulators_scenes_after_a_pixel_drop(name: str) -> None:
+def test_the_scene_bundle_classifies_simulated_scenes_after_a_pixel_drop(name: str) -> None:
     from lab.training.bundle import bundle_accuracy, degraded
     from lab.training.scene import scenes
     from producers.scene import CLASSES as SCENE_CLASSES
@@ -467,7 +471,7 @@ def test_the_scene_bundle_knows_the_simulators_scenes_after_a_pixel_drop(name: s
 
 
 @pytest.mark.parametrize("name", ["scene", "scene-plain", "cifar10", "cifar10-hardened"])
-def test_shipped_bundles_are_small_and_say_how_they_were_made(name: str) -> None:
+def test_shipped_bundles_are_small_and_document_the_command_that_made_them(name: str) -> None:
     folder = shipped_bundle(name)
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5 << 20
     assert re.search(

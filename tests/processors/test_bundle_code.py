@@ -1,4 +1,4 @@
-"""Code that a bundle brings runs only when a person has allowed it, a trusted signer vouches, or it ships."""
+"""The code of a bundle runs only if the user allows it, a trusted signer signed it, or it ships with the project."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset the variable by which a user allows the code of bundles."""
     monkeypatch.delenv(ALLOW_CODE)
 
 
 def with_factory(folder: Path) -> tuple[Path, Path]:
-    """A bundle with a factory of its own, and the file that shows that it ran."""
+    """Write a bundle with a factory in its own file; return the bundle and the marker file that the factory creates."""
     made, ran = write_bundle(folder), folder / "ran"
     table = made / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
@@ -48,13 +49,13 @@ def with_torchscript(folder: Path) -> Path:
     return made
 
 
-def test_a_factory_in_a_file_of_the_bundle_does_not_run_unasked(
+def test_a_factory_in_a_file_of_the_bundle_does_not_run_without_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, ran = with_factory(tmp_path)
-    for said in (None, "", "0", "no"):
-        if said is not None:
-            monkeypatch.setenv(ALLOW_CODE, said)
+    for value in (None, "", "0", "no"):
+        if value is not None:
+            monkeypatch.setenv(ALLOW_CODE, value)
         with pytest.raises(
             BundleError, match=r"the factory network.py:network: expected permission .* give --allow-code"
         ):
@@ -65,14 +66,14 @@ def test_a_factory_in_a_file_of_the_bundle_does_not_run_unasked(
     assert ran.exists()
 
 
-def test_a_factory_runs_when_somebody_vouches_for_the_bundle(tmp_path: Path) -> None:
+def test_a_factory_runs_if_a_trusted_signer_vouches_for_the_bundle(tmp_path: Path) -> None:
     made, ran = with_factory(tmp_path)
     load_bundle(made, CPU, vouched=True)
     assert ran.exists()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_torchscript_is_not_opened_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchscript_is_not_opened_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, opened = with_torchscript(tmp_path), torch.jit.load
     monkeypatch.setattr(torch.jit, "load", None)
     with pytest.raises(BundleError, match=r"the TorchScript network\.pt: expected permission"):
@@ -83,13 +84,13 @@ def test_torchscript_is_not_opened_unasked(tmp_path: Path, monkeypatch: pytest.M
     load_bundle(made, CPU)
 
 
-def test_what_brings_no_code_needs_nobodys_word(tmp_path: Path) -> None:
+def test_a_bundle_without_code_needs_no_permission(tmp_path: Path) -> None:
     made = write_bundle(tmp_path)
     assert code_of(read_settings(made)) is None
     load_bundle(made, CPU)
 
 
-def test_what_ships_is_trusted_where_it_ships_and_nowhere_else(tmp_path: Path) -> None:
+def test_shipped_bundles_are_trusted_only_in_the_folder_in_which_they_ship(tmp_path: Path) -> None:
     made, _ = with_factory(tmp_path / "made")
     settings = read_settings(made)
     shipped = shipped_bundle("scene")
@@ -97,14 +98,14 @@ def test_what_ships_is_trusted_where_it_ships_and_nowhere_else(tmp_path: Path) -
     check_code(settings, shipped.parents[1] / "lab" / "backdoor" / "models" / "cnn-clean" / "bundle", vouched=False)
     shutil.copytree(shipped, tmp_path / "bundles" / "scene")
     (tmp_path / "link").symlink_to(made)
-    for elsewhere in (
+    for untrusted in (
         tmp_path / "bundles" / "scene",
         tmp_path / "link",
         shipped / ".." / ".." / "tests",
         shipped.parents[1],
     ):
         with pytest.raises(BundleError, match="--allow-code"):
-            check_code(settings, elsewhere, vouched=False)
+            check_code(settings, untrusted, vouched=False)
 
 
 def test_a_factory_of_the_project_imports_no_package_that_the_bundle_names(

@@ -1,4 +1,4 @@
-"""Files that announce more than they should are refused before a library opens them."""
+"""Files of a bundle whose headers announce more than the limits are rejected before a library opens them."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ BAD_HEADERS = {
     "a header beyond its bound": (safetensors(b" " * 2**10, length=2**24 + 1), "a header of at most 16777216"),
     "no JSON": (safetensors(b"{"), "no JSON object"),
     "a list": (safetensors([]), "no JSON object"),
-    "nested for ever": (safetensors(b"[" * 100_000), "no JSON object"),
+    "deeply nested": (safetensors(b"[" * 100_000), "no JSON object"),
     "a tensor beyond the file": (safetensors({"w": entry(0, 2**40)}, bytes(4)), "got 'w' elsewhere"),
     "a tensor before the file": (safetensors({"w": entry(-4, 0)}, bytes(4)), "got 'w' elsewhere"),
     "a tensor backwards": (safetensors({"w": entry(4, 0)}, bytes(4)), "got 'w' elsewhere"),
     "offsets that are no numbers": (safetensors({"w": entry("0", None)}, bytes(4)), "got 'w' elsewhere"),
-    "an entry that is none": (safetensors({"w": 7}), "got 'w' elsewhere"),
+    "an entry that is no object": (safetensors({"w": 7}), "got 'w' elsewhere"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_HEADERS)
-def test_a_safetensors_header_that_says_what_cannot_be_is_refused_unopened(
+def test_an_impossible_safetensors_header_is_rejected_before_the_file_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(bundle_load, "load_safetensors", None)
-    content, says = BAD_HEADERS[name]
+    content, message = BAD_HEADERS[name]
     folder = write_bundle(tmp_path)
     (folder / "weights.safetensors").write_bytes(content)
-    with pytest.raises(BundleError, match=f"weights.safetensors: .*{says}"):
+    with pytest.raises(BundleError, match=f"weights.safetensors: .*{message}"):
         load_bundle(folder, CPU)
 
 
-def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_tensors_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_TENSORS", 3)
     file = tmp_path / "w.safetensors"
     save_file({str(i): torch.zeros(1) for i in range(3)}, file)
@@ -72,18 +72,20 @@ def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(shapes=st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=5), about=st.booleans())
-def test_what_safetensors_writes_is_within_the_limits(tmp_path: Path, shapes: list[list[int]], about: bool) -> None:
+def test_files_that_safetensors_writes_are_within_the_limits(
+    tmp_path: Path, shapes: list[list[int]], about: bool
+) -> None:
     file = tmp_path / "w.safetensors"
     save_file({str(i): torch.zeros(shape) for i, shape in enumerate(shapes)}, file, {"about": "x"} if about else None)
     check_safetensors(file)
 
 
 def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", compression) as written:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as opened:
         for name, content in members:
-            written.writestr(name, content)
-    return made.getvalue()
+            opened.writestr(name, content)
+    return buffer.getvalue()
 
 
 def scripted_bundle(folder: Path, content: bytes) -> Path:
@@ -95,7 +97,7 @@ def scripted_bundle(folder: Path, content: bytes) -> Path:
     return made
 
 
-def test_a_torchscript_that_unpacks_to_far_more_than_it_has_is_refused_unopened(
+def test_a_torchscript_archive_that_unpacks_to_far_more_bytes_is_rejected_unopened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_load, "load_torchscript", None)
@@ -104,7 +106,7 @@ def test_a_torchscript_that_unpacks_to_far_more_than_it_has_is_refused_unopened(
         load_bundle(folder, CPU)
 
 
-def test_a_torchscript_with_too_many_or_doubled_members_is_refused(
+def test_a_torchscript_archive_with_too_many_or_duplicate_members_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_MEMBERS", 3)
@@ -122,20 +124,20 @@ def test_a_torchscript_with_too_many_or_doubled_members_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_what_torch_writes_is_within_the_limits(tmp_path: Path) -> None:
+def test_files_that_torch_writes_are_within_the_limits(tmp_path: Path) -> None:
     for width in (1, 300):
         module = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 3))
         torch.jit.save(torch.jit.script(module), tmp_path / "network.pt")
         check_archive(tmp_path / "network.pt")
 
 
-def test_pictures_whose_header_announces_other_bytes_than_there_are_are_refused_unread(
+def test_an_array_whose_header_announces_another_size_is_rejected_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_bundle(tmp_path)
-    made = io.BytesIO()
-    np.lib.format.write_array_header_1_0(made, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 32, 32, 3)})
-    (folder / "overlays.npy").write_bytes(made.getvalue() + bytes(3072))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 32, 32, 3)})
+    (folder / "overlays.npy").write_bytes(header.getvalue() + bytes(3072))
     monkeypatch.setattr(np, "load", None)
     with pytest.raises(BundleError, match=r"overlays\.npy: expected the 3377699720527872 bytes .*, got 3072"):
         load_bundle(folder, CPU)
@@ -143,15 +145,17 @@ def test_pictures_whose_header_announces_other_bytes_than_there_are_are_refused_
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(shape=st.lists(st.integers(0, 4), max_size=4), kind=st.sampled_from(["u1", "<f4", ">i8", "<U5", "O"]))
-def test_what_numpy_writes_is_within_the_limits(tmp_path: Path, shape: list[int], kind: str) -> None:
+def test_files_that_numpy_writes_are_within_the_limits(tmp_path: Path, shape: list[int], kind: str) -> None:
     np.save(tmp_path / "a.npy", np.zeros(shape, kind))
     check_npy(tmp_path / "a.npy")
 
 
-def test_files_and_settings_beyond_their_bounds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_settings_above_their_size_limits_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_bundle(tmp_path)
     with (folder / "weights.safetensors").open("r+b") as weights:
-        weights.truncate(2 * 2**30 + 1)  # a hole: no byte of the disk
+        weights.truncate(2 * 2**30 + 1)  # a sparse file, which needs no space on the disk
     with pytest.raises(BundleError, match=r"weights\.safetensors: expected at most 2147483648 bytes, got 2147483649"):
         load_bundle(folder, CPU)
     text = (folder / "model.toml").read_text()
@@ -167,7 +171,7 @@ def test_files_and_settings_beyond_their_bounds_are_refused(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
-def test_each_version_of_a_header_is_held_to_the_bytes_that_it_announces(
+def test_the_size_that_a_header_of_either_version_announces_is_checked(
     tmp_path: Path, version: tuple[int, int]
 ) -> None:
     file = tmp_path / "pictures.npy"
@@ -179,7 +183,7 @@ def test_each_version_of_a_header_is_held_to_the_bytes_that_it_announces(
         check_npy(file)
 
 
-def test_arrays_that_this_does_not_know_are_left_to_their_loader(tmp_path: Path) -> None:
+def test_arrays_of_an_unknown_version_or_type_are_left_to_their_loader(tmp_path: Path) -> None:
     file = tmp_path / "pictures.npy"
     with file.open("wb") as opened:
         np.lib.format.write_array(opened, np.zeros((2, 3), np.float32), version=(3, 0))

@@ -1,4 +1,4 @@
-"""The candidate's load without Kafka: passing errors, those that stay, and a rollout that ends during the load."""
+"""The load of a candidate without Kafka: temporary and permanent errors, and a rollout that ends during the load."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ async def rig() -> AsyncIterator[Rig]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_candidate_that_leaves_is_freed_at_once(rig: Rig) -> None:
+async def test_a_candidate_of_an_ended_rollout_is_freed_at_once(rig: Rig) -> None:
     rig.gate.set()
     rig.candidates.follow(listed())
     await until(lambda: rig.serving, "a candidate that serves")
     serving = rig.serving.pop()
     assert serving is not None
-    left = weakref.ref(serving.model)
+    freed = weakref.ref(serving.model)
     del serving
     gc.disable()
     try:
         rig.candidates.follow(Models())
         await until(lambda: rig.serving, "no candidate")
-        assert left() is None
+        assert freed() is None
     finally:
         gc.enable()
 
@@ -90,7 +90,7 @@ async def test_a_candidate_that_is_withdrawn_while_it_loads_never_serves(rig: Ri
     await until(lambda: rig.loads == 1)
     rig.candidates.withdraw(Models())
     rig.gate.set()
-    await asyncio.sleep(0.05)  # had it served, it would by now
+    await asyncio.sleep(0.05)  # long enough for a candidate to serve
     assert not any(rig.serving)
     assert rig.candidates.state == CandidateState()
 
@@ -99,7 +99,7 @@ async def test_a_candidate_that_is_withdrawn_while_it_loads_never_serves(rig: Ri
     ("error", "retries"),
     [(StoreUnavailableError("away"), True), (UntrustedBundleError("no signer"), True), (BundleError("broken"), False)],
 )
-async def test_an_error_that_may_pass_is_reported_as_such(rig: Rig, error: BundleError, retries: bool) -> None:
+async def test_an_error_is_reported_as_temporary_or_permanent(rig: Rig, error: BundleError, retries: bool) -> None:
     rig.error = error
     rig.gate.set()
     rig.candidates.follow(listed())
@@ -107,7 +107,7 @@ async def test_an_error_that_may_pass_is_reported_as_such(rig: Rig, error: Bundl
     assert (rig.candidates.state.retries, rig.candidates.state.begun_ms) == (retries, 5)
 
 
-async def test_a_bundle_that_was_refused_is_loaded_once_more_in_a_new_rollout(rig: Rig) -> None:
+async def test_a_rejected_bundle_is_loaded_again_in_a_new_rollout(rig: Rig) -> None:
     rig.error = BundleError("broken")
     rig.gate.set()
     rig.candidates.follow(listed())
@@ -118,7 +118,7 @@ async def test_a_bundle_that_was_refused_is_loaded_once_more_in_a_new_rollout(ri
     assert (rig.candidates.state.error, rig.candidates.state.begun_ms) == ("", 6)
 
 
-async def test_a_candidate_beyond_its_time_limit_is_given_up_until_the_next_rollout(rig: Rig) -> None:
+async def test_a_candidate_that_exceeds_its_time_limit_is_dropped_until_the_next_rollout(rig: Rig) -> None:
     rig.gate.set()
     rig.candidates.follow(listed())
     await until(lambda: rig.serving[-1:] != [] and rig.serving[-1] is not None)
@@ -134,7 +134,7 @@ async def test_a_candidate_beyond_its_time_limit_is_given_up_until_the_next_roll
     await until(lambda: rig.loads == 2)
 
 
-async def test_a_late_report_on_an_earlier_candidate_does_not_touch_its_successor(rig: Rig) -> None:
+async def test_a_late_report_on_an_earlier_candidate_does_not_affect_its_successor(rig: Rig) -> None:
     rig.gate.set()
     rig.candidates.follow(listed())
     await until(lambda: rig.candidates.state.digest == "a")
@@ -146,9 +146,9 @@ async def test_a_late_report_on_an_earlier_candidate_does_not_touch_its_successo
     assert rig.candidates.state.error == ""
 
 
-async def test_a_store_that_hangs_is_an_error_that_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = threading.Event()
-    monkeypatch.setattr(swap, "fetch_bundle", lambda *_: gone.wait(60))
+async def test_a_store_that_hangs_is_a_temporary_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(swap, "fetch_bundle", lambda *_: released.wait(60))
     settings = ProcessorSettings(kafka="none", bundle=tmp_path, model_cache=tmp_path / "cache", model_load_s=0.1)
     loader = swap.ModelLoader(settings, ProcessorMetrics(CollectorRegistry()))
     for _ in range(2):
@@ -156,25 +156,25 @@ async def test_a_store_that_hangs_is_an_error_that_may_pass(tmp_path: Path, monk
             await loader.load(Model(model_id="tiny@1+0", location="memory://x", digest="0" * 64))
     waiting = [thread for thread in threading.enumerate() if thread.name == "fetch-bundle"]
     assert [thread.daemon for thread in waiting] == [True]
-    gone.set()
+    released.set()
     waiting[0].join(PATIENCE_S)
 
 
-async def test_a_fetch_that_writes_while_the_role_ends_does_not_fail_its_end(
+async def test_a_fetch_that_writes_during_the_shutdown_does_not_make_it_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
 
-    def away(*_: object) -> Path:
+    def be_unavailable(*_: object) -> Path:
         raise StoreUnavailableError("away")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(swap, "fetch_bundle", away)
+    monkeypatch.setattr(swap, "fetch_bundle", be_unavailable)
     loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))
     with pytest.raises(StoreUnavailableError):
         await loader.load(Model(model_id="tiny@1+0", location="memory://x", digest="0" * 64))
     assert list(tmp_path.glob("pointillist-models-*"))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rmdir", refused)  # the fetch has written a file since
+        patch.setattr(os, "rmdir", fail)  # as if the fetch had written another file
         loader.close()

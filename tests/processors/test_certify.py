@@ -1,4 +1,4 @@
-"""Certified labels: the windows cover every patch, and no patch changes a certified label (exhaustive)."""
+"""Certified labels: the windows cover every patch, and an exhaustive search finds no patch that changes a label."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ from processors.stages.certify import Logits, Pairs, certify, kept_outside, span
 from schemas.errors import StageError
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.messages.moving import Box
-from tests.processors.tiny import KEYS, batch_executor, classified, payload, picture, taken, tiny_bundle, verdict_of
+from tests.processors.tiny import (
+    KEYS,
+    batch_executor,
+    classify_copies,
+    payload,
+    picture,
+    tiny_bundle,
+    verdict_of,
+    verified_job,
+)
 
 WHITE: Final = np.full((32, 32, 3), 255, np.uint8)
 
@@ -56,7 +65,7 @@ def test_windows_are_the_products_of_the_spans() -> None:
         assert bool(inside[:, 0, top : top + 5, left : left + 3].flatten(1).all(1).any())
 
 
-def test_a_pair_drops_both_windows_and_what_the_camera_dropped() -> None:
+def test_a_pair_drops_both_windows_and_the_pixels_that_the_camera_dropped() -> None:
     inside, kept = windows(4, 4, (2, 2), 3), torch.ones(1, 1, 4, 4, dtype=torch.bool)
     kept[..., 3, 0] = False
 
@@ -70,12 +79,12 @@ def test_a_pair_drops_both_windows_and_what_the_camera_dropped() -> None:
 
 
 @pytest.mark.parametrize(("side", "patch", "across"), [(4, 5, 2), (4, 0, 2), (4, 2, 0)])
-def test_an_unfit_patch_is_refused(side: int, patch: int, across: int) -> None:
+def test_an_unfit_patch_is_rejected(side: int, patch: int, across: int) -> None:
     with pytest.raises(StageError, match="expected"):
         spans(side, patch, across)
 
 
-# A toy network on pictures of 3×4 with two values: what remains votes, filled by its own mean.
+# A toy network on pictures of 3×4 pixels with two values: the kept pixels vote.
 
 HEIGHT, WIDTH, PATCH, ACROSS = 3, 4, (1, 2), 3
 PLACES = list(itertools.product(range(HEIGHT - PATCH[0] + 1), range(WIDTH - PATCH[1] + 1)))
@@ -83,7 +92,7 @@ INSIDE = windows(HEIGHT, WIDTH, PATCH, ACROSS)
 
 
 class Judge:
-    """Counts the pixels of each value that are kept; class 0, 1, or 2 if both are about as frequent."""
+    """A network that compares the counts of both values in the kept pixels: class 0, 1, or 2 if they are close."""
 
     def __init__(self, picture: np.ndarray) -> None:
         self.picture = torch.from_numpy(picture)
@@ -119,14 +128,14 @@ def test_no_patch_of_the_size_changes_a_certified_label() -> None:
             uncertified += 1
             moved += answers != {own.label}
 
-    # Else the test could pass without a certificate, or with pictures that no patch can change.
+    # The test would prove nothing without certificates, or with pictures that no patch can change.
     assert certified > 5
     assert uncertified > 5
     assert moved > 5
     assert labels & 3 == 3
 
 
-def test_passes_are_those_that_were_asked_for() -> None:
+def test_the_certificate_counts_its_passes_through_the_network() -> None:
     for shown in (np.zeros((HEIGHT, WIDTH), np.int64), np.eye(HEIGHT, WIDTH, dtype=np.int64),
                   np.array([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 0]])):  # fmt: skip
         judge = Judge(shown)
@@ -196,7 +205,7 @@ def test_a_patch_changes_at_most_its_reach_at_the_networks_scale(
 
 
 @pytest.mark.parametrize(("side", "whole"), [(32, False), (32, True), (96, False)])
-def test_a_live_certificate_is_that_of_the_picture_at_the_networks_scale(
+def test_a_live_certificate_equals_that_of_the_picture_at_the_networks_scale(
     tmp_path: Path, side: int, whole: bool
 ) -> None:
     executor = batch_executor(tiny_bundle(tmp_path))
@@ -204,7 +213,7 @@ def test_a_live_certificate_is_that_of_the_picture_at_the_networks_scale(
     found, expected = [], []
     for seq in range(4):
         message = payload("site/cam-0", seq, shown=picture(seq, side, side), encoding=encoding)
-        (job,) = classified(executor, [taken(message)])
+        (job,) = classify_copies(executor, [verified_job(message)])
         while job.certified is None:
             executor.certify(job)
         found.append(job.certified)
@@ -227,9 +236,9 @@ def test_a_live_certificate_is_that_of_the_picture_at_the_networks_scale(
     assert {each.patch for each in found} == {5 if side == 32 else 14}
 
 
-def test_a_certificate_classifies_its_frame_no_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_does_not_classify_its_frame_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(tiny_bundle(tmp_path))
-    (job,) = classified(executor, [taken(payload("site/cam-0", 0))])
+    (job,) = classify_copies(executor, [verified_job(payload("site/cam-0", 0))])
     monkeypatch.setattr(CompiledPipeline, "__call__", lambda *_: pytest.fail("it was classified again"))
     while job.certified is None:
         executor.certify(job)
@@ -244,7 +253,7 @@ def by_chain(pipeline: Pipeline, inside: Tensor, frame: Tensor, kept: Tensor, pa
 
 def test_a_label_that_a_window_changes_is_not_certified(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path))
-    (job,) = classified(executor, [taken(payload("site/cam-0", 1))])
+    (job,) = classify_copies(executor, [verified_job(payload("site/cam-0", 1))])
     job.scores = job.scores._replace(class_id=(job.class_id + 1) % 3)
     while job.certified is None:
         executor.certify(job)
@@ -253,7 +262,7 @@ def test_a_label_that_a_window_changes_is_not_certified(tmp_path: Path) -> None:
 
 def test_a_verdict_carries_the_certificate(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path))
-    (job,) = classified(executor, [taken(payload("site/cam-0", 1))])
+    (job,) = classify_copies(executor, [verified_job(payload("site/cam-0", 1))])
     job.model = cast(ServingModel, Model())
     verdict = verdict_of(verdict_record(KEYS, job))
     assert (verdict.certified_patch, verdict.certified) == (0, False)
@@ -264,7 +273,7 @@ def test_a_verdict_carries_the_certificate(tmp_path: Path) -> None:
     assert (window.left, window.top, window.right, window.bottom, window.dependence) == (16, 0, 32, 8, 0.75)
 
 
-def test_a_label_depends_on_the_window_whose_loss_changes_it() -> None:
+def test_a_label_depends_on_the_window_without_which_it_changes() -> None:
     def judge(pairs: Pairs) -> Logits:
         return np.array([[0.0, 3.0] if 2 in pair else [3.0, 0.0] for pair in pairs])
 
@@ -272,7 +281,7 @@ def test_a_label_depends_on_the_window_whose_loss_changes_it() -> None:
     assert not found.certified
     np.testing.assert_allclose(found.dependence(0), np.where(np.arange(4) == 2, 0.9526, 0.0474), atol=1e-4)
     np.testing.assert_allclose(found.dependence(0, 3.0), np.where(np.arange(4) == 2, 0.7311, 0.2689), atol=1e-4)
-    # A verdict that most windows do not give, as under a trigger, hangs on all of those.
+    # A verdict that most windows do not give, as under a trigger, depends on all other windows.
     assert found.label == 0
     np.testing.assert_allclose(found.dependence(1), np.where(np.arange(4) == 2, 0.0474, 0.9526), atol=1e-4)
 

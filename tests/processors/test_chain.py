@@ -29,7 +29,7 @@ from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import DeadLetter
 from tests.processors.test_device_turns import Device
 from tests.processors.test_publish import Held
-from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, payload, taken
+from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, LastStep, payload, verified_job
 from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"), linger_s=0.0)
@@ -37,7 +37,7 @@ WHOLE = Encoding(16, probe_share=1.0)
 
 
 class Bench:
-    """A chain and its ends."""
+    """A chain with a stand-in for the device and for the emitter."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -59,7 +59,7 @@ class Bench:
             await self.chain.close()
 
     async def idle(self) -> None:
-        """Wait until every record has its result. Raises the error that kept one from it."""
+        """Wait until every record has its result, or raise the error that prevented one."""
         await until(lambda: self.tracker.idle.is_set() or self.emitter.broken.done(), "the results")
         if self.emitter.broken.done():
             self.emitter.broken.result()
@@ -124,7 +124,7 @@ async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_the_waiting_f
         bench.accept(camera.message(), payload("site/cam-0", 101))  # one waits for its key frame, one for the device
         assert bench.tracker.unfinished == 3
         drain = asyncio.create_task(bench.chain.drain(20.0))
-        await asyncio.sleep(0)  # it begins before the device is free
+        await asyncio.sleep(0)  # the drain begins before the device is free
         bench.device.free.set()
         await drain
     assert [verdict.seq for verdict in bench.emitter.verdicts] == [100]
@@ -143,7 +143,7 @@ async def test_a_probe_counts_as_in_flight_until_its_verdict_is_acknowledged() -
     assert bench.tracker.bytes == sum(len(payload("site/cam-0", seq, encoding=WHOLE)) for seq in range(3))
 
 
-async def test_a_delivery_that_is_cancelled_is_no_result() -> None:
+async def test_a_cancelled_delivery_is_not_a_result() -> None:
     bench = Bench()
     bench.emitter.hangs = True
     bench.accept(payload("site/cam-0", 0))
@@ -154,15 +154,15 @@ async def test_a_delivery_that_is_cancelled_is_no_result() -> None:
 
 
 def validated(record: FakeRecord) -> tuple[FrameJob, ProcessorMetrics]:
-    metrics, last = ProcessorMetrics(CollectorRegistry()), Last()
+    metrics, last = ProcessorMetrics(CollectorRegistry()), LastStep()
     step = Validate(SETTINGS.model_copy(update={"max_frame_pixels": 32 * 32}), KEYS, metrics)
     step.next = last
-    step.submit(FrameJob.of(record, taken(payload("site/cam-0", 0)).progress, 0.0))
+    step.submit(FrameJob.of(record, verified_job(payload("site/cam-0", 0)).progress, 0.0))
     (job,) = last.jobs
     return job, metrics
 
 
-def test_a_valid_record_becomes_a_frame_and_its_bytes_are_not_held_twice() -> None:
+def test_a_valid_record_becomes_a_frame_and_its_bytes_are_not_kept_twice() -> None:
     job, _ = validated(FakeRecord(payload("site/cam-0", 3)))
     assert (job.identity.seq, job.error, job.record) == (3, None, None)
 
@@ -173,14 +173,14 @@ def test_a_record_of_another_camera_fails_and_keeps_its_bytes_for_the_dead_lette
     assert (job.stage, job.record is not None) == ("validate", True)
 
 
-def test_a_frame_beyond_the_size_limit_fails_under_its_name() -> None:
+def test_a_frame_above_the_size_limit_fails_with_an_error_of_its_own() -> None:
     job, _ = validated(FakeRecord(payload("site/cam-0", 3, shown=np.zeros((32, 40, 3), np.uint8))))
     assert isinstance(job.error, OverSizeError)
     assert (job.stage, job.record) == ("validate", None)
 
 
 def deduplicated(jobs: Sequence[FrameJob], known: FrameJob) -> list[FrameJob]:
-    repeats, last = Repeats(), Last()
+    repeats, last = Repeats(), LastStep()
     repeats.remember(known.identity, OutgoingRecord(b"site/cam-0", b"a verdict", []))
     step = Deduplicate(repeats)
     step.next = last
@@ -190,7 +190,7 @@ def deduplicated(jobs: Sequence[FrameJob], known: FrameJob) -> list[FrameJob]:
 
 
 def test_a_repeat_gets_the_first_verdict_and_any_other_frame_none() -> None:
-    first, again, other = (taken(payload("site/cam-0", seq)) for seq in (1, 1, 2))
+    first, again, other = (verified_job(payload("site/cam-0", seq)) for seq in (1, 1, 2))
     found = deduplicated([again, other], first)
     assert [job.verdict.value if job.verdict else None for job in found] == [b"a verdict", None]
     assert [job.concluded for job in found] == [True, False]

@@ -1,4 +1,4 @@
-"""The cache of choices: a known choice is checked and not measured again."""
+"""The cache of chosen backends: a cached choice is checked and not measured again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ needs_openvino = pytest.mark.skipif(bool(OpenVino().lacks()), reason="needs Open
 
 
 class Weighted(nn.Module):
-    """Logits (B, 2) by weights, by which the network is identified."""
+    """A network with logits (B, 2), which its weights identify in the cache."""
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Weighted(nn.Module):
 
 
 class Trials:
-    """Stands in for the trial and counts its calls; OpenVINO is the faster one."""
+    """A stand-in for the trial that counts its calls; OpenVINO is faster than torch."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -60,7 +60,7 @@ def chosen(folder: Path, network: nn.Module | None = None, wish: Wish | None = N
     return choose(network or Weighted(), INPUTS, wish or Wish(), fits=within, cache=open_cache(folder))
 
 
-def test_a_known_choice_is_not_measured_again(tmp_path: Path, trials: Trials) -> None:
+def test_a_cached_choice_is_not_measured_again(tmp_path: Path, trials: Trials) -> None:
     first, again = chosen(tmp_path), chosen(tmp_path)
     assert trials.count == 1
     assert str(first) == str(again) == "openvino float32"
@@ -68,7 +68,7 @@ def test_a_known_choice_is_not_measured_again(tmp_path: Path, trials: Trials) ->
     assert torch.equal(again.network(INPUTS), first.network(INPUTS))
 
 
-def test_another_network_wish_or_version_is_measured(
+def test_another_network_request_or_version_is_measured(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen(tmp_path)
@@ -98,7 +98,7 @@ def test_an_unreadable_entry_is_replaced(tmp_path: Path, trials: Trials, content
 
 
 def raises(error: Exception) -> Callable[..., Any]:
-    """Return a function, of a function's or a method's arguments, that fails so."""
+    """Return a function of any arguments that raises the error."""
 
     def fails(*_: object) -> None:
         raise error
@@ -138,9 +138,7 @@ def test_a_cached_model_whose_comparison_fails_is_measured_again(tmp_path: Path,
     assert (trials.count, faults) == (2, [])
 
 
-def test_a_network_s_own_runtime_from_the_cache_must_be_permitted_by_the_request(
-    tmp_path: Path, trials: Trials
-) -> None:
+def test_a_cached_choice_of_torch_is_ignored_if_another_backend_is_requested(tmp_path: Path, trials: Trials) -> None:
     wish = Wish(backend="openvino", precision="float32")
     chosen(tmp_path, wish=wish)
     (entry,) = tmp_path.glob("*/*/choice.json")
@@ -149,7 +147,7 @@ def test_a_network_s_own_runtime_from_the_cache_must_be_permitted_by_the_request
 
 
 @pytest.mark.parametrize("age_s", [cache_module.LASTS_S - 3600, cache_module.LASTS_S + 3600])
-def test_an_entry_lasts_thirty_days(tmp_path: Path, trials: Trials, age_s: float) -> None:
+def test_a_cache_entry_expires_after_thirty_days(tmp_path: Path, trials: Trials, age_s: float) -> None:
     chosen(tmp_path)
     (entry,) = tmp_path.glob("*/*/choice.json")
     os.utime(entry, (time.time() - age_s,) * 2)
@@ -157,7 +155,7 @@ def test_an_entry_lasts_thirty_days(tmp_path: Path, trials: Trials, age_s: float
     assert trials.count == (2 if age_s > cache_module.LASTS_S else 1)
 
 
-def test_other_code_of_the_backends_is_measured(
+def test_a_change_of_the_backends_code_causes_a_new_measurement(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code"
@@ -183,7 +181,7 @@ def test_the_cache_is_private(tmp_path: Path, trials: Trials) -> None:
 
 @pytest.mark.parametrize("which", ["choices-1", "choices-1/*", "choices-1/*/model.xml", "choices-1/*/choice.json"])
 @pytest.mark.parametrize("how", ["writable", "foreign"])
-def test_a_folder_or_entry_that_others_may_write_is_not_used(
+def test_a_folder_or_entry_that_other_users_may_write_is_not_used(
     tmp_path: Path, trials: Trials, which: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen(tmp_path)
@@ -218,22 +216,22 @@ def test_the_least_recently_used_entries_are_removed(
     assert trials.count == 4
 
 
-def test_nothing_but_its_own_entries_is_removed(
+def test_the_cache_removes_only_its_own_entries(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen(tmp_path)
     (entry,) = tmp_path.glob("*/*")
-    others = [tmp_path / "photos", tmp_path / ("0" * 32), entry.with_name("photos"), entry.with_name("1" * 32)]
-    for other in others:
-        other.mkdir()
-        (other / "photo.jpg").write_bytes(bytes(1000))
-        os.utime(other, (0, 0))
+    foreign = [tmp_path / "photos", tmp_path / ("0" * 32), entry.with_name("photos"), entry.with_name("1" * 32)]
+    for folder in foreign:
+        folder.mkdir()
+        (folder / "photo.jpg").write_bytes(bytes(1000))
+        os.utime(folder, (0, 0))
     entry.with_name("notes.txt").touch()
     monkeypatch.setattr(cache_module, "MOST_BYTES", 1)
     capsys.readouterr()
     chosen(tmp_path, Weighted(1.01))
     assert not entry.exists()
-    assert all((other / "photo.jpg").exists() for other in others)
+    assert all((folder / "photo.jpg").exists() for folder in foreign)
     assert entry.with_name("notes.txt").exists()
     assert "not_" not in capsys.readouterr().out
 
@@ -249,7 +247,7 @@ def test_the_scratch_folder_of_a_killed_process_is_removed_after_an_hour(tmp_pat
     assert fresh.exists()
 
 
-def test_an_entry_that_another_process_removes_or_writes_meanwhile_is_no_failure(
+def test_an_entry_that_another_process_removes_or_replaces_causes_no_failure(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen(tmp_path)
@@ -257,7 +255,7 @@ def test_an_entry_that_another_process_removes_or_writes_meanwhile_is_no_failure
     rename, remove = Path.rename, shutil.rmtree
 
     def renamed(self: Path, target: Path) -> Path:
-        if self == entry:  # the other process puts its own entry there, after this one has moved the former
+        if self == entry:  # another process writes its own entry after this one has moved the old entry away
             rename(self, target)
             return shutil.copytree(target, entry)
         return rename(self, target)
@@ -290,11 +288,11 @@ def test_a_restored_model_of_openvino_gives_the_same_outputs(tmp_path: Path, pre
     torch.set_num_threads(1)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
     inputs = torch.rand(8, 3, 8, 8)
-    taken = OpenVino().convert(network, inputs, free_sides=False)
-    made = taken.at(precision, inputs)  # type: ignore[arg-type]  # checked by the parameters
-    taken.save(precision, tmp_path / "model.xml")  # type: ignore[arg-type]  # see above
-    again = OpenVino().restore(tmp_path / "model.xml", precision)  # type: ignore[arg-type]  # see above
-    assert torch.allclose(again(inputs), made(inputs), atol=1e-5)
+    converted = OpenVino().convert(network, inputs, free_sides=False)
+    compiled = converted.at(precision, inputs)  # type: ignore[arg-type]  # checked by the parameters
+    converted.save(precision, tmp_path / "model.xml")  # type: ignore[arg-type]  # see above
+    restored = OpenVino().restore(tmp_path / "model.xml", precision)  # type: ignore[arg-type]  # see above
+    assert torch.allclose(restored(inputs), compiled(inputs), atol=1e-5)
 
 
 @needs_openvino

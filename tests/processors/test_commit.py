@@ -15,26 +15,28 @@ from processors.arrivals.progress import PartitionProgress
     shuffle=st.randoms(use_true_random=False),
     steps=st.lists(st.booleans(), max_size=60),
 )
-def test_what_may_be_committed_is_the_contiguous_prefix(gaps: list[int], shuffle: Random, steps: list[bool]) -> None:
+def test_only_the_contiguous_prefix_of_finished_offsets_may_be_committed(
+    gaps: list[int], shuffle: Random, steps: list[bool]
+) -> None:
     offsets = list(accumulate(gaps))
     progress = PartitionProgress()
-    taken: list[int] = []
+    begun: list[int] = []
     done: set[int] = set()
-    for take in [*steps, *[True] * len(offsets), *[False] * len(offsets)]:
-        unfinished = [offset for offset in taken if offset not in done]
-        if take and len(taken) < len(offsets):
-            taken.append(offsets[len(taken)])
-            progress.begin(taken[-1])
+    for begins in [*steps, *[True] * len(offsets), *[False] * len(offsets)]:
+        unfinished = [offset for offset in begun if offset not in done]
+        if begins and len(begun) < len(offsets):
+            begun.append(offsets[len(begun)])
+            progress.begin(begun[-1])
         elif unfinished:
             offset = shuffle.choice(unfinished)
             progress.finish(offset)
             done.add(offset)
-        prefix = list(takewhile(done.__contains__, taken))
+        prefix = list(takewhile(done.__contains__, begun))
         assert progress.uncommitted() == (prefix[-1] + 1 if prefix else None)
     assert progress.uncommitted() == offsets[-1] + 1
 
 
-def test_what_was_committed_is_not_committed_again() -> None:
+def test_a_committed_offset_is_not_committed_again() -> None:
     progress = PartitionProgress()
     progress.begin(4)
     progress.begin(9)
@@ -46,7 +48,7 @@ def test_what_was_committed_is_not_committed_again() -> None:
     assert progress.uncommitted() == 10
 
 
-def test_a_commit_that_came_too_late_for_the_newest_result_leaves_that_open() -> None:
+def test_a_result_that_is_newer_than_a_running_commit_stays_uncommitted() -> None:
     progress = PartitionProgress()
     progress.begin(0)
     progress.begin(1)
@@ -58,7 +60,7 @@ def test_a_commit_that_came_too_late_for_the_newest_result_leaves_that_open() ->
     assert progress.uncommitted() == 2
 
 
-def test_offsets_are_taken_in_ascending_order() -> None:
+def test_offsets_must_begin_in_ascending_order() -> None:
     progress = PartitionProgress()
     progress.begin(3)
     progress.finish(3)
@@ -66,7 +68,7 @@ def test_offsets_are_taken_in_ascending_order() -> None:
         progress.begin(3)
 
 
-def test_a_partition_begins_with_nothing_taken_nothing_to_commit_and_nothing_to_recall() -> None:
+def test_a_new_partition_has_nothing_in_flight_to_commit_or_to_recall() -> None:
     progress = PartitionProgress()
     assert progress.uncommitted() is None
     assert (progress.in_flight, progress.last) == (0, None)

@@ -31,7 +31,9 @@ class Record:
 
 
 @dataclass
-class StandIn:
+class FakeReader:
+    """A stand-in for the reader of a consumer group, with the offsets and notes that a test sets."""
+
     commits: list[dict[TopicPartition, int | tuple[int, str]]] = field(default_factory=list)
     notes: dict[TopicPartition, str] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
@@ -65,7 +67,7 @@ class StandIn:
 
 
 class Chain:
-    """In the place of the steps."""
+    """A stand-in for the chain of steps."""
 
     def __init__(self, tracker: PartitionTracker) -> None:
         self.tracker = tracker
@@ -95,7 +97,7 @@ class Bench:
     def __init__(self, **changes: object) -> None:
         plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
         settings = ProcessorSettings.model_validate(plain | changes)
-        self.reader = StandIn()
+        self.reader = FakeReader()
         self.health = Health()
         self.tracker = PartitionTracker(settings)
         self.chain = Chain(self.tracker)
@@ -120,14 +122,14 @@ def partition(number: int) -> TopicPartition:
 
 
 @pytest.mark.parametrize(("gather_s", "waits_ms", "least_bytes"), [(0.0, 250, 1), (0.2, 200, 2**20)])
-def test_kafka_gathers_frames_on_request(gather_s: float, waits_ms: int, least_bytes: int) -> None:
+def test_the_fetch_waits_for_many_bytes_only_with_gather_s(gather_s: float, waits_ms: int, least_bytes: int) -> None:
     settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": Path("none"), "gather_s": gather_s})
     tracker, metrics = PartitionTracker(settings), ProcessorMetrics(CollectorRegistry())
     reader = GroupMember(settings, tracker, Chain(tracker), Chain(tracker), metrics, Health()).reader
     assert (reader._options["fetch_max_wait_ms"], reader._options["fetch_min_bytes"]) == (waits_ms, least_bytes)
 
 
-async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_hangs_is_cancelled_and_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_member, "_COMMIT_S", 0.05)
     bench = Bench()
     bench.done(0, 0)
@@ -139,7 +141,7 @@ async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytes
     assert bench.reader.commits == [{partition(0): 1}]
 
 
-async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
+async def test_a_revoked_partition_is_drained_then_committed_then_discarded() -> None:
     bench = Bench(session_timeout_s=6.0)
     await bench.member.on_partitions_assigned({partition(0)})
     assert bench.assigned
@@ -153,13 +155,13 @@ async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() ->
     assert not bench.assigned
 
 
-async def test_a_partition_is_read_until_its_last_fetch_once_nothing_in_it_is_unread() -> None:
+async def test_a_partition_without_unread_records_counts_as_read_up_to_its_last_fetch() -> None:
     bench = Bench()
     await bench.member.on_partitions_assigned({partition(0)})
     progress = bench.tracker.progress[partition(0)]
     bench.reader.fetched = 7.0
     bench.take(0, 41)
-    assert progress.read_s() == -math.inf  # its end is not known
+    assert progress.read_s() == -math.inf  # the end of the partition is unknown
     bench.reader.high[partition(0)] = 44
     assert progress.read_s() == -math.inf
     assert progress.waited_s(5.0, 9.0) == pytest.approx(0.4)
@@ -170,7 +172,7 @@ async def test_a_partition_is_read_until_its_last_fetch_once_nothing_in_it_is_un
     assert bench.member.lag() == 0
 
 
-async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:
+async def test_a_deleted_topic_gets_no_commit_and_its_successor_is_read_from_the_beginning() -> None:
     bench = Bench()
     await bench.member.on_partitions_assigned({partition(0)})
     job = bench.take(0, 41)
@@ -188,7 +190,7 @@ async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_
     assert bench.reader.commits == [{partition(0): 1}]
 
 
-async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
+async def test_a_regression_of_offsets_is_detected_before_any_record_is_admitted() -> None:
     bench = Bench()
     bench.take(0, 41)
     records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
@@ -198,7 +200,7 @@ async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> 
     assert bench.tracker.lost
 
 
-async def test_what_is_not_done_in_time_is_not_committed() -> None:
+async def test_a_job_that_does_not_finish_in_the_drain_is_not_committed() -> None:
     bench = Bench()
     bench.take(0, 0)
     second = bench.take(0, 1)
@@ -207,7 +209,7 @@ async def test_what_is_not_done_in_time_is_not_committed() -> None:
     assert bench.reader.commits == []
 
 
-async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
+async def test_a_lost_partition_is_discarded_without_a_commit() -> None:
     bench = Bench()
     bench.done(0, 0)
     progress = bench.tracker.progress[partition(0)]
@@ -218,7 +220,7 @@ async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> Non
     assert bench.take(0, 0).progress is not progress
 
 
-async def test_a_commit_that_failed_is_made_again() -> None:
+async def test_a_failed_commit_is_repeated() -> None:
     bench = Bench()
     bench.done(3, 7)
     bench.reader.failures = [KafkaError("down")]
@@ -228,7 +230,7 @@ async def test_a_commit_that_failed_is_made_again() -> None:
     assert bench.reader.commits == [{partition(3): 8}]
 
 
-async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
+async def test_a_result_for_a_discarded_partition_changes_nothing() -> None:
     bench = Bench()
     old = bench.take(0, 5)
     bench.member.clear()
@@ -240,7 +242,7 @@ async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
-async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: dict[str, int], taken: int) -> None:
+async def test_with_full_queues_no_partition_is_read_until_there_is_room(bound: dict[str, int], taken: int) -> None:
     bench = Bench(**bound)
     await bench.member.on_partitions_assigned({partition(0), partition(1)})
     jobs = [bench.take(number % 2, number) for number in range(taken)]
@@ -251,7 +253,7 @@ async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: 
     assert len(bench.tracker.open_partitions()) == 2
 
 
-async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on() -> None:
+async def test_a_partition_above_its_share_waits_while_the_others_are_read() -> None:
     bench = Bench(queue_frames=100, batch_frames=20)
     await bench.member.on_partitions_assigned({partition(number) for number in range(4)})
     for offset in range(25):
@@ -259,7 +261,7 @@ async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on
     assert set(bench.tracker.open_partitions()) == {partition(0), partition(1), partition(3)}
 
 
-async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_partition() -> None:
+async def test_a_note_is_committed_with_its_offset_and_returned_with_the_partition() -> None:
     bench = Bench()
     bench.chain.noted[0] = "keys"
     for number in (0, 1):
@@ -277,11 +279,11 @@ async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_parti
     assert taking_over.tracker.room.is_set()
 
 
-async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_is_read_if_kafka_does_not_return_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> dict[TopicPartition, object]:
         raise KafkaError("down")
 
-    monkeypatch.setattr(StandIn, "committed_notes", fail)
+    monkeypatch.setattr(FakeReader, "committed_notes", fail)
     bench = Bench()
     await bench.member.on_partitions_assigned({partition(0)})
     assert bench.tracker.open_partitions() == [partition(0)]

@@ -1,4 +1,4 @@
-"""The second model's step without Kafka: what waits, what is dropped, and what is sent."""
+"""The step of the second model without Kafka: waiting, dropped and sent comparisons."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from schemas.identity import CameraId
 from schemas.messages.server_messages import open_statement
 from schemas.pointillist_pb2 import CANARY, SHADOW, Comparison, Model, Rollout, Slot
 from schemas.runtime.abandoned import abandoned
-from tests.processors.tiny import KEYS, Last, payload, taken, write_bundle
+from tests.processors.tiny import KEYS, LastStep, payload, verified_job, write_bundle
 from tests.waiting import until
 
 CAMERA = "site/a"
 
 
 class Sent:
-    """An emitter that keeps what it is given."""
+    """An emitter that keeps the records instead of sending them."""
 
     def __init__(self) -> None:
         self.records: list[OutgoingRecord] = []
@@ -52,13 +52,13 @@ class Sent:
 
 
 class Bench:
-    """A live model, a candidate with the same weights, and the two steps that know them."""
+    """A live model, a candidate with the same weights, and the two steps that use them."""
 
     def __init__(self, settings: ProcessorSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
         self.metrics = ProcessorMetrics(self.registry)
-        self.sent, self.last = Sent(), Last()
+        self.sent, self.last = Sent(), LastStep()
 
     async def load(self, slot: Slot) -> None:
         live, candidate = [await load_model(self.settings, self.metrics, self.settings.bundle) for _ in range(2)]
@@ -69,8 +69,8 @@ class Bench:
         self.classify.next, self.compare.next = self.compare, self.last
 
     async def run(self, count: int) -> None:
-        """Classify frames, pass them on, and let the second model judge those that wait."""
-        jobs = [taken(payload(CAMERA, seq), CAMERA) for seq in range(count)]
+        """Classify frames and pass them on."""
+        jobs = [verified_job(payload(CAMERA, seq), CAMERA) for seq in range(count)]
         await self.classify.run(jobs)
         self.classify.pass_on(jobs)
 
@@ -91,7 +91,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.mark.parametrize("slot", [SHADOW, CANARY])
-async def test_equal_models_give_equal_answers_and_some_frames_are_timed_on_both(bench: Bench, slot: Slot) -> None:
+async def test_equal_models_give_equal_classes_and_some_frames_are_timed_on_both(bench: Bench, slot: Slot) -> None:
     await bench.load(slot)
     await bench.run(8)
     assert len(bench.last.jobs) == 8  # no job waits for the second model
@@ -115,7 +115,7 @@ async def test_a_full_queue_drops_new_frames_and_counts_them(bench: Bench) -> No
 async def test_a_canarys_frame_on_which_strip_fails_keeps_its_class_and_the_gate_gets_the_error(bench: Bench) -> None:
     await bench.load(CANARY)
     strip = Strip(bench.settings, PartitionTracker(bench.settings), bench.metrics)
-    taken_by_strip, strip.next = Last(), bench.compare
+    taken_by_strip, strip.next = LastStep(), bench.compare
     bench.classify.next = taken_by_strip
     await bench.run(1)
     (job,) = taken_by_strip.jobs
@@ -133,7 +133,7 @@ async def test_a_canarys_frame_on_which_strip_fails_keeps_its_class_and_the_gate
 async def test_a_shadows_probe_on_which_the_live_models_strip_fails_stays_failed(bench: Bench) -> None:
     await bench.load(SHADOW)
     strip = Strip(bench.settings, PartitionTracker(bench.settings), bench.metrics)
-    taken_by_strip, strip.next = Last(), bench.compare
+    taken_by_strip, strip.next = LastStep(), bench.compare
     bench.classify.next = taken_by_strip
     await bench.run(1)
     (job,) = taken_by_strip.jobs
@@ -143,7 +143,7 @@ async def test_a_shadows_probe_on_which_the_live_models_strip_fails_stays_failed
     assert len(bench.compare) == 0
 
 
-async def test_while_kafka_accepts_no_comparison_only_64_are_made(bench: Bench) -> None:
+async def test_while_kafka_accepts_no_comparison_at_most_64_are_pending(bench: Bench) -> None:
     await bench.load(SHADOW)
     bench.sent.accepts = False
     for _ in range(9):
@@ -188,11 +188,11 @@ async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(b
     candidate = bench.classify.candidate
     assert candidate is not None
     hangs, errors = threading.Event(), list[str]()
-    works = candidate.model.executor.classify
+    classify = candidate.model.executor.classify
 
     def late(batch: Sequence[FrameJob]) -> None:
         hangs.wait(60)
-        works(batch)
+        classify(batch)
 
     candidate.model.executor.classify = late  # type: ignore[method-assign]  # a network that does not return
     candidate.model.limit.seconds, candidate.model.limit.report = 0.05, errors.append
@@ -200,7 +200,7 @@ async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(b
     try:
         await bench.run(3)
         await bench.judge()
-        assert abandoned() == before + 1  # the processor's end does not wait for it
+        assert abandoned() == before + 1  # a shutdown does not wait for it
     finally:
         hangs.set()
     candidate.model.thread.shutdown(wait=True)
@@ -213,31 +213,31 @@ async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(b
 
 
 class PromotedDuringTheBatch(TimeLimit):
-    """A limit that holds at the first look and is gone at the next."""
+    """A limit that is set when it is first read and removed after that."""
 
-    looks = 0
+    reads = 0
 
     def __getattribute__(self, name: str) -> Any:
         if name != "seconds":
             return super().__getattribute__(name)
-        self.looks += 1
-        return 0.01 if self.looks == 1 else None
+        self.reads += 1
+        return 0.01 if self.reads == 1 else None
 
 
 async def test_a_candidate_that_is_promoted_during_a_batch_beyond_its_limit_keeps_the_batch(bench: Bench) -> None:
     await bench.load(CANARY)
     candidate = bench.classify.candidate
     assert candidate is not None
-    works, ready, limit = candidate.model.executor.classify, threading.Event(), PromotedDuringTheBatch()
+    classify, ready, limit = candidate.model.executor.classify, threading.Event(), PromotedDuringTheBatch()
 
     def late(batch: Sequence[FrameJob]) -> None:
         assert ready.wait(60)
-        works(batch)
+        classify(batch)
 
     candidate.model.executor.classify = late  # type: ignore[method-assign]  # a network that is slow once
     bench.classify.candidate = replace(candidate, model=replace(candidate.model, limit=limit))
     running = asyncio.create_task(bench.run(3))
-    await until(lambda: limit.looks == 2 or running.done())
+    await until(lambda: limit.reads == 2 or running.done())
     ready.set()
     await running
     assert limit.exceeded == ""

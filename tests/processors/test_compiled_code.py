@@ -1,4 +1,4 @@
-"""A bundle's folder is checked before a command or a processor reads anything in it."""
+"""A bundle's folder is checked before a command or a processor reads its files."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ def process(folder: Path) -> None:
     asyncio.run(load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)).close()
 
 
-@pytest.mark.parametrize("use", [publish, evaluate, process])
-def test_a_graph_with_weights_in_another_file_is_refused_because_the_model_id_does_not_cover_them(
+each_use = pytest.mark.parametrize("use", [publish, evaluate, process])
+
+
+@each_use
+def test_a_graph_with_weights_in_a_file_that_the_model_id_does_not_cover_is_rejected(
     tmp_path: Path, use: Callable[[Path], None]
 ) -> None:
     folder = write_bundle(tmp_path, overlays=0)
@@ -58,7 +61,7 @@ def test_a_graph_with_weights_in_another_file_is_refused_because_the_model_id_do
 
 
 def with_hidden_code(folder: Path, ran: Path) -> Path:
-    """Write a bundle with a harmless factory in `network.py`, and other code in Python's cache of it."""
+    """Write a bundle with a harmless factory in `network.py` and different code in Python's cache of that file."""
     made = write_bundle(folder)
     table = made / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
@@ -74,37 +77,34 @@ def with_hidden_code(folder: Path, ran: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore the flags of Python that a check sets for the process."""
+    """Restore Python's flags for compiled code, which a check sets for the whole process."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "pycache_prefix", None)
 
 
-WAYS = pytest.mark.parametrize("load", [publish, evaluate, process])
-
-
-@WAYS
+@each_use
 @pytest.mark.parametrize("costly", [f"x{'.a' * 100} = 1", f"x = {'[' * 2_000}{']' * 2_000}"])
-def test_a_table_that_is_costly_to_parse_is_refused(tmp_path: Path, load: Callable[[Path], None], costly: str) -> None:
+def test_a_table_that_is_costly_to_parse_is_rejected(tmp_path: Path, use: Callable[[Path], None], costly: str) -> None:
     made = write_bundle(tmp_path / "made")
     table = made / "model.toml"
     table.write_text(f"{costly}\n{table.read_text()}")
     with pytest.raises(BundleError, match=r"model\.toml: expected TOML, got (a key with|values of) \d+") as raised:
-        load(made)
+        use(made)
     assert "\n" not in str(raised.value)
     assert [each.name for each in operator_bundles(tmp_path)] == [""]
 
 
-@WAYS
-def test_code_that_no_digest_covers_does_not_run(tmp_path: Path, load: Callable[[Path], None]) -> None:
+@each_use
+def test_code_that_no_digest_covers_does_not_run(tmp_path: Path, use: Callable[[Path], None]) -> None:
     made, ran = with_hidden_code(tmp_path / "made", tmp_path / "ran"), tmp_path / "ran"
     assert not any("__pycache__" in each.name for each in bundle_files(made))
-    load(made)
+    use(made)
     assert not ran.exists()
 
 
-@WAYS
-def test_a_load_leaves_no_compiled_code_in_the_folder(tmp_path: Path, load: Callable[[Path], None]) -> None:
+@each_use
+def test_a_load_leaves_no_compiled_code_in_the_folder(tmp_path: Path, use: Callable[[Path], None]) -> None:
     made = with_hidden_code(tmp_path / "made", tmp_path / "ran")
     shutil.rmtree(made / "__pycache__")
-    load(made)
+    use(made)
     assert not (made / "__pycache__").exists()

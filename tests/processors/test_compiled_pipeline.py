@@ -21,7 +21,15 @@ from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.pixels.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.tiny import batch_executor, classified, payload, picture, taken, tiny_bundle, write_bundle
+from tests.processors.tiny import (
+    batch_executor,
+    classify_copies,
+    payload,
+    picture,
+    tiny_bundle,
+    verified_job,
+    write_bundle,
+)
 
 SHAPE = Shape(24, 40, 3)
 
@@ -36,7 +44,7 @@ def uncompiled(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
 
 
 def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels enough for all, seeds, codebooks and which frames are whole."""
+    """Return pixels for all frames, seeds, codebooks, and a flag for each whole frame."""
     generator = torch.Generator().manual_seed(count)
     pixels = torch.randint(0, 256, (count * SHAPE.height * SHAPE.width, 3), generator=generator, dtype=torch.uint8)
     seeds = torch.randint(0, 2**32, (count, 2), generator=generator)
@@ -60,13 +68,13 @@ def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cp
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames go through a compiled pipeline, call by call."""
+    """Return a list to which each call of a compiled pipeline appends its number of frames."""
     seen: list[int] = []
     original = module._fused
 
-    def fused(*given: Any) -> Any:
-        seen.append(len(given[3]))
-        return original(*given)
+    def fused(*arguments: Any) -> Any:
+        seen.append(len(arguments[3]))
+        return original(*arguments)
 
     monkeypatch.setattr(module, "_fused", fused)
     return seen
@@ -79,7 +87,7 @@ def assert_same(got: tuple[Tensor, Classification], wanted: tuple[Tensor, Classi
     torch.testing.assert_close(got[1].confidence, wanted[1].confidence, atol=1e-5, rtol=0)
 
 
-def test_it_is_unpack_and_the_pipeline(bundle: Bundle) -> None:
+def test_the_compiled_pipeline_equals_unpack_followed_by_the_pipeline(bundle: Bundle) -> None:
     pixels, seeds, books, whole = sent_frames(3)
     frames, found = run(CompiledPipeline(Pipeline(bundle)), 3)
     with torch.inference_mode():
@@ -90,7 +98,7 @@ def test_it_is_unpack_and_the_pipeline(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_a_padded_batch_gives_what_it_gives_uncompiled(
+def test_a_padded_batch_gives_the_results_of_the_uncompiled_pipeline(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
@@ -115,10 +123,10 @@ def test_without_padding_only_full_batches_are_compiled_and_larger_ones_never(
 
 
 @pytest.mark.slow
-def test_a_compiler_sees_the_whole_chain_as_one_graph_and_two_models_share_none(
+def test_the_whole_chain_compiles_to_one_graph_and_two_models_share_none(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`fullgraph` fails where something waits for the device or leaves torch."""
+    """Compile with `fullgraph`, which fails if the chain waits for the device or leaves torch."""
     compiler, graphs = torch.compile, []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
@@ -132,7 +140,7 @@ def test_a_compiler_sees_the_whole_chain_as_one_graph_and_two_models_share_none(
     assert_same(run(pipelines[1], 2), run(CompiledPipeline(Pipeline(bundle, "plate")), 2))
 
 
-def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_that_cannot_be_compiled_runs_uncompiled(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: object, **_: object) -> Callable[..., Any]:
         def fail(*_: object) -> None:
             raise RuntimeError("no compiler here")
@@ -146,7 +154,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pyte
     assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
 
 
-def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_again(
+def test_a_compiled_program_that_fails_is_dropped_and_its_frames_are_retried(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
@@ -157,15 +165,15 @@ def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_agai
     assert Shape(32, 32, 3) in compiled.shapes
 
     def fail(*_: object) -> None:
-        raise RuntimeError("the device has gone mad")
+        raise RuntimeError("a fault of the device")
 
     monkeypatch.setattr(module, "_fused", fail)
-    jobs = classified(executor, [taken(payload("site/cam-0", i)) for i in range(2)])
+    jobs = classify_copies(executor, [verified_job(payload("site/cam-0", i)) for i in range(2)])
     assert all(job.error is None for job in jobs)
     assert Shape(32, 32, 3) not in compiled.shapes
 
 
-def test_nothing_is_compiled_unasked(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_compiled_unless_requested(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     compiled = CompiledPipeline(Pipeline(bundle))
     assert not compiled.compile_for(SHAPE, 2)
@@ -182,8 +190,8 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
     executor = BatchExecutor(compiled, plain._metrics)
     executor.warm(8)
     encoding = Encoding(16, probe_share=0.5, profile=profile)
-    batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
-    for got, wanted in zip(*(classified(each, batch, [True] * 5) for each in (executor, plain)), strict=True):
+    batch = [verified_job(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
+    for got, wanted in zip(*(classify_copies(each, batch, [True] * 5) for each in (executor, plain)), strict=True):
         assert got.error is wanted.error is None
         assert got.class_id == wanted.class_id
         assert got.confidence == pytest.approx(wanted.confidence, abs=1e-5)
@@ -194,9 +202,9 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore")
 def test_the_compiled_program_on_a_gpu_agrees_with_the_cpu(bundle: Bundle, tmp_path: Path) -> None:
-    """Rebuilt pixels within .01, for `bf16` keeps 8 bits of what the network adds; the classes are the same."""
-    there = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), torch.device("cuda")))
-    compiled = CompiledPipeline(there, compiles=True, precision=choose_precision(there))
+    """Compare the classes, and the rebuilt pixels within .01: `bf16` keeps 8 bits of the restorer's correction."""
+    pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), torch.device("cuda")))
+    compiled = CompiledPipeline(pipeline, compiles=True, precision=choose_precision(pipeline))
     assert compiled.compile_for(SHAPE, 8)
     for count in (8, 3, 8):
         frames, found = run(compiled, count, "cuda")

@@ -1,4 +1,4 @@
-"""Algorithm 1, step 1, against the algorithm written out by loops and scipy's DCT."""
+"""Algorithm 1, step 1, compared with the same algorithm in loops and scipy's DCT."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from processors.stages.preprocess.dct_quantisation import dct_quantise, read_table, table_text
 from schemas.errors import BundleError
-from tests.processors.preprocess_rig import smooth
+from tests.processors.preprocess_rig import smooth_pictures
 
 
 def by_the_paper(pictures: Tensor, table: np.ndarray) -> np.ndarray:
-    """Algorithm 1, lines 5 to 9, one block after the other, on the scale 0–255."""
+    """Return the pictures after lines 5 to 9 of Algorithm 1, computed block by block on the scale 0–255."""
     height, width = pictures.shape[2:]
     margins = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))
     out = np.pad(pictures.double().numpy() * 255, margins, mode="edge")
@@ -37,17 +37,19 @@ def some_table(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 32, 32), (1, 28, 28), (3, 13, 21), (1, 1, 3)])
-def test_blocks_are_quantised_as_the_paper_says(channels: int, height: int, width: int) -> None:
-    pictures, table = smooth(3, channels, height, width), some_table()
+def test_blocks_are_quantised_as_in_the_paper(channels: int, height: int, width: int) -> None:
+    pictures, table = smooth_pictures(3, channels, height, width), some_table()
     got = dct_quantise(pictures, torch.from_numpy(table).float())
     np.testing.assert_allclose(got, by_the_paper(pictures, table), atol=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(8, 8), (9, 17), (32, 32)]), st.floats(0.5, 300))
-# Counts in the thousands, whose ties float32 cannot hold.
+# Quotients in the thousands, whose ties float32 cannot represent.
 @example(0, (8, 8), 0.5)
 @settings(max_examples=30, deadline=None)
-def test_the_range_holds_and_each_picture_is_its_own(seed: int, size: tuple[int, int], step: float) -> None:
+def test_values_stay_in_range_and_a_picture_does_not_depend_on_its_batch(
+    seed: int, size: tuple[int, int], step: float
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.rand(3, 3, *size, generator=generator).round(decimals=1)
     pictures[0] = pictures[0].round()
@@ -61,25 +63,25 @@ def test_the_range_holds_and_each_picture_is_its_own(seed: int, size: tuple[int,
 
 
 @pytest.mark.parametrize("level", [0.0, 5.0, 15.0, 25.0, 255.0])
-def test_a_flat_pictures_tie_is_rounded_alike_whatever_stands_beside_it(level: float) -> None:
+def test_a_tie_in_a_flat_picture_is_rounded_alike_in_every_batch(level: float) -> None:
     # 8 · level / 80 is half a step from the next multiple for 5, 15 and 25.
     flat = torch.full((1, 1, 8, 8), level / 255)
     steps = torch.full((8, 8), 80.0)
     alone = dct_quantise(flat, steps)
-    beside = dct_quantise(torch.cat((smooth(5, 1, 8, 8), flat)), steps)[-1:]
-    torch.testing.assert_close(alone, beside, atol=1e-6, rtol=0)
+    in_batch = dct_quantise(torch.cat((smooth_pictures(5, 1, 8, 8), flat)), steps)[-1:]
+    torch.testing.assert_close(alone, in_batch, atol=1e-6, rtol=0)
     wanted = min(1.0, np.floor(8 * level / 80 + 0.5) * 10 / 255)
     torch.testing.assert_close(alone, torch.full_like(alone, wanted), atol=1e-6, rtol=0)
 
 
 def test_sums_of_two_pictures_are_not_cut_off_at_one() -> None:
     steps = torch.full((8, 8), 2.0)
-    bright = 0.8 + 0.9 * smooth(2, 3, 16, 16)
+    bright = 0.8 + 0.9 * smooth_pictures(2, 3, 16, 16)
     torch.testing.assert_close(dct_quantise(bright, steps), bright, atol=0.05, rtol=0)
 
 
 def test_no_gradient_passes() -> None:
-    pictures = smooth(1, 3, 16, 16).requires_grad_()
+    pictures = smooth_pictures(1, 3, 16, 16).requires_grad_()
     (gradient,) = torch.autograd.grad(dct_quantise(pictures, torch.full((8, 8), 30.0)).sum(), pictures)
     assert not gradient.any()
 
@@ -91,7 +93,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("1 2 3\n", "expected 8 lines of 8 steps, got 1 lines"),
         ("1 2 3 4 5 6 7\n" * 8, r"expected 8 lines of 8 steps, got lines of \[7\]"),
@@ -101,8 +103,8 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("1 2 3 4 5 6 7 2041\n" * 8, "got '2041'"),
     ],
 )
-def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_invalid_table_is_rejected_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "table.txt").write_text(text)
-    with pytest.raises(BundleError, match=complaint) as refused:
+    with pytest.raises(BundleError, match=message) as raised:
         read_table(tmp_path / "table.txt")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)

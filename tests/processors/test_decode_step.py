@@ -31,15 +31,15 @@ from schemas.pixels.planes import luma_of
 from schemas.pointillist_pb2 import KeyRequest
 from tests.processors.tiny import (
     KEYS,
-    Last,
-    Posted,
+    FakeEmitter,
+    LastStep,
     VideoCamera,
     batch_executor,
     camera_key,
-    classified,
+    classify_copies,
     payload,
-    taken,
     tiny_bundle,
+    verified_job,
 )
 from tests.waiting import until
 
@@ -52,7 +52,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.posted, self.last = Posted(), Last()
+        self.posted, self.last = FakeEmitter(), LastStep()
         self.tracker = PartitionTracker(SETTINGS)
         metrics = ProcessorMetrics(self.registry)
         requests = KeyRequests(SETTINGS, cast(Emitter, self.posted), metrics)
@@ -82,10 +82,10 @@ async def bench() -> AsyncIterator[Bench]:
     await made.step.close()
 
 
-async def test_frames_in_any_order_pass_with_their_pictures_and_others_at_once(bench: Bench) -> None:
+async def test_frames_in_any_order_are_decoded_and_frames_of_other_profiles_pass_at_once(bench: Bench) -> None:
     camera = VideoCamera()
     first, second, third = camera.frame(), camera.frame(), camera.frame()
-    other = taken(payload("site/cam-0", 9))
+    other = verified_job(payload("site/cam-0", 9))
     bench.step.submit(other)
     assert bench.last.jobs == [other]
     done = await bench.submit(third, second, first, passed=4)
@@ -102,29 +102,29 @@ async def test_frames_in_any_order_pass_with_their_pictures_and_others_at_once(b
 async def test_the_classifier_reads_the_kept_pixels_of_the_group_s_mask_only(bench: Bench, tmp_path: Path) -> None:
     camera, executor = VideoCamera(), batch_executor(tiny_bundle(tmp_path))
     jobs = await bench.submit(*(camera.frame() for _ in range(3)), passed=3)
-    before = classified(executor, jobs)
+    before = classify_copies(executor, jobs)
     kept = kept_mask(camera_key(camera.name), 7, 0, 64, 96, 16)
     for job in jobs:
         assert job.planes is not None
         job.planes.luma[~kept] ^= 255
-    after = classified(executor, jobs)
+    after = classify_copies(executor, jobs)
     assert [job.confidence for job in before] == [job.confidence for job in after]
     for job in jobs:
         assert mask_seq(job.frame) == 0
         assert job.planes is not None
         job.planes.luma[kept] ^= 255
-    changed = classified(executor, jobs)
+    changed = classify_copies(executor, jobs)
     assert [job.confidence for job in before] != [job.confidence for job in changed]
 
 
-async def test_a_still_picture_has_changed_by_nothing_and_a_moving_one_by_something(
+async def test_the_change_is_zero_for_a_still_picture_and_positive_for_a_moving_one(
     bench: Bench, tmp_path: Path
 ) -> None:
     still, moving = VideoCamera(group_frames=3), VideoCamera("site/moving")
     still.still = True
     executor = batch_executor(tiny_bundle(tmp_path))
     jobs = await bench.submit(*(still.frame() for _ in range(4)), *(moving.frame() for _ in range(2)), passed=6)
-    done = {(str(job.camera_id), job.frame.seq): job.changed for job in classified(executor, jobs)}
+    done = {(str(job.camera_id), job.frame.seq): job.changed for job in classify_copies(executor, jobs)}
     assert [done[still.name, seq] for seq in range(4)] == [None, 0.0, 0.0, 0.0]  # the last one begins a group
     assert (done[moving.name, 1] or 0.0) > 0.1
 
@@ -177,7 +177,7 @@ async def test_the_wait_counts_if_the_partition_is_not_read_because_of_the_waiti
     await bench.submit(passed=2)
 
 
-async def test_waiting_frames_take_less_than_half_of_a_share_and_the_camera_with_the_most_gives_up(
+async def test_waiting_frames_beyond_half_a_share_fail_from_the_camera_with_the_most(
     bench: Bench,
 ) -> None:
     for number in range(4):
@@ -195,7 +195,7 @@ async def test_waiting_frames_take_less_than_half_of_a_share_and_the_camera_with
     assert [job.frame.seq for job in done if job.camera_id == late.name] == [0, 1, 2]
 
 
-async def test_a_partition_that_is_never_read_to_its_end_stops_no_frame_for_ever(bench: Bench) -> None:
+async def test_the_wait_ends_even_if_a_partition_is_never_read_to_its_end(bench: Bench) -> None:
     camera = VideoCamera()
     key, _, late = (camera.frame() for _ in range(3))
     late.progress.read_s = lambda: -math.inf
@@ -204,7 +204,7 @@ async def test_a_partition_that_is_never_read_to_its_end_stops_no_frame_for_ever
     await bench.submit(passed=2)
 
 
-async def test_a_unit_that_does_not_open_fails_alone_and_one_that_does_not_decode_fails_its_group(bench: Bench) -> None:
+async def test_a_unit_that_cannot_be_decrypted_fails_without_its_group(bench: Bench) -> None:
     camera, other = VideoCamera(), VideoCamera("site/other")
     key, damaged = camera.frame(), camera.frame()
     damaged.frame.pixels = bytes(len(damaged.frame.pixels))
@@ -236,7 +236,7 @@ async def test_frames_of_a_revoked_partition_are_removed_and_others_go_on(bench:
     assert bench.last.jobs == [well]
 
 
-async def test_units_that_only_repeats_have_brought_are_dropped_with_their_partition(bench: Bench) -> None:
+async def test_units_from_repeats_alone_are_dropped_with_their_partition(bench: Bench) -> None:
     repeat = VideoCamera().frame()
     repeat.partition, repeat.verdict = 3, VERDICT
     await bench.submit(repeat, passed=1)

@@ -26,7 +26,7 @@ from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.messages.frame import Encoding
 from schemas.pixels.planes import Colour, Planes
-from tests.processors.tiny import camera_key, taken
+from tests.processors.tiny import camera_key, verified_job
 from tests.waiting import wait_until
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
@@ -43,7 +43,7 @@ def luma(number: int) -> NDArray[np.uint8]:
 
 
 def chain(count: int, codec: Codec = Codec.H264) -> list[bytes]:
-    """The access units of the pictures 0, 1, …"""
+    """Return the access units of the pictures 0, 1, …"""
     encoder = software_encoder(codec, HEIGHT, WIDTH, 25.0, 8)
     units = [encoder.encode(Planes(luma(number), None, None)) for number in range(count)]
     encoder.close()
@@ -52,10 +52,10 @@ def chain(count: int, codec: Codec = Codec.H264) -> list[bytes]:
 
 def unit(data: bytes, place: int = 0, *, camera: CameraId = DOOR, key: int = 0, **changes: Any) -> VideoUnit:
     codec = changes.pop("codec", Codec.H264)
-    made = VideoUnit(
+    found = VideoUnit(
         camera, 7, key + place, key, place, 1000, False, HEIGHT, WIDTH, AccessUnit(codec, Colour.BT601_FULL, data)
     )
-    return made._replace(**changes)
+    return found._replace(**changes)
 
 
 def shows(done: Future[Planes], number: int) -> bool:
@@ -71,7 +71,7 @@ def fails(done: Future[Planes], kind: type[BaseException]) -> str:
 
 
 class Processes:
-    """Starts real processes, and remembers them."""
+    """A factory of real processes that keeps all of them."""
 
     def __init__(self) -> None:
         self.started: list[DecodingProcess] = []
@@ -88,16 +88,16 @@ def processes() -> Processes:
 
 @pytest.fixture
 def make(processes: Processes) -> Iterator[Make]:
-    """Makes decoders whose processes are never slow unless a test limits their time, and closes them."""
-    made = []
+    """Yield a function that creates decoders without time limits unless a test sets them; close them at the end."""
+    created = []
 
     def decoders(**limits: Any) -> VideoDecoders:
         settings = DecodingSettings(**{"timeout_s": WAIT_S, "patience_s": WAIT_S} | limits)
-        made.append(VideoDecoders(settings, start=processes))
-        return made[-1]
+        created.append(VideoDecoders(settings, start=processes))
+        return created[-1]
 
     yield decoders
-    for each in made:
+    for each in created:
         each.close()
 
 
@@ -132,7 +132,7 @@ def test_a_gap_fails_the_rest_of_its_group_after_the_wait_and_no_other_group(mak
     assert "missing" in fails(decoders.submit(unit(units[3], 3), 2.6), MissingReferenceError)
     assert shows(first, 0)
     assert shows(decoders.submit(unit(units[0], 0, key=10), 3.0), 0)
-    assert shows(decoders.submit(unit(units[1], 1), 3.0), 1)  # it has come after all
+    assert shows(decoders.submit(unit(units[1], 1), 3.0), 1)  # the missing unit arrives late
 
 
 def test_the_units_that_wait_are_bounded(make: Make) -> None:
@@ -150,7 +150,7 @@ def test_the_units_of_a_camera_that_wait_are_bounded_over_all_its_groups(make: M
     assert not any(each.done() for each in (other, *second))
 
 
-def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
+def test_a_unit_in_progress_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
     decoders = make()
     units = chain(3)
     early = decoders.submit(unit(units[1], 1), 0.0)
@@ -162,7 +162,7 @@ def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(m
     assert decoders.counts["duplicate"] == 1
 
 
-def test_another_frame_at_a_place_that_is_taken_is_refused_and_decodes_nothing(make: Make) -> None:
+def test_a_second_frame_at_an_occupied_place_is_rejected_and_not_decoded(make: Make) -> None:
     decoders, units = make(), chain(3)
     assert [shows(decoders.submit(unit(units[place], place), 0.0), place) for place in range(2)] == [True, True]
     assert "place 1: expected frame 1, which has come, got 9" in fails(
@@ -178,7 +178,7 @@ def test_another_frame_at_a_place_that_is_taken_is_refused_and_decodes_nothing(m
     assert shows(waiting, 2)
 
 
-def test_the_signals_that_end_a_processor_do_not_end_its_decoding(make: Make, processes: Processes) -> None:
+def test_the_signals_that_stop_a_processor_do_not_stop_its_decoding_processes(make: Make, processes: Processes) -> None:
     decoders = make()
     units = chain(2)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
@@ -199,7 +199,7 @@ def test_restored_units_serve_the_later_ones_of_their_group_in_any_order(make: M
     assert (decoders.counts["restored"], decoders.counts["decoded"]) == (3, 2)
 
 
-def test_a_restored_unit_counts_once_the_earlier_one_has_come(make: Make) -> None:
+def test_a_restored_unit_counts_once_the_earlier_one_has_arrived(make: Make) -> None:
     decoders = make()
     units = chain(4)
     decoders.restore(unit(units[1], 1))
@@ -252,7 +252,7 @@ def test_a_group_of_a_clock_that_was_ahead_is_displaced_once_it_has_no_more_fram
     assert shows(waiting, 1)
 
 
-def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
+def test_a_probe_does_not_change_the_state_of_its_group(make: Make) -> None:
     decoders = make()
     units = chain(2)
     probe = encode_alone(Planes(luma(9), None, None))
@@ -261,7 +261,7 @@ def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
     assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
 
 
-def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make, processes: Processes) -> None:
+def test_a_unit_that_does_not_decode_fails_only_its_group(make: Make, processes: Processes) -> None:
     decoders = make()
     units = chain(3)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
@@ -270,7 +270,7 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make, processes
     assert "earlier frame failed" in fails(decoders.submit(unit(units[2], 2), 0.0), MissingReferenceError)
     assert shows(other, 0)
     assert shows(decoders.submit(unit(units[1], 1, camera=GATE), 0.0), 1)
-    # The camera's next group is decoded apart from others, and later.
+    # The camera's next group is decoded in another process, and after the groups of other cameras.
     assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
     usual, suspects = (os.getpriority(os.PRIO_PROCESS, each.pid) for each in processes.started[:2])
     assert usual < suspects or usual == 19  # the lowest priority of Linux
@@ -288,12 +288,12 @@ def test_a_camera_without_another_failure_for_an_hour_is_decoded_with_the_others
     decoders.poll(3_600.0)
     assert shows(decoders.submit(unit(units[0], key=6), 3_600.0), 0)
     assert "crashed" not in decoders.counts
-    # It is a suspect again at the next failure.
+    # Another failure makes the camera a suspect again.
     fails(decoders.submit(unit(b"\0\0\1\x65garbage", key=9), 3_600.0), BadPixelsError)
     assert "crashed" in fails(decoders.submit(unit(units[0], key=12), 3_600.0), DecoderLostError)
 
 
-def test_a_picture_of_another_size_than_its_header_is_refused(make: Make) -> None:
+def test_a_picture_of_another_size_than_its_header_is_rejected(make: Make) -> None:
     decoders = make()
     big = encode_alone(Planes(np.zeros((1088, 1920), np.uint8), None, None))
     fails(decoders.submit(unit(big), 0.0), BadPixelsError)
@@ -307,14 +307,14 @@ def test_sizes_are_bounded_before_a_process_starts(make: Make, processes: Proces
     assert not processes.started
 
 
-def test_a_frame_of_another_size_than_its_group_is_refused(make: Make) -> None:
+def test_a_frame_of_another_size_than_its_group_is_rejected(make: Make) -> None:
     decoders = make()
     units = chain(2)
     decoders.submit(unit(units[0]), 0.0)
     fails(decoders.submit(unit(units[1], 1, height=80), 0.0), MalformedError)
 
 
-def test_a_killed_process_costs_one_group_and_the_others_continue(make: Make, processes: Processes) -> None:
+def test_a_killed_process_fails_one_group_and_the_others_continue(make: Make, processes: Processes) -> None:
     decoders = make()
     units = chain(4)
     for camera in (DOOR, GATE):
@@ -324,7 +324,7 @@ def test_a_killed_process_costs_one_group_and_the_others_continue(make: Make, pr
     assert "crashed" in fails(decoders.submit(unit(units[2], 2), 0.0), DecoderLostError)
     assert shows(decoders.submit(unit(units[2], 2, camera=GATE), 0.0), 2)
     fails(decoders.submit(unit(units[3], 3), 0.0), MissingReferenceError)
-    # The camera's next group is decoded apart from others.
+    # The camera's next group is decoded in another process.
     assert shows(decoders.submit(unit(units[0], key=9), 0.0), 0)
     assert len(processes.started) == 4  # one waits for the next loss
     assert decoders.counts["crashed"] == 1
@@ -429,7 +429,7 @@ def test_cameras_take_turns(make: Make, processes: Processes) -> None:
     assert left[0] >= 37
 
 
-def test_a_camera_that_is_discarded_leaves_nothing(make: Make) -> None:
+def test_discarding_a_camera_cancels_and_frees_its_units(make: Make) -> None:
     decoders = make()
     units = chain(2)
     waiting = decoders.submit(unit(units[1], 1), 0.0)
@@ -452,29 +452,29 @@ def test_a_camera_that_is_discarded_leaves_nothing(make: Make) -> None:
         ("bytearray(2**30)", "memory"),
     ],
 )
-def test_a_confined_process_may_not(attempt: str, limit: str) -> None:
+def test_a_confined_process_cannot_exceed_its_limits(attempt: str, limit: str) -> None:
     program = f"""
 import os, socket, sys
 from processors.decoding.sandbox import confine
-held = confine(2**28)
+limits = confine(2**28)
 try:
     {attempt}
 except (OSError, MemoryError):
-    sys.stdout.write("refused " if {limit!r} in held else "unlimited ")
+    sys.stdout.write("refused " if {limit!r} in limits else "unlimited ")
 else:
-    sys.stdout.write("allowed " if {limit!r} in held else "unlimited ")
+    sys.stdout.write("allowed " if {limit!r} in limits else "unlimited ")
 sys.stdout.flush()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout in ("refused ", "unlimited "), done.stderr
 
 
-def test_a_process_gets_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoding_process_gets_no_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_SECRET", "not for decoders")
     process = DecodingProcess(64 * 64, 2**28)
     try:
         assert "memory" in process.limits()
-        # `confine` makes it unreadable to others of the same user, but for root.
+        # `confine` makes the environment unreadable to other processes of the same user, except for root's.
         try:
             with open(f"/proc/{process.pid}/environ", "rb") as file:  # noqa: PTH123  # procfs
                 assert b"POINTILLIST_SECRET" not in file.read()
@@ -484,7 +484,7 @@ def test_a_process_gets_nothing_of_the_environment(monkeypatch: pytest.MonkeyPat
         process.kill()
 
 
-def test_mutated_units_end_no_other_process_and_each_is_counted(make: Make) -> None:
+def test_each_mutated_unit_has_a_counted_outcome_and_other_cameras_are_unaffected(make: Make) -> None:
     decoders = make(timeout_s=20.0)
     random = np.random.default_rng(4)
     whole = {codec: chain(3, codec) for codec in Codec}
@@ -510,11 +510,11 @@ def test_mutated_units_end_no_other_process_and_each_is_counted(make: Make) -> N
     assert shows(decoders.submit(unit(whole[Codec.H264][0], camera=GATE), 0.0), 0)
 
 
-def test_the_processor_refuses_the_profile_in_one_line_until_it_decodes_it() -> None:
+def test_an_undecoded_video_frame_is_rejected_by_the_pixel_decoder() -> None:
     message = GroupEncoder(camera_key("site/cam-0"), VideoSettings()).encode(
         luma(0)[..., None], 7, 0, 1000, Encoding(16)
     )
-    frame = taken(message)
+    frame = verified_job(message)
     masks = torch.ones(1, 1, HEIGHT, WIDTH, dtype=torch.bool)
     found = decoded_batch([frame], masks, masks)
     assert "expected profile RAW (0) or LOSSLESS (1), got 2" in str(found.refused[0])

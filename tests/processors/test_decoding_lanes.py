@@ -1,4 +1,4 @@
-"""A decoding process that does not answer holds its own camera's frames, and nobody else's."""
+"""A decoding process that does not answer delays the frames of its own camera and of no other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
 
 class Scripted:
-    """A process that answers at once, except for the unit `hang`, for which it is slow until `answer` is called."""
+    """A process that answers at once, except that the unit `hang` takes until `answer` is called."""
 
     pid = 1
 
@@ -73,7 +73,7 @@ class Scripted:
 
 
 class Hanging:
-    """The fate of all units `hang`."""
+    """The shared state of all units `hang`: begun, answered or lost."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -142,7 +142,7 @@ def test_other_cameras_are_decoded_while_one_hangs(decoders: VideoDecoders, hang
     assert hanging.killed == [0]
 
 
-def test_a_spare_process_that_cannot_be_started_costs_no_frame(hanging: Hanging) -> None:
+def test_the_failed_start_of_a_spare_process_fails_no_frame(hanging: Hanging) -> None:
     def start(pixels: int, size: int) -> Any:
         if hanging.started:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -249,12 +249,12 @@ def test_decoders_close_while_no_process_can_be_started(hanging: Hanging) -> Non
 
 
 def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    created: list[int] = []
     real = os.memfd_create
 
     def memory(name: str) -> int:
-        made.append(real(name))
-        return made[-1]
+        created.append(real(name))
+        return created[-1]
 
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -264,10 +264,10 @@ def test_a_process_that_cannot_be_started_leaves_no_file_open(monkeypatch: pytes
     with pytest.raises(BlockingIOError):
         DecodingProcess(64, 2**20)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        os.fstat(made[0])
+        os.fstat(created[0])
 
 
-def test_frames_that_wait_behind_a_hanging_one_move_at_once(decoders: VideoDecoders, hanging: Hanging) -> None:
+def test_frames_that_wait_behind_a_hanging_one_are_moved_at_once(decoders: VideoDecoders, hanging: Hanging) -> None:
     ready = threading.Event()
     first = submit(decoders, GATE, 0)
     first.add_done_callback(lambda _: ready.wait(WAIT_S))  # the lane waits until all others are submitted
@@ -278,7 +278,7 @@ def test_frames_that_wait_behind_a_hanging_one_move_at_once(decoders: VideoDecod
     assert not held.done()
 
 
-def test_a_process_that_was_only_slow_costs_no_frame(decoders: VideoDecoders, hanging: Hanging) -> None:
+def test_a_process_that_was_only_slow_fails_no_frame(decoders: VideoDecoders, hanging: Hanging) -> None:
     held = hang(decoders, hanging, DOOR)
     later = submit(decoders, DOOR, 1)
     assert decoder(submit(decoders, GATE, 0)) == 1
@@ -298,7 +298,7 @@ def test_a_process_is_replaced_before_it_reaches_its_limit_of_cpu_time(
     assert "crashed" not in decoders.counts
 
 
-def test_the_processes_that_one_camera_each_may_occupy_are_bounded(decoders: VideoDecoders, hanging: Hanging) -> None:
+def test_the_number_of_occupied_processes_is_bounded(decoders: VideoDecoders, hanging: Hanging) -> None:
     held = [hang(decoders, hanging, CameraId(f"site/{number}")) for number in range(_KEPT + 1)]
     waiting = submit(decoders, GATE, 0)
     assert len(hanging.started) == _KEPT + 2
@@ -308,7 +308,7 @@ def test_the_processes_that_one_camera_each_may_occupy_are_bounded(decoders: Vid
     assert decoder(waiting) == _KEPT
 
 
-def test_suspects_wait_for_the_units_of_others(
+def test_suspects_wait_for_the_units_of_other_cameras(
     decoders: VideoDecoders, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "YIELD_S", WAIT_S)
@@ -323,14 +323,14 @@ def test_suspects_wait_for_the_units_of_others(
     assert ended == ["usual", "suspect"]
 
 
-def test_suspects_wait_for_others_no_longer_than_the_bound(decoders: VideoDecoders, hanging: Hanging) -> None:
+def test_suspects_wait_for_other_cameras_no_longer_than_the_bound(decoders: VideoDecoders, hanging: Hanging) -> None:
     assert isinstance(submit(decoders, DOOR, 0, b"bad").exception(WAIT_S), BadPixelsError)
     held = hang(decoders, hanging, GATE)
     submit(decoders, DOOR, 0, key=9).result(WAIT_S)
     assert not held.done()
 
 
-def test_patience_grows_with_answers_that_were_only_late_and_returns() -> None:
+def test_patience_grows_with_late_answers_and_shrinks_with_prompt_ones() -> None:
     patience = Patience(0.2, 2.0)
     for expected in (0.4, 0.8, 1.6, 2.0, 2.0):
         patience.answered(slow=True)
@@ -342,7 +342,7 @@ def test_patience_grows_with_answers_that_were_only_late_and_returns() -> None:
 
 @pytest.fixture
 def four(hanging: Hanging) -> Iterator[VideoDecoders]:
-    """Decoders of which four may be open."""
+    """Yield a pool in which at most four decoders are open."""
     start: Callable[[int, int], DecodingProcess] = hanging.start
     made = VideoDecoders(DecodingSettings(open_pixels=4 * (4 * 4 + DECODER_PIXELS)), start=start)
     yield made
@@ -365,9 +365,9 @@ def test_only_the_surplus_of_cameras_that_take_turns_reopens_its_decoders(
     assert rounds(four, range(cameras), range(20)) <= 20 * reopened
 
 
-def test_later_groups_take_the_decoders_of_earlier_ones(four: VideoDecoders) -> None:
+def test_later_groups_reuse_the_decoders_of_earlier_ones(four: VideoDecoders) -> None:
     assert [rounds(four, range(4), range(5), key) for key in range(0, 50, 5)] == [0] * 10
-    # Groups that begin at other times, of three cameras: an earlier group's decoder is open besides theirs.
+    # The groups of three cameras begin at different times: the decoder of an earlier group is open as well.
     for each in range(60):
         for camera in range(min(3, 1 + each // 2)):
             group, place = divmod(each - 2 * camera, 6)
@@ -375,7 +375,7 @@ def test_later_groups_take_the_decoders_of_earlier_ones(four: VideoDecoders) -> 
     assert four.counts.get("reopened", 0) == 0
 
 
-def test_cameras_that_come_take_the_decoders_of_those_that_have_left(four: VideoDecoders) -> None:
+def test_new_cameras_get_the_decoders_of_cameras_that_have_left(four: VideoDecoders) -> None:
     rounds(four, range(4), range(10))
     assert rounds(four, range(4, 8), range(20)) < 40
     assert rounds(four, range(4, 8), range(20, 40)) == 0

@@ -11,7 +11,7 @@ from processors.stages.wavelet import analyse, synthesise
 from schemas.errors import StageError
 
 SIZES = [(32, 32), (33, 31), (8, 8), (7, 50), (5, 3), (1, 9), (2, 2), (64, 61)]
-# Two coefficients that tie at a threshold may fall to either side, so the pictures are noisy.
+# The pictures are noisy because coefficients that tie at a threshold may fall to either side.
 METHODS = [("bayes", "BayesShrink", "soft"), ("visu", "VisuShrink", "hard")]
 
 
@@ -41,7 +41,7 @@ def oracle(frames: torch.Tensor, method: str, mode: str, sigma: float | None, le
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:Level value")
-def test_the_coefficients_are_those_of_pywavelets(size: tuple[int, int], levels: int, device: torch.device) -> None:
+def test_the_coefficients_equal_those_of_pywavelets(size: tuple[int, int], levels: int, device: torch.device) -> None:
     frames = noisy((2, 3, *size), device)
     approximation, details = analyse(frames, levels)
     expected = pywt.wavedec2(frames.cpu().numpy(), "db1", mode="symmetric", level=levels, axes=(2, 3))
@@ -62,7 +62,7 @@ def test_the_inverse_transform_gives_the_frames_back(size: tuple[int, int], devi
 @pytest.mark.parametrize("sigma", [None, 0.02, 0.1])
 @pytest.mark.parametrize("levels", [None, 2])
 @pytest.mark.filterwarnings("ignore:Level value")
-def test_it_agrees_with_scikit_image(
+def test_shrinkage_agrees_with_scikit_image(
     size: tuple[int, int], method: tuple[str, str, str], sigma: float | None, levels: int | None, device: torch.device
 ) -> None:
     frames = noisy((2, 3, *size), device)
@@ -86,11 +86,11 @@ def test_the_published_figures_for_a_noisy_photograph_hold(device: torch.device)
     assert psnr(shrink(frames, "visu", 0.1)) == pytest.approx(25.212, abs=0.001)
 
 
-def test_the_estimate_of_sigma_is_scikit_images_and_leaves_zeros_out(device: torch.device) -> None:
+def test_the_estimate_of_sigma_equals_scikit_images_and_ignores_zeros(device: torch.device) -> None:
     frames = noisy((1, 2, 48, 48), device)
     frames[0, 1, :30] = 0.25
     found = estimated_sigma(analyse(frames, 1)[1][0].diagonal)[0, :, 0, 0]
-    # estimate_sigma takes db2; the rule is checked on the same db1 coefficients.
+    # scikit-image's estimate_sigma uses db2; the rule is checked on the same db1 coefficients.
     for channel in range(2):
         diagonal = pywt.dwt2(frames[0, channel].cpu().numpy(), "db1")[1][2]
         diagonal = diagonal[np.abs(diagonal) > 1e-12]
@@ -105,7 +105,7 @@ def test_a_flat_frame_passes_unchanged(device: torch.device) -> None:
         torch.testing.assert_close(denoise(frames, method), frames)
 
 
-def test_each_frame_and_channel_is_judged_by_itself(device: torch.device) -> None:
+def test_each_frame_and_channel_is_denoised_independently(device: torch.device) -> None:
     frames = noisy((3, 3, 32, 32), device)
     frames[1] *= 0.1
     together = shrink(frames)

@@ -33,7 +33,7 @@ from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
 from schemas.errors import NoKeyFrameError, StageError
 from schemas.pointillist_pb2 import CANARY, VIDEO, Rollout
-from tests.processors.tiny import CLASSES, KEYS, Last, payload, taken
+from tests.processors.tiny import CLASSES, KEYS, LastStep, payload, verified_job
 from tests.waiting import until
 
 LINGER_S = 1.0
@@ -105,7 +105,7 @@ class Bench:
         settings = settings.model_copy(update={"linger_s": linger_s})
         self.registry = CollectorRegistry()
         metrics = ProcessorMetrics(self.registry)
-        self.device, self.last = Device(), Last()
+        self.device, self.last = Device(), LastStep()
         self.tracker = PartitionTracker(settings)
         self.classify = Classify(settings, cast(LoadedModel, self.device), metrics)
         self.strip = Strip(settings, self.tracker, metrics)
@@ -126,14 +126,14 @@ class Bench:
             assert isinstance(ended, asyncio.CancelledError), ended
 
     def submit(self, seq: int, camera: str = "site/a", partition: int = 0, arrived_s: float | None = None) -> FrameJob:
-        job = taken(payload(camera, seq), camera)
+        job = verified_job(payload(camera, seq), camera)
         job.arrived_s, job.partition = time.monotonic() if arrived_s is None else arrived_s, partition
         self.classify.submit(job)
         return job
 
     def probe(self, partition: int = 0) -> FrameJob:
         """A probe that Classify has finished with, submitted to Strip."""
-        job = taken(payload("site/a", 1), "site/a")
+        job = verified_job(payload("site/a", 1), "site/a")
         job.partition, job.model = partition, cast(LoadedModel, self.device)
         job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
         job.probe = torch.zeros(3, 8, 8)
@@ -142,7 +142,7 @@ class Bench:
 
     def chosen(self, seq: int, partition: int = 0) -> FrameJob:
         """A classified frame whose label is to be certified, submitted behind STRIP."""
-        job = taken(payload("site/a", seq), "site/a")
+        job = verified_job(payload("site/a", seq), "site/a")
         job.partition, job.model, job.certifies = partition, cast(LoadedModel, self.device), True
         job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
         self.strip.submit(job)
@@ -150,7 +150,7 @@ class Bench:
 
     def submit_classified(self, seq: int) -> FrameJob:
         """Submit a frame to Certify that has just been classified, by the device's clock."""
-        job = taken(payload("site/a", seq), "site/a")
+        job = verified_job(payload("site/a", seq), "site/a")
         job.model, job.certifies, job.classified_s = cast(LoadedModel, self.device), True, self.device.clock_s
         self.certify.submit(job)
         return job
@@ -232,7 +232,11 @@ async def test_frames_of_a_revoked_partition_leave_both_queues() -> None:
 
 
 async def test_a_job_with_a_result_and_a_frame_that_is_no_probe_pass() -> None:
-    bench, failed, plain = Bench(), taken(payload("site/a", 1), "site/a"), taken(payload("site/a", 2), "site/a")
+    bench, failed, plain = (
+        Bench(),
+        verified_job(payload("site/a", 1), "site/a"),
+        verified_job(payload("site/a", 2), "site/a"),
+    )
     failed.fail("key", NoKeyFrameError("none"))
     bench.classify.submit(failed)
     bench.strip.submit(plain)
@@ -307,7 +311,7 @@ async def test_a_camera_is_not_charged_for_a_candidate_slower_than_the_live_mode
 ) -> None:
     bench = Bench()
     bench.device.each_s = 0.02
-    batch = [taken(payload(name, 1), name) for name in ("site/canary", "site/other")]
+    batch = [verified_job(payload(name, 1), name) for name in ("site/canary", "site/other")]
     model = cast(LoadedModel, CandidateModel(seconds, hangs))
     bench.classify.candidate = Candidate(model, Rollout(slot=CANARY))
     monkeypatch.setattr(Candidate, "serves", lambda self, job: job is batch[0])
@@ -325,7 +329,7 @@ async def test_a_comparison_that_raises_costs_no_frame(error: BaseException, mon
 
     monkeypatch.setattr(bench.compare, "run", fail)
     async with bench.running():
-        bench.compare._queue.offer(taken(payload("site/a", 1), "site/a"))
+        bench.compare._queue.offer(verified_job(payload("site/a", 1), "site/a"))
         bench.submit(2)
         await until(lambda: not len(bench.compare))
         bench.submit(3)
@@ -420,7 +424,7 @@ async def test_the_share_of_certificates_adds_up_while_the_device_is_free(monkey
 
 async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> None:
     bench = Bench()
-    flagged, video = bench.chosen(0), taken(payload("site/a", 1), "site/a")
+    flagged, video = bench.chosen(0), verified_job(payload("site/a", 1), "site/a")
     bench.certify.discard(0)
     flagged.certifies, flagged.finding = False, StripFinding(0.1, 0.25)
     bench.certify.submit(flagged)
@@ -432,7 +436,7 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
 async def test_a_request_for_certificates_waits_for_frames_that_can_have_one() -> None:
     bench = Bench()
     bench.classify.requests.request("site/a", 1)
-    jobs = [taken(payload("site/a", seq), "site/a") for seq in range(5)]
+    jobs = [verified_job(payload("site/a", seq), "site/a") for seq in range(5)]
     video, moving, canary, failed, fit = jobs
     video.frame.profile, moving.frame.moving = VIDEO, 1
 
@@ -448,7 +452,7 @@ async def test_a_request_for_certificates_waits_for_frames_that_can_have_one() -
     await run(canary, certifies=False)
     await run(failed)
     await run(fit)
-    await run(taken(payload("site/a", 5), "site/a"))
+    await run(verified_job(payload("site/a", 5), "site/a"))
     assert [job.certifies for job in jobs] == [False, False, False, False, True]
     assert (len(bench.certify), len(bench.last.jobs)) == (1, 5)
 

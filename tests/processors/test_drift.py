@@ -36,7 +36,7 @@ from schemas.messages.frame import Encoding
 from schemas.messages.models import DRIFT_WINDOWS
 from schemas.pointillist_pb2 import Models, ServedModel
 from schemas.runtime.health import Health
-from tests.processors.tiny import batch_executor, classified, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import batch_executor, classify_copies, payload, picture, tiny_bundle, verified_job
 
 CPU = torch.device("cpu")
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -173,7 +173,9 @@ def test_the_live_chain_compares_frames_behind_the_drop_with_the_calibration(
     executor.drift = DriftSampler(calibrated.drift, 15.0, clock)
     for number in range(DRIFT_WINDOWS * WINDOW):
         clock.now_s += 15
-        classified(executor, [taken(payload("site/cam-0", number, encoding=Encoding(16), shown=dim(number, part)))])
+        classify_copies(
+            executor, [verified_job(payload("site/cam-0", number, encoding=Encoding(16), shown=dim(number, part)))]
+        )
     assert executor.drift.state is not None
     assert executor.drift.state.windows == DRIFT_WINDOWS
     assert (executor.drift.state.pictures > 1) is drifts
@@ -188,7 +190,7 @@ def test_the_tile_that_decides_is_compared_and_not_the_mean_of_all(tmp_path: Pat
     executor.drift = DriftSampler(executor.pipeline.bundle.drift, 15.0, clock)
     for number, scene in enumerate(scenes[80:]):
         clock.now_s += 15
-        classified(executor, [taken(payload("site/cam-0", number, encoding=Encoding(16), shown=scene))])
+        classify_copies(executor, [verified_job(payload("site/cam-0", number, encoding=Encoding(16), shown=scene))])
     assert executor.drift.state is not None
     assert executor.drift.state.windows == DRIFT_WINDOWS
     assert max(executor.drift.state.pictures, executor.drift.state.answers) < 1
@@ -209,15 +211,15 @@ def test_a_second_model_s_frames_and_a_bundle_without_reference_have_no_drift(
     calibrated: Bundle, tmp_path: Path
 ) -> None:
     plain = batch_executor(tiny_bundle(tmp_path / "plain"))
-    classified(plain, [taken(payload("site/cam-0", 1))])
+    classify_copies(plain, [verified_job(payload("site/cam-0", 1))])
     assert plain.drift.state is None
     executor, clock = batch_executor(calibrated), Clock()
     executor.drift = DriftSampler(calibrated.drift, 15.0, clock)
     for number in range(WINDOW):
         clock.now_s += 15
-        job = taken(payload("site/cam-0", number))
+        job = verified_job(payload("site/cam-0", number))
         job.judged_before = True
-        classified(executor, [job])
+        classify_copies(executor, [job])
     assert executor.drift.state == DriftState()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from processors.stages.preprocess.contract import fresh_seeds, uniform
 from processors.stages.preprocess.grid_distortion import distort
 from schemas.pixels.philox import philox
-from tests.processors.preprocess_rig import smooth
+from tests.processors.preprocess_rig import smooth_pictures
 
 
 def by_the_paper(picture: np.ndarray, seed: int, limit: float, d: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def by_the_paper(picture: np.ndarray, seed: int, limit: float, d: int) -> np.nda
     [(3, 32, 32, 0.15, 8), (1, 28, 28, 0.3, 5), (3, 21, 13, 1.0, 3), (1, 7, 40, 0.5, 64)],
 )
 def test_pixels_go_where_the_paper_sends_them(channels: int, height: int, width: int, limit: float, cell: int) -> None:
-    pictures = smooth(8, channels, height, width)
+    pictures = smooth_pictures(8, channels, height, width)
     seeds = fresh_seeds(8, generator=torch.Generator().manual_seed(1))
     got = distort(pictures, seeds, limit, cell).numpy()
     for picture, seed, shown in zip(pictures.numpy(), seeds.tolist(), got, strict=True):
@@ -70,7 +70,7 @@ def test_pixels_go_where_the_paper_sends_them(channels: int, height: int, width:
 def test_a_seed_says_all_and_every_value_is_one_of_the_pictures(
     seeds: list[int], limit: float, cell: int, size: tuple[int, int]
 ) -> None:
-    pictures, drawn = smooth(len(seeds), 3, *size), torch.tensor(seeds)
+    pictures, drawn = smooth_pictures(len(seeds), 3, *size), torch.tensor(seeds)
     once = distort(pictures, drawn, limit, cell)
     assert torch.equal(once, distort(pictures, drawn, limit, cell))
     for i, seed in enumerate(seeds):
@@ -79,7 +79,7 @@ def test_a_seed_says_all_and_every_value_is_one_of_the_pictures(
 
 
 def test_without_a_limit_nothing_moves() -> None:
-    pictures = smooth(4, 3, 17, 33)
+    pictures = smooth_pictures(4, 3, 17, 33)
     assert torch.equal(distort(pictures, fresh_seeds(4), 0.0, 8), pictures)
 
 
@@ -102,7 +102,7 @@ def test_the_paper_s_limit_drops_some_pixels_of_a_large_picture_and_displaces_ne
 
 
 def test_the_gradient_is_exact_for_a_given_draw() -> None:
-    pictures = smooth(2, 1, 6, 7).double().requires_grad_()
+    pictures = smooth_pictures(2, 1, 6, 7).double().requires_grad_()
     seeds = fresh_seeds(2, generator=torch.Generator().manual_seed(0))
 
     def run(pictures: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from infra.local.kafka import Kafka
 from schemas.transport.kafka import damage
 from tests.kafka_files import damage_batch, damage_length
-from tests.processors.rig import Running, rig
+from tests.processors.rig import Running, start_rig
 from tests.processors.tiny import payload, write_bundle
 from tests.waiting import until
 
@@ -26,18 +26,18 @@ async def test_a_damaged_batch_of_frames_is_passed_over_and_counted_and_those_be
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("schemas.transport.kafka.damage.CAREFUL_S", 60.0)
-    async with rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as made:
+    async with start_rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as rig:
         for first in range(0, 5 * BATCH, BATCH):
             frames = [(CAMERA, payload(CAMERA, seq)) for seq in range(first, first + BATCH)]
-            await made.publish(frames, partition=0)
-        await made.publish([(CAMERA, payload(CAMERA, 100))], partition=1)
-        damage_batch(kafka.folder / "data" / f"{made.topic('frames')}-0" / f"{0:020d}.log", 2)
-        async with made.processor() as running:
-            await until(lambda: len(made.verdicts) + passed_over(running) == 5 * BATCH + 1)
+            await rig.publish(frames, partition=0)
+        await rig.publish([(CAMERA, payload(CAMERA, 100))], partition=1)
+        damage_batch(kafka.folder / "data" / f"{rig.topic('frames')}-0" / f"{0:020d}.log", 2)
+        async with rig.processor() as running:
+            await until(lambda: len(rig.verdicts) + passed_over(running) == 5 * BATCH + 1)
             passed = passed_over(running)
-            await made.publish([(CAMERA, payload(CAMERA, 200))], partition=0)
-            await until(lambda: len(made.verdicts) + passed == 5 * BATCH + 2)
-    seqs = {seq for _, _, seq in made.verdicts}
+            await rig.publish([(CAMERA, payload(CAMERA, 200))], partition=0)
+            await until(lambda: len(rig.verdicts) + passed == 5 * BATCH + 2)
+    seqs = {seq for _, _, seq in rig.verdicts}
     missing = sorted(set(range(5 * BATCH)) - seqs)
     assert {100, 200} < seqs
     assert 0 < passed <= BATCH
@@ -50,15 +50,15 @@ async def test_a_partition_that_stands_still_before_its_end_goes_on_where_kafka_
 ) -> None:
     monkeypatch.setattr(damage, "STALL_CHECK_S", 1.0)
     monkeypatch.setattr(damage, "STALL_S", 5.0)
-    async with rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as made:
+    async with start_rig(kafka.bootstrap, write_bundle(tmp_path / "bundle")) as rig:
         for first in range(0, 8 * BATCH, BATCH):
             frames = [(CAMERA, payload(CAMERA, seq)) for seq in range(first, first + BATCH)]
-            await made.publish(frames, partition=0)
-        damage_length(kafka.folder / "data" / f"{made.topic('frames')}-0" / f"{0:020d}.log", 2)
-        async with made.processor() as running:
-            await until(lambda: 8 * BATCH - 1 in {seq for _, _, seq in made.verdicts})
-            await until(lambda: len(made.verdicts) + passed_over(running) == 8 * BATCH)
-    missing = sorted(set(range(8 * BATCH)) - {seq for _, _, seq in made.verdicts})
+            await rig.publish(frames, partition=0)
+        damage_length(kafka.folder / "data" / f"{rig.topic('frames')}-0" / f"{0:020d}.log", 2)
+        async with rig.processor() as running:
+            await until(lambda: 8 * BATCH - 1 in {seq for _, _, seq in rig.verdicts})
+            await until(lambda: len(rig.verdicts) + passed_over(running) == 8 * BATCH)
+    missing = sorted(set(range(8 * BATCH)) - {seq for _, _, seq in rig.verdicts})
     # The damaged batch, and those up to the next entry of Kafka's index, 4 KiB on.
     assert missing == list(range(missing[0], missing[-1] + 1))
     assert len(missing) <= 3 * BATCH

@@ -17,11 +17,11 @@ from processors.arrivals.open_groups import OpenGroups
 from schemas.identity import CameraId, Identity
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
-from tests.processors.tiny import payload, taken
+from tests.processors.tiny import payload, verified_job
 
 
 def key_frame(camera: str, seq: int, offset: int = 0, partition: int = 0) -> KeyFrame:
-    frame = taken(payload(camera, seq, encoding=Encoding(16, 0.0, LOSSLESS)), camera).frame
+    frame = verified_job(payload(camera, seq, encoding=Encoding(16, 0.0, LOSSLESS)), camera).frame
     return KeyFrame(Identity(CameraId(camera), 7, seq), frame, partition, offset)
 
 

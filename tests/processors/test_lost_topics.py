@@ -15,7 +15,7 @@ from processors.arrivals.group_watch import held_partitions
 from schemas.transport.kafka import reader
 from schemas.transport.kafka.admin import Admin
 from tests.conftest import TopicFactory
-from tests.processors.rig import Rig, Running, delete_topics, rig
+from tests.processors.rig import Rig, Running, delete_topics, start_rig
 from tests.processors.tiny import payload, write_bundle
 from tests.waiting import until
 
@@ -32,8 +32,8 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_watch, "POLL_S", 0.3)
 
 
-async def publish(made: Rig, first: int, count: int) -> None:
-    await made.publish([(f"site/cam-{n % 4}", payload(f"site/cam-{n % 4}", n)) for n in range(first, first + count)])
+async def publish(rig: Rig, first: int, count: int) -> None:
+    await rig.publish([(f"site/cam-{n % 4}", payload(f"site/cam-{n % 4}", n)) for n in range(first, first + count)])
 
 
 def detail_of(running: Running, condition: str) -> str:
@@ -44,26 +44,26 @@ def why(running: Running) -> str:
     return detail_of(running, "read")
 
 
-async def remake(made: Rig) -> None:
-    await create_topics(made.bootstrap, {made.topic("frames"): TopicSpec(4)})
+async def remake(rig: Rig) -> None:
+    await create_topics(rig.bootstrap, {rig.topic("frames"): TopicSpec(4)})
 
 
 async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_next_one(
     kafka: Kafka, bundle: Path
 ) -> None:
     async with (
-        rig(kafka.bootstrap, bundle) as made,
-        made.processor(instance="processor-1", session_timeout_s=6.0) as running,
+        start_rig(kafka.bootstrap, bundle) as rig,
+        rig.processor(instance="processor-1", session_timeout_s=6.0) as running,
     ):
-        await publish(made, 0, 40)
-        await until(lambda: len(made.verdicts) == 40)
-        await delete_topics(kafka.bootstrap, made.topic("frames"))
+        await publish(rig, 0, 40)
+        await until(lambda: len(rig.verdicts) == 40)
+        await delete_topics(kafka.bootstrap, rig.topic("frames"))
         await until(lambda: not running.healthy() and "none of that name" in why(running))
-        await shared_out(made, 0)
-        await remake(made)
-        await publish(made, 100, 40)
-        await until(lambda: len(made.verdicts) == 80 and running.healthy())
-    assert not made.letters
+        await shared_out(rig, 0)
+        await remake(rig)
+        await publish(rig, 100, 40)
+        await until(lambda: len(rig.verdicts) == 80 and running.healthy())
+    assert not rig.letters
 
 
 async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is_given_the_next_topic(
@@ -72,18 +72,18 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
     monkeypatch.setattr(group_watch, "PATIENCE_S", 2.0)
     # Else the group's leader sees that there is a topic again before it is restarted.
     monkeypatch.setattr(reader, "_GROUP_METADATA_S", 300.0)
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor(instance="processor-1", session_timeout_s=6.0) as running:
-            await delete_topics(kafka.bootstrap, made.topic("frames"))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor(instance="processor-1", session_timeout_s=6.0) as running:
+            await delete_topics(kafka.bootstrap, rig.topic("frames"))
             await until(lambda: not running.healthy() and "none of that name" in why(running))
-            await shared_out(made, 0)
-            await remake(made)
+            await shared_out(rig, 0)
+            await remake(rig)
         # The group keeps the place of its static member, with the nothing that it had, and has no leader.
-        again = made.start(instance="processor-1", session_timeout_s=6.0)
+        again = rig.start(instance="processor-1", session_timeout_s=6.0)
         try:
-            await publish(made, 0, 40)
+            await publish(rig, 0, 40)
             # Now and then Kafka shares out anew by itself: what counts is that the member is not left with nothing.
-            await until(lambda: len(made.verdicts) == 40 and again.healthy())
+            await until(lambda: len(rig.verdicts) == 40 and again.healthy())
             again.stop.set()
             await again.task
         finally:
@@ -95,12 +95,12 @@ def assigned(running: Running) -> bool:
     return bool(running.health.report()[1].get("assigned", {}).get("ok"))
 
 
-async def shared_out(made: Rig, partitions: int) -> None:
+async def shared_out(rig: Rig, partitions: int) -> None:
     """Return when the members of the group hold this many partitions."""
-    async with Admin(made.bootstrap) as admin:
+    async with Admin(rig.bootstrap) as admin:
 
         async def settled() -> bool:
-            held = await held_partitions(admin, f"group-{made.run}", made.topic("frames"))
+            held = await held_partitions(admin, f"group-{rig.run}", rig.topic("frames"))
             return held is not None and len(held) == partitions
 
         await until(settled, f"the group to hold {partitions} partitions")
@@ -108,15 +108,15 @@ async def shared_out(made: Rig, partitions: int) -> None:
 
 async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:
     async with (
-        rig(kafka.bootstrap, bundle) as made,
-        made.processor(instance="processor-1", session_timeout_s=6.0) as running,
+        start_rig(kafka.bootstrap, bundle) as rig,
+        rig.processor(instance="processor-1", session_timeout_s=6.0) as running,
     ):
-        await publish(made, 0, 40)
-        await until(lambda: len(made.verdicts) == 40)
-        await delete_topics(kafka.bootstrap, made.topic("frames"))
-        await remake(made)
-        await publish(made, 100, 20)
-        await until(lambda: len(made.verdicts) == 60 and running.healthy())
+        await publish(rig, 0, 40)
+        await until(lambda: len(rig.verdicts) == 40)
+        await delete_topics(kafka.bootstrap, rig.topic("frames"))
+        await remake(rig)
+        await publish(rig, 100, 20)
+        await until(lambda: len(rig.verdicts) == 60 and running.healthy())
 
 
 async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
@@ -125,9 +125,9 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
     monkeypatch.setattr(group_watch, "PATIENCE_S", 1.0)
     topic = await kafka_topics(partitions=1)
     async with (
-        rig(kafka.bootstrap, bundle) as made,
-        made.processor(instance="one", frames_topic=topic) as first,
-        made.processor(instance="two", frames_topic=topic) as second,
+        start_rig(kafka.bootstrap, bundle) as rig,
+        rig.processor(instance="one", frames_topic=topic) as first,
+        rig.processor(instance="two", frames_topic=topic) as second,
     ):
         # Until the second one has joined, the first one's partition is taken from it and given again.
         await until(lambda: assigned(first) and assigned(second) and why(first) == why(second) == "")

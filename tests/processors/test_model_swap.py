@@ -37,7 +37,7 @@ from schemas.keys.signers import Signer
 from schemas.messages.frame import Encoding
 from schemas.messages.models import LIVE_KEY, live, publish, seal, sign, withdraw
 from schemas.pointillist_pb2 import CHECKED, Model, Models
-from tests.processors.rig import Name, Rig, Running, delete_topics, rig
+from tests.processors.rig import FrameName, Rig, Running, delete_topics, start_rig
 from tests.processors.tiny import SIGNER, TRUSTED, network, payload, write_bundle
 from tests.waiting import until
 
@@ -54,19 +54,19 @@ class Bundled:
 
 def bundled(folder: Path, version: str, threshold_bits: float = 0.0) -> Bundled:
     """A bundle with weights of its own."""
-    made = write_bundle(folder / f"bundle-{version}", threshold_bits=threshold_bits)
+    written = write_bundle(folder / f"bundle-{version}", threshold_bits=threshold_bits)
     torch.manual_seed(int(version))
-    save_file(network().state_dict(), made / "weights.safetensors")
-    settings = made / "model.toml"
+    save_file(network().state_dict(), written / "weights.safetensors")
+    settings = written / "model.toml"
     settings.write_text(settings.read_text().replace('version = "1"', f'version = "{version}"'))
-    return Bundled(made, load_bundle(made, torch.device("cpu")).model_id)
+    return Bundled(written, load_bundle(written, torch.device("cpu")).model_id)
 
 
 class System:
     """Frames without end, and the topic and the store of models as `model publish` uses them."""
 
-    def __init__(self, made: Rig, folder: Path, probe_share: float) -> None:
-        self.made = made
+    def __init__(self, rig: Rig, folder: Path, probe_share: float) -> None:
+        self.rig = rig
         self.sent = 0
         self.store = ModelStore(str(folder / "store"))
         self._encoding = Encoding(16, probe_share)
@@ -74,7 +74,7 @@ class System:
     async def send(self, count: int) -> None:
         numbers = range(self.sent, self.sent + count)
         self.sent += count
-        await self.made.publish(
+        await self.rig.publish(
             [(f"site/cam-{n % 4}", payload(f"site/cam-{n % 4}", n, encoding=self._encoding)) for n in numbers]
         )
 
@@ -88,11 +88,11 @@ class System:
         await until(served, f"{model.model_id} served")
 
     def done(self) -> bool:
-        return len(self.made.verdicts) == self.sent
+        return len(self.rig.verdicts) == self.sent
 
     def topic(self, signer: Signer = SIGNER) -> ModelsTopic:
-        group = f"group-{self.made.run}"
-        return ModelsTopic(self.made.bootstrap, TRUSTED, signer, self.made.topic("models"), group)
+        group = f"group-{self.rig.run}"
+        return ModelsTopic(self.rig.bootstrap, TRUSTED, signer, self.rig.topic("models"), group)
 
     def stored(self, model: Bundled, signer: Signer = SIGNER) -> Model:
         return sign(self.store.add(model.folder, model.model_id), signer)
@@ -108,8 +108,8 @@ class System:
     def used(self) -> list[str]:
         """The ids of the models, in the order in which they gave verdicts to the camera that all of them judged."""
         found: list[list[str]] = []
-        for camera in sorted({camera for camera, *_ in self.made.verdicts}):
-            own = sorted((v for name, (v,) in self.made.verdicts.items() if name[0] == camera), key=lambda v: v.seq)
+        for camera in sorted({camera for camera, *_ in self.rig.verdicts}):
+            own = sorted((v for name, (v,) in self.rig.verdicts.items() if name[0] == camera), key=lambda v: v.seq)
             found.append([model_id for model_id, _ in itertools.groupby(v.model_id for v in own)])
         longest = max(found, key=len)
         assert {model_id for own in found for model_id in own} == set(longest)
@@ -117,14 +117,14 @@ class System:
 
 
 @asynccontextmanager
-async def system(kafka: Kafka, first: Bundled, folder: Path, probe_share: float = 0.0) -> AsyncIterator[System]:
-    async with rig(kafka.bootstrap, first.folder) as made:
-        made.trust = folder / "trusted-signers"
-        made.trust.write_text(SIGNER.line("tests") + "\n")
-        await create_topics(kafka.bootstrap, {made.topic("models"): TopicSpec(1, compacted=True)})
-        yield System(made, folder, probe_share)
-    assert not made.letters
-    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
+async def start_system(kafka: Kafka, first: Bundled, folder: Path, probe_share: float = 0.0) -> AsyncIterator[System]:
+    async with start_rig(kafka.bootstrap, first.folder) as rig:
+        rig.trust = folder / "trusted-signers"
+        rig.trust.write_text(SIGNER.line("tests") + "\n")
+        await create_topics(kafka.bootstrap, {rig.topic("models"): TopicSpec(1, compacted=True)})
+        yield System(rig, folder, probe_share)
+    assert not rig.letters
+    assert all(len(verdicts) == 1 for verdicts in rig.verdicts.values())
 
 
 def swaps(running: Running, outcome: str) -> float:
@@ -139,7 +139,7 @@ async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
-    saw: dict[Name, str] = {}
+    saw: dict[FrameName, str] = {}
     original = BatchExecutor.classify
 
     def noted(self: BatchExecutor, batch: Sequence[FrameJob]) -> None:
@@ -148,29 +148,29 @@ async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of
         original(self, batch)
 
     monkeypatch.setattr(BatchExecutor, "classify", noted)
-    async with system(kafka, first, tmp_path) as it:
-        async with it.made.processor(instance="processor-1") as running:
-            await it.send(24)
-            await until(lambda: len(it.made.verdicts) > 0)
-            await it.publish(first)
+    async with start_system(kafka, first, tmp_path) as system:
+        async with system.rig.processor(instance="processor-1") as running:
+            await system.send(24)
+            await until(lambda: len(system.rig.verdicts) > 0)
+            await system.publish(first)
             await until(lambda: swaps(running, "switched") == 1)
-            await it.publish(second)
-            await it.send_until_served(running, second)
+            await system.publish(second)
+            await system.send_until_served(running, second)
             shutil.rmtree(first.folder)
-            await it.send(24)
-            await until(it.done)
-            await it.rollback()
-            await it.send_until_served(running, first)
-            await it.send(24)
-            await until(it.done)
+            await system.send(24)
+            await until(system.done)
+            await system.rollback()
+            await system.send_until_served(running, first)
+            await system.send(24)
+            await until(system.done)
             assert running.healthy()
             assert detail(running) == first.model_id
             assert running.metric("pointillist_model_info", model_id=second.model_id) == 0
             assert running.metric("pointillist_model_load_seconds_count") == swaps(running, "switched") == 3
             assert swaps(running, "refused") == 0
-        assert await it.made.committed() == it.sent
-    assert it.used() == [first.model_id, second.model_id, first.model_id]
-    assert {name: verdict.model_id for name, (verdict,) in it.made.verdicts.items()} == saw
+        assert await system.rig.committed() == system.sent
+    assert system.used() == [first.model_id, second.model_id, first.model_id]
+    assert {name: verdict.model_id for name, (verdict,) in system.rig.verdicts.items()} == saw
 
 
 async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_which_is_then_freed(
@@ -190,25 +190,25 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
 
     monkeypatch.setattr(BatchExecutor, "strip", slow)
     async with (
-        system(kafka, models[0], tmp_path, probe_share=1.0) as it,
-        it.made.processor(strip_queue=10_000, strip_slice_s=0.0001) as running,
+        start_system(kafka, models[0], tmp_path, probe_share=1.0) as system,
+        system.rig.processor(strip_queue=10_000, strip_slice_s=0.0001) as running,
     ):
-        await it.send(200)
+        await system.send(200)
         await until(lambda: running.metric("pointillist_queue_frames", queue="strip") > 60)
-        await it.publish(models[1])
+        await system.publish(models[1])
         await until(lambda: swaps(running, "switched") == 1)
         await running_probes(running)
         switched.set()
-        await it.send(20)
-        await until(it.done)
+        await system.send(20)
+        await until(system.done)
         gc.collect()
         assert len(executors) == 2
         assert executors[0]() is None
         assert executors[1]() is not None
-    for (verdict,) in it.made.verdicts.values():
+    for (verdict,) in system.rig.verdicts.values():
         assert verdict.strip == CHECKED
         assert verdict.threshold_bits == pytest.approx(thresholds[verdict.model_id])
-    late = [v for (v,) in it.made.verdicts.values() if v.model_id == models[0].model_id]
+    late = [v for (v,) in system.rig.verdicts.values() if v.model_id == models[0].model_id]
     assert len(late) > 60
 
 
@@ -223,29 +223,29 @@ async def running_probes(running: Running) -> None:
 async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kafka: Kafka, tmp_path: Path) -> None:
     first, broken, other = (bundled(tmp_path, version) for version in "123")
     save_file({"x": torch.zeros(1)}, broken.folder / "weights.safetensors")
-    async with system(kafka, first, tmp_path) as it:
-        async with it.made.processor(instance="processor-1") as running:
-            await it.publish(broken)
+    async with start_system(kafka, first, tmp_path) as system:
+        async with system.rig.processor(instance="processor-1") as running:
+            await system.publish(broken)
             await until(lambda: swaps(running, "refused") == 1)
             assert running.healthy()
             assert "got others" in detail(running)
-            async with it.topic() as topic:
+            async with system.topic() as topic:
                 serve, refuse, silent = await topic.wait(60)
                 assert not serve | silent
                 assert refuse.keys() == {"processor-1"}
                 assert first.model_id in refuse["processor-1"]
                 assert await topic.running() == {"processor-1"}
-            await it.publish(other, Signer.new())
+            await system.publish(other, Signer.new())
             await until(lambda: "the list of models: signed by SHA256:" in detail(running))
             assert swaps(running, "refused") == 2
-            await it.send(8)
-            await until(it.done)
-            assert it.used() == [first.model_id]
+            await system.send(8)
+            await until(system.done)
+            assert system.used() == [first.model_id]
             # The next good one is taken.
-            await it.publish(other)
-            await it.send_until_served(running, other)
+            await system.publish(other)
+            await system.send_until_served(running, other)
             assert detail(running) == other.model_id
-        async with it.topic() as topic:
+        async with system.topic() as topic:
             assert topic.served == {}
             assert await topic.running() == set()
 
@@ -260,29 +260,29 @@ async def test_a_calibration_that_does_not_fit_is_refused_and_the_model_before_g
     table.write_text('precision = "int8"\ncalibration = "calibration.npy"\n' + table.read_text())
     misfit.model_id = load_bundle(misfit.folder, torch.device("cpu")).model_id
     async with (
-        system(kafka, first, tmp_path) as it,
-        it.made.processor(instance="processor-1", backend="openvino", mode="plate") as running,
+        start_system(kafka, first, tmp_path) as system,
+        system.rig.processor(instance="processor-1", backend="openvino", mode="plate") as running,
     ):
-        await it.publish(misfit)
+        await system.publish(misfit)
         await until(lambda: swaps(running, "refused") == 1)
         assert "the calibration: expected int8 to keep" in detail(running)
-        await it.send(8)
-        await until(it.done)
-        assert it.used() == [first.model_id]
-        async with it.topic() as topic:
+        await system.send(8)
+        await until(system.done)
+        assert system.used() == [first.model_id]
+        async with system.topic() as topic:
             # Which of them is measured as the faster one is chance; int8 is what was refused.
             assert topic.served["processor-1"].runs in ("classifier openvino float32", "classifier openvino bf16")
 
 
 async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafka: Kafka, tmp_path: Path) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
-    async with system(kafka, first, tmp_path) as it:
-        place = Path(it.store.add(second.folder, second.model_id).location.removeprefix("file://"))
-        gone = Path(it.store.add(third.folder, third.model_id).location.removeprefix("file://"))
-        async with it.made.processor() as running:
-            async with it.topic() as topic:
-                both = publish(topic.models, it.stored(third))
-                both = publish(both, it.stored(second))
+    async with start_system(kafka, first, tmp_path) as system:
+        place = Path(system.store.add(second.folder, second.model_id).location.removeprefix("file://"))
+        gone = Path(system.store.add(third.folder, third.model_id).location.removeprefix("file://"))
+        async with system.rig.processor() as running:
+            async with system.topic() as topic:
+                both = publish(topic.models, system.stored(third))
+                both = publish(both, system.stored(second))
                 (place / "weights.safetensors").write_bytes((first.folder / "weights.safetensors").read_bytes())
                 shutil.rmtree(gone)
                 await topic.write(both)
@@ -301,20 +301,20 @@ async def test_a_processor_that_starts_late_serves_the_live_model_from_its_first
     monkeypatch.setattr(model_swap, "_FIRST_S", 60.0)
     first, second, broken = (bundled(tmp_path, version) for version in "123")
     save_file({"x": torch.zeros(1)}, broken.folder / "weights.safetensors")
-    async with system(kafka, first, tmp_path) as it:
-        await it.send(20)
-        await it.publish(first)
-        await it.publish(second)
+    async with start_system(kafka, first, tmp_path) as system:
+        await system.send(20)
+        await system.publish(first)
+        await system.publish(second)
         shutil.rmtree(first.folder)
-        async with it.made.processor() as running:
-            await until(it.done)
-            assert it.used() == [second.model_id]
+        async with system.rig.processor() as running:
+            await until(system.done)
+            assert system.used() == [second.model_id]
             assert swaps(running, "switched") == 0
-        await it.publish(broken)
-        async with it.made.processor() as running:
-            await it.send(20)
-            await until(it.done)
-            assert it.used() == [second.model_id]
+        await system.publish(broken)
+        async with system.rig.processor() as running:
+            await system.send(20)
+            await until(system.done)
+            assert system.used() == [second.model_id]
             assert "got others" in detail(running)
 
 
@@ -323,13 +323,13 @@ async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_t
 ) -> None:
     monkeypatch.setattr(model_swap, "_FIRST_S", 0.0)
     first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
-    async with system(kafka, first, tmp_path) as it:
-        await it.send(20)
-        await it.publish(second)
-        async with it.made.processor() as running:
-            await until(it.done)
+    async with start_system(kafka, first, tmp_path) as system:
+        await system.send(20)
+        await system.publish(second)
+        async with system.rig.processor() as running:
+            await until(system.done)
             assert swaps(running, "switched") == 1
-            assert it.used() == [second.model_id]
+            assert system.used() == [second.model_id]
 
 
 async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_older_is_dropped(
@@ -357,22 +357,22 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
 
     monkeypatch.setattr(model_swap, "load_model", slow)
     monkeypatch.setattr(ModelFeed, "run", followed)
-    async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
-        await it.publish(second)
+    async with start_system(kafka, first, tmp_path) as system, system.rig.processor() as running:
+        await system.publish(second)
         await loading.wait()
         # The old model serves while the new one is loaded.
-        await it.send(20)
-        await until(it.done)
-        await it.publish(third)
-        async with it.topic() as topic:
+        await system.send(20)
+        await until(system.done)
+        await system.publish(third)
+        async with system.topic() as topic:
             assert len(topic.models.published) == 2
         await until(lambda: heard(third), "the third model heard of")
         go.set()
-        await it.send_until_served(running, third)
-        await it.send(8)
-        await until(it.done)
+        await system.send_until_served(running, third)
+        await system.send(8)
+        await until(system.done)
         assert swaps(running, "superseded") == 1
-        assert it.used() == [first.model_id, third.model_id]
+        assert system.used() == [first.model_id, third.model_id]
 
 
 async def test_a_processor_that_was_there_before_the_models_topic_says_what_it_serves_once_there_is_one(
@@ -380,9 +380,9 @@ async def test_a_processor_that_was_there_before_the_models_topic_says_what_it_s
 ) -> None:
     monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
     first = bundled(tmp_path, "1")
-    async with rig(kafka.bootstrap, first.folder) as made, made.processor(instance="processor-1"):
-        await create_topics(kafka.bootstrap, {made.topic("models"): TopicSpec(1, compacted=True)})
-        assert await said(System(made, tmp_path, 0.0), "processor-1") == first.model_id
+    async with start_rig(kafka.bootstrap, first.folder) as rig, rig.processor(instance="processor-1"):
+        await create_topics(kafka.bootstrap, {rig.topic("models"): TopicSpec(1, compacted=True)})
+        assert await said(System(rig, tmp_path, 0.0), "processor-1") == first.model_id
 
 
 async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_the_new_one(
@@ -391,16 +391,16 @@ async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_th
     monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
     monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
     first = bundled(tmp_path, "1")
-    async with system(kafka, first, tmp_path) as it, it.made.processor(instance="processor-1"):
-        assert await said(it, "processor-1") == first.model_id
-        await delete_topics(kafka.bootstrap, it.made.topic("models"))
-        await create_topics(kafka.bootstrap, {it.made.topic("models"): TopicSpec(1, compacted=True)})
-        assert await said(it, "processor-1") == first.model_id
+    async with start_system(kafka, first, tmp_path) as system, system.rig.processor(instance="processor-1"):
+        assert await said(system, "processor-1") == first.model_id
+        await delete_topics(kafka.bootstrap, system.rig.topic("models"))
+        await create_topics(kafka.bootstrap, {system.rig.topic("models"): TopicSpec(1, compacted=True)})
+        assert await said(system, "processor-1") == first.model_id
 
 
-async def said(it: System, processor: str) -> str:
+async def said(system: System, processor: str) -> str:
     """What a processor says that it serves, once it has said it."""
-    async with it.topic() as topic:
+    async with system.topic() as topic:
 
         async def heard() -> bool:
             await topic.refresh()
@@ -413,16 +413,16 @@ async def said(it: System, processor: str) -> str:
 async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(kafka: Kafka, tmp_path: Path) -> None:
     first = bundled(tmp_path, "1")
     async with (
-        system(kafka, first, tmp_path) as it,
+        start_system(kafka, first, tmp_path) as system,
         AIOKafkaConsumer(
-            it.made.topic("frames"),
+            system.rig.topic("frames"),
             bootstrap_servers=kafka.bootstrap,
-            group_id=f"group-{it.made.run}",
+            group_id=f"group-{system.rig.run}",
             client_id="processor-1",
         ) as mute,
     ):
         await until(mute.assignment, "its place in the group")
-        async with it.topic() as topic:
+        async with system.topic() as topic:
             assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
 
 
@@ -433,62 +433,62 @@ async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no
     monkeypatch.setattr(candidates, "_AGAIN_S", 0.2)
     first, second, third = (bundled(tmp_path, version) for version in "123")
     other = Signer.new()
-    async with system(kafka, first, tmp_path) as it:
-        assert it.made.trust is not None
-        own = it.made.trust.read_text()
-        async with it.made.processor(instance="processor-1") as running:
-            await it.publish(second, other)
-            async with it.topic(other) as topic:
+    async with start_system(kafka, first, tmp_path) as system:
+        assert system.rig.trust is not None
+        own = system.rig.trust.read_text()
+        async with system.rig.processor(instance="processor-1") as running:
+            await system.publish(second, other)
+            async with system.topic(other) as topic:
                 serve, refuse, silent = await topic.wait(60)
                 assert not serve | silent
                 assert "who is not trusted; it serves" in refuse["processor-1"]
             assert running.healthy()
-            it.made.trust.write_text(own + other.line("other"))
-            await it.send_until_served(running, second)
+            system.rig.trust.write_text(own + other.line("other"))
+            await system.send_until_served(running, second)
             assert detail(running) == second.model_id
             # Who changes the list does not vouch for what others have put there.
-            it.made.trust.write_text(own)
-            await it.publish(third, vouches=other)
+            system.rig.trust.write_text(own)
+            await system.publish(third, vouches=other)
             await until(lambda: f"rejected: {third.model_id}: signed by" in detail(running))
-            await it.send(8)
-            await until(it.done)
-            assert it.used()[-1] == second.model_id
-            it.made.trust.write_text("no key\n")
-            await it.publish(first)
+            await system.send(8)
+            await until(system.done)
+            assert system.used()[-1] == second.model_id
+            system.rig.trust.write_text("no key\n")
+            await system.publish(first)
             await until(lambda: "line 1: expected a public key as" in detail(running))
-            it.made.trust.write_text(own)
-            await it.send_until_served(running, first)
+            system.rig.trust.write_text(own)
+            await system.send_until_served(running, first)
 
 
 async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, tmp_path: Path) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
-    async with system(kafka, first, tmp_path) as it:
-        await it.publish(first)
-        async with it.topic() as topic:
+    async with start_system(kafka, first, tmp_path) as system:
+        await system.publish(first)
+        async with system.topic() as topic:
             old = topic.models
-        async with it.made.processor() as running:
-            await it.publish(second)
-            await it.send_until_served(running, second)
-            await replay(it, old, SIGNER)
+        async with system.rig.processor() as running:
+            await system.publish(second)
+            await system.send_until_served(running, second)
+            await replay(system, old, SIGNER)
             # What comes behind it in Kafka has been read as well.
-            await replay(it, old, Signer.new())
+            await replay(system, old, Signer.new())
             await until(lambda: "who is not trusted" in detail(running))
             assert detail(running).startswith(second.model_id)
-            await it.send(8)
-            await until(it.done)
-            assert it.used()[-1] == second.model_id
-            await it.publish(third)
-            await it.send_until_served(running, third)
+            await system.send(8)
+            await until(system.done)
+            assert system.used()[-1] == second.model_id
+            await system.publish(third)
+            await system.send_until_served(running, third)
             assert swaps(running, "switched") == 2
-        async with it.made.processor() as running, it.topic() as topic:
+        async with system.rig.processor() as running, system.topic() as topic:
             assert detail(running) == third.model_id
             assert live(topic.models) == topic.models.published[0]
 
 
-async def replay(it: System, old: Models, signer: Signer) -> None:
+async def replay(system: System, old: Models, signer: Signer) -> None:
     """Send a list again as whoever may write to Kafka can."""
-    async with AIOKafkaProducer(bootstrap_servers=it.made.bootstrap) as producer:
-        await producer.send_and_wait(it.made.topic("models"), seal(old, signer), key=LIVE_KEY, partition=0)
+    async with AIOKafkaProducer(bootstrap_servers=system.rig.bootstrap) as producer:
+        await producer.send_and_wait(system.rig.topic("models"), seal(old, signer), key=LIVE_KEY, partition=0)
 
 
 async def test_code_of_a_published_bundle_runs_when_its_signer_is_trusted_whatever_is_said_of_local_ones(
@@ -502,10 +502,10 @@ async def test_code_of_a_published_bundle_runs_when_its_signer_is_trusted_whatev
         ran = tmp_path / f"ran-{each.model_id[:6]}"
         code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nfrom tests.processors.tiny import network\n"
         (each.folder / "network.py").write_text(code)
-    async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
-        await it.publish(second)
-        await it.send_until_served(running, second)
+    async with start_system(kafka, first, tmp_path) as system, system.rig.processor() as running:
+        await system.publish(second)
+        await system.send_until_served(running, second)
         monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
-        await it.publish(third, vouches=Signer.new())
+        await system.publish(third, vouches=Signer.new())
         await until(lambda: "who is not trusted" in detail(running))
     assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-tiny@2"]

@@ -30,7 +30,7 @@ from processors.stages.strip import class_entropy
 from schemas.limits import dropped_per_block
 from schemas.messages.frame import Encoding, decode_picture
 from tests.processors.preprocess_rig import CHAIN, staged_bundle
-from tests.processors.tiny import camera_key, classified, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import camera_key, classify_copies, payload, picture, tiny_bundle, verified_job
 
 CPU = torch.device("cpu")
 POLICIES: tuple[Policy, ...] = ("resize", "crop", "tile")
@@ -76,9 +76,9 @@ def test_live_and_lab_say_the_same(
     executor = BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry()))
     encoding = Encoding(dropped_per_block(drop))
     message = payload("site/cam-0", 3, encoding=encoding, shown=picture(3, side, side, channels))
-    (live,) = classified(executor, [taken(message)])
+    (live,) = classify_copies(executor, [verified_job(message)])
     assert live.error is None
-    decoded, mask = decode_picture(taken(message).key, taken(message).frame)
+    decoded, mask = decode_picture(verified_job(message).key, verified_job(message).frame)
     frames, kept = to_frames(decoded[None], CPU), torch.from_numpy(mask)[None, None]
     with torch.inference_mode():
         lab = pipeline(frames, kept)
@@ -109,7 +109,7 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
     pipeline = Pipeline(staged(policy))
     encoding = Encoding(dropped_per_block(drop))
     messages = [payload("site/cam-0", i, encoding=encoding, shown=picture(i, side, side, channels)) for i in range(4)]
-    decoded = [decode_picture(taken(message).key, taken(message).frame) for message in messages]
+    decoded = [decode_picture(verified_job(message).key, verified_job(message).frame) for message in messages]
     frames = to_frames(torch.stack([torch.from_numpy(shown) for shown, _ in decoded]).numpy(), CPU)
     kept = torch.stack([torch.from_numpy(mask) for _, mask in decoded])[:, None]
     with torch.inference_mode():
@@ -121,7 +121,7 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
     # Another processor takes the same frames in other batches.
     for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
         executor = BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry()))
-        live = classified(executor, [taken(messages[i]) for i in order])
+        live = classify_copies(executor, [verified_job(messages[i]) for i in order])
         for i, found in zip(order, live, strict=True):
             assert found.class_id == int(lab.class_id[i])
             assert found.confidence == pytest.approx(float(lab.confidence[i]), abs=1e-5)
@@ -131,10 +131,10 @@ def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camer
     staged: Callable[[str], Bundle],
 ) -> None:
     pipeline = Pipeline(staged("resize"))
-    frames = [taken(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
+    frames = [verified_job(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
     assert all(frame.frame.whole for frame in frames)
     executors = [BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
-    first = classified(executors[0], frames)
+    first = classify_copies(executors[0], frames)
     again = [copy(job) for job in reversed(first)]
     executors[0].strip(first)
     executors[1].strip(again)
@@ -176,9 +176,9 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
     compiled = CompiledPipeline(pipeline, compiles=True)
     assert compiled.compile_for(shape, 2)
-    frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
+    frames = [verified_job(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, fast = (
-        classified(BatchExecutor(each, ProcessorMetrics(CollectorRegistry())), frames, [True, True])
+        classify_copies(BatchExecutor(each, ProcessorMetrics(CollectorRegistry())), frames, [True, True])
         for each in (CompiledPipeline(pipeline), compiled)
     )
     for one, other in zip(plain, fast, strict=True):
@@ -277,12 +277,17 @@ def test_a_preview_has_at_most_the_size_that_people_look_at(
     bundles: Callable[[str], Bundle], size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
     executor = BatchExecutor(CompiledPipeline(Pipeline(bundles("resize"))), ProcessorMetrics(CollectorRegistry()))
-    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size)
-    pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
-    jobs = [taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)]
-    found, unasked = classified(executor, jobs, [True, False])
+    smooth_picture = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size
+    )
+    pixels = (smooth_picture[0].permute(1, 2, 0) * 255).byte().numpy()
+    jobs = [verified_job(payload("site/cam-0", i, shown=pixels)) for i in range(2)]
+    found, unasked = classify_copies(executor, jobs, [True, False])
     assert found.shown is not None
     assert unasked.shown is None
     assert found.shown.shape == (*shown, 3)
-    small = torch.nn.functional.interpolate(smooth, shown, mode="bilinear", antialias=True)[0].permute(1, 2, 0) * 255
+    small = (
+        torch.nn.functional.interpolate(smooth_picture, shown, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        * 255
+    )
     assert float((torch.from_numpy(found.shown).float() - small).abs().mean()) < 8

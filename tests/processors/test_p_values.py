@@ -28,13 +28,13 @@ from tests.processors.tiny import (
     KEYS,
     batch_executor,
     camera_key,
-    classified,
+    classify_copies,
     payload,
     picture,
     tail_table,
-    taken,
     tiny_bundle,
     verdict_of,
+    verified_job,
     write_bundle,
 )
 
@@ -71,7 +71,7 @@ def complete_bundle(folder: Path) -> Bundle:
 def probed(executor: BatchExecutor, count: int = 3) -> list[FrameJob]:
     """Return frames of one camera that were sent whole, classified and checked."""
     messages = [payload("site/cam-0", seq, shown=picture(seq), encoding=Encoding(16, 1.0)) for seq in range(count)]
-    jobs = classified(executor, [taken(each) for each in messages])
+    jobs = classify_copies(executor, [verified_job(each) for each in messages])
     executor.strip(jobs)
     return jobs
 

@@ -27,12 +27,12 @@ from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
 from tests.processors.tiny import (
     batch_executor,
     camera_key,
-    checked,
-    classified,
+    classify_copies,
     payload,
     picture,
-    taken,
+    strip_checked,
     tiny_bundle,
+    verified_job,
 )
 
 
@@ -100,11 +100,11 @@ def test_gradients_flow_through_the_whole_chain(bundle: Bundle) -> None:
 
 def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
-    whole = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
-    dropped = taken(payload("site/cam-0", 5, encoding=Encoding(16)))
+    whole = verified_job(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
+    dropped = verified_job(payload("site/cam-0", 5, encoding=Encoding(16)))
     assert whole.frame.whole
     assert not dropped.frame.whole
-    a, b = (found(classified(executor, [frame], [True])[0]) for frame in (whole, dropped))
+    a, b = (found(classify_copies(executor, [frame], [True])[0]) for frame in (whole, dropped))
     assert a.class_id == b.class_id
     assert a.confidence == pytest.approx(b.confidence)
     assert a.shown is not None
@@ -115,8 +115,8 @@ def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> N
 def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     shown = picture(5)
-    probes = [taken(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
-    job = found(classified(executor, probes)[0])
+    probes = [verified_job(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
+    job = found(classify_copies(executor, probes)[0])
     assert job.probe is not None
     whole = torch.from_numpy(shown.transpose(2, 0, 1)[None].copy()).float() / 255
     assert bundle.overlays is not None
@@ -126,13 +126,13 @@ def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
 
 
 def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
-    assert found(classified(batch_executor(bundle), [taken(payload("site/cam-0", 1))])[0]).probe is None
+    assert found(classify_copies(batch_executor(bundle), [verified_job(payload("site/cam-0", 1))])[0]).probe is None
 
 
 def test_a_bundle_without_overlays_checks_nothing(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path, overlays=0))
-    frame = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
-    assert found(classified(executor, [frame])[0]).probe is None
+    frame = verified_job(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
+    assert found(classify_copies(executor, [frame])[0]).probe is None
     assert executor.warm(4) is None
     with pytest.raises(StageError, match="overlays"):
         executor.pipeline.strip(torch.zeros(1, 3, 32, 32))
@@ -155,10 +155,10 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
     for i in range(6):
         encoding = Encoding((0, 16, 40)[i % 3], probe_share=float(i == 4), profile=profile)
         shown = picture(i, height, width, channels)
-        batch.append(taken(payload(f"site/cam-{i % 4}", i, encoding=encoding, shown=shown), f"site/cam-{i % 4}"))
-    together = classified(executor, batch, [True] * 6)
+        batch.append(verified_job(payload(f"site/cam-{i % 4}", i, encoding=encoding, shown=shown), f"site/cam-{i % 4}"))
+    together = classify_copies(executor, batch, [True] * 6)
     for frame, outcome in zip(batch, together, strict=True):
-        (alone,) = classified(executor, [frame], [True])
+        (alone,) = classify_copies(executor, [frame], [True])
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
         rebuilt = found(outcome).shown
@@ -173,16 +173,16 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
 
 def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
-    good = [taken(payload("site/cam-0", i)) for i in range(3)]
+    good = [verified_job(payload("site/cam-0", i)) for i in range(3)]
     short = Frame.FromString(payload("site/cam-0", 9))
     short.ClearField("tag")
     short.pixels = short.pixels[:-1]
-    bad_raw = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    bad_raw = verified_job(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
     short.profile = LOSSLESS
     short.pixels = bytes(camera_key("site/cam-0").opened(short.boot_id, short.seq, b"\x01no deflate stream"))
-    bad_lossless = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = classified(executor, [good[0], bad_raw, good[1], bad_lossless, good[2]])
-    expected = classified(executor, good)
+    bad_lossless = verified_job(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    outcomes = classify_copies(executor, [good[0], bad_raw, good[1], bad_lossless, good[2]])
+    expected = classify_copies(executor, good)
     for outcome, alone in zip(outcomes[::2], expected, strict=True):
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
@@ -195,8 +195,8 @@ def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
     short = Frame.FromString(payload("site/cam-0", 9))
     short.ClearField("tag")
     short.pixels = b""
-    bad = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = classified(batch_executor(bundle), [bad, bad])
+    bad = verified_job(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    outcomes = classify_copies(batch_executor(bundle), [bad, bad])
     assert [job.stage for job in outcomes] == ["unpack", "unpack"]
 
 
@@ -206,8 +206,8 @@ def test_only_frames_that_fail_alone_are_failed(
 ) -> None:
     executor = batch_executor(bundle)
     white = np.full((32, 32, 3), 255, np.uint8)
-    batch = [taken(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
-    expected = [found(outcome).class_id for outcome in classified(executor, batch)]
+    batch = [verified_job(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
+    expected = [found(outcome).class_id for outcome in classify_copies(executor, batch)]
     original = Pipeline.rebuild
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
@@ -216,7 +216,7 @@ def test_only_frames_that_fail_alone_are_failed(
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    outcomes = classified(executor, batch)
+    outcomes = classify_copies(executor, batch)
     failure = outcomes.pop(3)
     assert isinstance(failure.error, StageError)
     assert "the stage's own trouble" in str(failure.error)
@@ -235,14 +235,14 @@ def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkey
         return result
 
     monkeypatch.setattr(Bundle, "network_logits", logits)
-    outcomes = classified(executor, [taken(payload("site/cam-0", i)) for i in range(3)])
+    outcomes = classify_copies(executor, [verified_job(payload("site/cam-0", i)) for i in range(3)])
     assert [job.error is not None for job in outcomes] == [False, True, False]
 
 
 def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(bundle)
-    batch = [taken(payload("site/cam-0", i)) for i in range(8)]
-    expected = [found(outcome).class_id for outcome in classified(executor, batch)]
+    batch = [verified_job(payload("site/cam-0", i)) for i in range(8)]
+    expected = [found(outcome).class_id for outcome in classify_copies(executor, batch)]
     original = Pipeline.rebuild
     sizes: list[int] = []
 
@@ -253,20 +253,20 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    assert [found(outcome).class_id for outcome in classified(executor, batch)] == expected
+    assert [found(outcome).class_id for outcome in classify_copies(executor, batch)] == expected
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     probes = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    together = entropies(checked(executor, probes))
-    assert together == pytest.approx([entropies(checked(executor, [probe]))[0] for probe in probes], abs=1e-5)
+    together = entropies(strip_checked(executor, probes))
+    assert together == pytest.approx([entropies(strip_checked(executor, [probe]))[0] for probe in probes], abs=1e-5)
 
 
 def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
     pictures = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
-    jobs = checked(batch_executor(bundle), pictures)
+    jobs = strip_checked(batch_executor(bundle), pictures)
     assert [job.error is not None for job in jobs] == [False, True, False]
 
 

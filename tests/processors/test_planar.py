@@ -24,7 +24,7 @@ from schemas.messages.frame import mask_seq
 from schemas.pixels.fill import Fill
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.planes import Colour, Planes, to_picture
-from tests.processors.tiny import VideoCamera, batch_executor, camera_key, classified, taken, tiny_bundle
+from tests.processors.tiny import VideoCamera, batch_executor, camera_key, classify_copies, tiny_bundle, verified_job
 
 LEVEL = 1 / 255
 KEY = camera_key("site/cam-0")
@@ -159,15 +159,15 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe_share: float
 ) -> None:
     camera, executor = VideoCamera(probe_share=probe_share), batch_executor(tiny_bundle(tmp_path))
-    jobs = [taken(camera.message(), camera.name) for _ in range(4)]
+    jobs = [verified_job(camera.message(), camera.name) for _ in range(4)]
     for seq, job in enumerate(jobs):
         kept = (
             np.ones((64, 96), dtype=np.bool_) if job.frame.whole else mask(64, 96, seq=mask_seq(job.frame), boot_id=7)
         )
         job.planes = Fill(kept).picture(camera.shown(seq))
-    found = classified(executor, jobs, [2] * 4)
+    found = classify_copies(executor, jobs, [2] * 4)
     monkeypatch.setattr(executor, "_is_planar", lambda job: False)
-    expected = classified(executor, jobs, [2] * 4)
+    expected = classify_copies(executor, jobs, [2] * 4)
     for one, other in zip(found, expected, strict=True):
         assert one.error is None
         assert one.class_id == other.class_id

@@ -18,7 +18,7 @@ from processors.stages.preprocess.quantisation import save_parameters
 from schemas.errors import BundleError, StageError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
-from tests.processors.preprocess_rig import CHAIN, smooth, staged_bundle, staged_folder
+from tests.processors.preprocess_rig import CHAIN, smooth_pictures, staged_bundle, staged_folder
 
 CPU = torch.device("cpu")
 EVERY = (
@@ -52,7 +52,7 @@ def seeds_for(count: int, seed: int = 0) -> Tensor:
 
 
 def test_the_network_sees_the_stages_results_in_their_order(bundle: Bundle, tmp_path: Path) -> None:
-    pictures, seeds = smooth(3), seeds_for(3)
+    pictures, seeds = smooth_pictures(3), seeds_for(3)
     table = read_table(staged_folder(tmp_path) / "table.txt")
     # The second stage draws from the picture's seed with the stage's number in bits of its own.
     seen = distort(dct_quantise(pictures, table), seeds ^ (1 << 56), 0.2, 4)
@@ -62,7 +62,7 @@ def test_the_network_sees_the_stages_results_in_their_order(bundle: Bundle, tmp_
 
 
 def test_a_picture_is_seen_alike_beside_others_and_alone(bundle: Bundle) -> None:
-    pictures, seeds = smooth(4), seeds_for(4)
+    pictures, seeds = smooth_pictures(4), seeds_for(4)
     together = bundle.preprocess(pictures, seeds)
     for i in range(4):
         alone = bundle.preprocess(pictures[i : i + 1], seeds[i : i + 1])
@@ -70,7 +70,7 @@ def test_a_picture_is_seen_alike_beside_others_and_alone(bundle: Bundle) -> None
 
 
 def test_without_seeds_the_draws_are_torch_s_own_and_fresh(bundle: Bundle) -> None:
-    pictures = smooth(1)
+    pictures = smooth_pictures(1)
     torch.manual_seed(3)
     first, second = bundle.preprocess(pictures), bundle.preprocess(pictures)
     assert not torch.equal(first, second)
@@ -81,7 +81,7 @@ def test_without_seeds_the_draws_are_torch_s_own_and_fresh(bundle: Bundle) -> No
 def test_seeds_of_another_number_or_type_are_refused(bundle: Bundle) -> None:
     for wrong in (seeds_for(2), seeds_for(3).float(), seeds_for(3)[:, None]):
         with pytest.raises(StageError, match=r"seeds: expected \(3,\) int64"):
-            bundle.preprocess(smooth(3), wrong)
+            bundle.preprocess(smooth_pictures(3), wrong)
 
 
 def test_every_tile_and_every_sum_draws_for_itself() -> None:
@@ -95,7 +95,7 @@ def test_every_tile_and_every_sum_draws_for_itself() -> None:
 
 def test_the_same_stage_twice_draws_twice(tmp_path: Path) -> None:
     twice = staged_bundle(tmp_path, '[[preprocess]]\nstage = "grid-distortion"\n' * 2)
-    pictures, seeds = smooth(2), seeds_for(2)
+    pictures, seeds = smooth_pictures(2), seeds_for(2)
     once = distort(pictures, seeds)
     assert not torch.equal(twice.preprocess(pictures, seeds), distort(once, seeds))
 
@@ -117,7 +117,7 @@ def test_a_frame_s_seed_needs_the_camera_s_key_and_is_not_its_mask_s() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_policy_takes_stages(tmp_path: Path, policy: str, channels: int) -> None:
     bundle = staged_bundle(tmp_path, policy=policy)
-    frames, seeds = smooth(2, channels, 70, 50), seeds_for(2)
+    frames, seeds = smooth_pictures(2, channels, 70, 50), seeds_for(2)
     prepared = bundle.prepare(frames)
     seen = bundle.preprocess(prepared, seeds)
     assert seen.shape == prepared.shape
@@ -138,13 +138,13 @@ def test_a_stage_is_differentiable_exactly_where_it_says_so(tmp_path: Path) -> N
     stages = load_bundle(tmp_path, CPU).stages
     assert {stage.name for stage in stages} == set(STAGES)
     for stage in stages:
-        pictures = smooth(2).requires_grad_()
+        pictures = smooth_pictures(2).requires_grad_()
         (gradient,) = torch.autograd.grad(stage.run(pictures, seeds_for(2)).sum(), pictures)
         assert bool(gradient.any()) == stage.differentiable, stage.name
 
 
 def test_straight_through_gives_the_stage_s_picture_and_the_identity_s_gradient(bundle: Bundle) -> None:
-    pictures, seeds = smooth(2).requires_grad_(), seeds_for(2)
+    pictures, seeds = smooth_pictures(2).requires_grad_(), seeds_for(2)
     dct, grid = bundle.stages
     assert straight_through(grid) is grid
     through = straight_through(dct)
@@ -161,7 +161,7 @@ def test_bare_leaves_what_belongs_to_the_network(tmp_path: Path) -> None:
 
 
 def test_coarse_arithmetic_does_not_reach_the_stages(bundle: Bundle) -> None:
-    pictures, seeds = smooth(2), seeds_for(2)
+    pictures, seeds = smooth_pictures(2), seeds_for(2)
     with torch.autocast("cpu", torch.bfloat16):
         coarse = preprocess(pictures, bundle.stages, seeds)
     torch.testing.assert_close(coarse, preprocess(pictures, bundle.stages, seeds), atol=0, rtol=0)
@@ -171,7 +171,7 @@ def test_coarse_arithmetic_does_not_reach_the_stages(bundle: Bundle) -> None:
 
 
 def test_a_bundle_without_stages_sees_what_it_is_given() -> None:
-    pictures = smooth(1)
+    pictures = smooth_pictures(1)
     assert preprocess(pictures, []) is pictures
 
 
@@ -230,10 +230,10 @@ def test_what_is_wrong_is_refused_at_load_in_one_line_that_names_what_is_known(
 
 def test_a_stage_may_be_put_in_by_hand(bundle: Bundle) -> None:
     half = Stage("half", lambda pictures, seeds: pictures / 2, differentiable=True)
-    assert torch.equal(preprocess(smooth(1), [half]), smooth(1) / 2)
+    assert torch.equal(preprocess(smooth_pictures(1), [half]), smooth_pictures(1) / 2)
 
 
 def test_no_picture_is_no_trouble(tmp_path: Path) -> None:
     tables = EVERY.replace('parameters = "tq.safetensors"', "levels = 8")
     bundle = staged_bundle(tmp_path, tables)
-    assert bundle.preprocess(smooth(1)[:0], seeds_for(0)).shape == (0, 3, 32, 32)
+    assert bundle.preprocess(smooth_pictures(1)[:0], seeds_for(0)).shape == (0, 3, 32, 32)

@@ -15,24 +15,24 @@ from processors.pipeline import Pipeline
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import CHECKED, Verdict
 from tests.processors.preprocess_rig import CHAIN, staged_folder
-from tests.processors.rig import Name
+from tests.processors.rig import FrameName
 from tests.processors.test_model_swap import Bundled, bundled, system
-from tests.processors.tiny import camera_key, payload, taken
+from tests.processors.tiny import camera_key, payload, verified_job
 from tests.waiting import until
 
 CPU = torch.device("cpu")
 
 
-def frame_of(name: Name, encoding: Encoding) -> tuple[Tensor, Tensor, bool]:
+def frame_of(name: FrameName, encoding: Encoding) -> tuple[Tensor, Tensor, bool]:
     """A frame as it was sent, its mask, and whether it is a probe."""
     camera, _, seq = name
-    frame = taken(payload(camera, seq, encoding=encoding), camera)
+    frame = verified_job(payload(camera, seq, encoding=encoding), camera)
     shown, mask = decode_picture(frame.key, frame.frame)
     return to_frames(shown[None], CPU), torch.from_numpy(mask)[None, None], frame.frame.whole
 
 
 @torch.inference_mode()
-def lab_says(pipeline: Pipeline, name: Name, encoding: Encoding) -> tuple[int, float, float | None]:
+def lab_says(pipeline: Pipeline, name: FrameName, encoding: Encoding) -> tuple[int, float, float | None]:
     """Class, confidence and STRIP's entropy in bits of one frame, by its camera's key alone."""
     camera, boot, seq = name
     frames, kept, whole = frame_of(name, encoding)
@@ -58,7 +58,7 @@ async def test_a_published_bundle_s_stages_give_the_lab_s_verdicts_whichever_pro
             async with plant.made.processor():
                 await plant.send(96)
                 await until(plant.done)
-        verdicts: dict[Name, Verdict] = {
+        verdicts: dict[FrameName, Verdict] = {
             name: verdict for name, (verdict,) in plant.made.verdicts.items() if verdict.model_id == staged.model_id
         }
     assert len(verdicts) >= 96

@@ -20,7 +20,7 @@ from schemas.messages.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.test_publish import MODEL, published
-from tests.processors.tiny import batch_executor, classified, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import batch_executor, classify_copies, payload, picture, tiny_bundle, verified_job
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def turns() -> PreviewTurns:
 
 
 def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> PreviewKind:
-    return made.select(taken(payload(camera, 1, encoding=encoding), camera), now_s)
+    return made.select(verified_job(payload(camera, 1, encoding=encoding), camera), now_s)
 
 
 def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once() -> None:
@@ -66,7 +66,7 @@ def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_tha
 
 
 def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
-    (found,) = classified(batch_executor(bundle), [taken(message)], [PreviewKind.BOTH])
+    (found,) = classify_copies(batch_executor(bundle), [verified_job(message)], [PreviewKind.BOTH])
     assert found.shown is not None
     assert found.as_sent is not None
     assert found.as_sent.shape == found.shown.shape
@@ -79,7 +79,7 @@ def test_it_is_what_the_camera_sent_black_where_pixels_were_dropped(
     bundle: Bundle, height: int, width: int, profile: int
 ) -> None:
     message = payload("site/cam-0", 3, encoding=Encoding(24, profile=profile), shown=picture(3, height, width))
-    sent, _ = decode_picture(taken(message).key, taken(message).frame)
+    sent, _ = decode_picture(verified_job(message).key, verified_job(message).frame)
     _, shown = as_sent(bundle, message)
     small = resize(torch.from_numpy(sent).permute(2, 0, 1)[None] / 255, *fitted(height, width, 384))
     np.testing.assert_allclose(shown, small[0].permute(1, 2, 0) * 255, atol=0.51)
@@ -98,15 +98,17 @@ def test_a_probes_is_whole(bundle: Bundle) -> None:
 
 
 def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
-    frames = [taken(payload("site/cam-0", seq)) for seq in range(3)]
-    found = classified(batch_executor(bundle), frames, [PreviewKind.REBUILT, PreviewKind.BOTH, PreviewKind.NOTHING])
+    frames = [verified_job(payload("site/cam-0", seq)) for seq in range(3)]
+    found = classify_copies(
+        batch_executor(bundle), frames, [PreviewKind.REBUILT, PreviewKind.BOTH, PreviewKind.NOTHING]
+    )
     assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
         (True, False), (True, True), (False, False),
     ]  # fmt: skip
 
 
 async def test_it_travels_sealed_with_the_verdict() -> None:
-    frame = taken(payload("site/cam-0", 1))
+    frame = verified_job(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
     frame.model, frame.scores = MODEL, Scores(0, 0.9)
     frame.shown, frame.as_sent = light, dark

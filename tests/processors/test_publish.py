@@ -24,7 +24,7 @@ from processors.steps.publish import Publish
 from schemas.errors import BadPixelsError, BadSizeError, StageError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, DeadLetter, Verdict
-from tests.processors.tiny import CLASSES, KEYS, FakeRecord, Last, payload, picture, taken, verdict_of
+from tests.processors.tiny import CLASSES, KEYS, FakeRecord, LastStep, payload, picture, verdict_of, verified_job
 from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
@@ -83,7 +83,7 @@ class Bench:
     """The step and its outputs."""
 
     def __init__(self) -> None:
-        self.emitter, self.repeats, self.last = Held(), Repeats(), Last()
+        self.emitter, self.repeats, self.last = Held(), Repeats(), LastStep()
         self.step = Publish(SETTINGS, KEYS, self.emitter, self.repeats, ProcessorMetrics(CollectorRegistry()))
         self.step.next = self.last
 
@@ -100,7 +100,7 @@ class Bench:
 
 
 def classified(seq: int) -> FrameJob:
-    job = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
+    job = verified_job(payload("site/cam-0", seq, encoding=Encoding(16)))
     job.model, job.scores = MODEL, Scores(0, 0.9)
     return job
 
@@ -133,7 +133,7 @@ async def test_a_verdict_that_kafka_holds_is_kept_without_its_frame_and_a_repeat
     kept = bench.repeats.find(job.identity)
     assert kept is not None
     assert kept.job is None
-    again = taken(payload("site/cam-0", 1, encoding=Encoding(16)))
+    again = verified_job(payload("site/cam-0", 1, encoding=Encoding(16)))
     again.verdict = kept
     other = Bench()
     await other.publish([again])
@@ -143,7 +143,7 @@ async def test_a_verdict_that_kafka_holds_is_kept_without_its_frame_and_a_repeat
 
 async def test_failed_jobs_become_dead_letters_and_a_camera_is_informed_once_about_a_lasting_error() -> None:
     bench = Bench()
-    jobs = [taken(payload("site/cam-0", seq)) for seq in range(3)]
+    jobs = [verified_job(payload("site/cam-0", seq)) for seq in range(3)]
     jobs.append(FrameJob.of(FakeRecord(b"rubbish"), jobs[0].progress, 0.0))
     errors = [BadPixelsError("short"), BadPixelsError("short"), StageError("odd"), BadSizeError("?")]
     for job, error in zip(jobs, errors, strict=True):

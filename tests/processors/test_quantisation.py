@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from processors.stages.preprocess.contract import Place
 from processors.stages.preprocess.quantisation import constant_thresholds, quantise, read_parameters, save_parameters
 from schemas.errors import BundleError, StageError
-from tests.processors.preprocess_rig import smooth
+from tests.processors.preprocess_rig import smooth_pictures
 
 
 def equation_1(x: float, thresholds: list[float], z: list[float]) -> float:
@@ -29,7 +29,7 @@ def place(channels: int = 3, height: int = 4, width: int = 5) -> Place:
 @pytest.mark.parametrize("levels", [2, 4, 8])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_constant_levels_are_the_paper_s_mean_of_sigmoids(levels: int, channels: int) -> None:
-    pictures = smooth(2, channels, 4, 5)
+    pictures = smooth_pictures(2, channels, 4, 5)
     got = quantise(pictures, constant_thresholds(levels), torch.tensor(20.0))
     thresholds = [k / levels for k in range(1, levels)]
     wanted = [equation_1(float(x), thresholds, [20.0] * len(thresholds)) for x in pictures.flatten()]
@@ -38,7 +38,7 @@ def test_constant_levels_are_the_paper_s_mean_of_sigmoids(levels: int, channels:
 
 def test_each_pixel_may_have_thresholds_of_its_own() -> None:
     generator = torch.Generator().manual_seed(0)
-    pictures = smooth(2, 3, 4, 5)
+    pictures = smooth_pictures(2, 3, 4, 5)
     thresholds, steepness = (torch.rand(3, 3, 4, 5, generator=generator) * scale + 0.1 for scale in (1, 40))
     got = quantise(pictures, thresholds, steepness)
     for place_of in [(0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3)]:
@@ -61,7 +61,7 @@ def test_more_light_is_never_less_and_the_range_holds(levels: int, steepness: fl
 
 
 def test_gradients_are_those_of_the_equations() -> None:
-    pictures = smooth(2, 1, 2, 3).double().requires_grad_()
+    pictures = smooth_pictures(2, 1, 2, 3).double().requires_grad_()
     thresholds = constant_thresholds(4).double().requires_grad_()
     steepness = torch.full((3, 1, 1, 1), 7.0, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(quantise, (pictures, thresholds, steepness))
@@ -74,7 +74,7 @@ def test_gradients_are_those_of_the_equations() -> None:
 
 def test_thresholds_that_do_not_fit_the_pictures_are_refused() -> None:
     with pytest.raises(StageError, match="thresholds: expected"):
-        quantise(smooth(1, 3, 4, 5), torch.rand(2, 1, 4, 4), torch.tensor(5.0))
+        quantise(smooth_pictures(1, 3, 4, 5), torch.rand(2, 1, 4, 4), torch.tensor(5.0))
 
 
 def test_parameters_are_read_as_they_were_saved(tmp_path: Path) -> None:

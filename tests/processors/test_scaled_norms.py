@@ -18,7 +18,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.scaled_norms import NETWORKS, SCALE, ScaledNorms, amplified, batch_norms, doubt, label_odds
 from schemas.errors import BundleError, StageError
-from tests.processors.preprocess_rig import CHAIN, smooth, staged_bundle
+from tests.processors.preprocess_rig import CHAIN, smooth_pictures, staged_bundle
 from tests.processors.tiny import combined_table, tail_table, tiny_bundle, write_bundle
 
 CPU = torch.device("cpu")
@@ -198,7 +198,7 @@ def by_hand(network: nn.Module, seen: Tensor, counts: tuple[int, ...]) -> list[f
 
 @torch.inference_mode()
 def test_the_doubt_is_that_of_the_mean_odds_in_amplified_copies(bundle: Bundle) -> None:
-    frames = smooth(5, seed=3)
+    frames = smooth_pictures(5, seed=3)
     found = Pipeline(bundle).doubt(frames)
     assert isinstance(bundle.network, nn.Module)
     expected = by_hand(bundle.network, (frames - 0.5) / 0.25, (3, 4, 5, 6, 7))
@@ -209,7 +209,7 @@ def test_the_doubt_is_that_of_the_mean_odds_in_amplified_copies(bundle: Bundle) 
 @torch.inference_mode()
 def test_the_doubt_is_in_the_label_behind_the_stages_of_the_bundle(tmp_path: Path) -> None:
     bundle = staged_bundle(tmp_path, combined_table(0.01, 3) + CHAIN)
-    frames, seeds = smooth(4, seed=3), torch.arange(4)
+    frames, seeds = smooth_pictures(4, seed=3), torch.arange(4)
     pipeline = Pipeline(bundle)
     found = pipeline.doubt(frames, seeds=seeds)
     torch.testing.assert_close(found, pipeline.doubt(frames, seeds=seeds))
@@ -221,7 +221,7 @@ def test_the_doubt_is_in_the_label_behind_the_stages_of_the_bundle(tmp_path: Pat
 
 @torch.inference_mode()
 def test_a_faster_form_of_the_network_changes_no_doubt(bundle: Bundle) -> None:
-    frames = smooth(3, seed=3)
+    frames = smooth_pictures(3, seed=3)
     other = replace(bundle, network=lambda pictures: torch.zeros(len(pictures), 3))
     torch.testing.assert_close(Pipeline(other).doubt(frames), Pipeline(bundle).doubt(frames))
 

@@ -23,7 +23,7 @@ from schemas.messages.frame import Encoding, Truth, parse_frame
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
 from schemas.runtime.abandoned import abandoned
 from schemas.runtime.health import Health
-from tests.processors.rig import Name, rig
+from tests.processors.rig import FrameName, start_rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
 from tests.waiting import PATIENCE_S, until
 
@@ -35,7 +35,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"), threshold_bits=10.0)
 
 
-def fleet(cameras: int, each: int, first: int = 0, encoding: Encoding | None = None) -> dict[Name, bytes]:
+def fleet(cameras: int, each: int, first: int = 0, encoding: Encoding | None = None) -> dict[FrameName, bytes]:
     return {
         (f"site/cam-{c}", 7, seq): payload(f"site/cam-{c}", seq, encoding=encoding, truth=Truth(seq % 3))
         for seq in range(first, first + each)
@@ -43,7 +43,7 @@ def fleet(cameras: int, each: int, first: int = 0, encoding: Encoding | None = N
     }
 
 
-def messages(frames: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
+def messages(frames: dict[FrameName, bytes]) -> list[tuple[str, bytes | None]]:
     return [(name[0], message) for name, message in frames.items()]
 
 
@@ -52,21 +52,21 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(6, 20) | fleet(6, 5, 20, Encoding(40, profile=LOSSLESS)) | fleet(6, 3, 25, Encoding(16, 1.0))
     grey = payload("site/grey", 3, shown=picture(3, 50, 77, 1))
     frames["site/grey", 7, 3] = grey
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor() as running:
-            await made.publish(messages(frames))
-            await until(lambda: len(made.verdicts) == len(frames))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor() as running:
+            await rig.publish(messages(frames))
+            await until(lambda: len(rig.verdicts) == len(frames))
             # Counted when Kafka has acknowledged the verdicts, and the test may read them before.
             await until(lambda: running.metric("pointillist_frames_total", outcome="classified") == len(frames))
             assert running.metric("pointillist_strip_frames_total", outcome="flagged") == 18
             sent = running.metric("pointillist_frame_bytes_total", kind="sent")
             assert sent == sum(len(message) for message in frames.values())
             assert running.metric("pointillist_stage_seconds_count", stage="reconstruct") > 0
-        assert await made.committed() == len(frames)
-    assert made.verdicts.keys() == frames.keys()
-    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
-    assert not made.letters
-    for name, (verdict,) in made.verdicts.items():
+        assert await rig.committed() == len(frames)
+    assert rig.verdicts.keys() == frames.keys()
+    assert all(len(verdicts) == 1 for verdicts in rig.verdicts.values())
+    assert not rig.letters
+    for name, (verdict,) in rig.verdicts.items():
         frame = parse_frame(frames[name])
         assert verdict.class_name == CLASSES[verdict.class_id]
         assert 1 / 3 <= verdict.confidence <= 1
@@ -79,13 +79,13 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
         assert (verdict.frame_bytes, verdict.pixel_bytes) == (len(frames[name]), len(frame.pixels))
         assert verdict.whole == frame.whole
         assert verdict.strip == (CHECKED if frame.whole else NOT_PROBED)
-        assert made.traces[name] == TRACE
+        assert rig.traces[name] == TRACE
         if frame.whole:
             assert 0 <= verdict.entropy_bits <= np.log2(3) + 1e-6
             assert verdict.flagged
             evidence = np.asarray(Image.open(io.BytesIO(verdict.evidence)))
             np.testing.assert_array_equal(evidence, picture(frame.seq))
-    previews = [v for name, (v,) in made.verdicts.items() if v.preview and name[0] == "site/grey"]
+    previews = [v for name, (v,) in rig.verdicts.items() if v.preview and name[0] == "site/grey"]
     assert Image.open(io.BytesIO(previews[0].preview)).size == (77, 50)
 
 
@@ -94,20 +94,20 @@ async def test_a_frame_that_comes_again_gets_the_same_verdict_and_costs_the_devi
     kafka: Kafka, bundle: Path
 ) -> None:
     frames = fleet(3, 8) | fleet(3, 2, 8, Encoding(16, 1.0))
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor() as running:
-            await made.publish(messages(frames))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor() as running:
+            await rig.publish(messages(frames))
             await until(lambda: running.metric("pointillist_frames_total", outcome="classified") == len(frames))
             batched, checked = (
                 running.metric("pointillist_batch_frames_sum"),
                 running.metric("pointillist_strip_entropy_bits_count"),
             )
-            await made.publish([*messages(frames), *messages(frames)])
-            await until(lambda: sum(map(len, made.verdicts.values())) == 3 * len(frames))
+            await rig.publish([*messages(frames), *messages(frames)])
+            await until(lambda: sum(map(len, rig.verdicts.values())) == 3 * len(frames))
             assert running.metric("pointillist_batch_frames_sum") == batched == len(frames)
             assert running.metric("pointillist_strip_entropy_bits_count") == checked
-        assert await made.committed() == 3 * len(frames)
-    for first, *again in made.verdicts.values():
+        assert await rig.committed() == 3 * len(frames)
+    for first, *again in rig.verdicts.values():
         for verdict in again:
             assert not verdict.evidence
             assert (verdict.class_id, verdict.processed_ms) == (first.class_id, first.processed_ms)
@@ -131,15 +131,15 @@ async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka,
         ("site/cam-0", None),
         ("site/cam-0", signed),
     ]
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor() as running:
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor() as running:
             mixed = messages(frames)
-            await made.publish([*mixed[:7], *bad, *mixed[7:]], partition=2)
-            await until(lambda: len(made.verdicts) == len(frames) and len(made.letters) == len(bad))
+            await rig.publish([*mixed[:7], *bad, *mixed[7:]], partition=2)
+            await until(lambda: len(rig.verdicts) == len(frames) and len(rig.letters) == len(bad))
             await until(lambda: running.metric("pointillist_frames_total", outcome="dead_lettered") == len(bad))
-        assert await made.committed() == len(frames) + len(bad)
-    assert made.verdicts.keys() == frames.keys()
-    assert sorted(letter.reason for letter in made.letters) == [
+        assert await rig.committed() == len(frames) + len(bad)
+    assert rig.verdicts.keys() == frames.keys()
+    assert sorted(letter.reason for letter in rig.letters) == [
         "bad_pixels",
         "bad_tag",
         "bad_tag",
@@ -147,12 +147,12 @@ async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka,
         "malformed",
         "malformed",
     ]
-    for letter in made.letters:
-        assert letter.origin_topic == made.topic("frames")
+    for letter in rig.letters:
+        assert letter.origin_topic == rig.topic("frames")
         assert letter.origin_partition == 2
         assert 7 <= letter.origin_offset < 13
         assert letter.verified == (letter.reason == "bad_pixels")
-    (verified,) = [letter for letter in made.letters if letter.verified]
+    (verified,) = [letter for letter in rig.letters if letter.verified]
     assert (verified.camera_id, verified.boot_id, verified.seq) == ("site/cam-0", 7, 900)
     assert verified.stage == "unpack"
     assert signed.startswith(verified.payload)
@@ -172,11 +172,11 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
         assert cancelled.wait(PATIENCE_S)
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    async with rig(kafka.bootstrap, bundle) as made:
+    async with start_rig(kafka.bootstrap, bundle) as rig:
         monkeypatch.setattr(BatchExecutor, "classify", held)
-        running = made.start()
+        running = rig.start()
         await until(running.healthy)
-        await made.publish(messages(frames))
+        await rig.publish(messages(frames))
         await entered.wait()
         running.task.cancel()
         await asyncio.sleep(0)  # its turn: the task is cancelled before the device answers
@@ -184,46 +184,46 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
         await asyncio.gather(running.task, return_exceptions=True)
         assert running.task.cancelled()
         monkeypatch.setattr(BatchExecutor, "classify", original)
-        assert len(made.verdicts) < len(frames)
-        async with made.processor():
-            await until(lambda: len(made.verdicts) == len(frames))
-        assert not made.letters
-        assert await made.committed() == len(frames)
+        assert len(rig.verdicts) < len(frames)
+        async with rig.processor():
+            await until(lambda: len(rig.verdicts) == len(frames))
+        assert not rig.letters
+        assert await rig.committed() == len(frames)
 
 
 @brokers
 async def test_a_stop_finishes_and_commits_what_was_taken(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(4, 10) | fleet(4, 5, 10, Encoding(16, probe_share=1.0))
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor() as running:
-            await made.publish(messages(frames))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor() as running:
+            await rig.publish(messages(frames))
             await until(lambda: running.metric("pointillist_frames_total", outcome="classified") > 0)
-        done = await made.committed()
+        done = await rig.committed()
         assert done > 0
         assert done == running.metric("pointillist_frames_total", outcome="classified")
-        await until(lambda: sum(map(len, made.verdicts.values())) >= done)
+        await until(lambda: sum(map(len, rig.verdicts.values())) >= done)
 
 
 @brokers
 async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(8, 60)
     waves = messages(frames)
-    async with rig(kafka.bootstrap, bundle) as made:
-        first = made.start(instance="one", session_timeout_s=6.0)
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        first = rig.start(instance="one", session_timeout_s=6.0)
         await until(first.healthy)
-        await made.publish(waves[:120])
-        await until(lambda: len(made.verdicts) > 20)
-        async with made.processor() as second:
-            await made.publish(waves[120:300])
+        await rig.publish(waves[:120])
+        await until(lambda: len(rig.verdicts) > 20)
+        async with rig.processor() as second:
+            await rig.publish(waves[120:300])
             await until(lambda: second.metric("pointillist_frames_total", outcome="classified") > 0)
             first.task.cancel()
             await asyncio.gather(first.task, return_exceptions=True)
-            again = made.start(instance="one", session_timeout_s=6.0)
-            await made.publish(waves[300:])
-            await until(lambda: len(made.verdicts) == len(frames))
+            again = rig.start(instance="one", session_timeout_s=6.0)
+            await rig.publish(waves[300:])
+            await until(lambda: len(rig.verdicts) == len(frames))
             again.stop.set()
             await again.task
-        assert not made.letters
+        assert not rig.letters
 
 
 @brokers
@@ -236,18 +236,18 @@ async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, m
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BatchExecutor, "strip", slow)
-    async with rig(kafka.bootstrap, bundle) as made:
-        await made.publish(messages(frames))
-        async with made.processor(strip_queue=3, strip_slice_s=0.001) as running:
-            await until(lambda: len(made.verdicts) == len(frames))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        await rig.publish(messages(frames))
+        async with rig.processor(strip_queue=3, strip_slice_s=0.001) as running:
+            await until(lambda: len(rig.verdicts) == len(frames))
             shed = running.metric("pointillist_strip_frames_total", outcome="shed")
             checked = running.metric("pointillist_strip_frames_total", outcome="checked")
-        outcomes = [verdict.strip for (verdict,) in made.verdicts.values()]
+        outcomes = [verdict.strip for (verdict,) in rig.verdicts.values()]
         assert outcomes.count(SHED) == shed > 0
         assert outcomes.count(CHECKED) == checked > 0
         assert shed + checked == len(frames)
-        assert not any(verdict.flagged for (verdict,) in made.verdicts.values() if verdict.strip == SHED)
-        assert await made.committed() == len(frames)
+        assert not any(verdict.flagged for (verdict,) in rig.verdicts.values() if verdict.strip == SHED)
+        assert await rig.committed() == len(frames)
 
 
 @brokers
@@ -264,13 +264,13 @@ async def test_a_stage_that_fails_on_one_frame_costs_that_frame_only(
             raise RuntimeError("too bright")
         return original(self, pictures, *rest)  # type: ignore[arg-type]
 
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor():
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor():
             monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-            await made.publish(messages(frames))
-            await until(lambda: len(made.verdicts) == len(frames) - 1 and bool(made.letters))
-        assert await made.committed() == len(frames)
-    (letter,) = made.letters
+            await rig.publish(messages(frames))
+            await until(lambda: len(rig.verdicts) == len(frames) - 1 and bool(rig.letters))
+        assert await rig.committed() == len(frames)
+    (letter,) = rig.letters
     assert (letter.camera_id, letter.seq, letter.verified) == ("site/cam-1", 500, True)
     assert "too bright" in letter.error
 

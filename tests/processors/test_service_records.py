@@ -30,7 +30,7 @@ from schemas.pointillist_pb2 import (
     Verdict,
 )
 from tests.conftest import TopicFactory
-from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, verdict_of
+from tests.processors.tiny import KEYS, FakeRecord, payload, picture, verdict_of, verified_job
 from tests.waiting import PATIENCE_S
 
 MODEL = cast(
@@ -45,7 +45,7 @@ MODEL = cast(
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
     """A classified frame."""
-    made = taken(payload("site/cam-0", seq))
+    made = verified_job(payload("site/cam-0", seq))
     made.model, made.scores, made.finding = MODEL, Scores(class_id, confidence), finding
     return made
 

@@ -20,7 +20,15 @@ from schemas.messages.frame import Encoding
 from schemas.messages.moving import Box, pack_moving
 from schemas.pixels.fill import Fill
 from schemas.pixels.masks import kept_mask
-from tests.processors.tiny import batch_executor, camera_key, classified, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import (
+    batch_executor,
+    camera_key,
+    classify_copies,
+    payload,
+    picture,
+    tiny_bundle,
+    verified_job,
+)
 
 PART = Box(16, 58, 24, 88)
 
@@ -97,8 +105,8 @@ def test_a_processor_classifies_the_square_that_the_camera_signed(tmp_path: Path
         payload("site/cam-0", seq, shown=picture(0, *size), encoding=Encoding(16, probe), moving=moving)
         for seq, moving, probe in ((0, 0, 0.0), (0, box, 0.0), (1, box, 1.0))
     ]
-    whole, cut, probe = classified(executor, [taken(each) for each in messages])
-    alone = classified(executor, [taken(messages[1])])[0]
+    whole, cut, probe = classify_copies(executor, [verified_job(each) for each in messages])
+    alone = classify_copies(executor, [verified_job(messages[1])])[0]
     assert whole.error is cut.error is probe.error is None
     assert cut.scores.confidence != whole.scores.confidence
     assert abs(cut.scores.confidence - alone.scores.confidence) < 1e-5

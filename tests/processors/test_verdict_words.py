@@ -13,7 +13,7 @@ from processors.bundle.model_toml import Scores
 from processors.stages.classify import ranked
 from schemas.errors import BundleError
 from schemas.messages.frame import Encoding
-from tests.processors.tiny import CLASSES, batch_executor, classified, payload, taken, write_bundle
+from tests.processors.tiny import CLASSES, batch_executor, classify_copies, payload, verified_job, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -53,10 +53,10 @@ def test_a_group_has_the_probability_of_its_classes() -> None:
 
 def test_a_network_that_is_never_unsure_ranks_nothing(tmp_path: Path) -> None:
     plain = bundle(tmp_path / "plain")
-    [job] = classified(batch_executor(plain), [taken(payload("site/cam-0", 1))])
+    [job] = classify_copies(batch_executor(plain), [verified_job(payload("site/cam-0", 1))])
     assert (job.scores.best, job.scores.group) == ((), None)
     ranks = bundle(tmp_path / "ranks", "unsure_below = 0.1", f"all = {list(CLASSES)!r}")
-    [job] = classified(batch_executor(ranks), [taken(payload("site/cam-0", 1))])
+    [job] = classify_copies(batch_executor(ranks), [verified_job(payload("site/cam-0", 1))])
     number, confidence = job.scores.best[0]
     assert (number, round(confidence, 5)) == (job.scores.class_id, round(job.scores.confidence, 5))
     assert len(job.scores.best) == min(3, len(CLASSES))
@@ -69,7 +69,7 @@ def test_a_temperature_lowers_the_confidence_and_leaves_the_class(tmp_path: Path
     jobs = []
     for name, options in (("one", ""), ("four", "temperature = 4.0")):
         executor = batch_executor(bundle(tmp_path / name, options))
-        jobs += classified(executor, [taken(payload("site/cam-0", 1, encoding=Encoding(16)))])
+        jobs += classify_copies(executor, [verified_job(payload("site/cam-0", 1, encoding=Encoding(16)))])
     assert jobs[0].scores.class_id == jobs[1].scores.class_id
     assert 1 / len(CLASSES) < jobs[1].scores.confidence < jobs[0].scores.confidence
 

@@ -17,7 +17,7 @@ from processors.decoding import process
 from processors.results import key_requests
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, VIDEO, Frame, KeyRequest
 from schemas.transport.kafka.reader import Reader, Records
-from tests.processors.rig import Name, Rig, rig
+from tests.processors.rig import FrameName, Rig, start_rig
 from tests.processors.tiny import KeyedCamera, VideoCamera, write_bundle
 from tests.waiting import until
 
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def frames(cameras: Sequence[KeyedCamera | VideoCamera], each: int) -> dict[Name, bytes]:
+def frames(cameras: Sequence[KeyedCamera | VideoCamera], each: int) -> dict[FrameName, bytes]:
     found = {}
     for _ in range(each):
         for camera in cameras:
@@ -38,7 +38,7 @@ def frames(cameras: Sequence[KeyedCamera | VideoCamera], each: int) -> dict[Name
     return found
 
 
-def messages(sent: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
+def messages(sent: dict[FrameName, bytes]) -> list[tuple[str, bytes | None]]:
     return [(name[0], message) for name, message in sent.items()]
 
 
@@ -66,9 +66,9 @@ class LateNotes:
         monkeypatch.setattr(GroupMember, "_committed_notes", late_notes)
 
 
-async def notes(made: Rig) -> set[tuple[int, int]]:
-    async with AIOKafkaConsumer(bootstrap_servers=made.bootstrap, group_id=f"group-{made.run}") as consumer:
-        partitions = [TopicPartition(made.topic("frames"), p) for p in range(4)]
+async def notes(rig: Rig) -> set[tuple[int, int]]:
+    async with AIOKafkaConsumer(bootstrap_servers=rig.bootstrap, group_id=f"group-{rig.run}") as consumer:
+        partitions = [TopicPartition(rig.topic("frames"), p) for p in range(4)]
         found = await consumer._coordinator.fetch_committed_offsets(partitions)
         return {(p.partition, offset) for p, each in found.items() for offset in read_note(each.metadata)}
 
@@ -77,17 +77,17 @@ async def test_frames_wait_while_no_decoding_process_can_be_started_and_the_heal
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sent = frames([VideoCamera("site/cam-0")], 6)
-    async with rig(kafka.bootstrap, bundle) as made, made.processor() as running:
+    async with start_rig(kafka.bootstrap, bundle) as rig, rig.processor() as running:
         with monkeypatch.context() as missing:
             missing.setattr(process, "MODULE", (str(tmp_path / "gone"), "-m"))
-            await made.publish(messages(sent))
+            await rig.publish(messages(sent))
             await until(lambda: not running.healthy(), "an unhealthy processor")
             conditions = running.health.report()[1]
             assert [name for name, each in conditions.items() if not each["ok"]] == ["decoding"]
             assert str(tmp_path / "gone") in str(conditions["decoding"]["detail"])
-        await until(lambda: len(made.verdicts) == len(sent))
+        await until(lambda: len(rig.verdicts) == len(sent))
         await until(running.healthy)
-        assert not made.letters
+        assert not rig.letters
 
 
 @pytest.mark.parametrize(("killed", "late"), [(False, False), (True, False), (True, True)])
@@ -96,36 +96,36 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
 ) -> None:
     cameras = [VideoCamera(f"site/cam-{number}", probe_share=0.1, group_frames=20) for number in range(3)]
     sent = frames(cameras, 27)
-    async with rig(kafka.bootstrap, bundle) as made:
-        first = made.start(session_timeout_s=6.0)
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        first = rig.start(session_timeout_s=6.0)
         await until(first.healthy)
-        await made.publish(messages(sent))
-        await until(lambda: len(made.verdicts) == len(sent))
+        await rig.publish(messages(sent))
+        await until(lambda: len(rig.verdicts) == len(sent))
         if killed:
 
             async def committed() -> bool:
-                return await made.committed() == len(sent)
+                return await rig.committed() == len(sent)
 
             await until(committed, "its last commit")
             first.task.cancel()
         first.stop.set()
         await asyncio.gather(first.task, return_exceptions=True)
-        assert len(await notes(made)) >= len(cameras)
+        assert len(await notes(rig)) >= len(cameras)
         more = frames(cameras, 8)
         assert all(Frame.FromString(message).key_distance for message in more.values() if not _whole(message))
         if late:
-            await made.publish(messages(more))
+            await rig.publish(messages(more))
             LateNotes(monkeypatch)
-        async with made.processor(session_timeout_s=6.0, key_wait_frames=1) as second:
+        async with rig.processor(session_timeout_s=6.0, key_wait_frames=1) as second:
             if not late:
-                await made.publish(messages(more))
-            await until(lambda: len(made.verdicts) == len(sent) + len(more) or bool(made.letters))
+                await rig.publish(messages(more))
+            await until(lambda: len(rig.verdicts) == len(sent) + len(more) or bool(rig.letters))
             assert second.metric("pointillist_video_frames_total", outcome="missing") == 0
             assert second.metric("pointillist_key_frames_total", outcome="recalled") >= len(cameras)
             assert second.metric("pointillist_video_frames_total", outcome="restored") >= len(cameras)
             assert second.metric("pointillist_key_frames_total", outcome="requested") == 0
-    assert not made.letters
-    for verdict, *_ in made.verdicts.values():
+    assert not rig.letters
+    for verdict, *_ in rig.verdicts.values():
         assert verdict.profile == VIDEO
         assert verdict.strip == (CHECKED if verdict.whole else NOT_PROBED)
 
@@ -136,20 +136,20 @@ async def test_a_missing_frame_costs_the_rest_of_its_group_by_name_and_nobody_el
     lost, well = VideoCamera("site/lost", group_frames=6), VideoCamera("site/well", group_frames=6)
     sent = frames([lost, well], 12)
     del sent["site/lost", 7, 2]
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor(group_wait_s=0.6) as running:
-            await made.publish(messages(sent))
-            await until(lambda: len(made.verdicts) == len(sent) - 3 and len(made.letters) == 3)
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor(group_wait_s=0.6) as running:
+            await rig.publish(messages(sent))
+            await until(lambda: len(rig.verdicts) == len(sent) - 3 and len(rig.letters) == 3)
             assert running.metric("pointillist_video_frames_total", outcome="missing") == 3
             assert running.metric("pointillist_key_frames_total", outcome="requested") == 1
-        assert await made.committed() == len(sent)
-    assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in made.letters} == {
+        assert await rig.committed() == len(sent)
+    assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in rig.letters} == {
         ("site/lost", 7, seq) for seq in (3, 4, 5)
     }
-    assert {(letter.reason, letter.stage, letter.verified) for letter in made.letters} == {
+    assert {(letter.reason, letter.stage, letter.verified) for letter in rig.letters} == {
         ("missing_reference", "decode", True)
     }
-    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
+    assert all(len(verdicts) == 1 for verdicts in rig.verdicts.values())
 
 
 @pytest.mark.usefixtures("keyed_profile")
@@ -161,21 +161,21 @@ async def test_frames_whose_key_frame_is_lost_are_dead_lettered_by_name_and_it_i
     key = lost.message()
     orphans = frames([lost], 3)
     others = frames([well], 4)
-    async with rig(kafka.bootstrap, bundle) as made:
-        async with made.processor(key_wait_s=0.6, events_topic=made.topic("letters")) as running:
-            await made.publish(messages(orphans | others))
-            await until(lambda: len(made.letters) == 4)
-            await until(lambda: len(made.verdicts) == len(others))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        async with rig.processor(key_wait_s=0.6, events_topic=rig.topic("letters")) as running:
+            await rig.publish(messages(orphans | others))
+            await until(lambda: len(rig.letters) == 4)
+            await until(lambda: len(rig.verdicts) == len(others))
             assert running.metric("pointillist_key_frames_total", outcome="requested") == 1
             late = frames([lost], 2)
-            await made.publish([("site/lost", key)])
-            await made.publish(messages(late))
-            await until(lambda: len(made.verdicts) == len(others) + 1 + len(late))
-        assert await made.committed() == len(orphans) + len(others) + len(late) + 1
-    refused = [letter for letter in made.letters if letter.reason == "no_key_frame"]
+            await rig.publish([("site/lost", key)])
+            await rig.publish(messages(late))
+            await until(lambda: len(rig.verdicts) == len(others) + 1 + len(late))
+        assert await rig.committed() == len(orphans) + len(others) + len(late) + 1
+    refused = [letter for letter in rig.letters if letter.reason == "no_key_frame"]
     assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in refused} == orphans.keys()
     assert all(letter.verified and letter.stage == "key" for letter in refused)
-    (request,) = [letter for letter in made.letters if letter.reason != "no_key_frame"]
+    (request,) = [letter for letter in rig.letters if letter.reason != "no_key_frame"]
     asked = KeyRequest.FromString(request.SerializeToString())
     assert (asked.boot_id, asked.seq) == (7, 0)
 

@@ -1,4 +1,4 @@
-"""A small untrained bundle, taken frames without Kafka, and the records that cameras would have sent."""
+"""A small untrained bundle, verified frames without Kafka, and the records that cameras would have sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def network() -> ResNet:
-    """Small enough that a batch takes a few milliseconds."""
+    """Return a network that needs a few milliseconds for a batch."""
     return ResNet(len(CLASSES), depth_per_stage=1, width=4)
 
 
@@ -71,7 +71,7 @@ def write_bundle(
     combined: float | None = None,
     norms: int | None = None,
 ) -> Path:
-    """The folder, with a `model.toml`, weights and overlays.
+    """Write a `model.toml`, weights and overlays into a folder, and return it.
 
     `combined` is the p-value below which frames are suspect, and `norms` the number of amplified batch norms.
     """
@@ -124,7 +124,7 @@ policy = "{policy}"
 
 
 def tiny_bundle(folder: Path, **options: object) -> Bundle:
-    """The same, loaded on the CPU."""
+    """Return the bundle of `write_bundle`, loaded on the CPU."""
     return load_bundle(write_bundle(folder, **options), torch.device("cpu"))  # type: ignore[arg-type]
 
 
@@ -134,7 +134,7 @@ def batch_executor(bundle: Bundle) -> BatchExecutor:
 
 
 def picture(seed: int, height: int = 32, width: int = 32, channels: int = 3) -> Picture:
-    """A random smooth picture: its classes vary, and lossless has something to predict."""
+    """Return a random smooth picture: its class varies, and `lossless` can predict its pixels."""
     generator = np.random.default_rng(seed)
     steps = generator.integers(-9, 10, (height, width, channels))
     return (np.cumsum(steps, axis=1) + generator.integers(60, 200, (1, 1, channels))).clip(0, 255).astype(np.uint8)
@@ -154,7 +154,7 @@ def payload(
     truth: Truth | None = None,
     moving: int = 0,
 ) -> bytes:
-    """A signed frame message; the picture follows from the sequence number."""
+    """Return a signed frame message. Without `shown`, the sequence number determines the picture."""
     shown = picture(seq) if shown is None else shown
     return encode_frame(camera_key(camera), boot_id, seq, 1000 + seq, shown, encoding or Encoding(), truth, moving)
 
@@ -168,8 +168,8 @@ class FakeRecord:
     headers: Sequence[tuple[str, bytes]] = field(default_factory=list)
 
 
-def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJob:
-    """A verified frame as it comes from Kafka."""
+def verified_job(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJob:
+    """Return the job of a verified frame from Kafka."""
     progress = PartitionProgress()
     progress.begin(offset)
     job = FrameJob.of(FakeRecord(message, camera.encode(), offset), progress, 0.0)
@@ -177,8 +177,8 @@ def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJ
     return job
 
 
-def classified(executor: BatchExecutor, jobs: Sequence[FrameJob], wanted: Sequence[int] = ()) -> list[FrameJob]:
-    """Return copies of verified frames, classified in one batch; `wanted` are the pictures of each."""
+def classify_copies(executor: BatchExecutor, jobs: Sequence[FrameJob], wanted: Sequence[int] = ()) -> list[FrameJob]:
+    """Return copies of verified frames, classified in one batch; `wanted` lists the kind of preview of each."""
     copies = [copy(job) for job in jobs]
     for job, each in zip(copies, wanted or [PreviewKind.NOTHING] * len(copies), strict=True):
         job.wanted = PreviewKind(each)
@@ -186,17 +186,17 @@ def classified(executor: BatchExecutor, jobs: Sequence[FrameJob], wanted: Sequen
     return copies
 
 
-def checked(executor: BatchExecutor, probes: Sequence[Tensor]) -> list[FrameJob]:
-    """Return jobs with these inputs for STRIP, checked at once."""
-    jobs = [taken(payload("site/cam-0", seq)) for seq in range(len(probes))]
+def strip_checked(executor: BatchExecutor, probes: Sequence[Tensor]) -> list[FrameJob]:
+    """Return jobs with these inputs for STRIP, checked in one batch."""
+    jobs = [verified_job(payload("site/cam-0", seq)) for seq in range(len(probes))]
     for job, probe in zip(jobs, probes, strict=True):
         job.probe = probe
     executor.strip(jobs)
     return jobs
 
 
-class Posted:
-    """In the place of the emitter: keeps the requests."""
+class FakeEmitter:
+    """An emitter that keeps the requests for key frames."""
 
     def __init__(self) -> None:
         self.records: list[OutgoingRecord] = []
@@ -206,8 +206,8 @@ class Posted:
         self.records += records
 
 
-class Last(Step):
-    """The end of a way: keeps the jobs."""
+class LastStep(Step):
+    """The last step of a chain: it keeps the jobs."""
 
     def __init__(self) -> None:
         self.jobs: list[FrameJob] = []
@@ -217,7 +217,7 @@ class Last(Step):
 
 
 def verdict_of(record: OutgoingRecord) -> Verdict:
-    """What a record to Kafka says, as the recorder reads it."""
+    """Return the verdict of a record to Kafka, as the recorder reads it."""
     camera = CameraId(record.key.decode())
     verdict = open_statement(Verdict, camera, record.value or b"", KEYS)
     open_pictures(verdict, camera, KEYS)
@@ -235,7 +235,7 @@ class VideoCamera:
         self.boot_id = boot_id
         self.groups = GroupEncoder(camera_key(name), VideoSettings(**video))  # type: ignore[arg-type]  # numbers
         self.still = False
-        """Whether all pictures are the same."""
+        """Whether all pictures are equal."""
         self._encoding = Encoding(drop, probe_share, VIDEO)
         self._seq = 0
 
@@ -251,9 +251,9 @@ class VideoCamera:
         return self.groups.encode(self.shown(seq), self.boot_id, seq, 1000 + 40 * seq, self._encoding, None)
 
     def frame(self) -> FrameJob:
-        """Return the next frame as it comes from Kafka."""
+        """Return the job of the next frame."""
         seq = self._seq
-        return taken(self.message(), self.name, seq)
+        return verified_job(self.message(), self.name, seq)
 
 
 class KeyedCamera:
@@ -284,6 +284,6 @@ class KeyedCamera:
         return camera_key(self.name).sign(Purpose.FRAME, frame.SerializeToString())
 
     def frame(self) -> FrameJob:
-        """Return the next frame as it comes from Kafka."""
+        """Return the job of the next frame."""
         seq = self._seq
-        return taken(self.message(), self.name, seq)
+        return verified_job(self.message(), self.name, seq)
