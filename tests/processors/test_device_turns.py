@@ -1,4 +1,4 @@
-"""The turns of the device: a batch at once while it idles, together where it is busy, and probes between batches."""
+"""The turns of the device: batches without delay while it is idle, larger batches under load, and probes in between."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOR_EVER_S = 600.0
 
 
 class Device:
-    """A model that takes as long as it is set to, by a clock of its own, and finds nothing."""
+    """A model that advances its own clock by a set time for each batch and returns the same scores for every frame."""
 
     model_id, policy, probe_s = "m@1+0", "resize", None
     strip_threshold_bits = 0.25
@@ -86,7 +86,7 @@ class Device:
 
     async def certify(self, job: FrameJob) -> float:
         self.certificates += 1
-        await asyncio.sleep(0)  # the device's thread takes its time
+        await asyncio.sleep(0)  # as the real device's thread lets other tasks run
         if self.faulty:
             raise RuntimeError("a fault")
         self.turns[job] += 1
@@ -96,7 +96,7 @@ class Device:
 
 
 class Bench:
-    """The two steps of the device, and what comes after them."""
+    """The steps of the device, and a last step that keeps the finished jobs."""
 
     def __init__(self, linger_s: float = FOR_EVER_S, strip_queue: int = 64, certify_queue: int = 2) -> None:
         settings = ProcessorSettings(
@@ -132,7 +132,7 @@ class Bench:
         return job
 
     def probe(self, partition: int = 0) -> FrameJob:
-        """A probe that Classify has finished with, submitted to Strip."""
+        """Submit a classified probe to Strip, and return it."""
         job = verified_job(payload("site/a", 1), "site/a")
         job.partition, job.model = partition, cast(LoadedModel, self.device)
         job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
@@ -141,7 +141,7 @@ class Bench:
         return job
 
     def chosen(self, seq: int, partition: int = 0) -> FrameJob:
-        """A classified frame whose label is to be certified, submitted behind STRIP."""
+        """Submit a classified frame whose label is to be certified to Strip, and return it."""
         job = verified_job(payload("site/a", seq), "site/a")
         job.partition, job.model, job.certifies = partition, cast(LoadedModel, self.device), True
         job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
@@ -149,7 +149,7 @@ class Bench:
         return job
 
     def submit_classified(self, seq: int) -> FrameJob:
-        """Submit a frame to Certify that has just been classified, by the device's clock."""
+        """Submit a frame to Certify that was classified now by the device's clock, and return it."""
         job = verified_job(payload("site/a", seq), "site/a")
         job.model, job.certifies, job.classified_s = cast(LoadedModel, self.device), True, self.device.clock_s
         self.certify.submit(job)
@@ -161,14 +161,14 @@ class Bench:
         return found
 
 
-async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frame_waits_for_a_larger_batch_only_while_the_device_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(LINGER_S)
     clock = SimpleNamespace(monotonic=lambda: bench.device.clock_s)
     for module in (classify, device_turns):
         monkeypatch.setattr(module, "time", clock)
     async with bench.running():
         bench.submit(0, arrived_s=bench.device.clock_s)
-        await until(lambda: len(bench.last.jobs) == 1)  # at once: the clock stands still
+        await until(lambda: len(bench.last.jobs) == 1)  # without delay: the clock stands still
         assert bench.classify.linger_s == 0
         bench.device.each_s = 0.5
         bench.submit(1, arrived_s=bench.device.clock_s)
@@ -176,7 +176,7 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkey
         assert LINGER_S / 10 < bench.classify.linger_s < LINGER_S
         bench.submit(2, arrived_s=bench.device.clock_s)
         for _ in range(20):
-            await asyncio.sleep(0)  # had it not waited, it would be alone on the device by now
+            await asyncio.sleep(0)  # long enough for a frame that does not wait to reach the device alone
         bench.submit(3, "site/b", arrived_s=bench.device.clock_s)
         bench.device.clock_s += LINGER_S
         bench.classify.arrived.set()
@@ -184,10 +184,10 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy(monkey
         assert bench.device.batches == [1, 1, 2]
 
 
-def fed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Let the bench know no clock but its device's, and another frame come with each batch of .1 s.
+def feed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Submit another frame with each batch of .1 s, and return the iterator of the frames' numbers.
 
-    Return the numbers of the frames.
+    All steps use the clock of the bench's device.
     """
     device, seqs = bench.device, count()
     for module in (classify, device_turns):
@@ -202,11 +202,11 @@ def fed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     return seqs
 
 
-async def test_a_probe_that_begins_between_batches_is_charged_for_the_time_that_frames_then_wait(
+async def test_a_probe_between_batches_is_charged_for_the_waiting_time_of_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench, before = Bench(linger_s=0.0), list[int]()
-    device, seqs = bench.device, fed(bench, monkeypatch)
+    device, seqs = bench.device, feed(bench, monkeypatch)
 
     async def check(jobs: Sequence[FrameJob]) -> float:
         before.append(len(device.batches))
@@ -219,7 +219,7 @@ async def test_a_probe_that_begins_between_batches_is_charged_for_the_time_that_
         bench.probe()
     async with bench.running():
         await until(lambda: len(before) == 3)
-    # A quarter of the device: 15 s of batches for the 5 s of each turn, of which none was ready when the first began.
+    # A quarter of the device: 15 s of batches follow each turn of 5 s. No batch was ready when the first turn began.
     assert before == pytest.approx([0, 150, 300], abs=5)
 
 
@@ -231,7 +231,7 @@ async def test_frames_of_a_revoked_partition_leave_both_queues() -> None:
     assert (len(bench.classify.discard(4)), len(bench.strip)) == (1, 1)
 
 
-async def test_a_job_with_a_result_and_a_frame_that_is_no_probe_pass() -> None:
+async def test_a_job_with_a_result_and_a_frame_that_is_no_probe_pass_at_once() -> None:
     bench, failed, plain = (
         Bench(),
         verified_job(payload("site/a", 1), "site/a"),
@@ -243,7 +243,7 @@ async def test_a_job_with_a_result_and_a_frame_that_is_no_probe_pass() -> None:
     assert bench.last.jobs == [failed, plain]
 
 
-async def test_a_probe_counts_for_its_partition_until_it_waits_for_strip_and_a_full_queue_sheds_it() -> None:
+async def test_a_probe_counts_for_its_partition_until_strip_queues_it_and_a_full_queue_sheds_it() -> None:
     bench = Bench(strip_queue=2)
     jobs = [bench.probe() for _ in range(3)]
     assert [job.counted for job in jobs] == [False, False, True]
@@ -256,7 +256,7 @@ async def test_a_probe_counts_for_its_partition_until_it_waits_for_strip_and_a_f
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "checked"}) == 2
 
 
-async def test_frames_count_for_their_partition_again_once_they_have_left_the_queues() -> None:
+async def test_frames_count_for_their_partition_again_after_the_queues() -> None:
     bench = Bench()
     late, checked, certified = bench.probe(), bench.probe(), bench.chosen(2)
     assert bench.tracker.frames == 0
@@ -279,7 +279,7 @@ async def test_probes_that_have_waited_for_too_long_are_shed_and_the_others_stay
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "shed"}) == 1
 
 
-async def test_a_batch_that_passes_on_begins_the_wait_of_its_frames() -> None:
+async def test_the_wait_of_a_frame_begins_when_its_batch_is_classified() -> None:
     bench, before_s = Bench(LINGER_S), time.monotonic()
     async with bench.running():
         job = bench.submit(0)
@@ -321,7 +321,9 @@ async def test_a_camera_is_not_charged_for_a_candidate_slower_than_the_live_mode
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)])
-async def test_a_comparison_that_raises_costs_no_frame(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_comparison_that_raises_an_error_fails_no_frame(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(LINGER_S)
 
     async def fail(first: FrameJob) -> float:
@@ -345,7 +347,7 @@ async def test_waiting_probes_are_shed_at_half_of_a_drain() -> None:
     assert job.finding == StripFinding(None, 0.25)
 
 
-async def test_a_certificate_takes_several_turns_and_a_full_queue_leaves_it_out() -> None:
+async def test_a_certificate_takes_several_turns_and_a_full_queue_sheds_it() -> None:
     bench = Bench()
     jobs = [bench.chosen(seq) for seq in range(3)]
     assert (bench.last.jobs, bench.certificates("shed")) == ([jobs[2]], 1)
@@ -356,7 +358,7 @@ async def test_a_certificate_takes_several_turns_and_a_full_queue_leaves_it_out(
     assert (bench.device.certificates, bench.certificates("certified"), len(bench.certify)) == (6, 2, 0)
 
 
-async def test_a_ready_batch_goes_before_a_certificate_beyond_its_share() -> None:
+async def test_a_ready_batch_precedes_a_certificate_above_its_share() -> None:
     bench = Bench()
     bench.device.turns_each = 10**9
     bench.chosen(0)
@@ -369,11 +371,11 @@ async def test_a_ready_batch_goes_before_a_certificate_beyond_its_share() -> Non
 
 
 @pytest.mark.parametrize("frames_wait", [False, True])
-async def test_a_certificate_pays_for_the_time_in_which_frames_wait_for_it(
+async def test_a_certificate_is_charged_for_the_time_in_which_frames_wait_for_it(
     frames_wait: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, before = Bench(linger_s=0.0, certify_queue=16), list[int]()
-    device, seqs = bench.device, fed(bench, monkeypatch)
+    device, seqs = bench.device, feed(bench, monkeypatch)
 
     async def one_second(job: FrameJob) -> float:
         before.append(len(device.batches))
@@ -390,14 +392,14 @@ async def test_a_certificate_pays_for_the_time_in_which_frames_wait_for_it(
         bench.chosen(seq)
     async with bench.running():
         await until(lambda: len(before) >= (2 if frames_wait else 4))
-    # While no frame is there, certificates cost nothing. A second of waiting is .15 of the time of 67 batches.
+    # While no frame waits, certificates are free. A second of waiting is .15 of the time of 67 batches.
     if frames_wait:
         assert before[:2] == pytest.approx([0, 67], abs=3)
     else:
         assert before[:4] == pytest.approx([0, 0, 0, 1], abs=3)
 
 
-async def test_the_share_of_certificates_adds_up_while_the_device_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_share_of_certificates_accumulates_while_the_device_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, before = Bench(linger_s=0.0), list[int]()
     device = bench.device
     for module in (classify, device_turns):
@@ -418,7 +420,7 @@ async def test_the_share_of_certificates_adds_up_while_the_device_is_free(monkey
         bench.submit(5, arrived_s=device.clock_s)
         bench.chosen(6)
         await until(lambda: len(before) == 2)
-    # The first one kept a frame waiting for a second, which is .15 of 7 s. The second one goes before the new frame.
+    # The first certificate delayed a frame by 1 s, which is .15 of 7 s. The second one runs before the new frame.
     assert before == [0, 1]
 
 
@@ -433,7 +435,7 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
     assert (len(bench.certify), bench.last.jobs) == (1, [video])
 
 
-async def test_a_request_for_certificates_waits_for_frames_that_can_have_one() -> None:
+async def test_a_request_for_certificates_waits_for_frames_that_can_be_certified() -> None:
     bench = Bench()
     bench.classify.requests.request("site/a", 1)
     jobs = [verified_job(payload("site/a", seq), "site/a") for seq in range(5)]
@@ -477,7 +479,7 @@ async def test_a_frame_that_has_waited_for_too_long_gets_no_certificate(
     assert bench.certificates("shed") == 2
 
 
-async def test_a_certificate_that_is_late_at_the_end_of_its_turn_goes_on_without_and_later_ones_are_made() -> None:
+async def test_a_late_certificate_is_shed_at_the_end_of_its_turn_and_later_frames_are_certified() -> None:
     bench = Bench()
     bench.device.turns_each = 10**9
     late = bench.chosen(0)
@@ -493,16 +495,16 @@ async def test_a_certificate_that_is_late_at_the_end_of_its_turn_goes_on_without
 
 @pytest.fixture
 def clocked(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench whose certificates know no clock but that of its device."""
+    """Return a bench whose certificates use the clock of its device."""
     bench = Bench(certify_queue=16)
     monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
     return bench
 
 
-async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any(clocked: Bench) -> None:
+async def test_an_excess_of_frames_does_not_prevent_all_certificates(clocked: Bench) -> None:
     clocked.device.turns_each = 20
     for turn in range(1200):
-        # A certificate takes two of the three seconds that a frame waits, and four frames come in this time.
+        # A certificate takes two of the three seconds that a frame may wait, and four frames arrive in this time.
         clocked.device.clock_s += 0.1
         if turn % 5 == 0:
             clocked.submit_classified(turn)
@@ -512,7 +514,7 @@ async def test_more_frames_than_can_be_certified_do_not_keep_the_device_from_any
     assert clocked.certificates("certified") > 1200 / clocked.device.turns_each * 0.8
 
 
-async def test_certificates_that_end_early_do_not_keep_the_device_from_the_long_ones(clocked: Bench) -> None:
+async def test_short_certificates_do_not_prevent_long_ones(clocked: Bench) -> None:
     clocked.device.turns_each = 2
     long = []
     for turn in range(1200):
@@ -527,7 +529,7 @@ async def test_certificates_that_end_early_do_not_keep_the_device_from_the_long_
     assert sum(job.certified is not None for job in long) > 1200 / 22 * 0.8
 
 
-async def test_one_slow_certificate_does_not_keep_later_frames_from_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_slow_certificate_does_not_prevent_those_of_later_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: bench.device.clock_s))
     bench.device.turns_each = 1
@@ -544,7 +546,7 @@ async def test_one_slow_certificate_does_not_keep_later_frames_from_theirs(monke
     assert bench.certificates("certified") > 10
 
 
-async def test_a_certificate_that_fails_costs_no_frame() -> None:
+async def test_a_certificate_that_fails_fails_no_frame() -> None:
     bench = Bench()
     bench.device.faulty = True
     job = bench.chosen(0)
@@ -553,7 +555,7 @@ async def test_a_certificate_that_fails_costs_no_frame() -> None:
     assert (job.certified, job.error, bench.certificates("failed")) == (None, None, 1)
 
 
-async def test_a_drain_leaves_certificates_out_also_the_one_in_progress() -> None:
+async def test_a_drain_sheds_all_certificates_including_the_one_in_progress() -> None:
     bench = Bench()
     bench.device.turns_each = 10**9
     jobs = [bench.chosen(seq) for seq in range(2)]
@@ -567,7 +569,7 @@ async def test_a_drain_leaves_certificates_out_also_the_one_in_progress() -> Non
     assert len(bench.certify) == 1
 
 
-async def test_the_end_of_a_rebalance_does_not_bring_certificates_back_into_a_shutdown() -> None:
+async def test_certificates_do_not_resume_when_a_rebalance_ends_during_a_shutdown() -> None:
     bench = Bench()
     with bench.certify.shedding():
         with bench.certify.shedding():

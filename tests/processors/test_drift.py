@@ -1,4 +1,4 @@
-"""Drift: the features, the permutation test and its false alarms, the sampler, and the live chain."""
+"""Drift: features, the permutation test and its false alarms, the sampler, and the live chain."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ SHAPES: dict[str, Draw] = {
 def test_without_drift_a_window_exceeds_its_limit_as_rarely_as_stated(shape: str) -> None:
     chance, draw, windows = torch.Generator().manual_seed(3), SHAPES[shape], 200
     exceeded = sum(discrepancy(draw(40, chance), draw(24, chance), chance).ratio > 1 for _ in range(windows))
-    # Three standard deviations above the level.
+    # The bound lies three standard deviations above the level.
     assert exceeded <= windows * LEVEL + 3 * (windows * LEVEL) ** 0.5
 
 
 @seed(7)
 @settings(max_examples=25, deadline=None, database=None)
 @given(st.integers(0, 2**32), st.floats(-100, 100), st.floats(0.01, 100))
-def test_a_shift_is_found_at_any_scale_and_place_of_the_features(start: int, place: float, scale: float) -> None:
+def test_a_shift_is_detected_at_any_scale_and_offset_of_the_features(start: int, place: float, scale: float) -> None:
     chance = torch.Generator().manual_seed(start)
     reference, window = torch.randn(64, 6, generator=chance), torch.randn(WINDOW, 6, generator=chance)
     assert discrepancy(place + scale * reference, place + scale * (window + 1), chance).ratio > 1
 
 
-def test_the_discrepancy_is_that_of_the_paper() -> None:
+def test_the_discrepancy_follows_the_paper() -> None:
     chance = torch.Generator().manual_seed(0)
     x, y = torch.randn(9, 2, generator=chance).double(), torch.randn(5, 2, generator=chance).double()
     rows = np.concatenate([x.numpy(), y.numpy()])
     rows = (rows - rows.mean(0)) / rows.std(0, ddof=1)
     squared = ((rows[:, None] - rows[None]) ** 2).sum(2)
-    # torch's median is the lower of two.
+    # torch's median is the lower of the two middle values.
     kernel = np.exp(-squared / np.sort(squared[squared > 0])[(14 * 13 - 1) // 2])
     wanted = kernel[:9, :9].mean() + kernel[9:, 9:].mean() - 2 * kernel[:9, 9:].mean()
     assert discrepancy(x, y, chance).value == pytest.approx(float(wanted), rel=1e-9)
@@ -83,7 +83,7 @@ def test_equal_rows_are_no_drift() -> None:
     assert discrepancy(torch.ones(32, 3), torch.ones(64, 3), torch.Generator()).ratio <= 1
 
 
-def test_features_are_those_of_the_picture_and_of_the_answer() -> None:
+def test_features_describe_the_picture_and_the_answer() -> None:
     bright = torch.zeros(1, 3, 32, 32)
     bright[:, 0] = 0.5
     logits = torch.tensor([[0.0, np.log(3.0)]])
@@ -126,7 +126,7 @@ def fill(sampler: DriftSampler, clock: Clock, chance: torch.Generator, windows: 
         sampler.sample(shown, torch.randn(1, 3, generator=chance))
 
 
-def test_only_as_many_windows_in_succession_are_drift() -> None:
+def test_drift_needs_several_successive_windows() -> None:
     clock, chance = Clock(), torch.Generator().manual_seed(1)
     sampler = DriftSampler(reference(chance), 15.0, clock)
     fill(sampler, clock, chance, DRIFT_WINDOWS - 1, darker=0.2)
@@ -139,11 +139,11 @@ def test_only_as_many_windows_in_succession_are_drift() -> None:
     assert sampler.state.pictures < 1
 
 
-def test_frames_between_two_intervals_and_without_numbers_are_left_out() -> None:
+def test_frames_between_two_intervals_and_with_nan_values_are_ignored() -> None:
     clock, chance = Clock(), torch.Generator().manual_seed(1)
     sampler = DriftSampler(reference(chance), 15.0, clock)
     clock.now_s += 15
-    for _ in range(10 * WINDOW):  # one of them is due
+    for _ in range(10 * WINDOW):  # only the first of these frames is due
         clock.now_s += 0.01
         sampler.sample(torch.rand(1, 3, 16, 16), torch.randn(1, 3))
     for _ in range(WINDOW):
@@ -166,7 +166,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize(("part", "drifts"), [(1.0, False), (0.4, True)])
-def test_the_live_chain_compares_frames_behind_the_drop_with_the_calibration(
+def test_the_live_chain_compares_rebuilt_frames_with_the_calibration(
     calibrated: Bundle, part: float, drifts: bool
 ) -> None:
     executor, clock = batch_executor(calibrated), Clock()
@@ -181,7 +181,7 @@ def test_the_live_chain_compares_frames_behind_the_drop_with_the_calibration(
     assert (executor.drift.state.pictures > 1) is drifts
 
 
-def test_the_tile_that_decides_is_compared_and_not_the_mean_of_all(tmp_path: Path) -> None:
+def test_drift_compares_the_tile_that_decides_and_not_the_mean_of_all(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, policy="tile")
     scenes = [np.concatenate([dim(number, 0.3), picture(number)], 1) for number in range(80 + DRIFT_WINDOWS * WINDOW)]
     images = np.concatenate([fit_to_network(Pipeline(bundle), scene) for scene in scenes[:80]])
@@ -196,18 +196,18 @@ def test_the_tile_that_decides_is_compared_and_not_the_mean_of_all(tmp_path: Pat
     assert max(executor.drift.state.pictures, executor.drift.state.answers) < 1
 
 
-def test_pictures_of_several_tiles_have_the_features_of_the_one_that_decides(tmp_path: Path) -> None:
+def test_the_features_of_a_tiled_picture_are_those_of_the_tile_that_decides(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, policy="tile")
     tile, black = np.stack([picture(number) for number in range(32)]), np.zeros((32, 32, 32, 3), np.uint8)
-    beside = np.concatenate([tile, black], 2)
+    both = np.concatenate([tile, black], 2)
     bright, found, dark = (
         drift_rows(bundle, LabelledPictures("own", images, np.zeros(32, np.int64)))[:, 0]
-        for images in (tile, beside, black)
+        for images in (tile, both, black)
     )
     assert np.minimum(np.abs(found - bright), np.abs(found - dark)).max() < 0.1
 
 
-def test_a_second_model_s_frames_and_a_bundle_without_reference_have_no_drift(
+def test_frames_of_a_second_model_and_bundles_without_a_reference_have_no_drift(
     calibrated: Bundle, tmp_path: Path
 ) -> None:
     plain = batch_executor(tiny_bundle(tmp_path / "plain"))
@@ -223,7 +223,7 @@ def test_a_second_model_s_frames_and_a_bundle_without_reference_have_no_drift(
     assert executor.drift.state == DriftState()
 
 
-def test_few_pictures_are_no_reference(calibrated: Bundle, tmp_path: Path) -> None:
+def test_too_few_pictures_are_rejected_as_a_reference(calibrated: Bundle, tmp_path: Path) -> None:
     few = LabelledPictures("few", np.zeros((31, 32, 32, 3), np.uint8), np.zeros(31, np.int64))
     with pytest.raises(ConfigError, match="expected at least 32"):
         write_drift(tmp_path, calibrated, few)
@@ -234,7 +234,7 @@ def test_few_pictures_are_no_reference(calibrated: Bundle, tmp_path: Path) -> No
     [np.zeros((40, 10), np.float32), np.zeros((40, 11), np.float64), np.zeros((31, 11), np.float32),
      np.full((40, 11), np.nan, np.float32)],
 )  # fmt: skip
-def test_a_reference_of_another_form_is_refused(tmp_path: Path, rows: NDArray[np.generic]) -> None:
+def test_a_reference_of_another_shape_or_type_is_rejected(tmp_path: Path, rows: NDArray[np.generic]) -> None:
     folder = tmp_path / "bundle"
     tiny_bundle(folder)
     np.save(folder / "drift.npy", rows)
@@ -245,7 +245,7 @@ def test_a_reference_of_another_form_is_refused(tmp_path: Path, rows: NDArray[np
 
 
 class Sent:
-    """In the place of the emitter: keeps the reports."""
+    """An emitter that keeps the reports instead of sending them."""
 
     def __init__(self) -> None:
         self.reports: list[ServedModel] = []
@@ -254,7 +254,7 @@ class Sent:
         self.reports += [ServedModel.FromString(record.value or b"") for record in records]
 
 
-async def test_a_new_window_is_a_metric_and_a_report_of_the_processor(calibrated: Bundle) -> None:
+async def test_each_new_window_updates_the_metric_and_sends_a_report(calibrated: Bundle) -> None:
     sampler = DriftSampler(calibrated.drift, 15.0, Clock())
     loaded = SimpleNamespace(model_id="own", digest="", runs=(), executor=SimpleNamespace(drift=sampler))
     feed = SimpleNamespace(refused=None, found=1, exists=True, models=Models())

@@ -27,7 +27,7 @@ Fill = Callable[[Tensor, Tensor], Tensor]
 class Stage(NamedTuple):
     fill: Fill
     keeps: bool
-    """The kept pixels are in the result as they were sent."""
+    """Whether the result contains the kept pixels unchanged."""
     differentiable: bool
 
 
@@ -51,7 +51,7 @@ stages = pytest.mark.parametrize("name", STAGES)
     ratio=st.sampled_from([0.0, 0.25, 0.7, 0.97, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_any_size_and_mask_keeps_the_range_and_the_kept_pixels(
+def test_range_and_kept_pixels_are_preserved_for_any_size_and_mask(
     name: str, batch: int, channels: int, height: int, width: int, ratio: float, seed: int
 ) -> None:
     stage = STAGES[name]
@@ -75,7 +75,7 @@ def test_dropped_pixels_are_not_read(name: str, device: torch.device) -> None:
 
 
 @stages
-def test_a_frame_depends_neither_on_its_batch_nor_on_how_the_batch_is_split(
+def test_a_frame_depends_neither_on_its_batch_nor_on_the_split_of_the_batch(
     name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill = STAGES[name].fill

@@ -1,4 +1,4 @@
-"""The model that a processor loads first: while Kafka does not answer, its own, unless a published one has served."""
+"""A processor's first model: its own while Kafka does not answer, unless a published one has served before."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Log:
             yield cast(Records, {TopicPartition("models", 0): [record]})
 
 
-async def test_an_old_list_that_is_sent_again_takes_nothing_back_at_the_start(tmp_path: Path) -> None:
+async def test_a_replayed_old_list_is_ignored_at_the_start(tmp_path: Path) -> None:
     trust = tmp_path / "trusted-signers"
     trust.write_text(SIGNER.line("tests") + "\n")
     feed = ModelFeed("none:1", "models", trust, ProcessorMetrics(CollectorRegistry()))
@@ -69,7 +69,7 @@ async def test_an_old_list_that_is_sent_again_takes_nothing_back_at_the_start(tm
 
 
 class Loader(ModelLoader):
-    """Loads nothing and returns the name of the model."""
+    """A loader that loads nothing and returns the name of the model."""
 
     def __init__(self, cache: Path) -> None:
         settings = ProcessorSettings(kafka="none:1", model_cache=cache)
@@ -79,8 +79,8 @@ class Loader(ModelLoader):
         return "own" if model is None else model.model_id
 
 
-def fetched(cache: Path) -> Path:
-    """Return the folder of a published bundle in the cache."""
+def fill_cache(cache: Path) -> Path:
+    """Write a published bundle into the cache, and return its folder."""
     fresh = cache / "fresh"
     fresh.mkdir()
     (fresh / "model.toml").touch()
@@ -88,18 +88,18 @@ def fetched(cache: Path) -> Path:
 
 
 async def first(feed: SilentFeed, cache: Path) -> Any:
-    return await first_model(feed, Loader(cache))  # type: ignore[arg-type]  # it has what is used of a feed
+    return await first_model(feed, Loader(cache))  # type: ignore[arg-type]  # it has the attributes that are used
 
 
-async def test_without_an_earlier_published_model_the_own_one_is_loaded_at_once(tmp_path: Path) -> None:
+async def test_without_an_earlier_published_model_the_own_model_is_loaded_at_once(tmp_path: Path) -> None:
     assert await first(SilentFeed(), tmp_path / "missing") == "own"
     assert await first(SilentFeed(), tmp_path) == "own"
 
 
-async def test_a_cache_without_a_whole_bundle_or_that_cannot_be_read_is_an_empty_one(
+async def test_an_incomplete_or_unreadable_cache_counts_as_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fetched(tmp_path)
+    folder = fill_cache(tmp_path)
     (folder / "model.toml").unlink()
     (tmp_path / ".0123.4").mkdir()
     (tmp_path / "notes.txt").touch()
@@ -111,8 +111,10 @@ async def test_a_cache_without_a_whole_bundle_or_that_cannot_be_read_is_an_empty
     assert not loader.has_fetched()
 
 
-async def test_after_a_published_model_kafka_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched(tmp_path)
+async def test_after_a_published_model_the_processor_waits_for_kafka(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_cache(tmp_path)
     feed = SilentFeed()
     asyncio.get_running_loop().call_later(0.05, feed.answer)
     assert await first(feed, tmp_path) == PUBLISHED

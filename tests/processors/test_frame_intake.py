@@ -40,29 +40,29 @@ class CountingRing(KeyRing):
         return super().key(camera_id, generation)
 
 
-def test_a_record_is_opened_with_one_look_at_the_keys() -> None:
+def test_a_record_is_opened_with_one_lookup_of_the_key() -> None:
     keys = CountingRing(b"a fleet secret of tests")
     key = KeyRing(b"a fleet secret of tests").key(CAMERA, 2)
     payload = encode_frame(key, 7, 5, 1000, np.zeros((8, 16, 3), np.uint8), Encoding(16))
-    taken = open_record(Record(payload), keys)
+    job = open_record(Record(payload), keys)
     assert keys.lookups == 1
-    assert taken.key.export() == key.export()
-    assert (taken.identity, taken.shape, taken.frame_bytes) == ((CAMERA, 7, 5), (8, 16, 3), len(payload))
-    assert (taken.partition, taken.offset, taken.traceparent) == (3, 9, TRACE)
+    assert job.key.export() == key.export()
+    assert (job.identity, job.shape, job.frame_bytes) == ((CAMERA, 7, 5), (8, 16, 3), len(payload))
+    assert (job.partition, job.offset, job.traceparent) == (3, 9, TRACE)
 
 
-class Passed(Step):
-    """The last step."""
+class EmptyStep(Step):
+    """A last step that does nothing."""
 
     def submit(self, job: FrameJob) -> None:
-        """Keep nothing."""
+        """Do nothing with the job."""
 
 
-def test_a_role_with_spans_follows_the_sampled_frame_and_puts_its_own_span_into_the_result() -> None:
+def test_with_spans_a_sampled_frame_carries_the_processors_span_to_its_result() -> None:
     keys, exported = KeyRing(b"a fleet secret of tests"), list[Span]()
     payload = encode_frame(keys.key(CAMERA, 2), 7, 5, 1000, np.zeros((8, 16, 3), np.uint8), Encoding(16))
     step = Validate(ProcessorSettings(), keys, ProcessorMetrics(CollectorRegistry()))
-    step.next = Passed()
+    step.next = EmptyStep()
 
     def validated(header: bytes) -> FrameJob:
         job = FrameJob.of(Record(payload, headers=[("traceparent", header)]), PartitionProgress(), 0.0)
@@ -72,10 +72,10 @@ def test_a_role_with_spans_follows_the_sampled_frame_and_puts_its_own_span_into_
 
     trace.begin_spans(exported.extend)
     try:
-        taken = validated(TRACE)
-        open_record(Record(payload), keys)  # as a key frame is read again
-        trace.stamp("delivered", taken.identity)
-        unsampled = root(str(taken.identity)).header()
+        sampled = validated(TRACE)
+        open_record(Record(payload), keys)  # as when a key frame is read again
+        trace.stamp("delivered", sampled.identity)
+        unsampled = root(str(sampled.identity)).header()
         assert validated(unsampled).traceparent == unsampled
         assert validated(root("site/other/0000000000000007/5")._replace(sampled=True).header()).traceparent is None
         assert validated(b"00-1-2-01").traceparent is None
@@ -83,5 +83,5 @@ def test_a_role_with_spans_follows_the_sampled_frame_and_puts_its_own_span_into_
         trace.end_spans()
     (span,) = exported
     assert (span.name, span.parent_id) == ("processor", SENT.span_id)
-    assert taken.traceparent is not None
-    assert parsed(taken.traceparent) == SENT._replace(span_id=span.span_id)
+    assert sampled.traceparent is not None
+    assert parsed(sampled.traceparent) == SENT._replace(span_id=span.span_id)

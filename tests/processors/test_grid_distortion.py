@@ -1,4 +1,4 @@
-"""Algorithm 3 against the algorithm written out by loops, one pixel after the other."""
+"""Algorithm 3 compared with the same algorithm in loops over the pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.processors.preprocess_rig import smooth_pictures
 
 
 def by_the_paper(picture: np.ndarray, seed: int, limit: float, d: int) -> np.ndarray:
-    """Algorithm 3 for one picture (C, H, W), from the corner that the seed names."""
+    """Return one picture (C, H, W) after Algorithm 3, from the corner that the seed selects."""
     _, height, width = picture.shape
     n_w, n_h = math.ceil(width / d), math.ceil(height / d)
     words = philox((seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF), -(-(2 + n_w + n_h) // 4)).flatten()
@@ -52,7 +52,7 @@ def by_the_paper(picture: np.ndarray, seed: int, limit: float, d: int) -> np.nda
     ("channels", "height", "width", "limit", "cell"),
     [(3, 32, 32, 0.15, 8), (1, 28, 28, 0.3, 5), (3, 21, 13, 1.0, 3), (1, 7, 40, 0.5, 64)],
 )
-def test_pixels_go_where_the_paper_sends_them(channels: int, height: int, width: int, limit: float, cell: int) -> None:
+def test_pixels_are_moved_as_in_the_paper(channels: int, height: int, width: int, limit: float, cell: int) -> None:
     pictures = smooth_pictures(8, channels, height, width)
     seeds = fresh_seeds(8, generator=torch.Generator().manual_seed(1))
     got = distort(pictures, seeds, limit, cell).numpy()
@@ -67,7 +67,7 @@ def test_pixels_go_where_the_paper_sends_them(channels: int, height: int, width:
     st.sampled_from([(1, 1), (9, 17), (32, 32)]),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_seed_says_all_and_every_value_is_one_of_the_pictures(
+def test_the_seed_determines_the_result_and_each_value_comes_from_the_picture(
     seeds: list[int], limit: float, cell: int, size: tuple[int, int]
 ) -> None:
     pictures, drawn = smooth_pictures(len(seeds), 3, *size), torch.tensor(seeds)
@@ -78,12 +78,12 @@ def test_a_seed_says_all_and_every_value_is_one_of_the_pictures(
         assert bool(torch.isin(once[i], pictures[i]).all())
 
 
-def test_without_a_limit_nothing_moves() -> None:
+def test_with_the_limit_zero_nothing_moves() -> None:
     pictures = smooth_pictures(4, 3, 17, 33)
     assert torch.equal(distort(pictures, fresh_seeds(4), 0.0, 8), pictures)
 
 
-def test_each_corner_is_drawn_about_as_often_and_factors_are_uniform() -> None:
+def test_corners_and_factors_are_drawn_uniformly() -> None:
     draws = uniform(fresh_seeds(4000, generator=torch.Generator().manual_seed(0)), 10)
     corners = (draws[:, 0] >= 0.5).long() * 2 + (draws[:, 1] >= 0.5).long()
     assert all(abs(int(count) - 1000) < 150 for count in corners.bincount(minlength=4))
@@ -91,8 +91,8 @@ def test_each_corner_is_drawn_about_as_often_and_factors_are_uniform() -> None:
     assert float((draws.var(0) - 1 / 12).abs().max()) < 0.01
 
 
-def test_the_paper_s_limit_drops_some_pixels_of_a_large_picture_and_displaces_nearly_all() -> None:
-    # Ten cells a side, δ = .15. The paper counts 20 to 30 % dropped; its own algorithm drops about 9 %.
+def test_with_the_papers_limit_some_pixels_are_lost_and_nearly_all_are_moved() -> None:
+    # Ten cells on each side, δ = .15. The paper states 20 to 30 % dropped pixels; its algorithm drops about 9 %.
     size = 299
     places = torch.arange(size * size, dtype=torch.float32).view(1, 1, size, size).expand(20, -1, -1, -1)
     shown = distort(places, fresh_seeds(20, generator=torch.Generator().manual_seed(0)), 0.15, 29)

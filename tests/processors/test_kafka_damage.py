@@ -1,4 +1,4 @@
-"""One flipped bit in Kafka's log costs the frames of its batch, and nothing else."""
+"""One flipped bit in Kafka's log loses the frames of its batch and no others."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CAMERA = "site/cam"
 BATCH = 4
 
 
-def passed_over(running: Running) -> float:
+def skipped(running: Running) -> float:
     return running.metric("pointillist_kafka_damaged_records_total", reader="processor")
 
 
 @pytest.mark.brokers
-async def test_a_damaged_batch_of_frames_is_passed_over_and_counted_and_those_behind_it_are_classified(
+async def test_a_damaged_batch_of_frames_is_skipped_and_counted_and_later_frames_are_classified(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("schemas.transport.kafka.damage.CAREFUL_S", 60.0)
@@ -33,19 +33,19 @@ async def test_a_damaged_batch_of_frames_is_passed_over_and_counted_and_those_be
         await rig.publish([(CAMERA, payload(CAMERA, 100))], partition=1)
         damage_batch(kafka.folder / "data" / f"{rig.topic('frames')}-0" / f"{0:020d}.log", 2)
         async with rig.processor() as running:
-            await until(lambda: len(rig.verdicts) + passed_over(running) == 5 * BATCH + 1)
-            passed = passed_over(running)
+            await until(lambda: len(rig.verdicts) + skipped(running) == 5 * BATCH + 1)
+            lost = skipped(running)
             await rig.publish([(CAMERA, payload(CAMERA, 200))], partition=0)
-            await until(lambda: len(rig.verdicts) + passed == 5 * BATCH + 2)
+            await until(lambda: len(rig.verdicts) + lost == 5 * BATCH + 2)
     seqs = {seq for _, _, seq in rig.verdicts}
     missing = sorted(set(range(5 * BATCH)) - seqs)
     assert {100, 200} < seqs
-    assert 0 < passed <= BATCH
-    assert missing == list(range(missing[0], missing[0] + int(passed)))
+    assert 0 < lost <= BATCH
+    assert missing == list(range(missing[0], missing[0] + int(lost)))
 
 
 @pytest.mark.brokers
-async def test_a_partition_that_stands_still_before_its_end_goes_on_where_kafka_gives_records_again(
+async def test_a_stalled_partition_resumes_at_the_next_readable_record(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damage, "STALL_CHECK_S", 1.0)
@@ -57,8 +57,8 @@ async def test_a_partition_that_stands_still_before_its_end_goes_on_where_kafka_
         damage_length(kafka.folder / "data" / f"{rig.topic('frames')}-0" / f"{0:020d}.log", 2)
         async with rig.processor() as running:
             await until(lambda: 8 * BATCH - 1 in {seq for _, _, seq in rig.verdicts})
-            await until(lambda: len(rig.verdicts) + passed_over(running) == 8 * BATCH)
+            await until(lambda: len(rig.verdicts) + skipped(running) == 8 * BATCH)
     missing = sorted(set(range(8 * BATCH)) - {seq for _, _, seq in rig.verdicts})
-    # The damaged batch, and those up to the next entry of Kafka's index, 4 KiB on.
+    # The damaged batch is lost, and all batches up to the next entry of Kafka's index, which has one for each 4 KiB.
     assert missing == list(range(missing[0], missing[-1] + 1))
     assert len(missing) <= 3 * BATCH

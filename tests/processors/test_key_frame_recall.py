@@ -1,4 +1,4 @@
-"""Spans of open groups are read on after an error, from the record that was reached."""
+"""The recall of spans of open groups: after an error it resumes at the next unread record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACE = TopicPartition("frames", 3)
 
 
 class Log:
-    """A reader of a log with the offsets 0 … 19, two in each fetch, which fails at the fetches in `failures`."""
+    """A reader of a log with two records in each fetch, which fails at the fetches in `failures`."""
 
     failures: frozenset[int] = frozenset()
     fetches = 0
@@ -31,7 +31,7 @@ class Log:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def assign(self, places: list[TopicPartition]) -> None:
         assert places == [PLACE]
@@ -49,9 +49,10 @@ class Log:
 
 
 async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: int | None = None) -> list[int | None]:
-    """The offsets that a recall of the span 4 … 10 passes on, with None for its end.
+    """Recall the span 4 … 10, and return the offsets that are passed on, with None for the end.
 
-    At the offset `revoked_at`, the partition is revoked and assigned again, with the same span.
+    `failures` are the numbers of the fetches that fail. At the offset `revoked_at`, the partition is revoked and
+    assigned again with the same span.
     """
     reader = type("Failing", (Log,), {"failures": frozenset(failures)})
     monkeypatch.setattr(module, "Reader", reader)
@@ -66,7 +67,7 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: 
             ended.set()
         elif record.offset == revoked_at and found.count(revoked_at) == 1:
             del recall.spans[3]
-            recall.request_span(3, range(4, 11))  # equal to the first, and not the same object
+            recall.request_span(3, range(4, 11))  # equal to the first span, but another object
 
     recall = KeyFrameRecall("nowhere:1", "frames", lambda *_: None, passed)
     recall.request_span(3, range(4, 11))
@@ -80,20 +81,20 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: 
 
 
 @pytest.mark.parametrize("failures", [(), (1,), (2, 3), (1, 2, 3, 4)])
-async def test_each_record_of_a_span_comes_once_also_after_errors(
+async def test_each_record_of_a_span_is_passed_on_once_despite_errors(
     monkeypatch: pytest.MonkeyPatch, failures: tuple[int, ...]
 ) -> None:
     assert await restored(monkeypatch, *failures) == [*range(4, 11), None]
 
 
-async def test_a_span_that_is_wanted_again_while_it_is_read_is_read_from_its_beginning(
+async def test_a_span_that_is_requested_again_while_it_is_read_restarts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = await restored(monkeypatch, revoked_at=6)
     assert found == [4, 5, 6, *range(4, 11), None]
 
 
-async def test_a_span_ends_after_a_few_errors_and_beyond_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_span_ends_after_several_errors_and_at_its_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await restored(monkeypatch, *range(2, 100)) == [4, 5, None]
     monkeypatch.setattr(module, "_MOST_SPAN_BYTES", 25)
     assert await restored(monkeypatch) == [4, 5, 6, None]

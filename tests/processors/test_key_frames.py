@@ -29,7 +29,7 @@ def name(camera: str, seq: int) -> Identity:
     return Identity(CameraId(camera), 7, seq)
 
 
-def test_the_least_recently_used_give_way_and_leave_their_place() -> None:
+def test_the_least_recently_used_key_frame_is_evicted_and_its_place_is_kept() -> None:
     one = key_frame("site/a", 0).held_bytes
     held = KeyFrames(3 * one + one // 2)
     for number, camera in enumerate(("site/a", "site/b", "site/c")):
@@ -43,7 +43,7 @@ def test_the_least_recently_used_give_way_and_leave_their_place() -> None:
     assert held.places() == {(0, 10), (0, 12), (0, 20)}
 
 
-def test_one_camera_holds_a_few_and_pushes_out_its_own() -> None:
+def test_a_camera_beyond_its_limit_evicts_its_own_key_frames() -> None:
     held = KeyFrames(2**30)
     held.put(key_frame("site/quiet", 0))
     for seq in range(50):
@@ -56,7 +56,7 @@ def test_one_camera_holds_a_few_and_pushes_out_its_own() -> None:
     )
 
 
-def test_places_are_bounded_too() -> None:
+def test_the_number_of_places_is_bounded() -> None:
     held = KeyFrames(1, places=3)
     for number in range(10):
         held.put(key_frame(f"site/cam-{number}", 0))
@@ -64,7 +64,7 @@ def test_places_are_bounded_too() -> None:
     assert len(held) == 1
 
 
-def test_a_frame_larger_than_the_bound_is_held_alone_and_one_put_twice_counts_once() -> None:
+def test_a_key_frame_above_the_limit_is_stored_alone_and_counts_once() -> None:
     held = KeyFrames(1)
     for _ in range(3):
         held.put(key_frame("site/a", 0))
@@ -84,7 +84,7 @@ def test_the_note_names_the_last_key_frames_of_each_camera_before_the_offset() -
     assert held.note(2, 1000) == ""
 
 
-def test_key_frames_taken_ahead_of_the_commit_leave_those_before_it_in_the_note() -> None:
+def test_key_frames_behind_the_committed_offset_leave_earlier_ones_in_the_note() -> None:
     held = KeyFrames(2**30)
     for seq in range(40):
         held.put(key_frame("site/a", seq, offset=10 * seq))
@@ -111,7 +111,7 @@ def test_a_note_is_read_as_it_was_written(offsets: set[int]) -> None:
     assert read_note(write_note(offsets)) == sorted(offsets, reverse=True)
 
 
-def test_a_full_note_keeps_the_newest_within_what_kafka_takes() -> None:
+def test_a_full_note_keeps_the_newest_offsets_within_kafkas_limit() -> None:
     offsets = range(10**12, 10**12 + 10**7, 1000)
     note = write_note(offsets)
     assert len(note) <= MAX_NOTE
@@ -122,16 +122,16 @@ def test_a_full_note_keeps_the_newest_within_what_kafka_takes() -> None:
 
 @settings(deadline=None)
 @given(st.one_of(st.text(max_size=20), st.binary(max_size=12).map(lambda b: "keys:" + b.hex())))
-def test_a_strangers_note_names_nothing_impossible(note: str) -> None:
+def test_a_foreign_note_yields_no_impossible_offset(note: str) -> None:
     assert all(0 <= offset < 2**63 for offset in read_note(note))
 
 
 @pytest.mark.parametrize("note", ["", "a word", "keys:!", "keys:gA==", "keys:" + "A" * MAX_NOTE, "keys:AQI="])
-def test_a_broken_note_names_nothing(note: str) -> None:
+def test_a_broken_note_yields_no_offset(note: str) -> None:
     assert read_note(note) == []
 
 
-def test_a_note_carries_the_span_of_the_open_groups_and_a_full_one_too() -> None:
+def test_a_note_carries_the_span_of_open_groups_even_if_it_is_full() -> None:
     span = range(2**62, 2**62 + 900)
     for offsets in ({7, 40}, {1000 * number for number in range(5000)}):
         note = write_note(offsets, span)
@@ -159,22 +159,22 @@ def test_the_first_offset_is_that_of_the_oldest_open_group() -> None:
     groups.use(Identity(gate, 7, 0), 0, 50, 51, 4.0)
     groups.use(Identity(gate, 7, 9), 1, 3, 4, 4.0)
     assert groups.span(0, 1000, 4.5) == range(10, 1000)
-    assert not groups.span(0, 10, 4.5)  # it begins behind the committed offset
-    assert groups.span(0, 1000, 30.0) == range(50, 1000)  # no frame of the first group has come for long
+    assert not groups.span(0, 10, 4.5)  # all groups begin at or behind the committed offset
+    assert groups.span(0, 1000, 30.0) == range(50, 1000)  # the first group has had no frame for too long
     groups.use(Identity(door, 7, 100), 0, 110, 300, 50.0)
     assert groups.span(0, 1000, 100.0) == range(110, 1000)
     assert not groups.span(0, 1000, 200.0)
     assert not groups.span(2, 1000, 4.5)
 
 
-def test_groups_that_were_read_ahead_leave_those_of_uncommitted_frames_open() -> None:
+def test_groups_of_uncommitted_frames_stay_open_while_later_groups_are_read() -> None:
     groups, door = OpenGroups(), CameraId("site/door")
-    for number in range(6):  # all frames of a backlog at once, 20 a group
+    for number in range(6):  # a backlog of six groups with 20 frames each, read at once
         groups.use(Identity(door, 7, 20 * number), 0, 20 * number, 20 * number + 19, 0.0)
     assert [groups.span(0, before, 30.0).start for before in (1, 20, 21, 55, 119)] == [0, 20, 20, 40, 100]
 
 
-def test_a_group_whose_key_frame_came_again_behind_others_begins_at_its_first_frame() -> None:
+def test_a_group_with_a_repeated_key_frame_begins_at_its_first_frame() -> None:
     groups, door = OpenGroups(), CameraId("site/door")
     groups.use(Identity(door, 7, 0), 0, 12, 12, 0.0)
     groups.use(Identity(door, 7, 0), 0, 12, 10, 0.0)

@@ -1,4 +1,4 @@
-"""Layer disagreement: the odds are those of linear discriminant analysis, and a label that is not known is not rare."""
+"""Layer disagreement: the odds are those of linear discriminant analysis, and an unknown label is never rare."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def test_the_odds_are_the_ratio_of_the_densities_of_normal_classes(unknown: tupl
     )
     odds = found.odds(features, labels, known)
     for frame, label in enumerate(labels.tolist()):
-        others = [densities[frame, place] for place in range(CLASSES) if known[place] and place != label]
-        assert float(odds[frame]) == pytest.approx((densities[frame, label] - max(others)) / math.log(2), abs=1e-9)
-        # The best other class bounds the odds against all others.
-        assert float(odds[frame]) * math.log(2) >= densities[frame, label] - logsumexp(others) - 1e-9
+        rivals = [densities[frame, place] for place in range(CLASSES) if known[place] and place != label]
+        assert float(odds[frame]) == pytest.approx((densities[frame, label] - max(rivals)) / math.log(2), abs=1e-9)
+        # The odds against the best rival bound the odds against all rivals together.
+        assert float(odds[frame]) * math.log(2) >= densities[frame, label] - logsumexp(rivals) - 1e-9
 
 
-def test_the_doubt_is_low_where_the_layers_see_another_class() -> None:
+def test_the_doubt_is_low_if_the_layers_indicate_another_class() -> None:
     pairs = [discriminant(seed)[0] for seed in (0, 1)]
     known = torch.ones(CLASSES, dtype=torch.bool)
     labels = torch.arange(CLASSES)
     own = layer_doubt([each.means for each in pairs], labels, known, pairs)
-    others = layer_doubt([each.means for each in pairs], (labels + 1) % CLASSES, known, pairs)
+    wrong = layer_doubt([each.means for each in pairs], (labels + 1) % CLASSES, known, pairs)
     assert bool((own > 1).all())
-    assert bool((others < 1).all())
+    assert bool((wrong < 1).all())
     mean = (pairs[0].odds(pairs[0].means, labels, known) + pairs[1].odds(pairs[1].means, labels, known)) / 2
     torch.testing.assert_close(own, doubt(-mean))
 
 
-def test_a_label_that_is_not_known_or_has_no_rival_is_not_rare() -> None:
+def test_an_unknown_label_or_one_without_a_rival_is_not_rare() -> None:
     found, _ = discriminant()
     largest = float(doubt(torch.tensor([-torch.inf])))
     for known, label in (([True, True, True, False], 3), ([True, False, False, False], 0)):

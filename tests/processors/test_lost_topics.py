@@ -1,4 +1,4 @@
-"""A processor whose topic is lost says so, and reads again when it is back; with a real Kafka."""
+"""A processor reports a lost topic, and reads again once the topic exists again; with a real Kafka."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the group every .3 s."""
     monkeypatch.setattr(group_watch, "POLL_S", 0.3)
 
 
@@ -48,7 +49,7 @@ async def remake(rig: Rig) -> None:
     await create_topics(rig.bootstrap, {rig.topic("frames"): TopicSpec(4)})
 
 
-async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_next_one(
+async def test_without_its_topic_a_processor_is_unhealthy_and_reads_the_recreated_one(
     kafka: Kafka, bundle: Path
 ) -> None:
     async with (
@@ -66,11 +67,11 @@ async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_nex
     assert not rig.letters
 
 
-async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is_given_the_next_topic(
+async def test_a_processor_restarted_with_an_empty_assignment_gets_the_recreated_topic(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_watch, "PATIENCE_S", 2.0)
-    # Else the group's leader sees that there is a topic again before it is restarted.
+    # With a shorter period, the group's leader could find the new topic before its restart.
     monkeypatch.setattr(reader, "_GROUP_METADATA_S", 300.0)
     async with start_rig(kafka.bootstrap, bundle) as rig:
         async with rig.processor(instance="processor-1", session_timeout_s=6.0) as running:
@@ -78,11 +79,11 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
             await until(lambda: not running.healthy() and "none of that name" in why(running))
             await shared_out(rig, 0)
             await remake(rig)
-        # The group keeps the place of its static member, with the nothing that it had, and has no leader.
+        # The group keeps its static member with an empty assignment and has no leader.
         again = rig.start(instance="processor-1", session_timeout_s=6.0)
         try:
             await publish(rig, 0, 40)
-            # Now and then Kafka shares out anew by itself: what counts is that the member is not left with nothing.
+            # Kafka sometimes rebalances by itself. The test requires only that the member gets the partitions.
             await until(lambda: len(rig.verdicts) == 40 and again.healthy())
             again.stop.set()
             await again.task
@@ -96,17 +97,17 @@ def assigned(running: Running) -> bool:
 
 
 async def shared_out(rig: Rig, partitions: int) -> None:
-    """Return when the members of the group hold this many partitions."""
+    """Wait until the members of the group hold this many partitions."""
     async with Admin(rig.bootstrap) as admin:
 
-        async def settled() -> bool:
+        async def is_settled() -> bool:
             held = await held_partitions(admin, f"group-{rig.run}", rig.topic("frames"))
             return held is not None and len(held) == partitions
 
-        await until(settled, f"the group to hold {partitions} partitions")
+        await until(is_settled, f"the group to hold {partitions} partitions")
 
 
-async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:
+async def test_a_recreated_log_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:
     async with (
         start_rig(kafka.bootstrap, bundle) as rig,
         rig.processor(instance="processor-1", session_timeout_s=6.0) as running,
@@ -119,7 +120,7 @@ async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, b
         await until(lambda: len(rig.verdicts) == 60 and running.healthy())
 
 
-async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
+async def test_a_processor_without_partitions_is_healthy_and_stays_in_the_group(
     kafka: Kafka, bundle: Path, kafka_topics: TopicFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_watch, "PATIENCE_S", 1.0)
@@ -129,7 +130,7 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
         rig.processor(instance="one", frames_topic=topic) as first,
         rig.processor(instance="two", frames_topic=topic) as second,
     ):
-        # Until the second one has joined, the first one's partition is taken from it and given again.
+        # When the second member joins, the partition is revoked from the first one and assigned again.
         await until(lambda: assigned(first) and assigned(second) and why(first) == why(second) == "")
         end_s = time.monotonic() + 4 * group_watch.PATIENCE_S
 

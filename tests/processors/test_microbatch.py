@@ -65,7 +65,7 @@ def test_every_frame_leaves_once_in_its_cameras_order_with_frames_of_its_shape(
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60), st.integers(1, 12))
-def test_no_camera_takes_more_than_its_share_while_others_wait(cameras: list[str], size: int) -> None:
+def test_no_camera_gets_more_than_its_share_of_a_batch_while_others_wait(cameras: list[str], size: int) -> None:
     waiting = batcher(size, linger_s=0)
     for number, camera in enumerate(cameras):
         waiting.put(Waiting(camera, number))
@@ -79,7 +79,7 @@ def test_no_camera_takes_more_than_its_share_while_others_wait(cameras: list[str
                     assert count <= served[other] + 1
 
 
-def test_with_more_cameras_than_places_those_not_served_come_first() -> None:
+def test_with_more_cameras_than_places_the_next_batch_begins_with_the_unserved() -> None:
     waiting = batcher(2)
     for number in range(2):
         for camera in "abc":
@@ -88,7 +88,7 @@ def test_with_more_cameras_than_places_those_not_served_come_first() -> None:
     assert batches == [["a", "b"], ["c", "a"], ["b", "c"]]
 
 
-def test_a_batch_leaves_when_it_is_full_or_when_its_oldest_frame_has_lingered() -> None:
+def test_a_batch_is_ready_when_it_is_full_or_its_oldest_frame_has_lingered() -> None:
     waiting = batcher(3, linger_s=0.5)
     waiting.put(Waiting("a", 0, arrived_s=10.0))
     assert waiting.due_s() == 10.5
@@ -108,7 +108,7 @@ def test_a_full_shape_does_not_starve_another_whose_frame_has_waited_longer() ->
     assert [frame.shape for frame in waiting.next_batch(0.6)] == [GREY]
 
 
-def test_large_frames_go_in_smaller_batches() -> None:
+def test_large_frames_form_smaller_batches() -> None:
     large = Shape(1080, 1920, 3)
     waiting = batcher(64, pixels=2 * 1080 * 1920, linger_s=0)
     for number in range(3):
@@ -123,7 +123,7 @@ LARGE = Shape(1440, 2560, 3)
 
 
 def measured(large_s: float = 1.0, small_s: float = 0.001) -> MicroBatcher[Waiting]:
-    """A batcher that has measured the seconds of a large and of a small frame."""
+    """Return a batcher that has measured the seconds of a large and of a small frame."""
     waiting = batcher(64, pixels=2**20, linger_s=0)
     for _ in range(2):
         waiting.charge([Waiting("known", 0, LARGE)], large_s)
@@ -131,13 +131,13 @@ def measured(large_s: float = 1.0, small_s: float = 0.001) -> MicroBatcher[Waiti
     return waiting
 
 
-def test_a_camera_whose_frames_take_long_goes_behind_those_that_had_less_of_the_device() -> None:
+def test_a_camera_with_slow_frames_waits_for_cameras_that_had_less_device_time() -> None:
     waiting = batcher(4, pixels=2**20, linger_s=0)
     for number in range(3):
         waiting.put(Waiting("large", number, LARGE))
     assert [frame.camera_id for frame in waiting.next_batch(0.0)] == ["large"]
     waiting.charge([Waiting("large", 0, LARGE)], 1.0)
-    # 600 ms of the device for ten others, who came later.
+    # Ten cameras whose frames came later get 600 ms of the device.
     for number in range(60):
         waiting.put(Waiting("abcdefghij"[number % 10], number, SMALL, arrived_s=1.0))
     for _ in range(15):
@@ -148,7 +148,7 @@ def test_a_camera_whose_frames_take_long_goes_behind_those_that_had_less_of_the_
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
-def test_cameras_that_always_have_frames_waiting_get_equal_parts_of_the_device(costs: list[float]) -> None:
+def test_cameras_with_a_constant_backlog_get_equal_device_time(costs: list[float]) -> None:
     waiting = batcher(1, linger_s=0)
     had = [0.0] * len(costs)
     for turn in range(400):
@@ -163,7 +163,7 @@ def test_cameras_that_always_have_frames_waiting_get_equal_parts_of_the_device(c
     assert max(had) - min(had) <= 2 * max(costs)
 
 
-def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> None:
+def test_a_camera_that_was_alone_is_not_charged_for_it_later() -> None:
     waiting = batcher(1, linger_s=0)
     for _ in range(100):
         waiting.charge([Waiting("alone", 0)], 1.0)
@@ -178,7 +178,7 @@ def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> Non
     assert Counter(served[:5])["alone"] >= 2
 
 
-def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue() -> None:
+def test_above_its_quota_of_device_time_a_camera_loses_its_newest_frames() -> None:
     waiting = measured()
     for number in range(30):
         waiting.put(Waiting("bomber", number, LARGE))
@@ -190,7 +190,7 @@ def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue
     assert len(waiting) == 4 + 10 + 10
 
 
-def test_a_camera_alone_waits_for_itself() -> None:
+def test_a_camera_alone_has_no_quota() -> None:
     waiting = measured()
     for number in range(30):
         waiting.put(Waiting("only", number, LARGE))
@@ -201,7 +201,7 @@ def test_a_camera_alone_waits_for_itself() -> None:
     assert waiting.over_quota(5.0) == []
 
 
-def test_in_an_overload_by_all_cameras_frames_wait() -> None:
+def test_no_frame_is_dropped_if_all_cameras_overload_the_device() -> None:
     waiting = measured()
     for number in range(10):
         for camera in "abcd":
@@ -209,7 +209,7 @@ def test_in_an_overload_by_all_cameras_frames_wait() -> None:
     assert waiting.over_quota(5.0) == []
 
 
-def test_one_slow_batch_is_not_held_against_a_camera() -> None:
+def test_one_slow_batch_is_not_charged_to_the_camera() -> None:
     waiting = measured(0.1)
     waiting.charge([Waiting("bad luck", 0, LARGE)], 60.0)
     waiting.put(Waiting("other", 0))
@@ -218,7 +218,7 @@ def test_one_slow_batch_is_not_held_against_a_camera() -> None:
     assert waiting.over_quota(5.0) == []
 
 
-def test_sizes_that_vary_are_known_as_their_like_and_one_frame_of_any_size_may_wait() -> None:
+def test_an_unmeasured_size_costs_as_much_as_similar_ones_and_one_frame_may_always_wait() -> None:
     waiting = measured(10.0)
     waiting.put(Waiting("other", 0))
     for number in range(20):
@@ -233,7 +233,7 @@ class Probe:
     camera_id: str = "a"
 
 
-def test_a_full_queue_takes_nothing_more_of_the_same_camera() -> None:
+def test_a_full_queue_rejects_more_of_the_same_camera() -> None:
     by_count: FairQueue[Probe] = FairQueue(2, 1000)
     assert [by_count.offer(Probe(i)) for i in range(3)] == [[], [], [Probe(2)]]
     by_bytes: FairQueue[Probe] = FairQueue(100, 25)
@@ -243,7 +243,7 @@ def test_a_full_queue_takes_nothing_more_of_the_same_camera() -> None:
     assert by_bytes.offer(Probe(10, held_bytes=0)) == [Probe(10, held_bytes=0)]
 
 
-def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
+def test_cameras_take_turns_and_the_one_with_the_most_probes_makes_room() -> None:
     queue: FairQueue[Probe] = FairQueue(4, 1000)
     flood = [Probe(i) for i in range(4)]
     assert [queue.offer(probe) for probe in flood] == [[]] * 4
@@ -258,22 +258,22 @@ def test_cameras_take_turns_and_the_one_with_most_makes_room() -> None:
     one_each = [Probe(i, camera_id=camera) for i, camera in enumerate("abcd")]
     assert [queue.offer(probe) for probe in one_each] == [[]] * 4
     last = Probe(4, camera_id="e")
-    assert queue.offer(last) == [last]  # of equals, the one whose turn comes last
+    assert queue.offer(last) == [last]  # of equal cameras, the one whose turn comes last makes room
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.integers(0, 3)), max_size=60))
-def test_what_waits_is_counted_and_each_cameras_probes_keep_their_order(steps: list[tuple[str, int, int]]) -> None:
+def test_the_queue_counts_its_probes_and_keeps_the_order_of_each_camera(steps: list[tuple[str, int, int]]) -> None:
     queue: FairQueue[Probe] = FairQueue(5, 100)
     waiting: list[Probe] = []
     for number, (camera, size, count) in enumerate(steps):
         waiting.append(Probe(number, size, camera))
-        for gone in queue.offer(waiting[-1]):
-            waiting.remove(gone)
+        for displaced in queue.offer(waiting[-1]):
+            waiting.remove(displaced)
         assert len(queue) == len(waiting) <= 5
         assert len(waiting) == 1 or sum(probe.held_bytes for probe in waiting) <= 100
-        for taken in queue.pop(count):
-            assert taken == next(probe for probe in waiting if probe.camera_id == taken.camera_id)
-            waiting.remove(taken)
+        for popped in queue.pop(count):
+            assert popped == next(probe for probe in waiting if probe.camera_id == popped.camera_id)
+            waiting.remove(popped)
     assert sorted(probe.number for probe in queue.discard(lambda _: True)) == [probe.number for probe in waiting]
     assert len(queue) == 0
 
@@ -288,7 +288,7 @@ def test_discarded_probes_make_room() -> None:
 
 
 @given(st.floats(0.05, 0.95), st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.001, 0.1)), min_size=50))
-def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[tuple[float, float]]) -> None:
+def test_under_load_strip_gets_exactly_its_share(share: float, costs: list[tuple[float, float]]) -> None:
     scheduler = DeviceScheduler(share, slice_s=0.1)
     strip_s = batch_s = 0.0
     for strip_cost, batch_cost in costs * 5:
@@ -298,7 +298,7 @@ def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[t
         else:
             scheduler.charge_classification(batch_cost, probe_waits=True)
             batch_s += batch_cost
-    # One turn of each may be on its way, and that is all.
+    # The shares differ by at most one turn in progress.
     assert abs(strip_s * (1 - share) - batch_s * share) <= 0.1 + 1e-9
 
 
@@ -320,7 +320,7 @@ def test_the_shares_also_hold_for_turns_of_several_seconds(turn_s: float) -> Non
     assert comparison_s / (strip_s + batch_s) == pytest.approx(0.1, abs=0.02)
 
 
-def test_whoever_has_work_alone_gets_the_device() -> None:
+def test_the_only_step_with_work_gets_the_device() -> None:
     scheduler = DeviceScheduler(0.25, slice_s=0.1)
     scheduler.charge_strip(100.0, 1)
     assert scheduler.strip_is_next(batch_ready=False, probe_waits=True)
@@ -330,7 +330,7 @@ def test_whoever_has_work_alone_gets_the_device() -> None:
     assert scheduler.strip_is_next(batch_ready=True, probe_waits=True)
 
 
-def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
+def test_a_turn_of_strip_has_as_many_probes_as_fit_into_its_slice() -> None:
     assert DeviceScheduler(0.25, slice_s=0.1).probes_in_turn() == 1
     assert DeviceScheduler(0.25, slice_s=0.1, probe_s=0.02).probes_in_turn() == 5
     assert DeviceScheduler(0.25, slice_s=0.1, probe_s=5.0).probes_in_turn() == 1
@@ -339,14 +339,14 @@ def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
     assert scheduler.probes_in_turn() == 5
 
 
-def test_a_camera_may_have_waiting_as_much_as_its_quota_and_twice_what_the_others_have() -> None:
+def test_a_cameras_backlog_may_reach_its_quota_and_twice_that_of_the_others() -> None:
     waiting = measured(small_s=0.1)
     for number in range(12):
         waiting.put(Waiting("dear", number, LARGE))
     for camera in ("b", "c"):
         for number in range(3):
             waiting.put(Waiting(camera, number, LARGE))
-    # The two others have 3 s each: whatever the quota is below it, that is the measure.
+    # The two other cameras have 3 s each, and a quota below that does not lower the limit.
     share = microbatch._OF_THE_OTHERS * 3
     out = waiting.over_quota(1.0)
     assert {frame.camera_id for frame in out} == {"dear"}
@@ -363,19 +363,19 @@ def test_at_its_quota_no_camera_loses_a_frame() -> None:
     assert [frame.number for frame in waiting.over_quota(3.0)] == [3]
 
 
-def test_a_camera_that_is_not_present_any_more_counts_against_all_who_are() -> None:
+def test_an_absent_camera_is_compared_with_all_present_cameras() -> None:
     waiting = measured(small_s=0.1)
     for number in range(6):
-        waiting.put(Waiting("gone", number, LARGE))
+        waiting.put(Waiting("left", number, LARGE))
     late_s = microbatch._PRESENT_S + 1.0
     for camera in ("b", "c"):
         waiting.put(Waiting(camera, 0, LARGE, arrived_s=late_s))
     assert list(waiting._present) == ["b", "c"]
-    # Two others with two seconds between them.
+    # The two other cameras have two seconds together.
     assert len(waiting.over_quota(1.0)) == 6 - int(max(1.0, microbatch._OF_THE_OTHERS * 2 / 2))
 
 
-def test_cameras_of_a_lost_partition_do_not_lower_what_the_others_may_have_waiting() -> None:
+def test_cameras_of_a_lost_partition_do_not_lower_the_limit_of_the_others() -> None:
     def backlog(lost: bool) -> list[Waiting]:
         waiting = measured()
         for camera in ("left", "gone"):
@@ -393,7 +393,7 @@ def test_cameras_of_a_lost_partition_do_not_lower_what_the_others_may_have_waiti
     assert backlog(lost=True) == []
 
 
-def test_the_dearest_frames_go_first_whatever_came_first() -> None:
+def test_the_most_expensive_frames_are_dropped_first_in_any_order_of_arrival() -> None:
     for order in ((SMALL, LARGE), (LARGE, SMALL)):
         waiting = measured(small_s=0.1)
         for shape in order:
@@ -403,13 +403,13 @@ def test_the_dearest_frames_go_first_whatever_came_first() -> None:
         assert {frame.shape for frame in waiting.over_quota(2.0)} == {LARGE}
 
 
-def test_what_is_discarded_leaves_the_others_their_number() -> None:
+def test_discarding_frames_keeps_the_count_of_the_others_correct() -> None:
     waiting = batcher(2, linger_s=9.0)
     for number in range(4):
         waiting.put(Waiting("ab"[number % 2], number))
     waiting.put(Waiting("c", 9, GREY))
     assert [frame.number for frame in waiting.discard(lambda frame: frame.number == 0)] == [0]
-    # Three of a limit of two are left: a full batch is ready at once.
+    # Three frames are left and a batch holds two: a full batch is ready at once.
     assert (len(waiting), waiting.due_s()) == (4, 0.0)
     assert len(waiting.next_batch(0.0)) == 2
     assert waiting.due_s() == 9.0
@@ -417,7 +417,7 @@ def test_what_is_discarded_leaves_the_others_their_number() -> None:
     assert (len(waiting), waiting.due_s(), waiting._queues) == (0, None, {})
 
 
-def test_frames_are_as_dear_as_the_time_that_they_took_not_as_large_as_they_are() -> None:
+def test_the_cost_of_a_frame_is_its_measured_time_and_not_its_size() -> None:
     waiting = measured(large_s=0.1, small_s=1.0)
     for number in range(4):
         waiting.put(Waiting("dear", number, SMALL))

@@ -1,4 +1,4 @@
-"""The live model and the candidate of a processor, without Kafka: what one does and reports while the other loads."""
+"""A processor's reports on its live model and its candidate while the other one loads, without Kafka."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stub(digest: str) -> LoadedModel:
 
 
 class Rig:
-    """A swap whose loads wait for `gates`, by digest, and fail with `errors`."""
+    """A model swap whose loads wait for `gates` and fail with `errors`, both by digest."""
 
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
@@ -88,7 +88,7 @@ async def rig() -> AsyncIterator[Rig]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_live_model_that_does_not_load_stays_reported_while_a_candidate_comes_and_goes(rig: Rig) -> None:
+async def test_a_live_model_that_fails_to_load_stays_reported_while_candidates_change(rig: Rig) -> None:
     live = Model(digest="live", model_id="live")
     rig.errors["live"] = BundleError("broken")
     rig.list(Models(published=[live], rollout=NEW))
@@ -97,7 +97,7 @@ async def test_a_live_model_that_does_not_load_stays_reported_while_a_candidate_
     assert (rig.reports[-1].refused_digest, rig.reports[-1].error) == ("live", "broken")
 
 
-async def test_a_candidate_that_is_withdrawn_judges_no_frame_while_another_live_model_loads(rig: Rig) -> None:
+async def test_a_withdrawn_candidate_judges_no_frame_while_another_live_model_loads(rig: Rig) -> None:
     rig.list(Models(rollout=NEW))
     await until(lambda: rig.candidate, "a candidate that serves")
     live = Model(digest="live", model_id="live")
@@ -110,7 +110,7 @@ async def test_a_candidate_that_is_withdrawn_judges_no_frame_while_another_live_
     assert rig.candidate is None
 
 
-async def test_a_defect_in_the_load_of_a_candidate_ends_the_role_instead_of_all_later_rollouts() -> None:
+async def test_an_unexpected_error_in_the_load_of_a_candidate_stops_the_processor() -> None:
     made = Rig()
     made.errors["new"] = RuntimeError("a defect")
     made.list(Models(rollout=NEW))

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory"])
-def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
+def test_a_fetched_bundle_equals_the_published_one_after_the_original_is_deleted(
     folder: Path, tmp_path: Path, kind: str
 ) -> None:
     store = ModelStore(str(tmp_path / "store") if kind == "folder" else f"memory://{tmp_path.name}")
@@ -58,46 +58,46 @@ def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_copy_that_another_fetch_has_made_meanwhile_stays_as_it_is(
+def test_a_copy_that_a_concurrent_fetch_has_written_is_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     fetch_file = model_store._fetch
-    made: list[int] = []
+    inodes: list[int] = []
 
     def late(*arguments: object) -> None:
         monkeypatch.setattr(model_store, "_fetch", fetch_file)
-        made.append((fetch_bundle(model, tmp_path / "cache", TRUSTED) / "model.toml").stat().st_ino)
+        inodes.append((fetch_bundle(model, tmp_path / "cache", TRUSTED) / "model.toml").stat().st_ino)
         fetch_file(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model_store, "_fetch", late)
     fetched = fetch_bundle(model, tmp_path / "cache", TRUSTED)
-    assert [(fetched / "model.toml").stat().st_ino] == made
+    assert [(fetched / "model.toml").stat().st_ino] == inodes
     assert bundle_files(fetched) == list(model.files)
     assert list((tmp_path / "cache").iterdir()) == [fetched]
 
 
-def test_a_fetch_that_fails_leaves_alone_what_another_has_fetched(
+def test_a_failed_fetch_does_not_delete_the_files_of_a_concurrent_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     fetch_file = model_store._fetch
 
-    def failing(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise StoreUnavailableError("gone")
 
-    def then_another(*arguments: object) -> None:
+    def fetch_twice(*arguments: object) -> None:
         fetch_file(*arguments)  # type: ignore[arg-type]
-        monkeypatch.setattr(model_store, "_fetch", failing)
+        monkeypatch.setattr(model_store, "_fetch", fail)
         with pytest.raises(StoreUnavailableError, match="gone"):
             fetch_bundle(model, tmp_path / "cache", TRUSTED)
         monkeypatch.setattr(model_store, "_fetch", fetch_file)
 
-    monkeypatch.setattr(model_store, "_fetch", then_another)
+    monkeypatch.setattr(model_store, "_fetch", fetch_twice)
     assert bundle_files(fetch_bundle(model, tmp_path / "cache", TRUSTED)) == list(model.files)
 
 
-def test_what_killed_processes_have_half_fetched_is_removed_after_a_day(folder: Path, tmp_path: Path) -> None:
+def test_partial_copies_of_killed_processes_are_removed_after_a_day(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     old, fresh, other = f".{'0a' * 32}.1", f".{'0a' * 32}.2", ".other"
     for name, age_s in ((old, 90_000), (fresh, 0), (other, 90_000)):
@@ -107,7 +107,7 @@ def test_what_killed_processes_have_half_fetched_is_removed_after_a_day(folder: 
     assert sorted(cache.iterdir()) == sorted([cache / fresh, cache / other, fetched])
 
 
-def test_another_content_is_another_folder(folder: Path, tmp_path: Path) -> None:
+def test_bundles_with_different_contents_have_different_folders(folder: Path, tmp_path: Path) -> None:
     store = ModelStore(str(tmp_path / "store"))
     first = sign(store.add(folder, "tiny@1+0"), SIGNER)
     (folder / "model.toml").write_text((folder / "model.toml").read_text().replace("0.01", "0.02"))
@@ -122,7 +122,7 @@ def location(model: Model) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"other weights", b""])
-def test_a_file_that_is_not_what_was_published_is_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_differs_from_the_published_one_is_rejected(folder: Path, tmp_path: Path, content: bytes) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     (location(model) / "weights.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match="as it was published"):
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_what_was_published_is_refused(folder: Path, tmp_path
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_longer_file_costs_no_more_than_what_was_announced(folder: Path, tmp_path: Path) -> None:
+def test_a_file_longer_than_published_is_rejected(folder: Path, tmp_path: Path) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     weights = location(model) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes() + bytes(10))
@@ -138,7 +138,7 @@ def test_a_longer_file_costs_no_more_than_what_was_announced(folder: Path, tmp_p
         fetch_bundle(model, tmp_path / "cache", TRUSTED)
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_store_is_mended_by_publishing_again(
+def test_a_damaged_copy_is_fetched_again_and_publishing_again_repairs_a_damaged_store(
     folder: Path, tmp_path: Path
 ) -> None:
     store = ModelStore(str(tmp_path / "store"))
@@ -162,7 +162,7 @@ def test_a_cache_keeps_the_bundles_used_last(folder: Path, tmp_path: Path) -> No
     assert sorted(path for path in cache.iterdir()) == sorted(kept[2:])
 
 
-def test_a_bundle_that_is_used_again_outlives_those_that_are_not(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_is_used_again_stays_in_the_cache(folder: Path, tmp_path: Path) -> None:
     store, cache = ModelStore(str(tmp_path / "store")), tmp_path / "cache"
     models = []
     for number in range(CACHED + 1):
@@ -177,7 +177,7 @@ def test_a_bundle_that_is_used_again_outlives_those_that_are_not(folder: Path, t
     assert len(list(cache.iterdir())) == CACHED
 
 
-def test_a_bundle_that_is_too_large_or_of_too_many_files_is_not_published(
+def test_a_bundle_with_too_many_bytes_or_files_is_not_published(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total, count = sum(file.size for file in bundle_files(folder)), len(bundle_files(folder))
@@ -193,34 +193,32 @@ def test_a_bundle_that_is_too_large_or_of_too_many_files_is_not_published(
         bundle_files(folder)
 
 
-def test_a_record_says_whether_the_bundle_has_a_strip_table(folder: Path, tmp_path: Path) -> None:
+def test_a_stored_model_records_whether_it_has_a_strip_table(folder: Path, tmp_path: Path) -> None:
     store = ModelStore(str(tmp_path / "store"))
     assert store.add(folder, "tiny@1+0").strip
     assert not store.add(write_bundle(tmp_path / "without", overlays=0), "tiny@1+0").strip
 
 
-def test_only_what_lies_in_the_store_is_discarded(folder: Path, tmp_path: Path) -> None:
+def test_only_models_of_the_store_itself_are_discarded(folder: Path, tmp_path: Path) -> None:
     model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     ModelStore(str(tmp_path / "elsewhere")).discard(model)
     assert location(model).is_dir()
 
 
-def test_a_store_that_cannot_be_opened_or_would_give_a_password_away_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_store_address_of_an_unknown_scheme_or_with_a_password_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fsspec"):
         ModelStore("nonsense://place")
     with pytest.raises(ConfigError, match="password"):
         ModelStore("ftp://user:hidden@host/models")
 
 
-def test_a_folder_without_files_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_without_files_is_rejected_as_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="got 0 of 0"):
         bundle_files(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_link_in_the_folder_is_refused_and_nothing_of_what_it_names_is_copied(
-    folder: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_bundle_with_a_link_is_rejected_and_the_target_is_not_copied(folder: Path, tmp_path: Path, kind: str) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "fleet.secret").write_text("not for everybody")
@@ -230,7 +228,7 @@ def test_a_link_in_the_folder_is_refused_and_nothing_of_what_it_names_is_copied(
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
-def test_what_nobody_trusted_vouches_for_is_refused_before_the_store_is_asked_or_the_cache_is_looked_at(
+def test_an_untrusted_model_is_rejected_before_the_store_or_the_cache_is_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unsigned = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
@@ -240,29 +238,29 @@ def test_what_nobody_trusted_vouches_for_is_refused_before_the_store_is_asked_or
     monkeypatch.setattr(model_store, "_is_whole", None)
     changed = sign(unsigned, SIGNER)
     changed.digest = "0" * 64
-    for model, says in (
+    for model, message in (
         (unsigned, "expected a signature, found none"),
         (sign(unsigned, Signer.new()), "signed by SHA256:[0-9a-f]{16}, who is not trusted"),
         (changed, "does not match the key of tests"),
     ):
-        with pytest.raises(UntrustedBundleError, match=f"^tiny@1\\+0: .*{says}$"):
+        with pytest.raises(UntrustedBundleError, match=f"^tiny@1\\+0: .*{message}$"):
             fetch_bundle(model, cache, TRUSTED)
 
 
-def test_a_file_that_cannot_be_read_and_a_store_that_refuses_are_one_line(
+def test_errors_about_an_unreadable_file_or_store_have_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Path.open
 
-    def refusing(file: Path, *given: Any, **more: Any) -> Any:
+    def deny(file: Path, *arguments: Any, **options: Any) -> Any:
         if file.name == "network.py":
             raise PermissionError(13, "Permission denied")
-        return opened(file, *given, **more)
+        return opened(file, *arguments, **options)
 
     (tmp_path / "store").mkdir()
     store = ModelStore(str(tmp_path / "store"))
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refusing)
+        patched.setattr(Path, "open", deny)
         with pytest.raises(BundleError, match=r"network\.py: expected a readable file, got Permission denied\."):
             store.add(folder, "tiny@1")
         assert not model_store._is_whole(folder, "0" * 64)

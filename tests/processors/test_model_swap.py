@@ -53,7 +53,7 @@ class Bundled:
 
 
 def bundled(folder: Path, version: str, threshold_bits: float = 0.0) -> Bundled:
-    """A bundle with weights of its own."""
+    """Write a bundle with random weights that depend on the version."""
     written = write_bundle(folder / f"bundle-{version}", threshold_bits=threshold_bits)
     torch.manual_seed(int(version))
     save_file(network().state_dict(), written / "weights.safetensors")
@@ -63,7 +63,7 @@ def bundled(folder: Path, version: str, threshold_bits: float = 0.0) -> Bundled:
 
 
 class System:
-    """Frames without end, and the topic and the store of models as `model publish` uses them."""
+    """Frames with consecutive numbers, and the topic and the store of models that `model publish` uses."""
 
     def __init__(self, rig: Rig, folder: Path, probe_share: float) -> None:
         self.rig = rig
@@ -106,7 +106,7 @@ class System:
             await topic.write(withdraw(topic.models, 1))
 
     def used(self) -> list[str]:
-        """The ids of the models, in the order in which they gave verdicts to the camera that all of them judged."""
+        """Return the ids of the models in the order of their verdicts on the camera that all of them classified."""
         found: list[list[str]] = []
         for camera in sorted({camera for camera, *_ in self.rig.verdicts}):
             own = sorted((v for name, (v,) in self.rig.verdicts.items() if name[0] == camera), key=lambda v: v.seq)
@@ -135,7 +135,7 @@ def detail(running: Running) -> str:
     return str(running.health.report()[1]["model"]["detail"])
 
 
-async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of_the_network_that_saw_it(
+async def test_swap_and_rollback_under_load_give_each_frame_one_verdict_of_its_own_model(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
@@ -173,7 +173,7 @@ async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of
     assert {name: verdict.model_id for name, (verdict,) in system.rig.verdicts.items()} == saw
 
 
-async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_which_is_then_freed(
+async def test_waiting_probes_are_checked_with_their_own_model_which_is_then_freed(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [bundled(tmp_path, "1", 0.25), bundled(tmp_path, "2", 1.5)]
@@ -185,7 +185,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     def slow(self: BatchExecutor, *arguments: object) -> object:
         if self not in [each() for each in executors]:
             executors.append(weakref.ref(self))
-        time.sleep(0.02 if switched.is_set() else 0.2)  # a device that leaves probes waiting
+        time.sleep(0.02 if switched.is_set() else 0.2)  # a slow device keeps probes in the queue
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BatchExecutor, "strip", slow)
@@ -197,7 +197,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
         await until(lambda: running.metric("pointillist_queue_frames", queue="strip") > 60)
         await system.publish(models[1])
         await until(lambda: swaps(running, "switched") == 1)
-        await running_probes(running)
+        await assert_probes_wait(running)
         switched.set()
         await system.send(20)
         await until(system.done)
@@ -212,15 +212,17 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     assert len(late) > 60
 
 
-async def running_probes(running: Running) -> None:
-    """Some probes of the model before still wait."""
+async def assert_probes_wait(running: Running) -> None:
+    """Check that some probes of the previous model still wait."""
     before = running.metric("pointillist_queue_frames", queue="strip")
-    # The gauge is brought up to date twice a second; a stale one says nothing.
-    await until(lambda: running.metric("pointillist_queue_frames", queue="strip") != before, "a gauge of now")
+    # The gauge is updated twice a second, and an outdated value would prove nothing.
+    await until(lambda: running.metric("pointillist_queue_frames", queue="strip") != before, "an updated gauge")
     assert running.metric("pointillist_queue_frames", queue="strip") > 0
 
 
-async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kafka: Kafka, tmp_path: Path) -> None:
+async def test_a_model_that_cannot_be_loaded_is_rejected_and_the_previous_one_serves(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     first, broken, other = (bundled(tmp_path, version) for version in "123")
     save_file({"x": torch.zeros(1)}, broken.folder / "weights.safetensors")
     async with start_system(kafka, first, tmp_path) as system:
@@ -241,7 +243,7 @@ async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kaf
             await system.send(8)
             await until(system.done)
             assert system.used() == [first.model_id]
-            # The next good one is taken.
+            # The next valid model is loaded.
             await system.publish(other)
             await system.send_until_served(running, other)
             assert detail(running) == other.model_id
@@ -251,7 +253,7 @@ async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kaf
 
 
 @pytest.mark.skipif(bool(OpenVino().lacks()), reason="needs OpenVINO")
-async def test_a_calibration_that_does_not_fit_is_refused_and_the_model_before_goes_on(
+async def test_a_model_with_a_wrong_calibration_is_rejected_and_the_previous_one_serves(
     kafka: Kafka, tmp_path: Path
 ) -> None:
     first, misfit = bundled(tmp_path, "1"), bundled(tmp_path, "2")
@@ -270,21 +272,21 @@ async def test_a_calibration_that_does_not_fit_is_refused_and_the_model_before_g
         await until(system.done)
         assert system.used() == [first.model_id]
         async with system.topic() as topic:
-            # Which of them is measured as the faster one is chance; int8 is what was refused.
+            # Either precision may be measured as the faster one; only int8 was rejected.
             assert topic.served["processor-1"].runs in ("classifier openvino float32", "classifier openvino bf16")
 
 
-async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafka: Kafka, tmp_path: Path) -> None:
+async def test_a_changed_or_unreachable_bundle_is_rejected(kafka: Kafka, tmp_path: Path) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
     async with start_system(kafka, first, tmp_path) as system:
         place = Path(system.store.add(second.folder, second.model_id).location.removeprefix("file://"))
-        gone = Path(system.store.add(third.folder, third.model_id).location.removeprefix("file://"))
+        deleted = Path(system.store.add(third.folder, third.model_id).location.removeprefix("file://"))
         async with system.rig.processor() as running:
             async with system.topic() as topic:
                 both = publish(topic.models, system.stored(third))
                 both = publish(both, system.stored(second))
                 (place / "weights.safetensors").write_bytes((first.folder / "weights.safetensors").read_bytes())
-                shutil.rmtree(gone)
+                shutil.rmtree(deleted)
                 await topic.write(both)
                 await until(lambda: "as it was published" in detail(running))
                 await topic.write(withdraw(both, 1))
@@ -318,7 +320,7 @@ async def test_a_processor_that_starts_late_serves_the_live_model_from_its_first
             assert "got others" in detail(running)
 
 
-async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_the_first_frame(
+async def test_with_a_late_kafka_the_live_model_still_serves_from_the_first_frame(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_swap, "_FIRST_S", 0.0)
@@ -332,7 +334,7 @@ async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_t
             assert system.used() == [second.model_id]
 
 
-async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_older_is_dropped(
+async def test_the_newer_of_two_published_models_serves_and_the_load_of_the_older_is_dropped(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
@@ -344,7 +346,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         feeds.append(self)
         await follow(self)
 
-    def heard(model: Bundled) -> bool:
+    def is_known(model: Bundled) -> bool:
         newest = live(feeds[0].models)
         return newest is not None and newest.model_id == model.model_id
 
@@ -366,7 +368,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         await system.publish(third)
         async with system.topic() as topic:
             assert len(topic.models.published) == 2
-        await until(lambda: heard(third), "the third model heard of")
+        await until(lambda: is_known(third), "the third model in the feed")
         go.set()
         await system.send_until_served(running, third)
         await system.send(8)
@@ -375,42 +377,42 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         assert system.used() == [first.model_id, third.model_id]
 
 
-async def test_a_processor_that_was_there_before_the_models_topic_says_what_it_serves_once_there_is_one(
+async def test_a_processor_older_than_the_models_topic_reports_its_model_once_the_topic_exists(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
     first = bundled(tmp_path, "1")
     async with start_rig(kafka.bootstrap, first.folder) as rig, rig.processor(instance="processor-1"):
         await create_topics(kafka.bootstrap, {rig.topic("models"): TopicSpec(1, compacted=True)})
-        assert await said(System(rig, tmp_path, 0.0), "processor-1") == first.model_id
+        assert await reported_model(System(rig, tmp_path, 0.0), "processor-1") == first.model_id
 
 
-async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_the_new_one(
+async def test_a_processor_reports_its_model_to_a_recreated_models_topic(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
     monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
     first = bundled(tmp_path, "1")
     async with start_system(kafka, first, tmp_path) as system, system.rig.processor(instance="processor-1"):
-        assert await said(system, "processor-1") == first.model_id
+        assert await reported_model(system, "processor-1") == first.model_id
         await delete_topics(kafka.bootstrap, system.rig.topic("models"))
         await create_topics(kafka.bootstrap, {system.rig.topic("models"): TopicSpec(1, compacted=True)})
-        assert await said(system, "processor-1") == first.model_id
+        assert await reported_model(system, "processor-1") == first.model_id
 
 
-async def said(system: System, processor: str) -> str:
-    """What a processor says that it serves, once it has said it."""
+async def reported_model(system: System, processor: str) -> str:
+    """Wait for the report of a processor, and return the id of the model that it serves."""
     async with system.topic() as topic:
 
-        async def heard() -> bool:
+        async def has_reported() -> bool:
             await topic.refresh()
             return processor in topic.served
 
-        await until(heard, f"{processor} to say what it serves")
+        await until(has_reported, f"the report of {processor}")
         return topic.served[processor].model_id
 
 
-async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(kafka: Kafka, tmp_path: Path) -> None:
+async def test_a_processor_without_a_report_counts_as_running(kafka: Kafka, tmp_path: Path) -> None:
     first = bundled(tmp_path, "1")
     async with (
         start_system(kafka, first, tmp_path) as system,
@@ -421,12 +423,12 @@ async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(ka
             client_id="processor-1",
         ) as mute,
     ):
-        await until(mute.assignment, "its place in the group")
+        await until(mute.assignment, "its assignment in the group")
         async with system.topic() as topic:
             assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
 
 
-async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no_longer_when_it_is_gone_from_there(
+async def test_a_signer_is_trusted_exactly_while_the_file_of_trusted_signers_lists_it(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
@@ -446,7 +448,7 @@ async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no
             system.rig.trust.write_text(own + other.line("other"))
             await system.send_until_served(running, second)
             assert detail(running) == second.model_id
-            # Who changes the list does not vouch for what others have put there.
+            # A signed list does not vouch for models that other signers have added to it.
             system.rig.trust.write_text(own)
             await system.publish(third, vouches=other)
             await until(lambda: f"rejected: {third.model_id}: signed by" in detail(running))
@@ -460,7 +462,7 @@ async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no
             await system.send_until_served(running, first)
 
 
-async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, tmp_path: Path) -> None:
+async def test_a_replayed_old_list_is_ignored(kafka: Kafka, tmp_path: Path) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
     async with start_system(kafka, first, tmp_path) as system:
         await system.publish(first)
@@ -470,7 +472,7 @@ async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, t
             await system.publish(second)
             await system.send_until_served(running, second)
             await replay(system, old, SIGNER)
-            # What comes behind it in Kafka has been read as well.
+            # The record behind the old list has been read, and so has the list.
             await replay(system, old, Signer.new())
             await until(lambda: "who is not trusted" in detail(running))
             assert detail(running).startswith(second.model_id)
@@ -486,12 +488,12 @@ async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, t
 
 
 async def replay(system: System, old: Models, signer: Signer) -> None:
-    """Send a list again as whoever may write to Kafka can."""
+    """Send a list again, as anyone with write access to Kafka can."""
     async with AIOKafkaProducer(bootstrap_servers=system.rig.bootstrap) as producer:
         await producer.send_and_wait(system.rig.topic("models"), seal(old, signer), key=LIVE_KEY, partition=0)
 
 
-async def test_code_of_a_published_bundle_runs_when_its_signer_is_trusted_whatever_is_said_of_local_ones(
+async def test_the_code_of_a_published_bundle_runs_only_if_its_signer_is_trusted(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("POINTILLIST_ALLOW_CODE", raising=False)

@@ -11,7 +11,7 @@ from processors.stages.nearest import reconstruct_nearest
 def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
     generator = torch.Generator().manual_seed(0)
     kept = torch.rand(3, 1, 13, 18, generator=generator) < 0.3
-    # Each pixel's value says where it is, so what was copied says from where.
+    # Each pixel's value is its position, and a copied value therefore is the position of its source.
     place = torch.arange(13 * 18.0).view(1, 1, 13, 18).expand(3, 2, -1, -1)
     filled = reconstruct_nearest(place, kept)
     rows, columns = torch.meshgrid(torch.arange(13), torch.arange(18), indexing="ij")
@@ -25,15 +25,15 @@ def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
     assert (filled[:, 0] == filled[:, 1]).all()
 
 
-def test_of_two_as_near_the_upper_or_the_left_one_is_taken() -> None:
+def test_of_two_equally_near_pixels_the_upper_or_left_one_is_copied() -> None:
     frames = torch.arange(9.0).view(1, 1, 3, 3)
-    for there, expected in (((1, 7), 1.0), ((3, 5), 3.0)):
+    for positions, expected in (((1, 7), 1.0), ((3, 5), 3.0)):
         kept = torch.zeros(1, 1, 3, 3, dtype=torch.bool)
-        kept.view(-1)[list(there)] = True
+        kept.view(-1)[list(positions)] = True
         assert reconstruct_nearest(frames, kept)[0, 0, 1, 1] == expected
 
 
-def test_nothing_is_copied_from_further_than_two_blocks() -> None:
+def test_no_pixel_is_copied_from_further_than_two_blocks() -> None:
     kept = torch.zeros(1, 1, 8, 40, dtype=torch.bool)
     kept[..., 3, 20] = True
     filled = reconstruct_nearest(torch.ones(1, 1, 8, 40), kept)[0, 0, 3]

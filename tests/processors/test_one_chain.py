@@ -1,4 +1,4 @@
-"""What runs live is what the lab evaluates, at every size and under every policy."""
+"""The live chain and the lab's evaluation agree at every frame size and under every policy."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
 
 
 def by_hand(bundle: Bundle, frames: Tensor, kept: Tensor) -> Tensor:
-    """What the network is to see: whole frames rebuilt by the function that the figures are of, then the policy."""
+    """Return the network's input: the frames rebuilt whole or at the network's scale, and prepared by the policy."""
     size, side = (bundle.settings.input.height, bundle.settings.input.width), min(frames.shape[2:])
     few = density(kept, *size) < (SMALL_SCALED_FROM if side <= SMALL_SIDE else SCALED_FROM)
     if bundle.settings.input.policy != "resize" or side <= 32 or few:
@@ -69,7 +69,7 @@ def test_whole_frames_are_rebuilt_with_the_weights_of_their_size(bundles: Callab
 @pytest.mark.parametrize(
     ("side", "drop"), [(32, 0.25), (40, 0.75), (64, 0.5), (64, 0.75), (128, 0.25), (136, 0.25), (480, 0.25)]
 )
-def test_live_and_lab_say_the_same(
+def test_live_and_lab_give_the_same_verdicts(
     bundles: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
 ) -> None:
     pipeline = Pipeline(bundles(policy))
@@ -97,13 +97,13 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
 
 
 def seeds_of(count: int) -> Tensor:
-    """What a processor draws from for the first frames of the camera."""
+    """Return the seeds that a processor uses for the stages of the camera's first frames."""
     return torch.tensor([camera_key("site/cam-0").preprocess_seed(7, seq) for seq in range(count)])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(("channels", "side", "drop"), [(1, 32, 0.25), (3, 32, 0.25), (3, 64, 0.5), (3, 136, 0.25)])
-def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
+def test_live_and_lab_give_the_same_verdicts_through_a_bundles_stages(
     staged: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
 ) -> None:
     pipeline = Pipeline(staged(policy))
@@ -118,7 +118,7 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
         seen = pipeline.bundle.preprocess(pipeline.network_input(frames, kept)[0], seeds_of(4))
     torch.testing.assert_close(pipeline.bundle.network_logits(seen), logits)
     assert lab.class_id.tolist() == logits.argmax(1).tolist()
-    # Another processor takes the same frames in other batches.
+    # A processor may get the same frames in other batches.
     for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
         executor = BatchExecutor(CompiledPipeline(pipeline), ProcessorMetrics(CollectorRegistry()))
         live = classify_copies(executor, [verified_job(messages[i]) for i in order])
@@ -127,7 +127,7 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
             assert found.confidence == pytest.approx(float(lab.confidence[i]), abs=1e-5)
 
 
-def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camera_s_key(
+def test_strip_adds_overlays_before_the_stages_and_seeds_them_by_the_cameras_key(
     staged: Callable[[str], Bundle],
 ) -> None:
     pipeline = Pipeline(staged("resize"))
@@ -151,7 +151,7 @@ def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camer
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], policy: str) -> None:
+def test_the_labs_evaluation_uses_the_verdicts_of_the_chain(bundles: Callable[[str], Bundle], policy: str) -> None:
     pipeline = Pipeline(bundles(policy))
     images = torch.stack([torch.from_numpy(picture(i, 96, 136)) for i in range(5)]).numpy()
     kept = random_masks(5, 96, 136, 0.25, torch.Generator().manual_seed(0))
@@ -163,7 +163,7 @@ def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], po
 
 
 @pytest.mark.parametrize(("policy", "side", "stages"), [("tile", 136, False), ("resize", 32, True)])
-def test_a_compiled_program_says_what_the_pipeline_says(
+def test_a_compiled_program_gives_the_verdicts_of_the_pipeline(
     bundles: Callable[[str], Bundle],
     staged: Callable[[str], Bundle],
     monkeypatch: pytest.MonkeyPatch,
@@ -187,13 +187,13 @@ def test_a_compiled_program_says_what_the_pipeline_says(
         assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
-def test_what_waits_for_the_masks_is_not_compiled(bundles: Callable[[str], Bundle]) -> None:
+def test_a_pipeline_whose_path_depends_on_the_masks_is_not_compiled(bundles: Callable[[str], Bundle]) -> None:
     compiled = CompiledPipeline(Pipeline(bundles("resize")), compiles=True)
     assert not compiled.compile_for(Shape(64, 64, 3), 2)
     assert compiled.shapes == []
 
 
-def test_a_crop_rebuilds_its_surroundings_only_and_sees_what_the_whole_would_show(
+def test_a_crop_rebuilds_only_its_surroundings_and_equals_the_crop_of_the_whole_frame(
     bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = Pipeline(bundles("crop"))
@@ -214,7 +214,7 @@ def test_a_crop_rebuilds_its_surroundings_only_and_sees_what_the_whole_would_sho
     assert max(sizes[0]) <= 32 + 2 * 64 + 8
 
 
-def test_a_batch_of_unlike_drops_gives_each_frame_what_it_gets_alone(
+def test_in_a_batch_of_mixed_drop_ratios_each_frame_gets_its_own_result(
     bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RESTORED_PIXELS", 0)
@@ -234,16 +234,16 @@ def test_a_batch_of_unlike_drops_gives_each_frame_what_it_gets_alone(
     assert rebuilt is None
 
 
-def test_which_way_a_frame_goes_follows_from_its_size_its_pixels_and_the_networks_input(tmp_path: Path) -> None:
+def test_the_path_of_a_frame_follows_from_its_size_its_density_and_the_networks_input(tmp_path: Path) -> None:
     small, large = Pipeline(tiny_bundle(tmp_path / "small")), Pipeline(tiny_bundle(tmp_path / "large", side=72))
     assert 32 * 32 <= RESTORED_PIXELS < 72 * 72
     cases = [
-        (small, (64, 64), 0.5, 0),  # two for each pixel: whole
-        (small, (64, 64), 0.25, 1),  # three
-        (small, (136, 136), 0.875, 1),  # beyond the side up to which whole is cheap
-        (large, (136, 136), 0.75, 0),  # .9
-        (large, (136, 136), 0.5, 1),  # 1.8: a large picture, with few pixels
-        (large, (136, 136), 0.25, 2),  # 2.7: a large picture, with enough
+        (small, (64, 64), 0.5, 0),  # density 2: rebuilt whole
+        (small, (64, 64), 0.25, 1),  # density 3
+        (small, (136, 136), 0.875, 1),  # larger than frames that are cheap to rebuild whole
+        (large, (136, 136), 0.75, 0),  # density .9
+        (large, (136, 136), 0.5, 1),  # density 1.8: too few pixels for a large input
+        (large, (136, 136), 0.25, 2),  # density 2.7: enough pixels for a large input
     ]
     for pipeline, size, drop, way in cases:
         kept = random_masks(2, *size, drop, torch.Generator().manual_seed(0))
@@ -259,13 +259,13 @@ def test_gradients_flow_at_scale(bundles: Callable[[str], Bundle]) -> None:
         assert not gradient[(~kept).expand_as(gradient)].any()
 
 
-def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str], Bundle]) -> None:
+def test_strip_reads_a_large_frame_at_the_networks_scale(bundles: Callable[[str], Bundle]) -> None:
     pipeline = Pipeline(bundles("resize"))
     frames = to_frames(picture(4, 240, 320)[None], CPU)
     kept = random_masks(1, 240, 320, 0.25, torch.Generator().manual_seed(0))
     seen = pipeline.dropped_input(frames, kept)
     assert seen.shape == (1, 3, 32, 32)
-    # Nearly what the frame with each dropped pixel filled from its neighbour shows at that size.
+    # The result nearly equals the frame with each dropped pixel filled from its neighbour, at the same size.
     whole = pipeline.probe_input(reconstruct_nearest(frames, kept))
     assert float((seen - whole).abs().mean()) < 0.01
 
@@ -273,7 +273,7 @@ def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str],
 @pytest.mark.parametrize(
     ("size", "shown"), [((216, 768), (108, 384)), ((90, 40), (90, 40)), ((24, 24), (24, 24)), ((1000, 500), (384, 192))]
 )
-def test_a_preview_has_at_most_the_size_that_people_look_at(
+def test_a_preview_has_at_most_the_display_size(
     bundles: Callable[[str], Bundle], size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
     executor = BatchExecutor(CompiledPipeline(Pipeline(bundles("resize"))), ProcessorMetrics(CollectorRegistry()))

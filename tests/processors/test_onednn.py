@@ -9,7 +9,7 @@ from processors.networks.onednn import convolve_add, convolve_relu
 from processors.networks.restorer import Restorer
 
 
-def test_what_follows_a_convolution_may_run_in_the_same_pass() -> None:
+def test_a_fused_convolution_agrees_with_separate_operations() -> None:
     torch.manual_seed(0)
     convolution = nn.Conv2d(16, 16, 3, padding=1).requires_grad_(False)
     x = torch.randn(3, 16, 9, 11).to(memory_format=torch.channels_last)
@@ -19,13 +19,13 @@ def test_what_follows_a_convolution_may_run_in_the_same_pass() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("asks", ["input", "weights"])
-def test_who_asks_for_gradients_gets_them(asks: str) -> None:
+@pytest.mark.parametrize("trained", ["input", "weights"])
+def test_gradients_flow_to_the_input_and_to_the_weights(trained: str) -> None:
     torch.manual_seed(0)
-    convolution = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(asks == "weights")
-    x = torch.randn(1, 4, 5, 5, requires_grad=asks == "input")
+    convolution = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(trained == "weights")
+    x = torch.randn(1, 4, 5, 5, requires_grad=trained == "input")
     convolve_add(convolution, convolve_relu(convolution, x), x).sum().backward()  # type: ignore[no-untyped-call]  # no annotations
-    assert (x if asks == "input" else convolution.weight).grad is not None
+    assert (x if trained == "input" else convolution.weight).grad is not None
 
 
 @pytest.mark.skipif(not onednn._have_kernels(), reason="needs an x86 processor")
