@@ -28,7 +28,7 @@ from schemas.errors import BadTagError, OverSizeError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import DeadLetter
 from tests.processors.test_device_turns import Device
-from tests.processors.test_publish import Held
+from tests.processors.test_publish import InstantEmitter
 from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, LastStep, payload, verified_job
 from tests.waiting import until
 
@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.emitter, self.device = Held(), Device()
+        self.emitter, self.device = InstantEmitter(), Device()
         self.tracker = PartitionTracker(SETTINGS)
         metrics = ProcessorMetrics(self.registry)
         model = cast(LoadedModel, self.device)

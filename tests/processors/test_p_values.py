@@ -1,4 +1,4 @@
-"""The p-values of probes in the batch executor: all statistics together, and their way into the verdict."""
+"""The p-values of probes in the batch executor: the combination of all statistics, and the fields of the verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.processors.tiny import (
 )
 
 CPU = torch.device("cpu")
-EVERY = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
+ALL_STATISTICS = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
 MODEL = cast(
     ServingModel,
     SimpleNamespace(model_id="m@1+0", policy="resize", answer=lambda scores: Answer("stop", 0.5, "", 0.0, ())),
@@ -69,7 +69,7 @@ def complete_bundle(folder: Path) -> Bundle:
 
 
 def probed(executor: BatchExecutor, count: int = 3) -> list[FrameJob]:
-    """Return frames of one camera that were sent whole, classified and checked."""
+    """Return frames of one camera that were sent whole, and are classified and checked."""
     messages = [payload("site/cam-0", seq, shown=picture(seq), encoding=Encoding(16, 1.0)) for seq in range(count)]
     jobs = classify_copies(executor, [verified_job(each) for each in messages])
     executor.strip(jobs)
@@ -90,7 +90,7 @@ def verdict(job: FrameJob) -> Verdict:
 
 
 def octaves(value: float, largest: float, middle: float) -> float:
-    """Return the rarity by a tail of two quantiles with the power 1, in plain Python."""
+    """Return the rarity in octaves by a tail of two quantiles with the power 1, in plain Python."""
     if value >= largest:
         return 0.0
     if value >= middle:
@@ -98,7 +98,7 @@ def octaves(value: float, largest: float, middle: float) -> float:
     return 1 + math.log2(middle / value)
 
 
-def test_a_probe_has_the_p_value_of_all_its_statistics_in_the_verdict(tmp_path: Path) -> None:
+def test_the_verdict_of_a_probe_has_the_p_value_of_all_statistics(tmp_path: Path) -> None:
     bundle = complete_bundle(tmp_path)
     executor = batch_executor(bundle)
     key, leading = camera_key("site/cam-0"), set()
@@ -132,22 +132,20 @@ def test_a_probe_has_the_p_value_of_all_its_statistics_in_the_verdict(tmp_path: 
     assert "" not in leading
 
 
-@pytest.mark.parametrize("leading", EVERY)
-def test_the_verdict_names_the_statistic_that_leads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leading: str
-) -> None:
+@pytest.mark.parametrize("leading", ALL_STATISTICS)
+def test_the_verdict_names_the_rarest_statistic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leading: str) -> None:
     executor = batch_executor(complete_bundle(tmp_path))
-    value = {name: 1e-3 if name == leading else 0.9 for name in EVERY}
+    value = {name: 1e-3 if name == leading else 0.9 for name in ALL_STATISTICS}
 
-    def all_have(name: str, probes: torch.Tensor) -> torch.Tensor:
+    def constant(name: str, probes: torch.Tensor) -> torch.Tensor:
         return torch.full((len(probes),), value[name])
 
-    def of_features(self: Pipeline, probes: torch.Tensor, **options: object) -> FeatureValues:
-        return FeatureValues(all_have(TYPICALITY, probes), all_have(LAYER_DISAGREEMENT, probes))
+    def feature_values(self: Pipeline, probes: torch.Tensor, **options: object) -> FeatureValues:
+        return FeatureValues(constant(TYPICALITY, probes), constant(LAYER_DISAGREEMENT, probes))
 
-    monkeypatch.setattr(Pipeline, "feature_values", of_features)
+    monkeypatch.setattr(Pipeline, "feature_values", feature_values)
     for name, method in ((DISAGREEMENT, "agreement"), (SCALED_NORMS, "doubt")):
-        monkeypatch.setattr(Pipeline, method, lambda self, probes, *rest, name=name, **options: all_have(name, probes))
+        monkeypatch.setattr(Pipeline, method, lambda self, probes, *rest, name=name, **options: constant(name, probes))
     if leading == ENTROPY:
         strip = Pipeline.strip
         monkeypatch.setattr(
@@ -163,7 +161,7 @@ def test_the_verdict_names_the_statistic_that_leads(
         assert (sent.statistic, sent.flagged) == (Statistic.Value(leading.upper()), True)
 
 
-def test_a_probe_is_judged_by_the_p_value_alone_and_alike_again(tmp_path: Path) -> None:
+def test_the_p_value_alone_decides_and_is_reproducible(tmp_path: Path) -> None:
     findings = []
     for threshold in (1e-9, 1.0):
         bundle = tiny_bundle(
@@ -180,7 +178,7 @@ def test_a_probe_is_judged_by_the_p_value_alone_and_alike_again(tmp_path: Path) 
     assert never[0].p_value != pytest.approx(never[1].p_value, rel=1e-4)
 
 
-def test_probes_in_one_batch_get_the_p_values_that_they_get_alone(tmp_path: Path) -> None:
+def test_the_p_value_of_a_probe_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     executor = batch_executor(complete_bundle(tmp_path))
     together = probed(executor, 4)
     for job in together:
@@ -190,7 +188,7 @@ def test_probes_in_one_batch_get_the_p_values_that_they_get_alone(tmp_path: Path
         assert finding_of(job).statistic == alone.statistic
 
 
-def test_the_agreement_is_that_of_the_calibrated_chain(tmp_path: Path) -> None:
+def test_the_agreement_does_not_depend_on_the_mode_of_reconstruction(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, combined=0.01)
     probes = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     seeds = np.arange(4, dtype=np.uint64).reshape(2, 2)
@@ -201,20 +199,20 @@ def test_the_agreement_is_that_of_the_calibrated_chain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "place"), [("agreement", None), ("feature_values", 0), ("feature_values", 1), ("doubt", None)]
 )
-def test_no_number_of_a_statistic_fails_that_probe_alone(
+def test_a_statistic_of_nan_fails_only_its_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, place: int | None
 ) -> None:
     executor, original = batch_executor(complete_bundle(tmp_path)), getattr(Pipeline, method)
 
     def broken(self: Pipeline, probes: torch.Tensor, *rest: object, **options: object) -> object:
         found = original(self, probes, *rest, **options)
-        spoilt = (found if place is None else found[place]).clone()
-        if len(spoilt) > 1:
-            spoilt[1] = torch.nan
+        values = (found if place is None else found[place]).clone()
+        if len(values) > 1:
+            values[1] = torch.nan
         return (
-            spoilt
+            values
             if place is None
-            else FeatureValues(*(spoilt if n == place else each for n, each in enumerate(found)))
+            else FeatureValues(*(values if n == place else each for n, each in enumerate(found)))
         )
 
     monkeypatch.setattr(Pipeline, method, broken)
@@ -225,7 +223,7 @@ def test_no_number_of_a_statistic_fails_that_probe_alone(
     assert (jobs[1].stage, jobs[1].finding) == ("strip", None)
 
 
-def test_without_the_table_a_probe_has_zeros_and_the_entropy_decides(tmp_path: Path) -> None:
+def test_without_the_table_the_p_value_is_zero_and_the_entropy_decides(tmp_path: Path) -> None:
     for threshold, flagged in ((0.0, False), (10.0, True)):
         executor = batch_executor(tiny_bundle(tmp_path / str(threshold), threshold_bits=threshold))
         assert executor.p_value_threshold == 0

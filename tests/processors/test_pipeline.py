@@ -41,7 +41,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"), threshold_bits=10.0)
 
 
-def found(job: FrameJob) -> FrameJob:
+def without_error(job: FrameJob) -> FrameJob:
+    """Return a job that did not fail."""
     assert job.error is None, job.error
     return job
 
@@ -52,7 +53,7 @@ def entropies(jobs: Sequence[FrameJob]) -> list[float]:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (160, 200)])
-def test_without_a_reconstruction_the_network_sees_whole_frames_bare(bundle: Bundle, size: tuple[int, int]) -> None:
+def test_without_reconstruction_the_network_gets_frames_as_they_are(bundle: Bundle, size: tuple[int, int]) -> None:
     frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     kept = torch.ones(2, 1, *size, dtype=torch.bool)
     torch.testing.assert_close(Pipeline(bundle, "none").network_input(frames, kept)[0], bundle.prepare(frames))
@@ -61,29 +62,29 @@ def test_without_a_reconstruction_the_network_sees_whole_frames_bare(bundle: Bun
     assert not Pipeline(bundle, "none").rebuild(frames, dropped)[:, :, ::2].any()
 
 
-def test_the_chain_is_the_stages_in_their_order(bundle: Bundle) -> None:
+def test_the_chain_runs_the_stages_in_their_order(bundle: Bundle) -> None:
     frames = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     kept = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.25
-    seen: list[str] = []
+    stages: list[str] = []
 
-    class Note:
+    class RecordedStage:
         def __init__(self, stage: str) -> None:
-            seen.append(stage)
+            stages.append(stage)
 
         def __enter__(self) -> None: ...
 
         def __exit__(self, *_: object) -> None: ...
 
-    result = Pipeline(bundle, denoise=DenoiseSettings(sigma=0.02))(frames, kept, Note)
+    result = Pipeline(bundle, denoise=DenoiseSettings(sigma=0.02))(frames, kept, RecordedStage)
     by_hand = denoise(reconstruct(frames, kept), sigma=0.02)
     logits = bundle.logits(bundle.prepare(by_hand))
     torch.testing.assert_close(result.rebuilt, by_hand)
     assert result.class_id.tolist() == logits.argmax(1).tolist()
     torch.testing.assert_close(result.confidence, logits.softmax(1).amax(1))
-    assert seen == ["reconstruct", "denoise", "classify"]
+    assert stages == ["reconstruct", "denoise", "classify"]
 
 
-def test_paper_mode_rebuilds_by_algorithm_1(bundle: Bundle) -> None:
+def test_in_paper_mode_frames_are_rebuilt_by_algorithm_1(bundle: Bundle) -> None:
     frames = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     kept = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.25
     rebuilt = Pipeline(bundle, "paper", DenoiseSettings(sigma=0)).rebuild(frames, kept)
@@ -98,13 +99,13 @@ def test_gradients_flow_through_the_whole_chain(bundle: Bundle) -> None:
     assert float(frames.grad.abs().max()) > 0
 
 
-def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> None:
+def test_a_probe_is_classified_as_if_its_camera_had_dropped_pixels(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     whole = verified_job(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
     dropped = verified_job(payload("site/cam-0", 5, encoding=Encoding(16)))
     assert whole.frame.whole
     assert not dropped.frame.whole
-    a, b = (found(classify_copies(executor, [frame], [True])[0]) for frame in (whole, dropped))
+    a, b = (without_error(classify_copies(executor, [frame], [True])[0]) for frame in (whole, dropped))
     assert a.class_id == b.class_id
     assert a.confidence == pytest.approx(b.confidence)
     assert a.shown is not None
@@ -112,11 +113,11 @@ def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> N
     np.testing.assert_array_equal(a.shown, b.shown)
 
 
-def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
+def test_strip_checks_the_whole_probe(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     shown = picture(5)
     probes = [verified_job(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
-    job = found(classify_copies(executor, probes)[0])
+    job = without_error(classify_copies(executor, probes)[0])
     assert job.probe is not None
     whole = torch.from_numpy(shown.transpose(2, 0, 1)[None].copy()).float() / 255
     assert bundle.overlays is not None
@@ -125,20 +126,23 @@ def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
     assert entropies([job]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
-    assert found(classify_copies(batch_executor(bundle), [verified_job(payload("site/cam-0", 1))])[0]).probe is None
+def test_frames_other_than_probes_have_no_input_for_strip(bundle: Bundle) -> None:
+    assert (
+        without_error(classify_copies(batch_executor(bundle), [verified_job(payload("site/cam-0", 1))])[0]).probe
+        is None
+    )
 
 
 def test_a_bundle_without_overlays_checks_nothing(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path, overlays=0))
     frame = verified_job(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
-    assert found(classify_copies(executor, [frame])[0]).probe is None
+    assert without_error(classify_copies(executor, [frame])[0]).probe is None
     assert executor.warm(4) is None
     with pytest.raises(StageError, match="overlays"):
         executor.pipeline.strip(torch.zeros(1, 3, 32, 32))
 
 
-def test_under_tiles_strip_looks_at_the_tile_that_decides(tmp_path: Path) -> None:
+def test_under_tiles_strip_checks_the_tile_that_decides(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, policy="tile")
     frames = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     chosen = Pipeline(bundle).probe_input(frames)
@@ -147,7 +151,7 @@ def test_under_tiles_strip_looks_at_the_tile_that_decides(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (17, 29, 1), (40, 24, 3)])
-def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
+def test_a_frame_in_a_mixed_batch_gets_the_same_result_as_alone(
     bundle: Bundle, profile: int, height: int, width: int, channels: int
 ) -> None:
     executor = batch_executor(bundle)
@@ -159,9 +163,9 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
     together = classify_copies(executor, batch, [True] * 6)
     for frame, outcome in zip(batch, together, strict=True):
         (alone,) = classify_copies(executor, [frame], [True])
-        assert found(outcome).class_id == found(alone).class_id
-        assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
-        rebuilt = found(outcome).shown
+        assert without_error(outcome).class_id == without_error(alone).class_id
+        assert without_error(outcome).confidence == pytest.approx(without_error(alone).confidence, abs=1e-4)
+        rebuilt = without_error(outcome).shown
         assert rebuilt is not None
         assert rebuilt.shape == (height, width, channels)
         decoded, kept = decode_picture(frame.key, frame.frame)
@@ -171,7 +175,7 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
         assert difference.mean() < 12  # denoised, not replaced
 
 
-def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: Bundle) -> None:
+def test_a_frame_whose_pixels_do_not_decode_does_not_affect_the_others(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     good = [verified_job(payload("site/cam-0", i)) for i in range(3)]
     short = Frame.FromString(payload("site/cam-0", 9))
@@ -184,14 +188,14 @@ def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: B
     outcomes = classify_copies(executor, [good[0], bad_raw, good[1], bad_lossless, good[2]])
     expected = classify_copies(executor, good)
     for outcome, alone in zip(outcomes[::2], expected, strict=True):
-        assert found(outcome).class_id == found(alone).class_id
-        assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
+        assert without_error(outcome).class_id == without_error(alone).class_id
+        assert without_error(outcome).confidence == pytest.approx(without_error(alone).confidence, abs=1e-5)
     for outcome in outcomes[1::2]:
         assert outcome.stage == "unpack"
         assert isinstance(outcome.error, BadPixelsError)
 
 
-def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
+def test_in_a_batch_of_undecodable_frames_all_fail(bundle: Bundle) -> None:
     short = Frame.FromString(payload("site/cam-0", 9))
     short.ClearField("tag")
     short.pixels = b""
@@ -200,14 +204,14 @@ def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
     assert [job.stage for job in outcomes] == ["unpack", "unpack"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the stage's own trouble"), SystemExit("the stage's own trouble")])
+@pytest.mark.parametrize("error", [RuntimeError("a fault of the stage"), SystemExit("a fault of the stage")])
 def test_only_frames_that_fail_alone_are_failed(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     executor = batch_executor(bundle)
     white = np.full((32, 32, 3), 255, np.uint8)
     batch = [verified_job(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
-    expected = [found(outcome).class_id for outcome in classify_copies(executor, batch)]
+    expected = [without_error(outcome).class_id for outcome in classify_copies(executor, batch)]
     original = Pipeline.rebuild
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
@@ -219,12 +223,12 @@ def test_only_frames_that_fail_alone_are_failed(
     outcomes = classify_copies(executor, batch)
     failure = outcomes.pop(3)
     assert isinstance(failure.error, StageError)
-    assert "the stage's own trouble" in str(failure.error)
+    assert "a fault of the stage" in str(failure.error)
     del expected[3]
-    assert [found(outcome).class_id for outcome in outcomes] == expected
+    assert [without_error(outcome).class_id for outcome in outcomes] == expected
 
 
-def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_from_the_network_fails_only_its_frame(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(bundle)
     original = Bundle.network_logits
 
@@ -239,10 +243,10 @@ def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkey
     assert [job.error is not None for job in outcomes] == [False, True, False]
 
 
-def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_too_large_for_memory_is_halved(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(bundle)
     batch = [verified_job(payload("site/cam-0", i)) for i in range(8)]
-    expected = [found(outcome).class_id for outcome in classify_copies(executor, batch)]
+    expected = [without_error(outcome).class_id for outcome in classify_copies(executor, batch)]
     original = Pipeline.rebuild
     sizes: list[int] = []
 
@@ -253,31 +257,31 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    assert [found(outcome).class_id for outcome in classify_copies(executor, batch)] == expected
+    assert [without_error(outcome).class_id for outcome in classify_copies(executor, batch)] == expected
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
-def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
+def test_strip_checks_a_batch_of_probes_like_each_probe_alone(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     probes = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     together = entropies(strip_checked(executor, probes))
     assert together == pytest.approx([entropies(strip_checked(executor, [probe]))[0] for probe in probes], abs=1e-5)
 
 
-def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
+def test_a_probe_that_strip_cannot_check_does_not_affect_the_others(bundle: Bundle) -> None:
     pictures = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
     jobs = strip_checked(batch_executor(bundle), pictures)
     assert [job.error is not None for job in jobs] == [False, True, False]
 
 
-def test_cuda_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cuda_device_is_rejected_and_auto_chooses_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match="expected CUDA"):
         choose_device("cuda")
 
 
-def test_large_frames_go_one_by_one_through_a_cpu_and_together_through_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_frames_are_batched_on_a_gpu_but_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = ProcessorSettings(kafka="nowhere:1", bundle=Path())
     assert most_pixels(plain.model_copy(update={"device": "cpu"})) < 2 * 432 * 768
     assert most_pixels(plain.model_copy(update={"device": "cpu", "batch_pixels": 5})) == 5
@@ -285,7 +289,7 @@ def test_large_frames_go_one_by_one_through_a_cpu_and_together_through_a_gpu(mon
     assert most_pixels(plain) >= 3 * 432 * 768
 
 
-def test_the_warm_up_runs_a_large_network_on_no_large_batch_of_small_frames(tmp_path: Path) -> None:
+def test_the_warm_up_limits_batches_by_the_networks_input_size(tmp_path: Path) -> None:
     executor, most = batch_executor(tiny_bundle(tmp_path, side=128, overlays=0)), 0
     logits = executor.pipeline.bundle.network
 
@@ -296,10 +300,10 @@ def test_the_warm_up_runs_a_large_network_on_no_large_batch_of_small_frames(tmp_
 
     executor.pipeline.bundle = replace(executor.pipeline.bundle, network=counted)
     executor.warm(64)
-    assert most == 16  # 2^18 pixels of the network
+    assert most == 16  # 2^18 pixels at the network's input size
 
 
-def test_a_chain_that_nothing_refers_to_is_freed_without_a_collection(bundle: Bundle) -> None:
+def test_an_unreferenced_chain_is_freed_without_garbage_collection(bundle: Bundle) -> None:
     gc.disable()
     try:
         chain = Pipeline(bundle)

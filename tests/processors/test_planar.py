@@ -1,4 +1,4 @@
-"""Decoded video at the network's scale, compared with the picture that becomes RGB first."""
+"""Decoded video at the network's scale, compared with a conversion to RGB before the resize."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LEVEL = 1 / 255
 KEY = camera_key("site/cam-0")
 
 
-def smooth(height: int, width: int, colour: Colour = Colour.BT601_FULL) -> Planes:
-    """Planes of soft colours, whose RGB needs no limits."""
+def smooth_planes(height: int, width: int, colour: Colour = Colour.BT601_FULL) -> Planes:
+    """Return planes of soft colours, whose RGB values need no clipping."""
     down, right = np.mgrid[:height, :width]
     red = 120 + 40 * np.sin(right / 9)
     picture = np.stack([red, 250 - red, 90 + 50 * np.cos(down / 7)], axis=2).astype(np.uint8)
@@ -43,7 +43,7 @@ def mask(height: int, width: int, dropped: int = 16, seq: int = 0, boot_id: int 
 
 
 def assert_near(found: Tensor, expected: Tensor, levels: float) -> None:
-    """Within these levels, but for the outermost pixels: there, FFmpeg repeats the picture's edge."""
+    """Check that the difference is within these levels, except at the border, where FFmpeg repeats the edge."""
     torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=levels * LEVEL, rtol=0)
     torch.testing.assert_close(found, expected, atol=12 * LEVEL, rtol=0)
 
@@ -54,12 +54,12 @@ def assert_near(found: Tensor, expected: Tensor, levels: float) -> None:
     out=st.tuples(st.integers(2, 32), st.integers(2, 32)),
     colour=st.sampled_from(Colour),
 )
-def test_whole_planes_give_the_picture_that_is_converted_first(
+def test_whole_planes_equal_the_picture_that_is_converted_first(
     size: tuple[int, int], out: tuple[int, int], colour: Colour
 ) -> None:
     height, width = 2 * size[0], 2 * size[1]
     whole = whole_mask(height, width)
-    frames = PlanarFrames([smooth(height, width, colour)], 3, [whole], [whole])
+    frames = PlanarFrames([smooth_planes(height, width, colour)], 3, [whole], [whole])
     found, known = frames.at_scale(*out)
     assert known.all()
     assert_near(found, resize(frames.placed, *out), 2)
@@ -68,11 +68,11 @@ def test_whole_planes_give_the_picture_that_is_converted_first(
 
 @pytest.mark.parametrize(("dropped", "levels"), [(16, 2.5), (32, 3), (48, 6)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_kept_planes_give_nearly_the_picture_that_is_converted_first(
+def test_kept_planes_nearly_equal_the_picture_that_is_converted_first(
     dropped: int, levels: float, channels: int
 ) -> None:
     own = PlaneMask(mask(216, 302, dropped))
-    frames = PlanarFrames([smooth(216, 302)], channels, [own], [own])
+    frames = PlanarFrames([smooth_planes(216, 302)], channels, [own], [own])
     found, known = frames.at_scale(64, 80)
     expected, expected_known = at_scale(frames.placed, frames.kept, 64, 80)
     assert torch.equal(known, expected_known)
@@ -82,9 +82,9 @@ def test_kept_planes_give_nearly_the_picture_that_is_converted_first(
 
 @pytest.mark.parametrize("dropped", [16, 32, 48])
 @pytest.mark.parametrize("size", [(64, 80), (86, 120), (108, 151), (144, 202), (200, 300)])
-def test_pixels_that_no_kept_chroma_reaches_have_the_chroma_beside_them(size: tuple[int, int], dropped: int) -> None:
+def test_pixels_without_kept_chroma_get_the_chroma_of_neighbours(size: tuple[int, int], dropped: int) -> None:
     own = PlaneMask(mask(216, 302, dropped))
-    frames = PlanarFrames([smooth(216, 302)], 3, [own], [own])
+    frames = PlanarFrames([smooth_planes(216, 302)], 3, [own], [own])
     found, known = frames.at_scale(*size)
     expected, expected_known = at_scale(frames.placed, frames.kept, *size)
     difference = (found - expected).abs()[..., 1:-1, 1:-1] * (known & expected_known)[..., 1:-1, 1:-1]
@@ -96,7 +96,7 @@ def test_pixels_without_kept_samples_are_black_and_not_known() -> None:
     kept = np.ones((96, 128), dtype=np.bool_)
     kept[:48] = False
     own = PlaneMask(kept)
-    frames = PlanarFrames([smooth(96, 128)], 3, [own], [own])
+    frames = PlanarFrames([smooth_planes(96, 128)], 3, [own], [own])
     found, known = frames.at_scale(32, 32)
     assert torch.equal(known, at_scale(frames.placed, frames.kept, 32, 32)[1])
     assert not known.all()
@@ -106,7 +106,7 @@ def test_pixels_without_kept_samples_are_black_and_not_known() -> None:
 
 def test_values_at_dropped_positions_are_not_read() -> None:
     kept = mask(96, 128, 48)
-    planes = smooth(96, 128)
+    planes = smooth_planes(96, 128)
     assert planes.blue is not None
     assert planes.red is not None
     cells = kept.reshape(48, 2, 64, 2).any(axis=(1, 3))
@@ -120,9 +120,9 @@ def test_values_at_dropped_positions_are_not_read() -> None:
     assert torch.equal(found, expected)
 
 
-def test_some_frames_are_those_frames_and_do_not_depend_on_the_others() -> None:
+def test_an_index_selects_frames_that_do_not_depend_on_the_others() -> None:
     masks = [PlaneMask(mask(96, 128, seq=seq)) for seq in range(3)]
-    planes = [smooth(96, 128, colour) for colour in list(Colour)[:3]]
+    planes = [smooth_planes(96, 128, colour) for colour in list(Colour)[:3]]
     frames = PlanarFrames(planes, 3, masks, masks)
     some = frames[[2, 0]]
     assert torch.equal(some.kept, frames.kept[[2, 0]])
@@ -130,10 +130,10 @@ def test_some_frames_are_those_frames_and_do_not_depend_on_the_others() -> None:
     assert torch.equal(some.at_scale(32, 32)[0], frames.at_scale(32, 32)[0][[2, 0]])
 
 
-def test_a_size_without_pixels_is_refused() -> None:
+def test_a_size_without_pixels_is_rejected() -> None:
     whole = whole_mask(64, 64)
     with pytest.raises(StageError, match="at least 1"):
-        PlanarFrames([smooth(64, 64)], 3, [whole], [whole]).at_scale(0, 4)
+        PlanarFrames([smooth_planes(64, 64)], 3, [whole], [whole]).at_scale(0, 4)
 
 
 def test_a_group_has_one_mask_and_the_memory_of_all_masks_is_bounded() -> None:
@@ -141,7 +141,7 @@ def test_a_group_has_one_mask_and_the_memory_of_all_masks_is_bounded() -> None:
         camera = VideoCamera(boot_id=boot_id)
         for _ in range(2):
             job = camera.frame()
-            job.planes = smooth(64, 96)
+            job.planes = smooth_planes(64, 96)
             yield job
 
     masks = GroupMasks(held_bytes=30_000)
@@ -155,7 +155,7 @@ def test_a_group_has_one_mask_and_the_memory_of_all_masks_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("probe_share", [0.0, 1.0])
-def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
+def test_the_verdict_equals_that_of_pictures_that_are_converted_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe_share: float
 ) -> None:
     camera, executor = VideoCamera(probe_share=probe_share), batch_executor(tiny_bundle(tmp_path))
@@ -172,12 +172,12 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
         assert one.error is None
         assert one.class_id == other.class_id
         assert abs(one.confidence - other.confidence) < 0.01
-        for mine, its in ((one.shown, other.shown), (one.as_sent, other.as_sent)):
-            assert mine is not None
-            assert its is not None
-            different = np.abs(mine.astype(int) - its)[1:-1, 1:-1]
-            # For people, a frame's holes are those that its camera has filled.
-            assert different.mean() <= 6 if mine is one.shown and not probe_share else different.max() <= 2
+        for planar, converted in ((one.shown, other.shown), (one.as_sent, other.as_sent)):
+            assert planar is not None
+            assert converted is not None
+            different = np.abs(planar.astype(int) - converted)[1:-1, 1:-1]
+            # In a preview, the dropped pixels have the values with which the camera has filled them.
+            assert different.mean() <= 6 if planar is one.shown and not probe_share else different.max() <= 2
         assert (one.probe is None) == (other.probe is None)
         if one.probe is not None:
             torch.testing.assert_close(one.probe, other.probe, atol=0.05, rtol=0)
@@ -185,8 +185,10 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
 
 @pytest.mark.parametrize("colour", list(Colour))
 @pytest.mark.parametrize("size", [(216, 300), (217, 301)])
-def test_decoded_video_is_shown_as_it_is_resampled_but_for_rounding(colour: Colour, size: tuple[int, int]) -> None:
-    planes = smooth(*size, colour)
+def test_previews_of_decoded_video_equal_the_resampled_picture_up_to_rounding(
+    colour: Colour, size: tuple[int, int]
+) -> None:
+    planes = smooth_planes(*size, colour)
     shown = shown_planes(planes, 108, 150)
     assert shown.shape == (108, 150, 3)
     picture = torch.from_numpy(to_picture(planes)).permute(2, 0, 1) / 255
@@ -197,7 +199,7 @@ def test_decoded_video_is_shown_as_it_is_resampled_but_for_rounding(colour: Colo
     assert grey.shape == (108, 150, 1)
 
 
-def test_a_size_with_an_odd_side_is_refused_and_decoded_video_of_it_is_converted_first(tmp_path: Path) -> None:
+def test_video_with_an_odd_side_is_not_scaled_in_planes_but_converted_first(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="even sides"):
         PlaneMask(mask(65, 96))
     camera, executor = VideoCamera(), batch_executor(tiny_bundle(tmp_path))
@@ -209,16 +211,16 @@ def test_a_size_with_an_odd_side_is_refused_and_decoded_video_of_it_is_converted
 
 
 def test_two_threads_scale_at_the_same_time() -> None:
-    planes = [smooth(96, 128, colour) for colour in Colour]
+    planes = [smooth_planes(96, 128, colour) for colour in Colour]
     expected = [shown_planes(each, 48, 64) for each in planes]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda place: shown_planes(planes[place % 4], 48, 64), range(64)))
     assert all(np.array_equal(each, expected[place % 4]) for place, each in enumerate(found))
 
 
-def test_a_picture_stays_as_it_is_while_the_next_is_scaled() -> None:
+def test_a_scaled_picture_is_not_overwritten_by_the_next_one() -> None:
     grey = [Planes(np.full((48, 64), level, dtype=np.uint8), None, None) for level in (10, 200)]
-    coloured = [smooth(48, 64), smooth(48, 64)._replace(luma=np.full((48, 64), 7, dtype=np.uint8))]
+    coloured = [smooth_planes(48, 64), smooth_planes(48, 64)._replace(luma=np.full((48, 64), 7, dtype=np.uint8))]
     for first, second in (grey, coloured):
         for size in ((48, 64), (24, 32)):
             shown = shown_planes(first, *size)

@@ -22,7 +22,7 @@ def test_normalised_convolution_is_the_weighted_mean_of_the_kept_neighbours(devi
         norm = convolve(weight, kernel, mode="constant")
         for c in range(3):
             picture = frames[b, c].numpy()
-            # Pixels without a kept neighbour take another way, which has its own test.
+            # Pixels without a kept neighbour are filled in another way, which has its own test.
             mean = convolve(picture * weight, kernel, mode="constant") / np.where(norm > 0, norm, np.nan)
             expected = np.where(weight > 0, picture, mean)
             np.testing.assert_allclose(found[b, c][norm > 0], expected[norm > 0], atol=1e-12)
@@ -49,7 +49,7 @@ def test_repeated_steps_reach_the_thin_plate_through_the_kept_pixels(device: tor
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-5)
 
 
-def test_a_plane_comes_back_where_isolated_pixels_were_dropped(device: torch.device) -> None:
+def test_a_plane_with_isolated_dropped_pixels_is_restored(device: torch.device) -> None:
     rows, columns = torch.arange(16.0)[:, None], torch.arange(24.0)
     plane = (0.1 + rows / 40 + columns / 60)[None, None].to(device)
     kept = torch.ones(1, 1, 16, 24, dtype=torch.bool, device=device)
@@ -64,7 +64,7 @@ def test_a_constant_survives_a_hole_of_any_size(device: torch.device) -> None:
     torch.testing.assert_close(reconstruct_plate(frames, kept), frames)
 
 
-def test_a_frame_without_a_kept_pixel_is_black_and_harms_no_other(device: torch.device) -> None:
+def test_a_frame_without_a_kept_pixel_is_black_and_does_not_affect_the_others(device: torch.device) -> None:
     frames, kept = random_case((3, 3, 20, 20), 0.25, dtype=torch.float64)
     frames, kept = frames.to(device), kept.to(device)
     kept[1] = False
@@ -75,7 +75,7 @@ def test_a_frame_without_a_kept_pixel_is_black_and_harms_no_other(device: torch.
 
 
 def test_the_plate_steps_are_stable_for_every_mask(device: torch.device) -> None:
-    """The polynomial that the steps apply to the error stays within [−1, 1] on the whole spectrum."""
+    """Check that the polynomial that the steps apply to the error stays within [−1, 1] on the whole spectrum."""
     lowest, middle = stage.PLATE_LOWEST, (stage.PLATE_HIGHEST + stage.PLATE_LOWEST) / 2
     steps = np.arange(stage.PLATE_STEPS)
     roots = middle + (middle - lowest) * np.cos(np.pi * (2 * steps + 1) / (2 * stage.PLATE_STEPS))
@@ -100,11 +100,13 @@ def test_drop_blackens_dropped_pixels_in_all_channels(device: torch.device) -> N
 @pytest.mark.parametrize("drop", [0.125, 0.25, 0.5])
 @pytest.mark.parametrize("spread", [True, False])
 @pytest.mark.parametrize("size", [(300, 451), (1, 40_000), (257, 256)])
-def test_a_large_frame_is_filled_in_strips_as_it_is_whole(drop: float, spread: bool, size: tuple[int, int]) -> None:
+def test_a_large_frame_filled_in_strips_equals_the_frame_filled_as_a_whole(
+    drop: float, spread: bool, size: tuple[int, int]
+) -> None:
     generator = torch.Generator().manual_seed(5)
     frames = torch.rand(1, 3, *size, generator=generator)
     kept = random_masks(1, *size, drop, generator, spread)
-    # One pixel more in the memory of a batch makes other strips; a compiler would make none.
+    # The frame as a whole is the reference; `reconstruct_plate` fills it in strips.
     whole = _filled(frames, kept, SIGMA, PLATE_STEPS, PLATE_LOWEST)
     torch.testing.assert_close(reconstruct_plate(frames, kept), whole, atol=1e-6, rtol=0)
 

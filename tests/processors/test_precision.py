@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 class Judge(nn.Module):
-    """Class 0 where a frame's mean is above `border`. The mean is rounded as a number near 10 would be."""
+    """A network that returns class 0 if a frame's mean is above `border`, and rounds the mean like numbers near 10."""
 
     def __init__(self, border: float) -> None:
         super().__init__()
@@ -47,15 +47,15 @@ def pipeline(bundle: Bundle, border: float) -> Pipeline:
     return Pipeline(bundle, "plate", DenoiseSettings(sigma=0))
 
 
-def test_bf16_is_taken_where_no_frame_is_near_the_border(bundle: Bundle) -> None:
+def test_bf16_is_accepted_if_no_frame_is_near_the_border(bundle: Bundle) -> None:
     assert verdicts_hold(pipeline(bundle, -20.0), "bf16")
 
 
-def test_bf16_is_refused_where_it_changes_verdicts(bundle: Bundle) -> None:
+def test_bf16_is_rejected_if_it_changes_verdicts(bundle: Bundle) -> None:
     assert not verdicts_hold(pipeline(bundle, 0.0), "bf16", tolerance=float("inf"))
 
 
-def test_bf16_is_refused_where_logits_move_too_far(bundle: Bundle) -> None:
+def test_bf16_is_rejected_if_logits_change_too_much(bundle: Bundle) -> None:
     steady = pipeline(bundle, -20.0)
     assert not verdicts_hold(steady, "bf16", tolerance=1e-9)
     assert verdicts_hold(steady, "float32", tolerance=1e-9)
@@ -72,7 +72,7 @@ def test_the_arithmetic_ends_with_its_block() -> None:
     assert (weights @ weights).dtype == torch.float32
 
 
-def test_threads_share_one_setting_of_tf32_and_one_that_wants_another_waits() -> None:
+def test_threads_share_one_tf32_setting_and_a_thread_with_the_other_one_waits() -> None:
     switch, entered = _Switch(), threading.Event()
 
     def exact() -> bool:
@@ -96,7 +96,7 @@ def test_threads_share_one_setting_of_tf32_and_one_that_wants_another_waits() ->
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_tf32_is_put_back() -> None:
+def test_the_tf32_setting_is_restored() -> None:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     with arithmetic(torch.device("cuda"), "float32"):
         assert not torch.backends.cudnn.allow_tf32
@@ -115,7 +115,7 @@ ON_GPU: Any = SimpleNamespace(bundle=SimpleNamespace(device=torch.device("cuda")
         (False, {"bf16", "tf32"}, "tf32"),
     ],
 )  # fmt: skip
-def test_a_gpu_takes_the_fastest_arithmetic_that_keeps_the_verdicts(
+def test_a_gpu_uses_the_fastest_arithmetic_that_keeps_the_verdicts(
     monkeypatch: pytest.MonkeyPatch, has_bf16: bool, holding: set[str], chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
@@ -123,7 +123,7 @@ def test_a_gpu_takes_the_fastest_arithmetic_that_keeps_the_verdicts(
     assert choose_precision(ON_GPU) == chosen
 
 
-def test_an_arithmetic_that_a_network_cannot_run_in_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_arithmetic_in_which_a_network_cannot_run_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     def verdicts_hold(_: object, candidate: str) -> bool:
         if candidate == "bf16":
             raise RuntimeError("not implemented for 'BFloat16'")
@@ -136,7 +136,7 @@ def test_an_arithmetic_that_a_network_cannot_run_in_is_passed_over(monkeypatch: 
     assert [(each["event"], each["precision"]) for each in logs] == [("precision_rejected", "bf16")]
 
 
-def test_a_gpu_computes_as_it_is_told_if_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_uses_the_requested_precision_or_rejects_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert choose_precision(ON_GPU, "tf32") == "tf32"
     with pytest.raises(ConfigError, match=r"^precision: expected float32, tf32 on this GPU, got bf16\."):

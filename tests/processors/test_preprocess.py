@@ -1,4 +1,4 @@
-"""The stages that a bundle names: in their order, with their draws, under every policy; refused in one line."""
+"""The stages of a bundle: order, seeds, policies, gradients, and one-line errors for invalid tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.keys.keys import derive_camera_key
 from tests.processors.preprocess_rig import CHAIN, smooth_pictures, staged_bundle, staged_folder
 
 CPU = torch.device("cpu")
-EVERY = (
+ALL_STAGES = (
     """
 [[preprocess]]
 stage = "bit-depth"
@@ -48,20 +48,20 @@ def seeds_for(count: int, seed: int = 0) -> Tensor:
     return fresh_seeds(count, generator=torch.Generator().manual_seed(seed))
 
 
-# The order and the draws
+# Order and seeds
 
 
-def test_the_network_sees_the_stages_results_in_their_order(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_stages_run_in_their_order_before_the_network(bundle: Bundle, tmp_path: Path) -> None:
     pictures, seeds = smooth_pictures(3), seeds_for(3)
     table = read_table(staged_folder(tmp_path) / "table.txt")
-    # The second stage draws from the picture's seed with the stage's number in bits of its own.
+    # The second stage uses the picture's seed with the stage's number in the top bits.
     seen = distort(dct_quantise(pictures, table), seeds ^ (1 << 56), 0.2, 4)
     torch.testing.assert_close(bundle.logits(pictures, seeds), bundle.bare.logits(seen))
     assert bundle.random
     assert [stage.name for stage in bundle.stages] == ["dct-quantisation", "grid-distortion"]
 
 
-def test_a_picture_is_seen_alike_beside_others_and_alone(bundle: Bundle) -> None:
+def test_a_preprocessed_picture_does_not_depend_on_its_batch(bundle: Bundle) -> None:
     pictures, seeds = smooth_pictures(4), seeds_for(4)
     together = bundle.preprocess(pictures, seeds)
     for i in range(4):
@@ -69,7 +69,7 @@ def test_a_picture_is_seen_alike_beside_others_and_alone(bundle: Bundle) -> None
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
-def test_without_seeds_the_draws_are_torch_s_own_and_fresh(bundle: Bundle) -> None:
+def test_without_seeds_torchs_generator_is_used(bundle: Bundle) -> None:
     pictures = smooth_pictures(1)
     torch.manual_seed(3)
     first, second = bundle.preprocess(pictures), bundle.preprocess(pictures)
@@ -78,13 +78,13 @@ def test_without_seeds_the_draws_are_torch_s_own_and_fresh(bundle: Bundle) -> No
     assert torch.equal(bundle.preprocess(pictures), first)
 
 
-def test_seeds_of_another_number_or_type_are_refused(bundle: Bundle) -> None:
+def test_seeds_of_another_count_or_type_are_rejected(bundle: Bundle) -> None:
     for wrong in (seeds_for(2), seeds_for(3).float(), seeds_for(3)[:, None]):
         with pytest.raises(StageError, match=r"seeds: expected \(3,\) int64"):
             bundle.preprocess(smooth_pictures(3), wrong)
 
 
-def test_every_tile_and_every_sum_draws_for_itself() -> None:
+def test_the_seeds_of_tiles_sums_and_stages_are_distinct() -> None:
     seeds = seeds_for(50)
     tiles, sums = seeds_of_tiles(seeds, 30), seeds_of_sums(seeds, 100)
     assert torch.equal(tiles.view(50, 30)[:, 0], seeds)
@@ -93,14 +93,14 @@ def test_every_tile_and_every_sum_draws_for_itself() -> None:
     assert len(set(stages.tolist())) == len(stages)
 
 
-def test_the_same_stage_twice_draws_twice(tmp_path: Path) -> None:
+def test_two_instances_of_a_stage_use_different_seeds(tmp_path: Path) -> None:
     twice = staged_bundle(tmp_path, '[[preprocess]]\nstage = "grid-distortion"\n' * 2)
     pictures, seeds = smooth_pictures(2), seeds_for(2)
     once = distort(pictures, seeds)
     assert not torch.equal(twice.preprocess(pictures, seeds), distort(once, seeds))
 
 
-def test_a_frame_s_seed_needs_the_camera_s_key_and_is_not_its_mask_s() -> None:
+def test_a_frames_seed_depends_on_the_cameras_key_and_differs_from_its_mask_seed() -> None:
     key, other = (derive_camera_key(bytes([i]) * 32, CameraId("site/cam")) for i in (1, 2))
     seeds = {key.preprocess_seed(1, seq) for seq in range(200)}
     assert len(seeds) == 200
@@ -115,7 +115,7 @@ def test_a_frame_s_seed_needs_the_camera_s_key_and_is_not_its_mask_s() -> None:
 
 @pytest.mark.parametrize("policy", ["resize", "crop", "tile"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_policy_takes_stages(tmp_path: Path, policy: str, channels: int) -> None:
+def test_stages_work_under_every_policy(tmp_path: Path, policy: str, channels: int) -> None:
     bundle = staged_bundle(tmp_path, policy=policy)
     frames, seeds = smooth_pictures(2, channels, 70, 50), seeds_for(2)
     prepared = bundle.prepare(frames)
@@ -130,11 +130,13 @@ def test_every_policy_takes_stages(tmp_path: Path, policy: str, channels: int) -
 # Gradients
 
 
-def test_a_stage_is_differentiable_exactly_where_it_says_so(tmp_path: Path) -> None:
+def test_a_stage_has_a_gradient_exactly_if_it_is_declared_differentiable(tmp_path: Path) -> None:
     save_parameters(
-        staged_folder(tmp_path, EVERY.replace("tq", "gone")) / "tq.safetensors", torch.tensor([0.5]), torch.tensor(9.0)
+        staged_folder(tmp_path, ALL_STAGES.replace("tq", "missing")) / "tq.safetensors",
+        torch.tensor([0.5]),
+        torch.tensor(9.0),
     )
-    (tmp_path / "model.toml").write_text((tmp_path / "model.toml").read_text().replace("gone", "tq"))
+    (tmp_path / "model.toml").write_text((tmp_path / "model.toml").read_text().replace("missing", "tq"))
     stages = load_bundle(tmp_path, CPU).stages
     assert {stage.name for stage in stages} == set(STAGES)
     for stage in stages:
@@ -143,7 +145,7 @@ def test_a_stage_is_differentiable_exactly_where_it_says_so(tmp_path: Path) -> N
         assert bool(gradient.any()) == stage.differentiable, stage.name
 
 
-def test_straight_through_gives_the_stage_s_picture_and_the_identity_s_gradient(bundle: Bundle) -> None:
+def test_straight_through_has_the_stages_result_and_the_identitys_gradient(bundle: Bundle) -> None:
     pictures, seeds = smooth_pictures(2).requires_grad_(), seeds_for(2)
     dct, grid = bundle.stages
     assert straight_through(grid) is grid
@@ -155,12 +157,12 @@ def test_straight_through_gives_the_stage_s_picture_and_the_identity_s_gradient(
     assert torch.autograd.grad(bundle.passable.logits(pictures, seeds).sum(), pictures)[0].any()
 
 
-def test_bare_leaves_what_belongs_to_the_network(tmp_path: Path) -> None:
+def test_the_bare_bundle_keeps_the_stages_that_belong_to_the_network(tmp_path: Path) -> None:
     bundle = staged_bundle(tmp_path, '[[preprocess]]\nstage = "quantisation"\nlevels = 4\n' + CHAIN)
     assert [stage.name for stage in bundle.bare.stages] == ["quantisation"]
 
 
-def test_coarse_arithmetic_does_not_reach_the_stages(bundle: Bundle) -> None:
+def test_low_precision_does_not_affect_the_stages(bundle: Bundle) -> None:
     pictures, seeds = smooth_pictures(2), seeds_for(2)
     with torch.autocast("cpu", torch.bfloat16):
         coarse = preprocess(pictures, bundle.stages, seeds)
@@ -170,7 +172,7 @@ def test_coarse_arithmetic_does_not_reach_the_stages(bundle: Bundle) -> None:
 # Bundles
 
 
-def test_a_bundle_without_stages_sees_what_it_is_given() -> None:
+def test_without_stages_pictures_pass_unchanged() -> None:
     pictures = smooth_pictures(1)
     assert preprocess(pictures, []) is pictures
 
@@ -184,11 +186,11 @@ def test_the_digest_covers_the_stages_their_parameters_and_their_files(tmp_path:
     assert len({plain, one, other, table}) == 4
 
 
-def test_settings_are_read_and_written_again(tmp_path: Path) -> None:
+def test_written_settings_are_read_back_unchanged(tmp_path: Path) -> None:
     from lab.training.bundle import to_toml
 
     folder = staged_folder(
-        tmp_path / "a", EVERY.replace('parameters = "tq.safetensors"', "levels = 8\nsteepness = 20.0")
+        tmp_path / "a", ALL_STAGES.replace('parameters = "tq.safetensors"', "levels = 8\nsteepness = 20.0")
     )
     settings = read_settings(folder)
     again = shutil.copytree(folder, tmp_path / "b")
@@ -198,7 +200,7 @@ def test_settings_are_read_and_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "complaint"),
+    ("table", "message"),
     [
         ('stage = "blur"', "preprocess.0: stage: expected one of bit-depth, dct-quantisation, grid-distortion, jpeg, "),
         ("bits = 3", "preprocess.0: stage: expected one of bit-depth, .*quantisation, got None"),
@@ -219,21 +221,21 @@ def test_settings_are_read_and_written_again(tmp_path: Path) -> None:
         ('stage = "dct-quantisation"\ntable = "model.toml"', "preprocess.0: model.toml: expected steps above 0"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_refused_at_load_in_one_line_that_names_what_is_known(
-    tmp_path: Path, table: str, complaint: str
+def test_an_invalid_stage_is_rejected_at_load_with_the_expected_values_in_one_line(
+    tmp_path: Path, table: str, message: str
 ) -> None:
     folder = staged_folder(tmp_path, f"[[preprocess]]\n{table}\n")
-    with pytest.raises(BundleError, match=complaint) as refused:
+    with pytest.raises(BundleError, match=message) as raised:
         load_bundle(folder, CPU)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_stage_may_be_put_in_by_hand(bundle: Bundle) -> None:
+def test_a_custom_stage_can_be_used_without_a_bundle(bundle: Bundle) -> None:
     half = Stage("half", lambda pictures, seeds: pictures / 2, differentiable=True)
     assert torch.equal(preprocess(smooth_pictures(1), [half]), smooth_pictures(1) / 2)
 
 
-def test_no_picture_is_no_trouble(tmp_path: Path) -> None:
-    tables = EVERY.replace('parameters = "tq.safetensors"', "levels = 8")
+def test_an_empty_batch_of_pictures_is_accepted(tmp_path: Path) -> None:
+    tables = ALL_STAGES.replace('parameters = "tq.safetensors"', "levels = 8")
     bundle = staged_bundle(tmp_path, tables)
     assert bundle.preprocess(smooth_pictures(1)[:0], seeds_for(0)).shape == (0, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""Pictures for people as they were sent: of which frames, how often, and what they show."""
+"""Previews of frames as they were sent: the choice of frames, the rate, and the content."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def turns() -> PreviewTurns:
+def new_turns() -> PreviewTurns:
     return PreviewTurns(ProcessorSettings(kafka="none", bundle=Path("none")))
 
 
-def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> PreviewKind:
-    return made.select(verified_job(payload(camera, 1, encoding=encoding), camera), now_s)
+def selected(turns: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> PreviewKind:
+    return turns.select(verified_job(payload(camera, 1, encoding=encoding), camera), now_s)
 
 
-def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once() -> None:
-    made, plain, probe = turns(), Encoding(16), Encoding(16, probe_share=1.0)
-    assert [asked(made, at, plain) for at in (0.0, 0.5, 1.0, 4.9, 5.9)] == [
+def test_some_previews_have_a_picture_as_sent_and_that_of_a_probe_comes_at_once() -> None:
+    turns, plain, probe = new_turns(), Encoding(16), Encoding(16, probe_share=1.0)
+    assert [selected(turns, at, plain) for at in (0.0, 0.5, 1.0, 4.9, 5.9)] == [
         PreviewKind.BOTH, PreviewKind.NOTHING, PreviewKind.REBUILT, PreviewKind.REBUILT, PreviewKind.BOTH,
     ]  # fmt: skip
-    assert [asked(made, at, probe) for at in (6.0, 6.1, 7.0, 11.0)] == [
+    assert [selected(turns, at, probe) for at in (6.0, 6.1, 7.0, 11.0)] == [
         PreviewKind.BOTH, PreviewKind.NOTHING, PreviewKind.REBUILT, PreviewKind.BOTH,
     ]  # fmt: skip
-    assert asked(made, 7.0, plain, "site/cam-1") == PreviewKind.BOTH
+    assert selected(turns, 7.0, plain, "site/cam-1") == PreviewKind.BOTH
 
 
-def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_than_sixteen() -> None:
-    made, plain = turns(), Encoding(16)
+def test_up_to_sixteen_viewed_cameras_get_five_previews_a_second() -> None:
+    turns, plain = new_turns(), Encoding(16)
     times = [0.0, 0.05, 0.25, 0.3, 0.5, 3.0, 3.25, 20.0, 20.25]
-    made.view("site/cam-0", 3.1, now_s=0.0)
-    assert [asked(made, at, plain) is not PreviewKind.NOTHING for at in times] == [
+    turns.view("site/cam-0", 3.1, now_s=0.0)
+    assert [selected(turns, at, plain) is not PreviewKind.NOTHING for at in times] == [
         True, False, True, False, True, True, False, True, False,
     ]  # fmt: skip
     for index in range(1, 20):
-        made.view(f"site/cam-{index}", 1e9, now_s=30.0)
+        turns.view(f"site/cam-{index}", 1e9, now_s=30.0)
     fast = []
     for index in range(20):
-        asked(made, 31.0, plain, f"site/cam-{index}")
-        fast.append(asked(made, 31.25, plain, f"site/cam-{index}") is not PreviewKind.NOTHING)
+        selected(turns, 31.0, plain, f"site/cam-{index}")
+        fast.append(selected(turns, 31.25, plain, f"site/cam-{index}") is not PreviewKind.NOTHING)
     assert fast == [False] + 16 * [True] + 3 * [False]
-    asked(made, 46.0, plain, "site/cam-1")
-    assert asked(made, 46.25, plain, "site/cam-1") is PreviewKind.NOTHING, "a view is bounded"
+    selected(turns, 46.0, plain, "site/cam-1")
+    assert selected(turns, 46.25, plain, "site/cam-1") is PreviewKind.NOTHING, "the duration of a view is bounded"
 
 
 def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
@@ -75,9 +75,7 @@ def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 24), (90, 500), (432, 768)])
-def test_it_is_what_the_camera_sent_black_where_pixels_were_dropped(
-    bundle: Bundle, height: int, width: int, profile: int
-) -> None:
+def test_the_picture_as_sent_is_black_at_dropped_pixels(bundle: Bundle, height: int, width: int, profile: int) -> None:
     message = payload("site/cam-0", 3, encoding=Encoding(24, profile=profile), shown=picture(3, height, width))
     sent, _ = decode_picture(verified_job(message).key, verified_job(message).frame)
     _, shown = as_sent(bundle, message)
@@ -85,7 +83,7 @@ def test_it_is_what_the_camera_sent_black_where_pixels_were_dropped(
     np.testing.assert_allclose(shown, small[0].permute(1, 2, 0) * 255, atol=0.51)
 
 
-def test_a_probes_is_whole(bundle: Bundle) -> None:
+def test_the_picture_as_sent_of_a_probe_is_whole(bundle: Bundle) -> None:
     pixels = picture(3)
     found, shown = as_sent(bundle, payload("site/cam-0", 3, encoding=Encoding(24, 1.0), shown=pixels))
     np.testing.assert_array_equal(shown, pixels)
@@ -97,7 +95,7 @@ def test_a_probes_is_whole(bundle: Bundle) -> None:
     np.testing.assert_allclose(shown, small[0].permute(1, 2, 0) * 255, atol=0.51)
 
 
-def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
+def test_no_picture_as_sent_is_made_if_only_the_rebuilt_one_is_requested(bundle: Bundle) -> None:
     frames = [verified_job(payload("site/cam-0", seq)) for seq in range(3)]
     found = classify_copies(
         batch_executor(bundle), frames, [PreviewKind.REBUILT, PreviewKind.BOTH, PreviewKind.NOTHING]
@@ -107,7 +105,7 @@ def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> 
     ]  # fmt: skip
 
 
-async def test_it_travels_sealed_with_the_verdict() -> None:
+async def test_the_picture_as_sent_is_encrypted_in_the_verdict() -> None:
     frame = verified_job(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
     frame.model, frame.scores = MODEL, Scores(0, 0.9)

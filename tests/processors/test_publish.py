@@ -40,7 +40,7 @@ MODEL = cast(
 
 
 class FullGpu(torch.Tensor):
-    """A tensor on a device without any memory left: whatever would make another one there fails as torch does it."""
+    """A tensor on a device without free memory: each operation that allocates there raises torch's error."""
 
     @classmethod
     def __torch_function__(
@@ -55,8 +55,8 @@ class FullGpu(torch.Tensor):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 
 
-class Held(Emitter):
-    """In the place of Kafka: keeps the records of each call, and holds them at once."""
+class InstantEmitter(Emitter):
+    """An emitter that keeps the records of each call and acknowledges them at once."""
 
     def __init__(self) -> None:
         super().__init__("none", lambda _ok, _detail: None)
@@ -83,12 +83,12 @@ class Bench:
     """The step and its outputs."""
 
     def __init__(self) -> None:
-        self.emitter, self.repeats, self.last = Held(), Repeats(), LastStep()
+        self.emitter, self.repeats, self.last = InstantEmitter(), Repeats(), LastStep()
         self.step = Publish(SETTINGS, KEYS, self.emitter, self.repeats, ProcessorMetrics(CollectorRegistry()))
         self.step.next = self.last
 
     async def publish(self, jobs: Sequence[FrameJob]) -> None:
-        """Submit jobs together, and return when Kafka holds their results."""
+        """Submit jobs together, and wait until Kafka has acknowledged their results."""
         try:
             for job in jobs:
                 self.step.submit(job)
@@ -117,7 +117,7 @@ async def published(jobs: Sequence[FrameJob]) -> list[Verdict]:
     return bench.emitter.verdicts
 
 
-async def test_jobs_that_are_submitted_together_are_sent_together_and_keep_no_memory_of_the_device() -> None:
+async def test_jobs_submitted_together_are_sent_together_and_release_device_memory() -> None:
     bench, jobs = Bench(), [classified(seq) for seq in range(3)]
     jobs[2].probe, jobs[2].finding = torch.zeros(3, 32, 32), StripFinding(2.0, 1.0)
     await bench.publish(jobs)
@@ -127,7 +127,7 @@ async def test_jobs_that_are_submitted_together_are_sent_together_and_keep_no_me
     assert jobs[2].probe is None
 
 
-async def test_a_verdict_that_kafka_holds_is_kept_without_its_frame_and_a_repeat_gets_it() -> None:
+async def test_an_acknowledged_verdict_is_kept_without_its_frame_and_sent_for_a_repeat() -> None:
     bench, job = Bench(), classified(1)
     await bench.publish([job])
     kept = bench.repeats.find(job.identity)
@@ -158,7 +158,7 @@ async def test_failed_jobs_become_dead_letters_and_a_camera_is_informed_once_abo
     assert len(bench.repeats) == 0
 
 
-async def test_evidence_needs_no_memory_of_the_device() -> None:
+async def test_evidence_needs_no_device_memory() -> None:
     shown = torch.rand(3, 32, 32)
     (verdict,) = await published([probe(shown.as_subclass(FullGpu), 1)])
     assert verdict.flagged
@@ -166,22 +166,22 @@ async def test_evidence_needs_no_memory_of_the_device() -> None:
     np.testing.assert_array_equal(picture_of(shown.as_subclass(FullGpu)), picture_of(shown))
 
 
-async def test_a_picture_that_memory_is_short_for_is_left_out_and_no_other() -> None:
-    # Four tebibytes of evidence: what torch raises then is real.
-    much = torch.zeros(1, 1, 1).expand(1, 2**20, 2**20)
-    verdicts = await published([probe(torch.rand(3, 32, 32), 1), probe(much, 2), probe(torch.rand(3, 32, 32), 3)])
+async def test_a_picture_too_large_for_memory_is_omitted_and_the_others_are_sent() -> None:
+    # The evidence has four tebibytes, which makes torch itself raise the error.
+    large = torch.zeros(1, 1, 1).expand(1, 2**20, 2**20)
+    verdicts = await published([probe(torch.rand(3, 32, 32), 1), probe(large, 2), probe(torch.rand(3, 32, 32), 3)])
     assert {verdict.seq: bool(verdict.evidence) for verdict in verdicts} == {1: True, 2: False, 3: True}
     assert all(verdict.strip == CHECKED and verdict.flagged for verdict in verdicts)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error")])
-async def test_a_device_that_gives_nothing_back_costs_the_evidence_and_not_the_processor(
+async def test_a_device_error_during_evidence_omits_only_the_evidence(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_: Tensor) -> Tensor:
+    def fail(_: Tensor) -> Tensor:
         raise error
 
-    monkeypatch.setattr(torch.Tensor, "cpu", fails)
+    monkeypatch.setattr(torch.Tensor, "cpu", fail)
     (verdict,) = await published([probe(torch.from_numpy(picture(1)).permute(2, 0, 1) / 255, 1)])
     assert verdict.flagged
     assert not verdict.evidence

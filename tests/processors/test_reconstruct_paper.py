@@ -15,7 +15,7 @@ Block = NDArray[np.float64]
 
 
 def printed_basis(u: int, v: int) -> Block:
-    """Equation 3's 2 α_ij(u, v) / N with pixels from 1 to 8 and frequencies from 0: the orthonormal DCT-II."""
+    """Return 2 α_ij(u, v) / N of equation 3 with pixels from 1 to 8 and frequencies from 0: the orthonormal DCT-II."""
     pixel = np.arange(1, 9)
     rows = (math.sqrt(0.5) if u == 0 else 1.0) * np.cos(math.pi * u / 16 * (2 * pixel - 1))
     columns = (math.sqrt(0.5) if v == 0 else 1.0) * np.cos(math.pi * v / 16 * (2 * pixel - 1))
@@ -31,7 +31,10 @@ def literal_dct(block: Block) -> Block:
 
 
 def literal_algorithm(block: Block, dropped: NDArray[np.bool_], iterations: int) -> tuple[Block, int]:
-    """Algorithm 1 line by line, with the corrections of docs/adr/0002-algorithm-1.md; the block and its d."""
+    """Run Algorithm 1 line by line, with the corrections of docs/adr/0002-algorithm-1.md.
+
+    Returns the block and its number of iterations.
+    """
     delta, mu, epsilon, mse_max = 0.03, 0.02, 1e-5, 0.0
     f = np.where(dropped, 0.0, block)
     for d in range(iterations):
@@ -53,7 +56,7 @@ def literal_algorithm(block: Block, dropped: NDArray[np.bool_], iterations: int)
 
 
 def smooth_frames(batch: int, channels: int, height: int, width: int) -> torch.Tensor:
-    """Frames (B, C, H, W) float64: a wave of its own for each frame and channel, and a little noise."""
+    """Return frames (B, C, H, W) float64: a different wave for each frame and channel, and a little noise."""
     rng = np.random.default_rng(5)
     rows, columns = np.arange(height)[:, None], np.arange(width)
     phase, fy, fx = rng.uniform(0, 6, (3, batch, channels, 1, 1))
@@ -88,25 +91,25 @@ def test_the_batched_version_agrees_with_the_literal_one(iterations: int, device
         np.testing.assert_allclose(found[:, number].view(8, 8).cpu().numpy(), expected, atol=1e-10)
         ended.append(used)
     if iterations == 40:
-        assert len(set(ended)) > 1, "the blocks must end at different iterations for this test to mean anything"
+        assert len(set(ended)) > 1, "the test proves nothing unless the blocks end at different iterations"
 
 
-def test_it_runs_in_single_precision_close_to_double(device: torch.device) -> None:
+def test_single_precision_is_close_to_double_precision(device: torch.device) -> None:
     frames, kept = smooth_frames(2, 3, 16, 16).to(device), random_mask(2, 16, 16, 0.25).to(device)
     single = reconstruct_paper(frames.float(), kept)
     assert single.dtype == torch.float32
-    # A sign that flips in rounding moves a pixel by a step or two; most must not.
+    # A sign that flips by rounding moves a pixel by a step or two, which is allowed for few pixels.
     off = (single.double() - reconstruct_paper(frames, kept)).abs()
     assert off.mean() < 1e-4
 
 
-def test_it_lowers_the_error_of_zero_filling_on_a_smooth_picture(device: torch.device) -> None:
+def test_algorithm_1_reduces_the_error_of_zero_filling_on_a_smooth_picture(device: torch.device) -> None:
     frames, kept = smooth_frames(2, 3, 32, 32).to(device), random_mask(2, 32, 32, 0.25).to(device)
     error = (reconstruct_paper(frames, kept) - frames).square().mean()
     assert error < 0.01 * frames.masked_fill(kept, 0).square().mean()
 
 
-def test_dropped_pixels_are_found_by_the_mask_and_their_values_are_not_read(device: torch.device) -> None:
+def test_the_mask_determines_the_dropped_pixels_and_their_values_are_not_read(device: torch.device) -> None:
     frames, kept = smooth_frames(1, 1, 16, 16).to(device), random_mask(1, 16, 16, 0.25).to(device)
     frames[0, 0, 4:6] = 0.0  # black pixels that were kept
     expected = reconstruct_paper(frames, kept)
@@ -114,7 +117,7 @@ def test_dropped_pixels_are_found_by_the_mask_and_their_values_are_not_read(devi
     assert torch.equal(reconstruct_paper(frames.masked_fill(~kept, 0.7), kept), expected)
 
 
-def test_nothing_dropped_or_nothing_there_passes_through(device: torch.device) -> None:
+def test_frames_without_dropped_pixels_and_empty_batches_pass_unchanged(device: torch.device) -> None:
     frames = smooth_frames(1, 3, 8, 8).to(device)
     assert torch.equal(reconstruct_paper(frames, torch.ones(1, 1, 8, 8, dtype=torch.bool, device=device)), frames)
     empty = reconstruct_paper(frames[:0], torch.ones(0, 1, 8, 8, dtype=torch.bool, device=device))

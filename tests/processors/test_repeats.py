@@ -13,7 +13,7 @@ def record(seq: int) -> OutgoingRecord:
     return OutgoingRecord(b"site/cam", b"%d" % seq, [])
 
 
-def test_the_least_recently_used_verdict_is_forgotten_first() -> None:
+def test_the_least_recently_used_verdict_is_removed_first() -> None:
     repeats = Repeats(3)
     for seq in range(3):
         repeats.remember(identity(seq), record(seq))

@@ -27,13 +27,13 @@ def test_resize_agrees_with_pillows_bilinear(size: tuple[int, int], device: torc
             np.testing.assert_allclose(found[b, c], expected, atol=1e-5)
 
 
-def test_a_stripe_pattern_shrinks_to_grey_not_to_stripes(device: torch.device) -> None:
+def test_a_stripe_pattern_shrinks_to_grey(device: torch.device) -> None:
     frames = (torch.arange(64) % 2).float().expand(1, 1, 64, 64).to(device)
     inner = resize(frames, 8, 8)[..., 1:-1, 1:-1]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.02, rtol=0)
 
 
-def test_the_wanted_size_passes_unchanged(device: torch.device) -> None:
+def test_frames_of_the_requested_size_pass_unchanged(device: torch.device) -> None:
     frames = random_frames(2, 3, 8, 9).to(device)
     assert torch.equal(resize(frames, 8, 9), frames)
     assert torch.equal(centre_crop(frames, 8, 9), frames)
@@ -42,12 +42,12 @@ def test_the_wanted_size_passes_unchanged(device: torch.device) -> None:
     assert torch.equal(cut, frames)
 
 
-def test_centre_crop_takes_the_middle(device: torch.device) -> None:
+def test_centre_crop_keeps_the_middle(device: torch.device) -> None:
     frames = random_frames(2, 3, 9, 12).to(device)
     assert torch.equal(centre_crop(frames, 4, 6), frames[:, :, 2:6, 3:9])
 
 
-def test_a_short_side_is_extended_by_its_edge_on_both_ends(device: torch.device) -> None:
+def test_a_short_side_is_padded_with_its_edges(device: torch.device) -> None:
     frames = random_frames(1, 1, 3, 8).to(device)
     found = centre_crop(frames, 6, 4)
     assert torch.equal(found[..., [0], :], frames[..., :1, 2:6])
@@ -55,7 +55,7 @@ def test_a_short_side_is_extended_by_its_edge_on_both_ends(device: torch.device)
     assert torch.equal(found[..., 4:, :], frames[..., -1:, 2:6].expand(1, 1, 2, 4))
 
 
-def test_tiles_of_one_frame_stand_together_row_by_row(device: torch.device) -> None:
+def test_tiles_of_one_frame_are_adjacent_and_in_row_order(device: torch.device) -> None:
     frames = random_frames(2, 3, 8, 12).to(device)
     cut, count = tiles(frames, 4, 4)
     assert count == 6
@@ -77,7 +77,7 @@ def test_the_fewest_tiles_cover_every_pixel(height: int, width: int, tile: tuple
 
 
 @pytest.mark.parametrize("policy", [resize, centre_crop, tiles])
-def test_a_size_without_pixels_is_refused(policy: object) -> None:
+def test_a_size_without_pixels_is_rejected(policy: object) -> None:
     assert callable(policy)
     with pytest.raises(StageError, match="at least 1, got 0×4"):
         policy(random_frames(1, 3, 8, 8), 0, 4)

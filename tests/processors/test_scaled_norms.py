@@ -1,4 +1,4 @@
-"""Scaled batch norms: the amplified forms of a network, the doubt in a label, and the bundles that have them."""
+"""Scaled batch norms: the amplified forms of a network, the doubt in a label, and the bundles that use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.processors.tiny import combined_table, tail_table, tiny_bundle, write
 CPU = torch.device("cpu")
 
 
-class Twice(nn.Module):
+class RepeatedNorm(nn.Module):
     """A network that runs its first batch norm twice, and its second once."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ def plain() -> nn.Module:
     )  # fmt: skip
 
 
-def lively(network: nn.Module, start: int = 0) -> nn.Module:
+def randomised(network: nn.Module, start: int = 0) -> nn.Module:
     """Return the network with random weights, biases and statistics of its batch norms."""
     chance = torch.Generator().manual_seed(start)
     with torch.no_grad():
@@ -70,9 +70,9 @@ def multiplied(network: nn.Module, names: list[str]) -> nn.Module:
     return other
 
 
-def test_the_batch_norms_are_named_in_their_order() -> None:
+def test_batch_norms_are_listed_in_their_order() -> None:
     assert batch_norms(plain()) == ["0", "4", "8"]
-    assert batch_norms(Twice()) == ["first", "last"]
+    assert batch_norms(RepeatedNorm()) == ["first", "last"]
     assert batch_norms(nn.Linear(2, 2)) == []
     assert batch_norms(lambda x: x) == []
 
@@ -83,24 +83,24 @@ def test_the_batch_norms_are_named_in_their_order() -> None:
         (plain, 1, ["8"]),
         (plain, 2, ["4", "8"]),
         (plain, 3, ["0", "4", "8"]),
-        (Twice, 1, ["last"]),
-        (Twice, 2, ["first", "last"]),
+        (RepeatedNorm, 1, ["last"]),
+        (RepeatedNorm, 2, ["first", "last"]),
     ],
 )
 def test_an_amplified_form_is_a_copy_with_multiplied_weights(
     build: Callable[[], nn.Module], count: int, names: list[str]
 ) -> None:
     torch.manual_seed(0)
-    network, frames = lively(build()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    network, frames = randomised(build()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         found, own = amplified(network, count)(frames), network(frames)
         torch.testing.assert_close(found, multiplied(network, names)(frames))
         assert float((found - own).abs().max()) > 0.01
 
 
-def test_the_network_stays_as_it_is() -> None:
+def test_amplified_forms_do_not_change_the_network() -> None:
     torch.manual_seed(0)
-    network, frames = lively(plain()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    network, frames = randomised(plain()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     before, own = copy.deepcopy(network.state_dict()), dict(network.named_parameters())
     with torch.inference_mode():
         first = network(frames)
@@ -119,7 +119,7 @@ def test_a_batch_norm_without_a_bias_is_amplified() -> None:
     network = plain()
     assert isinstance(network, nn.Sequential)
     network[4].register_parameter("bias", None)
-    lively(network)
+    randomised(network)
     frames = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(amplified(network, 2)(frames), multiplied(network, ["4", "8"])(frames))
@@ -128,7 +128,7 @@ def test_a_batch_norm_without_a_bias_is_amplified() -> None:
 @pytest.mark.parametrize(("depth", "counts"), [(1, (1, 2, 3, 3, 3)), (2, (2, 3, 3, 3, 3)), (3, (3, 3, 3, 3, 3))])
 def test_each_form_has_one_more_batch_norm_until_all_are_amplified(depth: int, counts: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network, frames = lively(plain()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    network, frames = randomised(plain()), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     scaled = ScaledNorms.of(network, depth)
     assert scaled.network is network
     assert len(scaled.forms) == len(counts)
@@ -143,18 +143,18 @@ def test_each_form_has_one_more_batch_norm_until_all_are_amplified(depth: int, c
 def test_no_form_has_more_batch_norms_than_the_network(norms: int, data: st.DataObject) -> None:
     depth = data.draw(st.integers(1, norms))
     network = nn.Sequential(*(nn.BatchNorm1d(1, eps=1e-12) for _ in range(norms))).eval()
-    # Each norm passes a number on as it is, or times the scale.
+    # Each norm returns its input unchanged, or multiplied by the scale.
     found = [float(form(torch.ones(1, 1))[0, 0].detach()) for form in ScaledNorms.of(network, depth).forms]
     assert found == pytest.approx([SCALE ** min(norms, depth + more) for more in range(NETWORKS)], rel=1e-4)
 
 
 @seed(7)
 @given(st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=6), st.data())
-def test_the_odds_are_those_of_the_softmax(logits: list[float], data: st.DataObject) -> None:
+def test_the_odds_equal_those_of_the_softmax(logits: list[float], data: st.DataObject) -> None:
     label = data.draw(st.integers(0, len(logits) - 1))
     shares = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
-    others = math.fsum(each for place, each in enumerate(shares) if place != label)
-    expected = math.log2(shares[label] / others)
+    rest = math.fsum(each for place, each in enumerate(shares) if place != label)
+    expected = math.log2(shares[label] / rest)
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         found = label_odds(torch.tensor([logits], dtype=dtype), torch.tensor([label]))
         assert found.tolist() == pytest.approx([expected], abs=tolerance)
@@ -167,7 +167,7 @@ def test_the_odds_of_a_certain_label_do_not_overflow(large: float) -> None:
     assert found.tolist() == pytest.approx([-1.0, large / math.log(2) - 1, -large / math.log(2)], rel=1e-5)
 
 
-def test_the_doubt_falls_with_the_odds_and_stays_a_positive_number() -> None:
+def test_the_doubt_decreases_with_the_odds_and_stays_positive() -> None:
     odds = torch.tensor([-1e5, -900.0, -1.0, 0.0, 1.0, 60.0, 900.0, 1e5])
     found = doubt(odds)
     assert bool((found > 0).all())
@@ -191,13 +191,13 @@ def by_hand(network: nn.Module, seen: Tensor, counts: tuple[int, ...]) -> list[f
     for count in counts:
         shares = multiplied(network, every[-count:])(seen).double().softmax(1).tolist()
         for place, (label, own) in enumerate(zip(labels, shares, strict=True)):
-            others = math.fsum(each for number, each in enumerate(own) if number != label)
-            odds[place] += math.log2(own[label] / others) / len(counts)
+            rest = math.fsum(each for number, each in enumerate(own) if number != label)
+            odds[place] += math.log2(own[label] / rest) / len(counts)
     return [2.0 ** (-each / 16) for each in odds]
 
 
 @torch.inference_mode()
-def test_the_doubt_is_that_of_the_mean_odds_in_amplified_copies(bundle: Bundle) -> None:
+def test_the_doubt_follows_from_the_mean_odds_of_amplified_copies(bundle: Bundle) -> None:
     frames = smooth_pictures(5, seed=3)
     found = Pipeline(bundle).doubt(frames)
     assert isinstance(bundle.network, nn.Module)
@@ -207,7 +207,7 @@ def test_the_doubt_is_that_of_the_mean_odds_in_amplified_copies(bundle: Bundle) 
 
 
 @torch.inference_mode()
-def test_the_doubt_is_in_the_label_behind_the_stages_of_the_bundle(tmp_path: Path) -> None:
+def test_the_doubt_is_computed_behind_the_stages_of_the_bundle(tmp_path: Path) -> None:
     bundle = staged_bundle(tmp_path, combined_table(0.01, 3) + CHAIN)
     frames, seeds = smooth_pictures(4, seed=3), torch.arange(4)
     pipeline = Pipeline(bundle)
@@ -220,7 +220,7 @@ def test_the_doubt_is_in_the_label_behind_the_stages_of_the_bundle(tmp_path: Pat
 
 
 @torch.inference_mode()
-def test_a_faster_form_of_the_network_changes_no_doubt(bundle: Bundle) -> None:
+def test_a_converted_network_does_not_change_the_doubt(bundle: Bundle) -> None:
     frames = smooth_pictures(3, seed=3)
     other = replace(bundle, network=lambda pictures: torch.zeros(len(pictures), 3))
     torch.testing.assert_close(Pipeline(other).doubt(frames), Pipeline(bundle).doubt(frames))
@@ -232,7 +232,7 @@ def test_a_bundle_without_amplified_norms_has_no_doubt(tmp_path: Path) -> None:
         pipeline.doubt(torch.rand(1, 3, 32, 32))
 
 
-def test_a_bundle_amplifies_at_most_all_norms_of_its_network(tmp_path: Path) -> None:
+def test_a_bundle_that_amplifies_more_norms_than_its_network_has_is_rejected(tmp_path: Path) -> None:
     scaled = tiny_bundle(tmp_path / "all", combined=0.01, norms=7).scaled
     assert scaled is not None
     assert len(scaled.forms) == NETWORKS
@@ -242,7 +242,7 @@ def test_a_bundle_amplifies_at_most_all_norms_of_its_network(tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-def changed(folder: Path, old: str, new: str, more: str = "") -> Path:
+def change_settings(folder: Path, old: str, new: str, more: str = "") -> Path:
     """Replace a line of the folder's settings, and append tables."""
     path = folder / "model.toml"
     text = path.read_text()
@@ -261,8 +261,8 @@ log_spread = 0.2
 
 
 @pytest.mark.parametrize("more", [FEATURES, tail_table("typicality", 1.0)])
-def test_features_and_the_tail_of_their_typicality_belong_together(tmp_path: Path, more: str) -> None:
-    folder = changed(write_bundle(tmp_path, combined=0.01), 'version = "1"', 'version = "2"', more)
+def test_features_and_the_tail_of_their_typicality_need_each_other(tmp_path: Path, more: str) -> None:
+    folder = change_settings(write_bundle(tmp_path, combined=0.01), 'version = "1"', 'version = "2"', more)
     with pytest.raises(BundleError, match=r"typicality: expected a table with combined\.typicality") as caught:
         load_bundle(folder, CPU)
     assert "\n" not in str(caught.value)
@@ -270,13 +270,13 @@ def test_features_and_the_tail_of_their_typicality_belong_together(tmp_path: Pat
 
 @pytest.mark.parametrize(("norms", "more"), [(3, ""), (None, FEATURES + tail_table("typicality", 1.0))])
 @pytest.mark.parametrize("kind", ["onnx", "torchscript", "tflite"])
-def test_other_formats_do_not_show_their_norms_and_features(
+def test_other_formats_than_safetensors_reject_norms_and_features(
     tmp_path: Path, kind: str, norms: int | None, more: str
 ) -> None:
-    folder = changed(
+    folder = change_settings(
         write_bundle(tmp_path, combined=0.01, norms=norms), 'factory = "tests.processors.tiny:network"\n', "", more
     )
-    changed(folder, 'format = "safetensors"', f'format = "{kind}"')
+    change_settings(folder, 'format = "safetensors"', f'format = "{kind}"')
     with pytest.raises(BundleError, match=f"typicality and norms, got {kind}") as caught:
         load_bundle(folder, CPU)
     assert "\n" not in str(caught.value)

@@ -56,7 +56,7 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
         async with rig.processor() as running:
             await rig.publish(messages(frames))
             await until(lambda: len(rig.verdicts) == len(frames))
-            # Counted when Kafka has acknowledged the verdicts, and the test may read them before.
+            # Verdicts are counted once Kafka has acknowledged them, and the test may read them earlier.
             await until(lambda: running.metric("pointillist_frames_total", outcome="classified") == len(frames))
             assert running.metric("pointillist_strip_frames_total", outcome="flagged") == 18
             sent = running.metric("pointillist_frame_bytes_total", kind="sent")
@@ -90,9 +90,7 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
 
 
 @brokers
-async def test_a_frame_that_comes_again_gets_the_same_verdict_and_costs_the_device_nothing(
-    kafka: Kafka, bundle: Path
-) -> None:
+async def test_a_repeated_frame_gets_the_same_verdict_without_device_time(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(3, 8) | fleet(3, 2, 8, Encoding(16, 1.0))
     async with start_rig(kafka.bootstrap, bundle) as rig:
         async with rig.processor() as running:
@@ -115,7 +113,7 @@ async def test_a_frame_that_comes_again_gets_the_same_verdict_and_costs_the_devi
 
 
 @brokers
-async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka, bundle: Path) -> None:
+async def test_bad_payloads_among_good_frames_become_dead_letters(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(2, 10)
     good = frames["site/cam-0", 7, 0]
     wrong_pixels = Frame.FromString(good)
@@ -159,7 +157,7 @@ async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka,
 
 
 @brokers
-async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
+async def test_a_cancelled_frame_is_delivered_again_and_not_dead_lettered(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = fleet(4, 10)
@@ -179,7 +177,7 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
         await rig.publish(messages(frames))
         await entered.wait()
         running.task.cancel()
-        await asyncio.sleep(0)  # its turn: the task is cancelled before the device answers
+        await asyncio.sleep(0)  # the task is cancelled before the device answers
         cancelled.set()
         await asyncio.gather(running.task, return_exceptions=True)
         assert running.task.cancelled()
@@ -192,7 +190,7 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
 
 
 @brokers
-async def test_a_stop_finishes_and_commits_what_was_taken(kafka: Kafka, bundle: Path) -> None:
+async def test_a_stop_finishes_and_commits_the_frames_in_progress(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(4, 10) | fleet(4, 5, 10, Encoding(16, probe_share=1.0))
     async with start_rig(kafka.bootstrap, bundle) as rig:
         async with rig.processor() as running:
@@ -205,7 +203,7 @@ async def test_a_stop_finishes_and_commits_what_was_taken(kafka: Kafka, bundle: 
 
 
 @brokers
-async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Path) -> None:
+async def test_processors_that_join_and_leave_lose_no_frame(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(8, 60)
     waves = messages(frames)
     async with start_rig(kafka.bootstrap, bundle) as rig:
@@ -227,7 +225,9 @@ async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Pa
 
 
 @brokers
-async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_strip_queue_sheds_probes_and_counts_them(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = fleet(4, 12, encoding=Encoding(16, probe_share=1.0))
     original = BatchExecutor.strip
 
@@ -251,7 +251,7 @@ async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, m
 
 
 @brokers
-async def test_a_stage_that_fails_on_one_frame_costs_that_frame_only(
+async def test_a_stage_that_fails_on_one_frame_fails_only_that_frame(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = fleet(3, 8)
@@ -275,13 +275,13 @@ async def test_a_stage_that_fails_on_one_frame_costs_that_frame_only(
     assert "too bright" in letter.error
 
 
-async def test_a_wrong_bundle_is_one_clear_error(tmp_path: Path) -> None:
+async def test_a_missing_bundle_raises_one_error(tmp_path: Path) -> None:
     settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=tmp_path / "nothing", device="cpu")
     with pytest.raises(BundleError, match=r"model\.toml"):
         await run_processor(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
 
 
-async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(bundle: Path) -> None:
+async def test_a_processor_waits_for_an_unreachable_kafka_until_it_is_stopped(bundle: Path) -> None:
     health, stop = Health(), asyncio.Event()
     settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=bundle, device="cpu", backend="torch", threads=1)
     task = asyncio.create_task(run_processor(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop))
@@ -294,7 +294,7 @@ async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(
         await task
 
 
-async def test_a_stop_ends_the_load_of_the_first_model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_cancels_the_load_of_the_first_model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads, hangs, stop, before = threading.Event(), threading.Event(), asyncio.Event(), abandoned()
 
     def load(*arguments: object, **options: object) -> None:

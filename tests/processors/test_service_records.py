@@ -44,10 +44,10 @@ MODEL = cast(
 
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
-    """A classified frame."""
-    made = verified_job(payload("site/cam-0", seq))
-    made.model, made.scores, made.finding = MODEL, Scores(class_id, confidence), finding
-    return made
+    """Return the job of a classified frame."""
+    classified = verified_job(payload("site/cam-0", seq))
+    classified.model, classified.scores, classified.finding = MODEL, Scores(class_id, confidence), finding
+    return classified
 
 
 def seq_of(record: OutgoingRecord) -> int:
@@ -70,12 +70,12 @@ def test_a_preview_of_noise_stays_within_its_bound() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_evidence_is_exact_when_it_is_small(channels: int) -> None:
+def test_small_evidence_is_lossless(channels: int) -> None:
     shown = picture(0, 50, 77, channels)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(evidence_png(shown)))), shown.squeeze())
 
 
-def test_evidence_of_noise_is_made_smaller() -> None:
+def test_large_evidence_is_scaled_down() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1200, 800, 3), dtype=np.uint8)
     data = evidence_png(noise)
     assert len(data) <= MAX_EVIDENCE_BYTES
@@ -95,7 +95,7 @@ def test_evidence_of_noise_is_made_smaller() -> None:
         (StripFinding(None, 0.5, 0, 0.002, 0.003, TYPICALITY), SHED, False),
     ],
 )
-def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
+def test_a_verdict_has_the_finding_of_strip(finding: StripFinding | None, strip: int, flagged: bool) -> None:
     record = verdict_record(KEYS, job(3, 1, 0.75, finding))
     verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
@@ -113,20 +113,20 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"
 
 
-def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
-    refused = FrameJob.of(FakeRecord(b"x" * 10_000, b"\xff", 17, 3), PartitionProgress(), 0.0)
-    refused.fail("validate", MalformedError("expected better"))
-    record = dead_letter_record(KEYS, "frames", refused)
+def test_a_dead_letter_keeps_the_beginning_of_the_rejected_payload() -> None:
+    rejected = FrameJob.of(FakeRecord(b"x" * 10_000, b"\xff", 17, 3), PartitionProgress(), 0.0)
+    rejected.fail("validate", MalformedError("expected another form"))
+    record = dead_letter_record(KEYS, "frames", rejected)
     assert record.value is not None
     letter = DeadLetter.FromString(record.value)
     assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == ("frames", 3, 17)
     assert letter.payload == b"x" * DEAD_LETTER_PAYLOAD_BYTES
     assert letter.payload_bytes == 10_000
-    assert (letter.reason, letter.error, letter.verified) == ("malformed", "expected better", False)
+    assert (letter.reason, letter.error, letter.verified) == ("malformed", "expected another form", False)
 
 
 @pytest.mark.brokers
-async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
+async def test_a_verdict_too_large_for_kafka_is_sent_without_its_pictures(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(config={"max.message.bytes": "4000"})
@@ -148,7 +148,7 @@ async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
 
 
 @pytest.mark.brokers
-async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_pictures(
+async def test_a_verdict_larger_than_a_segment_of_kafka_is_sent_without_its_pictures(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(config={"segment.bytes": str(2**20)})
@@ -164,27 +164,27 @@ async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_picture
 
 
 @pytest.mark.brokers
-async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_take(
+async def test_the_emitter_is_unhealthy_while_one_topic_rejects_all_records(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
-    refusing, taking = await kafka_topics(config={"max.message.bytes": "10"}), await kafka_topics()
-    said: list[tuple[bool, str]] = []
+    rejecting, accepting = await kafka_topics(config={"max.message.bytes": "10"}), await kafka_topics()
+    reports: list[tuple[bool, str]] = []
     done: list[str] = []
-    emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: reports.append((ok, detail)))
 
     stuck = asyncio.create_task(
-        emitter.send(refusing, [verdict_record(KEYS, job(1))], lambda _: done.append("refused"))
+        emitter.send(rejecting, [verdict_record(KEYS, job(1))], lambda _: done.append("rejected"))
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while len(said) < 2:
+            while len(reports) < 2:
                 await asyncio.sleep(0.01)
-            said.clear()
-            await emitter.send(taking, [verdict_record(KEYS, job(1))], lambda _: done.append("taken"))
-        assert done == ["taken"]
+            reports.clear()
+            await emitter.send(accepting, [verdict_record(KEYS, job(1))], lambda _: done.append("accepted"))
+        assert done == ["accepted"]
         assert not stuck.done()
-        assert [ok for ok, _ in said if ok] == []
-        assert refusing in next(detail for _, detail in said if detail)
+        assert [ok for ok, _ in reports if ok] == []
+        assert rejecting in next(detail for _, detail in reports if detail)
     finally:
         stuck.cancel()
         await asyncio.gather(stuck, return_exceptions=True)
@@ -192,13 +192,13 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
 
 
 @pytest.mark.brokers
-async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the_same_producer(
+async def test_batches_that_wait_during_a_hang_of_kafka_use_the_same_producer(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics()
     done: list[int] = []
-    said: list[tuple[bool, str]] = []
-    emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
+    reports: list[tuple[bool, str]] = []
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: reports.append((ok, detail)))
 
     async def send(seq: int) -> None:
         await emitter.send(topic, [verdict_record(KEYS, job(seq))], lambda _: done.append(seq))
@@ -207,7 +207,7 @@ async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the
         await send(0)
         kafka.pause()
         sending = [asyncio.create_task(send(seq)) for seq in range(1, 20)]
-        # As long as a node that hangs is missed; no batch has waited for anything like its own limit then.
+        # Long enough for a hanging node to be missed, and far below the time limit of a batch.
         await asyncio.sleep(2.0)
         kafka.resume()
         async with asyncio.timeout(PATIENCE_S):
@@ -216,4 +216,4 @@ async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the
         kafka.resume()
         await emitter.close(5.0)
     assert done == list(range(20))
-    assert [detail for ok, detail in said if not ok] == []
+    assert [detail for ok, detail in reports if not ok] == []

@@ -1,4 +1,4 @@
-"""Settings and inputs of the processors' parts that contradict each other, each refused in words."""
+"""Contradictory settings and inputs of the processors' parts, each rejected with a message."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from schemas.errors import StageError
         ({"accept_after": [2], "accept_bits": [0.1]}, "accept_bits: expected at least threshold_bits, got 0.1"),
     ],
 )
-def test_a_strip_table_that_contradicts_itself_is_refused(changed: dict[str, Any], message: str) -> None:
+def test_a_contradictory_strip_table_is_rejected(changed: dict[str, Any], message: str) -> None:
     StripThreshold.model_validate({"threshold_bits": 0.5, "frr": 0.01})
     with pytest.raises(ValueError, match=message):
         StripThreshold.model_validate({"threshold_bits": 0.5, "frr": 0.01} | changed)
 
 
-def test_settings_of_a_stage_that_were_read_already_stay_as_they_are() -> None:
+def test_parsed_settings_of_a_stage_are_returned_unchanged() -> None:
     settings = GridDistortion(stage="grid-distortion")
     assert read_stage(settings) is settings
     assert read_stage({"stage": "grid-distortion"}) == settings
@@ -49,12 +49,12 @@ def test_settings_of_a_stage_that_were_read_already_stay_as_they_are() -> None:
         read_stage("blur")
 
 
-def test_a_random_stage_wants_a_seed_for_each_picture() -> None:
+def test_a_random_stage_needs_a_seed_for_each_picture() -> None:
     with pytest.raises(StageError, match=r"^grid-distortion: expected a seed for each picture, got none$"):
         _run(0.15, 8, torch.zeros(1, 3, 8, 8), None)
 
 
-def test_frames_that_share_few_pixels_have_no_change() -> None:
+def test_frames_with_few_common_pixels_have_no_change() -> None:
     pixels = np.arange(64, dtype=np.uint8)
     all_sent, few_sent = np.full(8, 255, np.uint8), np.array([1] + [0] * 7, np.uint8)
     whole = Sample((8, 8), pixels, all_sent)
@@ -62,7 +62,7 @@ def test_frames_that_share_few_pixels_have_no_change() -> None:
     assert change_between(whole, Sample((8, 8), pixels, few_sent)) is None
 
 
-def test_a_preview_takes_the_best_quality_that_fits_and_none_if_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_has_the_best_quality_that_fits_or_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     sizes = [len(preview_jpeg(noise, most)) for most in (85, 60, 30)]
     assert sizes == sorted(sizes, reverse=True)
