@@ -1,4 +1,4 @@
-"""The policy `motion`: the square around what moves."""
+"""The policy `motion`: the square around moving parts of the picture."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_square_lies_in_the_frame_around_the_box(height: int, width: int, leas
     assert min(side, width) <= found.right - found.left < side + 16
 
 
-def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
+def test_a_cut_of_packed_frames_equals_the_cut_of_placed_frames() -> None:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (3, 3, 96, 120), generator=generator, dtype=torch.uint8)
     sent = random_masks(3, 96, 120, 0.25, generator)
@@ -61,7 +61,7 @@ def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
         assert torch.equal(part.kept, sent[i : i + 1, :, 16:58, 24:88])
 
 
-def test_a_cut_of_planes_is_the_cut_of_the_placed_ones() -> None:
+def test_a_cut_of_planes_equals_the_cut_of_placed_frames() -> None:
     shown = Fill(np.ones((96, 120), np.bool_)).picture(picture(0, 96, 120))
     own = PlaneMask(kept_mask(camera_key("site/cam-0"), 1, 0, 96, 120, 16))
     frames = PlanarFrames([shown], 3, [own], [own])
@@ -70,7 +70,7 @@ def test_a_cut_of_planes_is_the_cut_of_the_placed_ones() -> None:
     assert torch.equal(part.placed, frames.placed[:, :, 16:58, 24:88])
 
 
-def test_frames_of_which_something_moves_are_replaced_by_the_square(tmp_path: Path) -> None:
+def test_frames_with_motion_are_replaced_by_the_square_around_it(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, policy="motion")
     side = bundle.settings.input.height
     pipeline = Pipeline(bundle)

@@ -38,7 +38,7 @@ def test_a_certain_verdict_has_no_entropy(dtype: torch.dtype, device: torch.devi
 
 
 @pytest.mark.parametrize("max_batch", [1, 4, 7, 1000])
-def test_it_is_the_mean_over_overlays_of_the_plain_sum(max_batch: int, device: torch.device) -> None:
+def test_the_entropy_is_the_mean_over_sums_with_all_overlays(max_batch: int, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(2)
     frames = torch.rand(3, 2, 4, 4, generator=generator, dtype=torch.float64)
     overlays = torch.rand(5, 2, 4, 4, generator=generator, dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_it_is_the_mean_over_overlays_of_the_plain_sum(max_batch: int, device: t
     assert max(sizes) == min(max_batch, 15)
 
 
-def test_the_sum_is_neither_clamped_nor_blended(device: torch.device) -> None:
+def test_overlays_are_added_without_clamping_or_blending(device: torch.device) -> None:
     seen = []
 
     def record(batch: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_the_sum_is_neither_clamped_nor_blended(device: torch.device) -> None:
     assert torch.equal(seen[0], 2 * ones)
 
 
-def test_a_trigger_that_decides_alone_gives_less_entropy_than_a_clean_frame(device: torch.device) -> None:
+def test_a_trigger_that_forces_its_class_has_less_entropy_than_a_clean_frame(device: torch.device) -> None:
     def backdoored(batch: torch.Tensor) -> torch.Tensor:
         logits = batch.flatten(2).mean(2) * 3
         logits[:, 0] += 50 * (batch[:, 0, 0, 0] >= 1)
@@ -87,7 +87,7 @@ def test_a_trigger_that_decides_alone_gives_less_entropy_than_a_clean_frame(devi
     assert poisoned < 1e-3 < 1 < clean
 
 
-def test_no_frame_gives_no_value(device: torch.device) -> None:
+def test_an_empty_batch_gives_no_entropy(device: torch.device) -> None:
     found = strip_entropy(torch.zeros(0, 1, 2, 2, device=device), torch.zeros(3, 1, 2, 2, device=device), lambda x: x)
     assert found.shape == (0,)
 
@@ -105,7 +105,7 @@ def test_wrong_arguments_are_named() -> None:
         strip_entropy(frames, overlays, logits, max_batch=0)
 
 
-def test_a_verdict_is_the_likeliest_class_and_its_probability(device: torch.device) -> None:
+def test_a_verdict_is_the_most_likely_class_with_its_probability(device: torch.device) -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 5.5, -2.0]], device=device)
     classes, confidence = classify(logits)
     assert classes.tolist() == [1, 1]

@@ -24,14 +24,14 @@ def weights() -> Tensor:
 
 
 def logits(batch: Tensor) -> Tensor:
-    """A linear judge, whom a frame's first pixel at 1 or more convinces of class 0 alone."""
+    """Return the logits of a linear network in which a first pixel of 5 or more, the trigger, forces class 0."""
     found = batch.flatten(1) @ weights()
     found[:, 0] += 100 * (batch[:, 0, 0, 0] >= 5)
     return found
 
 
 def frames_with_a_trigger() -> Tensor:
-    """Eight frames, of which the last two carry the trigger."""
+    """Return eight frames, of which the last two carry the trigger."""
     frames = pictures(8, 0)
     frames[6:, 0, 0, 0] = 5
     return frames
@@ -63,7 +63,7 @@ def test_a_clamped_sum_stays_in_the_range_of_pictures() -> None:
 
 
 @pytest.mark.parametrize("statistic", ["mean", "mixture", "odds"])
-def test_without_an_accepted_frame_sequential_is_the_same_as_all_at_once(statistic: str) -> None:
+def test_without_an_accepted_frame_sequential_strip_equals_plain_strip(statistic: str) -> None:
     frames, overlays = frames_with_a_trigger(), pictures(10, 2)
     usual = torch.from_numpy(probabilities(frames[:6], overlays).mean(1)).amax(0) if statistic == "odds" else None
     usual = None if usual is None else log_odds_bits(usual[None])[0]
@@ -84,7 +84,7 @@ def counted(sizes: list[int]) -> object:
     return run
 
 
-def test_a_frame_that_reaches_a_limit_stops_there_and_the_others_go_on_together() -> None:
+def test_a_frame_that_reaches_the_limit_of_a_round_stops_and_the_others_continue() -> None:
     frames, overlays = frames_with_a_trigger(), pictures(10, 2)
     p = probabilities(frames, overlays)
     after_two = entropy(p[:, :2].mean(1), base=2, axis=1)
@@ -106,7 +106,7 @@ def test_a_frame_that_reaches_a_limit_stops_there_and_the_others_go_on_together(
 
 
 @pytest.mark.parametrize("rounds", [[Round(1, 0.0)], [Round(1, 5.0), Round(2, 0.0)]])
-def test_when_all_are_accepted_no_further_overlay_is_tried(rounds: Sequence[Round]) -> None:
+def test_once_all_frames_are_accepted_no_further_overlay_is_used(rounds: Sequence[Round]) -> None:
     sizes: list[int] = []
     found = strip(
         pictures(4, 0),
@@ -116,18 +116,18 @@ def test_when_all_are_accepted_no_further_overlay_is_tried(rounds: Sequence[Roun
         rounds=rounds,
     )
     assert sum(sizes) == 4 * rounds[-1].passes
-    # However high the threshold: nothing is flagged before it has seen every overlay.
+    # A frame is flagged only after all overlays, even if the threshold is high.
     assert not found.flagged.any()
 
 
-def test_rounds_beyond_the_overlays_say_nothing() -> None:
+def test_rounds_beyond_the_number_of_overlays_are_ignored() -> None:
     frames, overlays = pictures(3, 0), pictures(4, 2)
     found = strip(frames, overlays, logits, threshold_bits=9.0, rounds=[Round(4, 0.0), Round(8, 0.0)])
     assert found.passes.tolist() == [4] * 3
     assert found.flagged.all()
 
 
-def test_a_frame_that_is_not_a_number_is_neither_accepted_nor_flagged() -> None:
+def test_a_frame_of_nan_is_neither_accepted_nor_flagged() -> None:
     frames = pictures(2, 0)
     frames[0] = torch.nan
     found = strip(frames, pictures(4, 2), logits, threshold_bits=9.0, rounds=[Round(2, 0.0)])
@@ -136,9 +136,9 @@ def test_a_frame_that_is_not_a_number_is_neither_accepted_nor_flagged() -> None:
     assert not found.flagged.any()
 
 
-def test_odds_see_a_class_that_the_overlays_do_not_favour() -> None:
-    # The overlays favour the first class; a frame that favours it no more than usual is not suspect, one that moves
-    # a little of the share to a class that is never named is, though its entropy is the higher one.
+def test_odds_detect_a_class_that_the_overlays_do_not_favour() -> None:
+    # The overlays favour the first class. A frame that favours it no more than usual is not suspect. A frame that gives
+    # some of the share to a rare class is suspect, even though its entropy is higher.
     mixtures = torch.tensor([[0.9, 0.09, 0.01], [0.8, 0.09, 0.11]])
     usual = log_odds_bits(torch.tensor([[0.92, 0.12, 0.02]]))[0]
     clean, suspect = spread_bits(mixtures, "odds", usual).tolist()
@@ -149,19 +149,19 @@ def test_odds_see_a_class_that_the_overlays_do_not_favour() -> None:
     assert entropies[0] < entropies[1]
 
 
-def test_the_odds_of_a_class_that_is_never_or_always_named_are_those_of_one_in_ten_thousand() -> None:
+def test_odds_are_bounded_by_a_probability_of_one_in_ten_thousand() -> None:
     bound = math.log2(0.9999 / 0.0001)
     found = log_odds_bits(torch.tensor([[0.0, 1.0, 0.5, 0.001]], dtype=torch.float64))[0]
     assert found.tolist() == pytest.approx([-bound, bound, 0.0, math.log2(0.001 / 0.999)])
 
 
-def test_odds_need_what_is_usual_for_every_class() -> None:
+def test_odds_need_the_usual_odds_of_every_class() -> None:
     for usual in (None, torch.zeros(2)):
         with pytest.raises(StageError, match="3 classes"):
             spread_bits(torch.full((1, 3), 1 / 3), "odds", usual)
 
 
-def test_strokes_are_accepted_by_how_their_class_changes_but_never_below_the_threshold() -> None:
+def test_frames_are_accepted_by_the_joint_statistic_but_never_below_the_threshold() -> None:
     frames, overlays = pictures(40, 0), 3 * pictures(10, 2)
     mean = strip(frames, overlays[:2], logits, threshold_bits=0.0).entropy_bits
     mixture = strip(frames, overlays[:2], logits, threshold_bits=0.0, statistic="mixture").entropy_bits
@@ -179,6 +179,6 @@ def test_strokes_are_accepted_by_how_their_class_changes_but_never_below_the_thr
 
 
 @pytest.mark.parametrize("statistic", ["mixture", "odds"])
-def test_only_a_mean_entropy_can_be_accepted_by_another_statistic(statistic: Statistic) -> None:
+def test_joint_acceptance_requires_the_mean_entropy(statistic: Statistic) -> None:
     with pytest.raises(StageError, match=f"accept_by: expected {statistic}, or joint with the statistic mean"):
         strip(pictures(2, 0), pictures(4, 2), logits, threshold_bits=0.1, statistic=statistic, accept_by="joint")

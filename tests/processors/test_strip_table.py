@@ -12,14 +12,14 @@ def dropped(count: int) -> dict[str, object]:
     return {"dropped_per_block": count, "threshold_bits": 0.5, "frr": 0.02}
 
 
-def test_a_table_of_old_is_the_papers_entropy_over_all_overlays_on_whole_frames_alone() -> None:
+def test_a_minimal_table_means_the_papers_entropy_of_whole_frames_over_all_overlays() -> None:
     strip = StripSettings.model_validate(PLAIN)
     assert (strip.statistic, strip.clamped, strip.rounds, strip.dropped) == ("mean", False, (), [])
     assert strip.threshold(0) is strip
     assert strip.threshold(16) is None
 
 
-def test_each_drop_ratio_has_a_threshold_of_its_own() -> None:
+def test_each_drop_ratio_has_its_own_threshold() -> None:
     strip = StripSettings.model_validate(PLAIN | {"dropped": [dropped(16), dropped(32)]})
     found = strip.threshold(32)
     assert found is not None
@@ -28,7 +28,7 @@ def test_each_drop_ratio_has_a_threshold_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"accept_after": [2, 4], "accept_bits": [1.0]}, "expected as many accept_bits as accept_after, got 1 for 2"),
         ({"accept_after": [4, 2], "accept_bits": [1.0, 1.0]}, "accept_after: expected ascending numbers"),
@@ -39,6 +39,6 @@ def test_each_drop_ratio_has_a_threshold_of_its_own() -> None:
         ({"dropped": [dropped(8), dropped(8)]}, "expected one table for each dropped_per_block"),
     ],
 )
-def test_what_is_wrong_is_named(changes: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ValidationError, match=complaint):
+def test_an_invalid_table_is_rejected_with_the_name_of_its_key(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         StripSettings.model_validate(PLAIN | changes)

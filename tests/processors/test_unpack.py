@@ -30,7 +30,9 @@ WORD = st.integers(0, 2**32 - 1)
 @pytest.mark.parametrize("device", DEVICES)
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(WORD, WORD), min_size=1, max_size=4), st.integers(1, 40))
-def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, int]], counters: int) -> None:
+def test_philox_equals_the_cameras_generator_bit_for_bit(
+    device: str, seeds: list[tuple[int, int]], counters: int
+) -> None:
     words = philox(torch.tensor(seeds, device=device), counters).cpu().numpy()
     for row, seed in zip(words, seeds, strict=True):
         np.testing.assert_array_equal(row, reference(seed, counters))
@@ -47,7 +49,7 @@ def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, i
     probe_share=st.sampled_from((0.0, 0.5, 1.0)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_batch_unpacks_to_what_each_frame_decodes_to(
+def test_a_batch_unpacks_to_the_decoded_pictures_of_its_frames(
     device: str, height: int, width: int, channels: int, drops: list[int], boot_id: int, probe_share: float, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -83,7 +85,7 @@ def test_a_batch_unpacks_to_what_each_frame_decodes_to(
     assert float(unpacked.max()) <= 1
 
 
-def test_codebooks_that_gave_way_come_back_right() -> None:
+def test_evicted_codebooks_are_rebuilt_correctly() -> None:
     books = DeviceCodebooks(torch.device("cpu"), capacity=20)
     keys = [KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(30)]
     for key in [*keys, *keys[:5]]:
@@ -95,9 +97,7 @@ def test_codebooks_that_gave_way_come_back_right() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 16), (30, 43), (128, 128), (136, 128)])
-def test_a_batch_of_many_cameras_has_the_masks_of_each_and_small_frames_take_no_codebooks(
-    height: int, width: int
-) -> None:
+def test_each_frame_of_a_mixed_batch_has_its_own_mask_and_small_frames_use_no_codebook(height: int, width: int) -> None:
     books = DeviceCodebooks(torch.device("cpu"))
     keys = [KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(18)]
     drops = [0, 16, 16, 45, 16, 3] * 3
@@ -115,24 +115,24 @@ def test_a_batch_of_many_cameras_has_the_masks_of_each_and_small_frames_take_no_
     assert len(books) == (0 if height * width <= 128 * 128 else 18)
 
 
-def test_pixels_that_do_not_fill_the_mask_are_refused() -> None:
+def test_too_few_pixels_for_the_mask_are_rejected() -> None:
     sent = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     with pytest.raises(StageError, match="expected 4 sent pixels, got 3"):
         scatter(torch.zeros(3, 1, dtype=torch.uint8), sent)
 
 
-def test_pixels_of_a_wrong_type_are_refused() -> None:
+def test_pixels_of_a_wrong_type_are_rejected() -> None:
     with pytest.raises(StageError, match="uint8"):
         scatter(torch.zeros(4, 1), torch.ones(1, 1, 2, 2, dtype=torch.bool))
 
 
-def test_seeds_of_a_wrong_shape_are_refused() -> None:
+def test_seeds_of_a_wrong_shape_are_rejected() -> None:
     books = DeviceCodebooks(torch.device("cpu"))
     with pytest.raises(StageError, match=r"seeds \(B, 2\)"):
         kept_masks(torch.zeros(3, dtype=torch.int64), books.table, torch.zeros(3, dtype=torch.int64), 8, 8)
 
 
-def test_pixels_beyond_the_mask_do_no_harm() -> None:
+def test_pixels_beyond_the_mask_are_ignored() -> None:
     sent = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.4
     count = int(sent.sum())
     pixels = torch.randint(0, 256, (count, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -140,13 +140,13 @@ def test_pixels_beyond_the_mask_do_no_harm() -> None:
     assert torch.equal(place(longer, sent), scatter(pixels, sent))
 
 
-def test_frames_of_which_nothing_was_sent_are_black() -> None:
+def test_frames_without_sent_pixels_are_black() -> None:
     nothing = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     assert torch.equal(scatter(torch.zeros(0, 3, dtype=torch.uint8), nothing), torch.zeros(2, 3, 8, 8))
     assert not place(torch.full((1, 3), 255, dtype=torch.uint8), nothing).any()
 
 
-def test_masks_of_large_frames_are_those_of_the_edge() -> None:
+def test_masks_of_large_frames_equal_those_of_the_camera() -> None:
     books = DeviceCodebooks(torch.device("cpu"))
     key, other = (KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(2))
     slots = books.slots([(key, 16), (other, 16)])
@@ -157,10 +157,10 @@ def test_masks_of_large_frames_are_those_of_the_edge() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (13, 21), (40, 33)])
-def test_the_way_of_a_gpu_gives_what_the_way_of_the_host_gives(
+def test_the_gpus_operations_give_the_same_result_as_those_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int
 ) -> None:
-    """On a GPU, and while torch compiles, other operations compute the same."""
+    """Compare the operations that are used on a GPU and while torch compiles with those of the CPU."""
     drawn = torch.Generator().manual_seed(3)
     seeds = torch.randint(0, 2**32, (3, 2), generator=drawn)
     codebooks = torch.randint(0, 256, (2, ROWS, BLOCK), dtype=torch.uint8, generator=drawn)

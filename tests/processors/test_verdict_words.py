@@ -1,4 +1,4 @@
-"""The words of a verdict: a class, its group or `unsure`; the best classes; the temperature."""
+"""The name in a verdict, which is a class, its group or `unsure`; the best classes; the temperature."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def bundle(folder: Path, options: str = "", groups: str = "") -> Bundle:
-    """The tiny bundle with some more keys, and with a table of groups."""
+    """Return the tiny bundle with additional keys and a table of groups."""
     write_bundle(folder)
     text = (folder / "model.toml").read_text()
     text = text.replace("\n[input]", f"\n{options}\n[input]")
@@ -27,7 +27,7 @@ def bundle(folder: Path, options: str = "", groups: str = "") -> Bundle:
     return load_bundle(folder, CPU)
 
 
-def test_a_verdict_names_the_class_then_the_group_then_nothing(tmp_path: Path) -> None:
+def test_a_verdict_names_the_class_or_else_its_group_or_else_unsure(tmp_path: Path) -> None:
     settings = bundle(tmp_path, "unsure_below = 0.5", f"first = [{CLASSES[0]!r}, {CLASSES[1]!r}]").settings
     sure = settings.answer(Scores(0, 0.6, ((0, 0.6), (1, 0.3)), (0, 0.9)))
     assert (sure.name, sure.confidence, sure.group) == (CLASSES[0], 0.6, "first")
@@ -51,7 +51,7 @@ def test_a_group_has_the_probability_of_its_classes() -> None:
     torch.testing.assert_close(found.group_confidence[1], shares[1, 3])
 
 
-def test_a_network_that_is_never_unsure_ranks_nothing(tmp_path: Path) -> None:
+def test_classes_are_ranked_only_with_unsure_below(tmp_path: Path) -> None:
     plain = bundle(tmp_path / "plain")
     [job] = classify_copies(batch_executor(plain), [verified_job(payload("site/cam-0", 1))])
     assert (job.scores.best, job.scores.group) == ((), None)
@@ -65,7 +65,7 @@ def test_a_network_that_is_never_unsure_ranks_nothing(tmp_path: Path) -> None:
     assert job.scores.group[1] > 0.999
 
 
-def test_a_temperature_lowers_the_confidence_and_leaves_the_class(tmp_path: Path) -> None:
+def test_a_temperature_lowers_the_confidence_and_keeps_the_class(tmp_path: Path) -> None:
     jobs = []
     for name, options in (("one", ""), ("four", "temperature = 4.0")):
         executor = batch_executor(bundle(tmp_path / name, options))
@@ -74,14 +74,14 @@ def test_a_temperature_lowers_the_confidence_and_leaves_the_class(tmp_path: Path
     assert 1 / len(CLASSES) < jobs[1].scores.confidence < jobs[0].scores.confidence
 
 
-def test_whatever_changes_verdicts_changes_the_name_of_the_model(tmp_path: Path) -> None:
-    made = [
+def test_each_setting_that_changes_verdicts_changes_the_model_id(tmp_path: Path) -> None:
+    model_ids = [
         bundle(tmp_path / str(number), *options).model_id
         for number, options in enumerate(
             [(), ("temperature = 2.0",), ("", f"a = [{CLASSES[0]!r}]"), ("", f"b = [{CLASSES[0]!r}]")]
         )
     ]
-    assert len(set(made)) == len(made)
+    assert len(set(model_ids)) == len(model_ids)
 
 
 @pytest.mark.parametrize(

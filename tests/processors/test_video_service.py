@@ -1,4 +1,4 @@
-"""Processors with frames that depend on others, on a real Kafka: restarts within groups, and missing frames."""
+"""Processors with frames that depend on other frames, with a real Kafka: restarts within groups, and missing frames."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def messages(sent: dict[FrameName, bytes]) -> list[tuple[str, bytes | None]]:
 
 
 class LateNotes:
-    """Notes of commits that arrive when the first records of their partitions have been taken."""
+    """A patch that delays the notes of commits until the first records of their partitions are fetched."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        fetched, taken = asyncio.Event(), asyncio.Event()
+        fetched, fetched_again = asyncio.Event(), asyncio.Event()
         fetch, notes = Reader.fetch, GroupMember._committed_notes
 
         async def fetch_again(reader: Reader, *places: TopicPartition, **options: Any) -> Records:
             if fetched.is_set():
-                taken.set()
+                fetched_again.set()
             found = await fetch(reader, *places, **options)
             if found and reader._group is not None:
                 fetched.set()
@@ -59,7 +59,7 @@ class LateNotes:
 
         async def late_notes(member: GroupMember, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
             if partitions:
-                await taken.wait()
+                await fetched_again.wait()
             return await notes(member, partitions)
 
         monkeypatch.setattr(Reader, "fetch", fetch_again)
@@ -130,9 +130,7 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
         assert verdict.strip == (CHECKED if verdict.whole else NOT_PROBED)
 
 
-async def test_a_missing_frame_costs_the_rest_of_its_group_by_name_and_nobody_else_s_frames(
-    kafka: Kafka, bundle: Path
-) -> None:
+async def test_a_missing_frame_fails_only_the_rest_of_its_group(kafka: Kafka, bundle: Path) -> None:
     lost, well = VideoCamera("site/lost", group_frames=6), VideoCamera("site/well", group_frames=6)
     sent = frames([lost, well], 12)
     del sent["site/lost", 7, 2]
@@ -153,31 +151,31 @@ async def test_a_missing_frame_costs_the_rest_of_its_group_by_name_and_nobody_el
 
 
 @pytest.mark.usefixtures("keyed_profile")
-async def test_frames_whose_key_frame_is_lost_are_dead_lettered_by_name_and_it_is_asked_for(
+async def test_frames_with_a_lost_key_frame_are_dead_lettered_and_it_is_requested(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_requests, "_AGAIN_S", 60.0)
     lost, well = KeyedCamera("site/lost"), KeyedCamera("site/well")
     key = lost.message()
     orphans = frames([lost], 3)
-    others = frames([well], 4)
+    unaffected = frames([well], 4)
     async with start_rig(kafka.bootstrap, bundle) as rig:
         async with rig.processor(key_wait_s=0.6, events_topic=rig.topic("letters")) as running:
-            await rig.publish(messages(orphans | others))
+            await rig.publish(messages(orphans | unaffected))
             await until(lambda: len(rig.letters) == 4)
-            await until(lambda: len(rig.verdicts) == len(others))
+            await until(lambda: len(rig.verdicts) == len(unaffected))
             assert running.metric("pointillist_key_frames_total", outcome="requested") == 1
             late = frames([lost], 2)
             await rig.publish([("site/lost", key)])
             await rig.publish(messages(late))
-            await until(lambda: len(rig.verdicts) == len(others) + 1 + len(late))
-        assert await rig.committed() == len(orphans) + len(others) + len(late) + 1
-    refused = [letter for letter in rig.letters if letter.reason == "no_key_frame"]
-    assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in refused} == orphans.keys()
-    assert all(letter.verified and letter.stage == "key" for letter in refused)
+            await until(lambda: len(rig.verdicts) == len(unaffected) + 1 + len(late))
+        assert await rig.committed() == len(orphans) + len(unaffected) + len(late) + 1
+    failed = [letter for letter in rig.letters if letter.reason == "no_key_frame"]
+    assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in failed} == orphans.keys()
+    assert all(letter.verified and letter.stage == "key" for letter in failed)
     (request,) = [letter for letter in rig.letters if letter.reason != "no_key_frame"]
-    asked = KeyRequest.FromString(request.SerializeToString())
-    assert (asked.boot_id, asked.seq) == (7, 0)
+    key_request = KeyRequest.FromString(request.SerializeToString())
+    assert (key_request.boot_id, key_request.seq) == (7, 0)
 
 
 def _whole(message: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Views: the cameras whose pages are open, from a console to processors through Kafka."""
+"""Views: a console informs processors through Kafka about the cameras whose pages are open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = b"a secret of this test, long enough"
 CONSOLE, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.CONSOLE, Role.PROCESSOR))
 
 
-def unasked(camera: str, frames: int) -> None:
+def unexpected_request(camera: str, frames: int) -> None:
     raise AssertionError(f"expected no request for certificates, got {frames} for {camera}")
 
 
@@ -30,11 +30,13 @@ def unasked(camera: str, frames: int) -> None:
 async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic, seen = await kafka_topics(), list[tuple[str, float]]()
     views = Views(kafka.bootstrap, topic, CONSOLE)
-    feed = ViewFeed(kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)), unasked)
+    feed = ViewFeed(
+        kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)), unexpected_request
+    )
     tasks = [asyncio.create_task(views.run()), asyncio.create_task(feed.run())]
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not any(for_s > 0 for _, for_s in seen):  # a view that comes late is over
+            while not any(for_s > 0 for _, for_s in seen):  # a view that arrives late has already expired
                 views.note("site/door")
                 await asyncio.sleep(0.1)
     finally:
@@ -48,7 +50,7 @@ async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka
 
 def test_a_view_without_the_cameras_tag_changes_nothing() -> None:
     seen: list[str] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda camera, _: seen.append(camera), unasked)
+    feed = ViewFeed("none", "none", PROCESSOR, lambda camera, _: seen.append(camera), unexpected_request)
     views = Views("none", "none", CONSOLE)
     views.note("site/door")
     (record,) = views.due(time.monotonic())
@@ -63,7 +65,7 @@ def test_a_view_without_the_cameras_tag_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("pages", [MOST_VIEWS + 5])
-def test_the_pages_opened_last_are_viewed(pages: int) -> None:
+def test_the_most_recently_opened_pages_are_viewed(pages: int) -> None:
     views = Views("none", "none", CONSOLE)
     for index in range(pages):
         views.note(f"site/cam-{index}")
@@ -71,22 +73,22 @@ def test_the_pages_opened_last_are_viewed(pages: int) -> None:
     assert names == [f"site/cam-{index}" for index in range(5, pages)]
 
 
-def test_a_request_for_certificates_goes_with_one_view() -> None:
-    asked: list[tuple[str, int]] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: asked.append((camera, frames)))
+def test_a_request_for_certificates_is_sent_once() -> None:
+    requested: list[tuple[str, int]] = []
+    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda *request: requested.append(request))
     views = Views("none", "none", CONSOLE)
     views.certify("site/door", 3)
     for _ in range(2):
         for record in views.due(time.monotonic()):
             feed.apply_record(record.key, record.value)
-    assert asked == [("site/door", 3)]
+    assert requested == [("site/door", 3)]
 
 
 async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[list[PlainRecord]] = []
 
-    class Away:
-        """A sender whose Kafka is away at first."""
+    class LateSender:
+        """A sender whose Kafka is unreachable at first."""
 
         async def send(self, _topic: str, records: list[PlainRecord]) -> None:
             sent.append(records)
@@ -95,13 +97,13 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
 
         async def close(self, _: float) -> None: ...
 
-    asked: list[tuple[str, int]] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: asked.append((camera, frames)))
+    requested: list[tuple[str, int]] = []
+    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda *request: requested.append(request))
     views = Views("none", "none", CONSOLE)
-    monkeypatch.setattr(views, "_sender", Away())
+    monkeypatch.setattr(views, "_sender", LateSender())
     monkeypatch.setattr("consumers.console.data.views._EVERY_S", 0.01)
     views.certify("site/door", 3)
-    for index in range(MOST_VIEWS):  # pages that were opened later do not displace it
+    for index in range(MOST_VIEWS):  # pages that are opened later do not displace the request
         views.note(f"site/cam-{index}")
     running = asyncio.create_task(views.run())
     try:
@@ -115,7 +117,7 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
         for record in records:
             assert record.value is not None
             feed.apply_record(record.key, record.value)
-    assert asked == [("site/door", 3)]
+    assert requested == [("site/door", 3)]
 
 
 def test_a_request_covers_the_next_frames_of_one_camera_until_it_expires() -> None:
