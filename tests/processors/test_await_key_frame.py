@@ -121,7 +121,7 @@ def test_frames_before_their_key_frame_wait_for_it() -> None:
     assert not bench.failed
 
 
-def test_the_wait_for_a_key_frame_begins_again_once_a_decoding_process_can_be_started() -> None:
+def test_the_wait_for_a_key_frame_restarts_once_a_decoding_process_can_be_started() -> None:
     bench, camera = Bench(key_wait_s=2.0), KeyedCamera()
     camera.frame()
     bench.submit(camera.frame())

@@ -153,8 +153,8 @@ def test_the_failed_start_of_a_spare_process_fails_no_frame(hanging: Hanging) ->
     decoders.close()
 
 
-class Failing:
-    """Starts that fail while `error` is set, or return a process that ends before it is ready if `dies` is set."""
+class FailingStarts:
+    """A start that fails while `error` is set; if `dies` is set, it returns a process that ends before it is ready."""
 
     def __init__(self, hanging: Hanging, error: Exception | None = None, *, dies: bool = False) -> None:
         self.error = error
@@ -166,9 +166,9 @@ class Failing:
         self.tries.release()
         if self.error is not None:
             raise self.error
-        return Stillborn() if self.dies else self._hanging.start(pixels, size)
+        return EndedProcess() if self.dies else self._hanging.start(pixels, size)
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         self.error, self.dies = None, False
 
     def await_tries(self, count: int) -> None:
@@ -176,7 +176,7 @@ class Failing:
             assert self.tries.acquire(timeout=WAIT_S)
 
 
-class Stillborn:
+class EndedProcess:
     """A process that ends before it is ready."""
 
     def limits(self) -> list[str]:
@@ -203,14 +203,14 @@ def errno_error(number: int) -> OSError:
 def test_frames_wait_until_a_process_can_be_started_and_the_cause_is_named(
     hanging: Hanging, error: Exception | None, named: str
 ) -> None:
-    failing = Failing(hanging, error, dies=error is None)
+    failing = FailingStarts(hanging, error, dies=error is None)
     decoders = VideoDecoders(DecodingSettings(), start=failing.start)
     with structlog.testing.capture_logs() as logs:
         waiting = [submit(decoders, camera, 0) for camera in (GATE, DOOR)]
         failing.await_tries(3)
         assert named in decoders.start_failure
         assert not any(done.done() for done in waiting)
-        failing.mend()
+        failing.recover()
         assert [decoder(done) for done in waiting] == [0, 0]
     assert decoders.start_failure == ""
     errors = [each for each in logs if each["log_level"] == "error"]
@@ -220,14 +220,14 @@ def test_frames_wait_until_a_process_can_be_started_and_the_cause_is_named(
     decoders.close()
 
 
-def test_a_wait_for_an_earlier_unit_begins_again_once_a_process_can_be_started(hanging: Hanging) -> None:
-    failing = Failing(hanging, errno_error(errno.ENOMEM))
+def test_the_wait_for_an_earlier_unit_restarts_once_a_process_can_be_started(hanging: Hanging) -> None:
+    failing = FailingStarts(hanging, errno_error(errno.ENOMEM))
     decoders = VideoDecoders(DecodingSettings(wait_s=2.0), start=failing.start)
     early = submit(decoders, GATE, 1)
     blocked = submit(decoders, DOOR, 0)
     failing.await_tries(2)
     decoders.poll(100.0)
-    failing.mend()
+    failing.recover()
     decoder(blocked)
     decoders.poll(101.9)
     assert not early.done()
@@ -238,7 +238,7 @@ def test_a_wait_for_an_earlier_unit_begins_again_once_a_process_can_be_started(h
 
 
 def test_decoders_close_while_no_process_can_be_started(hanging: Hanging) -> None:
-    failing = Failing(hanging, errno_error(errno.EAGAIN))
+    failing = FailingStarts(hanging, errno_error(errno.EAGAIN))
     decoders = VideoDecoders(DecodingSettings(), start=failing.start)
     done = submit(decoders, GATE, 0)
     failing.await_tries(1)

@@ -1,3 +1,5 @@
+"""Micro-batches of the device, quotas of cameras, and the shares of the steps."""
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict

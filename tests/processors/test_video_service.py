@@ -73,7 +73,7 @@ async def notes(rig: Rig) -> set[tuple[int, int]]:
         return {(p.partition, offset) for p, each in found.items() for offset in read_note(each.metadata)}
 
 
-async def test_frames_wait_while_no_decoding_process_can_be_started_and_the_health_names_the_cause(
+async def test_without_a_decoding_process_frames_wait_and_the_health_names_the_cause(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sent = frames([VideoCamera("site/cam-0")], 6)
