@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.reliability.alarm import waits
 
 
-def test_an_alert_before_the_sticker_is_false_and_no_detection() -> None:
+def test_an_alert_before_the_sticker_appears_is_false_and_no_detection() -> None:
     found = waits(
         {"a", "b", "c", "d"},
         raised={"a": 1.0, "b": None},

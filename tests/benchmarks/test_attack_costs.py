@@ -1,4 +1,4 @@
-"""Failures that an attack may cause, and that must not count as a short time."""
+"""Failures that an attack may cause, and that must not be measured as a short time."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ except KeyboardInterrupt:
 
 def system(program: str, report: dict[str, Any]) -> RunningSystem:
     """Return a system whose `up` is this program."""
-    made = RunningSystem.__new__(RunningSystem)
-    made.process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert made.process.stdout is not None
-    made.process.stdout.readline()
-    made.process.stdout.close()
-    made.wait = lambda deadline_s: (made.process.wait(deadline_s), report)  # type: ignore[method-assign]
-    return made
+    running = RunningSystem.__new__(RunningSystem)
+    running.process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert running.process.stdout is not None
+    running.process.stdout.readline()
+    running.process.stdout.close()
+    running.wait = lambda deadline_s: (running.process.wait(deadline_s), report)  # type: ignore[method-assign]
+    return running
 
 
-def test_an_up_that_crashed_has_no_time_to_its_end() -> None:
+def test_a_crashed_up_has_no_shutdown_time() -> None:
     crashed = system(ENDS_BY_ITSELF, {"frames_lost": 0})
     crashed.process.wait()
     assert end_s(crashed) is None
@@ -45,7 +45,7 @@ def test_an_up_that_crashed_has_no_time_to_its_end() -> None:
     assert found >= 0
 
 
-def test_an_audit_that_fails_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_audit_has_no_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.security.attacks._costs.COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
     assert audit_s(tmp_path) is None
     monkeypatch.setattr("benchmarks.security.attacks._costs.COMMAND", (sys.executable, "-c", "print('{}')"))

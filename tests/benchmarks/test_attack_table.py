@@ -1,4 +1,4 @@
-"""What the table of attacks says of a cell."""
+"""The verdict of each cell in the table of attacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CELL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:
+def test_an_attack_without_effect_that_was_counted_is_refused() -> None:
     assert verdict(CELL) == "refused"
 
 
@@ -36,12 +36,12 @@ def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:
         ({"p99_during_s": None}, "others wait"),
     ],
 )
-def test_an_attack_is_refused_only_when_nothing_is_wrong(change: dict[str, Any], words: str) -> None:
+def test_each_effect_of_an_attack_is_named_in_its_verdict(change: dict[str, Any], words: str) -> None:
     assert verdict(CELL | change) == f"**{words}**"
     assert words in markdown([CELL | change])
 
 
-def test_an_attack_that_turns_a_camera_off_reaches_its_aim(tmp_path: Path) -> None:
+def test_an_attack_that_silences_a_camera_succeeds(tmp_path: Path) -> None:
     layout, cameras = Layout(tmp_path), (CameraId("local/cam-0"), CameraId("local/cam-1"))
     with closing(sqlite3.connect(layout.database)) as connection, connection:
         connection.execute("create table frames (camera, captured_ms, recorded_ms, dropped_per_block)")

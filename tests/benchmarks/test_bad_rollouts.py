@@ -13,9 +13,9 @@ from schemas.pointillist_pb2 import FAILED, PROMOTED, Assessment
 
 
 def test_a_slow_candidate_is_a_multiple_of_the_live_network(tmp_path: Path) -> None:
-    others = [f"{kind}-{number}" for kind in KINDS for number in range(OF_EACH)]
-    others.remove("slow-0")
-    ((kind, place),) = bad_candidates(tmp_path, others)
+    left_out = [f"{kind}-{number}" for kind in KINDS for number in range(OF_EACH)]
+    left_out.remove("slow-0")
+    ((kind, place),) = bad_candidates(tmp_path, left_out)
     assert kind == "slow"
     slow = load_bundle(place, torch.device("cpu"), vouched=True)
     live = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
@@ -24,7 +24,7 @@ def test_a_slow_candidate_is_a_multiple_of_the_live_network(tmp_path: Path) -> N
     assert torch.allclose(slow.logits(frames), live.logits(frames), atol=1e-4)
 
 
-def test_a_candidate_on_which_the_gate_did_not_decide_does_not_count_as_rejected() -> None:
+def test_a_candidate_without_a_decision_of_the_gate_does_not_count_as_rejected() -> None:
     ends = [outcome(each) for each in (None, Assessment(), Assessment(outcome=FAILED), Assessment(outcome=PROMOTED))]
     assert ends == ["undecided, dismissed", "undecided, dismissed", "rolled back", "promoted"]
     assert counted([{"outcome": each} for each in ends]) == {"promoted": 1, "undecided": 2}

@@ -1,4 +1,4 @@
-"""The comparison of bytes: the search for an equal H.264, what is kept of earlier runs, and the page."""
+"""The comparison of bytes: the search for an H.264 of equal quality, the rows of earlier runs, and the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def row(way: str, crf: int | None = None, psnr: float = 45.0, size: float = 1000
 
 
 @given(st.lists(st.floats(0.01, 3), min_size=len(CRFS), max_size=len(CRFS)), st.floats(-10, 90))
-def test_the_search_ends_at_the_highest_factor_that_is_good_enough(steps: list[float], target: float) -> None:
+def test_the_search_ends_at_the_highest_factor_with_enough_quality(steps: list[float], target: float) -> None:
     quality = (60 - np.cumsum(steps)).tolist()
     known: list[tuple[int, float]] = []
     while (crf := next_factor(known, target)) is not None:
@@ -35,7 +35,7 @@ def test_the_search_ends_at_the_highest_factor_that_is_good_enough(steps: list[f
     assert (found.crf if found else None) == (enough[-1] if enough else None)
 
 
-def test_what_was_measured_is_kept_and_rows_of_another_length_make_room(tmp_path: Path) -> None:
+def test_measured_rows_are_kept_and_rows_of_another_length_are_replaced(tmp_path: Path) -> None:
     file = tmp_path / "bytes.csv"
     Table(file).add([row("raw"), row("raw", frames=10), replace(row("raw"), video="yard.mp4")])
     again = Table(file)
@@ -52,14 +52,14 @@ def moving(count: int) -> list[av.VideoFrame]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_frame_comes_back_from_libx264_and_a_higher_factor_shows_less_in_fewer_bytes(preset: str) -> None:
+def test_libx264_returns_every_frame_and_a_higher_factor_saves_bytes_at_lower_quality(preset: str) -> None:
     fine, coarse = (as_h264("door.mp4", moving(12), preset, crf, 4) for crf in (10, 40))
     assert (fine.frames, fine.compared, fine.way) == (12, 3, h264(preset))
     assert fine.psnr_db > coarse.psnr_db
     assert fine.bytes_a_frame > coarse.bytes_a_frame > 0
 
 
-def test_each_profile_is_measured_on_the_pictures_that_its_pixels_give() -> None:
+def test_each_profile_is_measured_on_the_pictures_decoded_from_its_pixels() -> None:
     found = {each.way: each for each in frame_by_frame("door.mp4", moving(5), 16, 4)}
     assert set(found) == {*PROFILES_SENT, JPEG}
     assert found["raw"].psnr_db == found["lossless"].psnr_db

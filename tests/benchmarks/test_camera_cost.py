@@ -11,7 +11,7 @@ from benchmarks.speed import camera_cost
 from benchmarks.speed.camera_cost import Cost, measured, page
 
 
-def test_the_page_of_scenes_says_nothing_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_scenes_does_not_mention_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
     shown = page([Cost("32×32", "raw", 1.0, 1.0, 3072, 2374, 500.0)])
     assert "on simulated scenes that move" in shown

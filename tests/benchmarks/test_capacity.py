@@ -1,11 +1,11 @@
-"""The page of capacities says what the committed measurements say."""
+"""The page of capacities, which is generated from the committed measurements."""
 
 from __future__ import annotations
 
 from benchmarks.pages.capacity import PAGE, USE, Fleet, Kind, carried, cores, page
 
 
-def test_the_page_is_what_the_committed_measurements_make() -> None:
+def test_the_page_is_generated_from_the_committed_measurements() -> None:
     assert PAGE.read_text("utf-8") == page()
 
 

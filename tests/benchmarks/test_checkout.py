@@ -30,8 +30,8 @@ def test_a_benchmark_of_another_checkout_is_found_in_any_folder_and_runs_there(t
 
 
 @pytest.fixture
-def another(tmp_path: Path) -> Path:
-    """A checkout whose `pointillist` prints its arguments."""
+def other_checkout(tmp_path: Path) -> Path:
+    """Write a checkout whose `pointillist` prints its arguments, and return its folder."""
     command = tmp_path / "infra" / "cli"
     command.mkdir(parents=True)
     (command.parent / "__init__.py").touch()
@@ -40,13 +40,14 @@ def another(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_latency_of_another_checkout_is_measured_with_its_packages(another: Path) -> None:
+def test_the_latency_of_another_checkout_is_measured_with_its_packages(other_checkout: Path) -> None:
     with pytest.raises(RuntimeError, match=r"`up` has ended: the other checkout: up --state"):
-        run(-1, -1.0, 1.0, another)
+        run(-1, -1.0, 1.0, other_checkout)
 
 
-def test_the_bridge_of_another_checkout_runs_with_its_packages(another: Path) -> None:
+def test_the_bridge_of_another_checkout_runs_with_its_packages(other_checkout: Path) -> None:
     script = "import pathlib, sys; from benchmarks.speed.bridge import run_checkout; "
     script += "run_checkout(pathlib.Path(sys.argv[1]), 'nowhere', 1, 'nowhere:1')"
-    done = subprocess.run([sys.executable, "-c", script, str(another)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script, str(other_checkout)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "the other checkout: bridge --mqtt\n", done.stderr

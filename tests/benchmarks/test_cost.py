@@ -1,4 +1,4 @@
-"""What is measured of cost against work is kept cell by cell, and the page says it."""
+"""The measurement of cost against work: cells that are measured once, baselines, and the sweeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cell(cameras: int, fps: float, held: float = 1.0) -> dict[str, Any]:
     }
 
 
-def test_a_cell_is_measured_once_and_nothing_beyond_saturation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_is_measured_once_and_no_cell_beyond_saturation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[float] = []
 
     def measure(_folder: Path, cameras: int, fps: float, _warm_s: float, _window_s: float) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def test_a_cell_is_measured_once_and_nothing_beyond_saturation(tmp_path: Path, m
     assert len(json.loads((tmp_path / "rows.json").read_text())["cells"]) == 3
 
 
-def test_each_baseline_is_measured_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def there(checkout: Path, _script: str, _out: str, folder: Path, *_: object) -> Any:
+def test_each_baseline_is_measured_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_once(checkout: Path, _script: str, _out: str, folder: Path, *_: object) -> Any:
         """Measure a cell once for each folder of results, as `run` does."""
         file = Path(folder) / "rows.json"
         if not file.exists():
@@ -51,7 +51,7 @@ def test_each_baseline_is_measured_by_itself(tmp_path: Path, monkeypatch: pytest
             file.write_text(json.dumps({"cells": {"8": cell(8, 1.0) | {"cpu_ms_per_frame": cpu}}}))
         return json.loads(file.read_text())
 
-    monkeypatch.setattr(cost, "run_in_checkout", there)
+    monkeypatch.setattr(cost, "run_in_checkout", measure_once)
     (tmp_path / "rows.json").write_text(json.dumps({"cells": {"8": cell(8, 1.0) | {"cameras": 8}}}))
     for name, ratio in (("2", 0.5), ("4", 0.25)):
         compare(tmp_path, tmp_path / name, name, (), "the command")

@@ -1,4 +1,4 @@
-"""The tests under other vector widths: each capability that the CPU has is run and counted."""
+"""The tests under other vector widths: one counted run for each capability of the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_only_capabilities_of_the_cpu_are_run() -> None:
     assert cpus.capabilities(cpus.NEEDED["avx512"] | {"avx2"}) == ["default", "avx2", "avx512"]
 
 
-def test_what_failed_is_counted_and_named_for_each_run(
+def test_failures_are_counted_and_named_for_each_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cpus, "cpu_flags", frozenset)
@@ -50,7 +50,7 @@ def test_what_failed_is_counted_and_named_for_each_run(
     assert len(json.loads(Path("found.json").read_text())["runs"]) == 2
 
 
-def test_a_run_without_tests_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_tests_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="expected status 0 or 1, got"):
         cpus.run_tests("default", 1, ["absent.py"])

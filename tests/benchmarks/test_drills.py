@@ -1,4 +1,4 @@
-"""What the drills make for themselves is what the system takes."""
+"""The bundles, scenarios, counts and options of the drills."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_bundle_that_flags_every_probe_loads_and_accepts_none_early(tmp_path
     assert bundle.overlays is not None
 
 
-def test_the_wrong_bundle_loads_and_has_no_number_for_any_picture_but_a_black_one(tmp_path: Path) -> None:
+def test_the_wrong_bundle_loads_and_returns_nan_except_for_black_pictures(tmp_path: Path) -> None:
     bundle = load_bundle(wrong_bundle(tmp_path / "wrong"), torch.device("cpu"))
     pictures = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     assert bool(bundle.logits(torch.zeros(1, 3, 32, 32)).isfinite().all())
@@ -37,14 +37,14 @@ def test_the_wrong_bundle_loads_and_has_no_number_for_any_picture_but_a_black_on
     assert bundle.settings.classes == load_bundle(shipped_bundle("scene"), torch.device("cpu")).settings.classes
 
 
-def test_the_cameras_whose_frames_are_refused_send_small_ones_large_ones_and_changes() -> None:
+def test_the_replay_scenario_has_cameras_with_small_large_and_lossless_frames() -> None:
     plans = parse_scenario(scenario(8), "replay").cameras()
     assert [(plan.profile, plan.source.size) for plan in plans] == (
         [("raw", None)] * 8 + [("raw", (96, 64))] * 2 + [("lossless", None)] * 2
     )
 
 
-def test_what_is_recorded_or_judged_twice_is_counted(tmp_path: Path) -> None:
+def test_frames_that_are_recorded_or_judged_twice_are_counted(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.database.parent.mkdir(parents=True, exist_ok=True)
     with sqlite3.connect(layout.database) as connection:
@@ -56,8 +56,8 @@ def test_what_is_recorded_or_judged_twice_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The options of the drills that the command has run; each fault's result is its name."""
+def drill_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace all drills by one that returns the number of its call for each fault; return the options of the calls."""
     calls: list[dict[str, Any]] = []
 
     def drill(_folder: Path, **options: Any) -> dict[str, Any]:
@@ -74,23 +74,23 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     drills.main()
 
 
-def test_a_drill_refuses_an_option_that_it_does_not_have(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], called: list[dict[str, Any]]
+def test_a_drill_rejects_an_option_that_it_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], drill_calls: list[dict[str, Any]]
 ) -> None:
     for arguments in (("fleet", "--cameras", 64), ("camera", "--fps", 5), ("nodes", "--profile", "video")):
         with pytest.raises(SystemExit):
             command(monkeypatch, *arguments)
         assert f"{arguments[1]}: expected one of the drills" in capsys.readouterr().err
-    assert not called
+    assert not drill_calls
 
 
-def test_one_fault_of_the_nodes_is_measured_without_a_file_and_a_file_keeps_the_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: list[dict[str, Any]]
+def test_one_fault_of_the_nodes_can_be_measured_and_a_file_keeps_the_other_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drill_calls: list[dict[str, Any]]
 ) -> None:
     command(monkeypatch, "nodes", "--fault", "kill")
     command(monkeypatch, "nodes", "--fps", 8, "--json", tmp_path / "nodes.json")
     command(monkeypatch, "nodes", "--fault", "hang", "--seconds", 60, "--json", tmp_path / "nodes.json")
-    assert called == [{"faults": ["kill"]}, {"fps": 8.0}, {"faults": ["hang"], "seconds": 60.0}]
+    assert drill_calls == [{"faults": ["kill"]}, {"fps": 8.0}, {"faults": ["hang"], "seconds": 60.0}]
     found = json.loads((tmp_path / "nodes.json").read_text())
     assert found == {"drill": "nodes", "result": {name: {"run": 3 if name == "hang" else 2} for name in FAULTS}}
 

@@ -1,4 +1,4 @@
-"""The eavesdropper sees what lies open, and of sealed frames nothing."""
+"""The eavesdropper, who reads unencrypted frames and learns nothing from encrypted ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = KeyRing(FLEET)
 
 
 def logged(count: int) -> list[Logged]:
-    """Frames of smooth pictures, in Kafka."""
+    """Return frames of smooth pictures, as the eavesdropper reads them from Kafka's log."""
     chance = np.random.default_rng(1)
     found = []
     for seq in range(count):
@@ -35,7 +35,7 @@ def logged(count: int) -> list[Logged]:
     return found
 
 
-def test_the_attacks_show_open_frames_and_of_sealed_ones_no_more_than_the_mean_picture() -> None:
+def test_the_attacks_reveal_open_frames_and_only_the_mean_picture_of_encrypted_ones() -> None:
     frames, bridge = logged(80), FLEET.of(Role.BRIDGE)
     sealed = attacked(heard(frames, None), CAMERA, bridge, KEYS, 16)
     opened = attacked(heard(frames, KEYS.current(CAMERA)), CAMERA, bridge, KEYS, 16)
@@ -55,11 +55,11 @@ def test_the_search_of_a_disk_finds_images_and_pieces() -> None:
 @pytest.mark.parametrize(
     ("sizes", "share"), [([5, 6, 7, 8], 1.0), ([8, 7, 6, 5], 0.0), ([9, 9, 9, 9], 0.5), ([5, 7, 6, 8], 0.75)]
 )
-def test_a_guess_from_lengths_is_right_where_more_motion_takes_more_bytes(sizes: list[int], share: float) -> None:
+def test_a_guess_from_lengths_is_right_if_more_motion_needs_more_bytes(sizes: list[int], share: float) -> None:
     assert right_guesses(sizes, [0.1, 0.2, 0.3, 0.4]) == share
 
 
-def test_a_coded_probe_is_judged_next_to_the_same_picture_without_a_codec() -> None:
+def test_a_coded_probe_is_compared_with_the_same_picture_without_a_codec() -> None:
     rows = coded_probes.measured(128, 2)
     assert [(row.bundle, row.what) for row in rows] == [
         ("scene-sticker", "false alarms"), ("scene-sticker", "misses"), ("scene", "false alarms"),

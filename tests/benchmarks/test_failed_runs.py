@@ -1,4 +1,4 @@
-"""A part of a measurement that fails ends it: no endless wait, and no figure of what did not run."""
+"""Failures of a part of a measurement, which end it without an endless wait and without a figure."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def test_a_stage_that_fails_has_no_frames_per_second(monkeypatch: pytest.MonkeyP
     executor = batch_executor(shipped_bundle("cifar10"), torch.device("cpu"), shape, 1)
     frames = taken_frames(shape, 1, 0.25)
 
-    def fails(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("no such table")
 
-    monkeypatch.setattr(CompiledPipeline, "__call__", fails)
+    monkeypatch.setattr(CompiledPipeline, "__call__", fail)
     with pytest.raises(StageError, match="no such table"):
         compare(executor, executor, frames, 1, 0.001)
 
 
-async def test_the_memory_of_viewers_without_a_console_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_console_the_memory_of_viewers_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sending(*_: object) -> None:
         await asyncio.Event().wait()
 
     async def sleep(_: float) -> None:
-        """Wait for the first viewer that ends, once there are viewers."""
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if len(others) > 1:
-            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until the first viewer ends, if there are viewers."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if len(tasks) > 1:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     monkeypatch.setattr(console, "sending", sending)
     monkeypatch.setattr(asyncio, "sleep", sleep)

@@ -14,19 +14,19 @@ from benchmarks.security.floods.crowd import Crowd, Habit, besiege
 from infra.local.files import write_json
 
 HABIT = Habit((b"GET / HTTP/1.1\r\n",))
-NOT_OURS = "203.0.113.9"
+FOREIGN_ADDRESS = "203.0.113.9"
 
 
-def test_a_crowd_that_cannot_open_connections_gives_the_reason_instead_of_counts(
+def test_a_crowd_that_cannot_open_connections_reports_the_reason_instead_of_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = get_context("spawn")
-    begins, ends, counts = made.Event(), made.Event(), made.Queue()
+    context = get_context("spawn")
+    begins, ends, counts = context.Event(), context.Event(), context.Queue()
     monkeypatch.setattr("resource.setrlimit", lambda *_: None)
     monkeypatch.setattr(Crowd, "close", lambda crowd: crowd._thread.join())
     ends.set()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        besiege(server.getsockname(), HABIT, 10, 1000.0, (NOT_OURS,), begins, ends, counts)
+        besiege(server.getsockname(), HABIT, 10, 1000.0, (FOREIGN_ADDRESS,), begins, ends, counts)
     assert "Cannot assign" in counts.get(timeout=60)
 
 

@@ -15,12 +15,12 @@ from benchmarks.pages.capacity import SYSTEMS, read
 from benchmarks.scale.footprint import PACKAGES, folder_bytes, memory_bytes, package_bytes, used_bytes
 
 MIB = 2**20
-HOLDS = (
+HOLD_MEMORY = (
     "import subprocess, sys, time; held = bytearray(b'x' * {size}); {more}print('ready', flush=True); time.sleep(600)"
 )
 
 
-def test_a_file_with_two_names_counts_once_and_a_missing_one_not_at_all(tmp_path: Path) -> None:
+def test_a_file_with_two_names_counts_once_and_a_missing_file_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(os.urandom(MIB))
     once = folder_bytes(tmp_path)
     assert once >= MIB
@@ -33,10 +33,10 @@ class _System:
     """A system of one role, whose process has started another one."""
 
     def __init__(self) -> None:
-        child = [sys.executable, "-c", HOLDS.format(size=40 * MIB, more="")]
+        child = [sys.executable, "-c", HOLD_MEMORY.format(size=40 * MIB, more="")]
         more = f"child = subprocess.Popen({child!r}, stdout=subprocess.PIPE); child.stdout.readline(); "
         self.role = subprocess.Popen(
-            [sys.executable, "-c", HOLDS.format(size=20 * MIB, more=more)], stdout=subprocess.PIPE
+            [sys.executable, "-c", HOLD_MEMORY.format(size=20 * MIB, more=more)], stdout=subprocess.PIPE
         )
         assert self.role.stdout is not None
         self.role.stdout.readline()
@@ -46,7 +46,7 @@ class _System:
         return {"processor-1": {"pid": self.role.pid}, "gone": {"pid": 2**22 + 1}}
 
 
-def test_a_role_counts_with_the_processes_that_it_has_started_and_one_that_has_ended_not_at_all() -> None:
+def test_a_role_counts_with_its_child_processes_and_an_ended_role_does_not_count() -> None:
     system = _System()
     try:
         sizes = memory_bytes(cast(RunningSystem, system))

@@ -1,4 +1,4 @@
-"""The parts of a frame's CPU time are those of the frames that were asked for."""
+"""The parts of a frame's CPU time, measured on the requested number of frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.speed import frame_parts
 
 
 def footage(file: Path, _fps: float, width: int, height: int) -> Path:
-    """Write a few frames of H.264."""
+    """Write four frames of H.264, and return the file."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -25,7 +25,7 @@ def footage(file: Path, _fps: float, width: int, height: int) -> Path:
     return file
 
 
-def test_all_times_are_of_the_frames_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_times_are_measured_on_the_requested_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, threads = tmp_path / "parts.json", torch.get_num_threads()
     monkeypatch.setattr(frame_parts, "WARM", 1)
     monkeypatch.setattr(frame_parts, "collect_seldom", lambda: None)

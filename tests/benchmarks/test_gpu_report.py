@@ -1,3 +1,5 @@
+"""The steps of the report of a GPU, run on a CPU."""
+
 from __future__ import annotations
 
 import json
@@ -28,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = Path(gpu_report.__file__).parents[1] / "pages"
 
 
-class StandIn:
-    """A system that has run, in the place of the step's own `up`: tests of whole systems run those."""
+class FinishedSystem:
+    """A finished system in place of the step's own `up`, which the tests of whole systems run."""
 
     def __init__(self, state: Path, *options: object) -> None:
         assert parse_arguments(["up", "--state", str(state), *map(str, options)])
@@ -52,7 +54,7 @@ class StandIn:
 
 
 def passed(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-    """Stand for a pytest on these files, which this run of the suite has itself."""
+    """Return a success in place of a pytest run on these files, which are part of this suite."""
     files = [word for word in command if word.startswith("tests/")]
     assert files
     assert all((ROOT / file).is_file() for file in files)
@@ -69,7 +71,7 @@ def test_all_steps_run_on_a_cpu_and_fill_the_rows_of_the_pages(tmp_path: Path, m
     document = json.loads(file.read_text())
     assert {name: step["outcome"] for name, step in document["outcomes"].items()} == dict.fromkeys(steps, "measured")
     assert done.returncode == 0
-    monkeypatch.setattr(gpu_report, "RunningSystem", StandIn)
+    monkeypatch.setattr(gpu_report, "RunningSystem", FinishedSystem)
     monkeypatch.setattr(gpu_report, "summary", lambda report, state: report)
     monkeypatch.setattr("benchmarks.speed.gpu_report.time.sleep", lambda seconds: None)
     document["results"]["up"] = gpu_report.up(short=True)
@@ -91,29 +93,29 @@ def test_all_steps_run_on_a_cpu_and_fill_the_rows_of_the_pages(tmp_path: Path, m
     assert not [row.what for row in rows if row.measured == "not measured"]
 
 
-def fails() -> dict[str, object]:
+def fail() -> dict[str, object]:
     raise OSError("driver is missing")
 
 
-def hangs() -> dict[str, object]:
+def hang() -> dict[str, object]:
     signal.pause()
     return {}
 
 
-def dies() -> dict[str, object]:
+def die() -> dict[str, object]:
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_step_that_fails_hangs_or_dies_is_named() -> None:
-    assert in_process(fails, 60)["error"] == "OSError: driver is missing"
-    assert in_process(hangs, 0.2)["error"] == "expected to end within 0.2 s"
-    assert in_process(dies, 60)["error"] == "the process ended without a result"
+def test_the_error_of_a_step_that_fails_hangs_or_dies_is_reported() -> None:
+    assert in_process(fail, 60)["error"] == "OSError: driver is missing"
+    assert in_process(hang, 0.2)["error"] == "expected to end within 0.2 s"
+    assert in_process(die, 60)["error"] == "the process ended without a result"
     assert in_process(dict, 60)["outcome"] == "measured"
 
 
-def lasts(file: Path) -> dict[str, object]:
+def run_long(file: Path) -> dict[str, object]:
     write_text(file, str(os.getpid()))
     time.sleep(60)
     return {}
@@ -132,7 +134,7 @@ def test_ctrl_c_ends_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ForkProcess, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        in_process(partial(lasts, file), limit_s)
+        in_process(partial(run_long, file), limit_s)
     assert ProcessId.of(int(file.read_text())) is None
 
 

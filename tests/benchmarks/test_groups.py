@@ -1,4 +1,4 @@
-"""The recovery of cameras from faults in the middle of groups of pictures, from the records."""
+"""The recovery of cameras from faults in the middle of groups of pictures, computed from the records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def database(folder: Path, frames: list[tuple[str, int, int]]) -> Path:
 
 
 def late(camera: str, back_after_ms: int) -> list[tuple[str, int, int]]:
-    """Return frames of every second: those in the fault's time wait until the camera is back."""
+    """Return one frame per second; frames that are captured during the fault wait until the camera is back."""
     return [
         (camera, at, 50 if at < FAULT_MS else max(50, FAULT_MS + back_after_ms - at)) for at in range(500, 40_000, 1000)
     ]
@@ -40,7 +40,7 @@ def test_recovery_ends_with_the_first_live_frame_of_the_slowest_camera(tmp_path:
     assert found["waited_s"] == {"a": 0.05, "b": 3.5, "c": 8.5}
 
 
-def test_a_camera_that_stays_behind_is_no_recovery(tmp_path: Path) -> None:
+def test_a_camera_that_stays_behind_prevents_the_recovery(tmp_path: Path) -> None:
     file = database(tmp_path, late("a", 0) + late("b", 0) + late("c", 60_000))
     with pytest.raises(TimeoutError, match="expected 3 cameras to recover within 0 s, got 2"):
         await_recovery(file, FAULT_MS, 0)

@@ -14,13 +14,13 @@ WAY = ("captured", *STRETCHES)
 MS = 10**6
 
 
-def test_the_first_of_a_frames_stamps_counts_whichever_file_holds_it(tmp_path: Path) -> None:
+def test_the_earliest_stamp_of_a_frame_counts_across_files(tmp_path: Path) -> None:
     (tmp_path / "bridge-1.tsv").write_text(f"{9 * MS}\treceived\tlab/a/1/0\n{5 * MS}\treceived\tlab/a/1/0\n")
     (tmp_path / "bridge-2.tsv").write_text(f"{7 * MS}\treceived\tlab/a/1/0\n{8 * MS}\tsent\tlab/a/1/1\n")
     assert read_stamps(tmp_path) == {"lab/a/1/0": {"received": 5 * MS}, "lab/a/1/1": {"sent": 8 * MS}}
 
 
-def test_stretches_lead_from_stamp_to_stamp_and_add_up_to_the_whole_way() -> None:
+def test_stretches_are_differences_of_stamps_and_add_up_to_the_whole_way() -> None:
     probe = {what: number**2 * MS for number, what in enumerate(WAY)}
     plain = {what: at_ns for what, at_ns in probe.items() if what != "checked"}
     lost = {"captured": 0, "spooled": MS}
@@ -60,9 +60,11 @@ def test_each_table_has_its_own_rounds_and_its_own_baseline(tmp_path: Path, monk
         found = summary("--rounds", "1", "--baseline", str(tmp_path / name))
         assert found["other"] == name
         assert found["over_baseline"]["cpu"] == ratio
-    assert measured[3:] == [Path.cwd(), tmp_path / "first", Path.cwd(), tmp_path / "second"], "both sides, in turns"
+    assert measured[3:] == [Path.cwd(), tmp_path / "first", Path.cwd(), tmp_path / "second"], (
+        "both sides are measured in turns"
+    )
     summary("--rounds", "1", "--baseline", str(tmp_path / "second"))
     assert len(measured) == 7, "the same two sides are not measured again"
     monkeypatch.setattr("platform.python_version", lambda: "3.99")
     summary("--rounds", "1", "--baseline", str(tmp_path / "second"))
-    assert measured[7:] == [Path.cwd(), tmp_path / "second"], "nothing of another machine"
+    assert measured[7:] == [Path.cwd(), tmp_path / "second"], "rows of another machine are not reused"

@@ -1,4 +1,4 @@
-"""An attacker's connection receives what the broker sends, at once or in parts."""
+"""An attacker's MQTT connection, with packets that arrive whole or in parts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def broker(*answers: bytes) -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-def test_messages_after_a_long_connack_are_heard() -> None:
+def test_messages_after_a_long_connack_are_received() -> None:
     sent = publish_qos_0("site/camera/status", b"online")
     for answers in ((ACCEPTED + sent,), (ACCEPTED[:4], ACCEPTED[4:], sent)):
         with broker(*answers) as address, Line(address, None) as line:
@@ -48,7 +48,7 @@ def test_messages_after_a_long_connack_are_heard() -> None:
             assert line.heard == [("site/camera/status", b"online")]
 
 
-def test_a_refusal_opens_no_connection() -> None:
+def test_a_rejected_connect_raises_an_error() -> None:
     for answer in (REFUSED, b"\x00" * 6):
         with broker(answer) as address, pytest.raises(RefusedError, match="expected a CONNACK of success"):
             Line(address, None)

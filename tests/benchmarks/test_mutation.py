@@ -1,3 +1,5 @@
+"""The fates of mutants, their score, and samples of them."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,7 @@ CODES: dict[str, dict[str, int | None]] = {
 }
 
 
-def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
+def test_an_unreached_mutant_survives_and_an_untried_one_counts_against_the_score(
     tmp_path: Path,
 ) -> None:
     for module, by_name in CODES.items():
@@ -36,7 +38,7 @@ def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_c
     assert "| `schemas/` | 8 | 8 | 5 | 2 | 1 | 62.5 % |" in table("room", rooms)
 
 
-def test_a_sample_is_the_same_for_the_same_seed_and_its_score_has_an_interval() -> None:
+def test_equal_seeds_draw_equal_samples_and_the_score_has_an_interval() -> None:
     names = [name for by_name in CODES.values() for name in by_name]
     drawn = draw(names, 3, seed=4)
     assert drawn == draw(reversed(names), 3, seed=4) != draw(names, 3, seed=5)
@@ -44,5 +46,5 @@ def test_a_sample_is_the_same_for_the_same_seed_and_its_score_has_an_interval() 
     assert sorted(draw(names, 0)) == sorted(draw(names, 99)) == sorted(names)
     found = fates(CODES, {"r1", "r4", "m3"})
     assert found["schemas/ranges.py"] == Counter(killed=1, survived=1, left=2)
-    # 1 of 2: Wilson's interval is .5 ± 1.96 / (1 + 1.92) * sqrt(.125 + .24), centred on .5.
+    # Wilson's interval for 1 of 2 is .5 ± 1.96 / (1 + 1.92) * sqrt(.125 + .24).
     assert "| `schemas/ranges.py` | 4 | 2 | 1 | 1 | 0 | 50.0 % (9.5–90.5) |" in table("module", found)

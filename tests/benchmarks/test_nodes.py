@@ -1,4 +1,4 @@
-"""What the drill of three nodes calls a gap."""
+"""The gaps between verdicts in the drill of three nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.reliability.nodes import gaps
 from consumers.database.tables import frames
 
 
-def test_a_gap_is_the_time_between_two_verdicts_of_one_camera_whichever_frame_came_first(tmp_path: Path) -> None:
+def test_a_gap_is_the_time_between_two_verdicts_of_a_camera_in_any_order_of_frames(tmp_path: Path) -> None:
     file = tmp_path / "frames.sqlite"
     rows = [("a", 3, 1_000), ("a", 1, 1_250), ("a", 2, 4_250), ("b", 1, 1_100), ("b", 2, 1_200), ("c", 1, 9_000)]
     columns = [column.name for column in frames.columns]

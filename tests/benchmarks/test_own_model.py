@@ -11,7 +11,7 @@ BURN = "import time\nwhile time.process_time() < 0.3: pass"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}]); print('done', flush=True); input()"
 
 
-def test_the_cpu_time_of_a_bundle_includes_the_child_that_tried_the_network() -> None:
+def test_the_cpu_time_of_a_bundle_includes_child_processes() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,4 @@
-"""A network on photographs: labels of folders and names, and shares behind the drop."""
+"""A network on photographs: labels from folders and names, and accuracy and agreement behind the drop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_labels_come_from_folders_or_names(folder: Path, bundle: Bundle) -> None
         list(photographs(folder / "missing", "none", classes))
 
 
-def test_shares_are_of_labels_and_of_the_bare_networks_answers(folder: Path, bundle: Bundle) -> None:
+def test_accuracy_compares_with_labels_and_agreement_with_the_bare_network(folder: Path, bundle: Bundle) -> None:
     shown = list(photographs(folder, "folder", bundle.settings.classes))
     found = rows("scenes", bundle, shown, 2)
     assert {(row.figure, row.profile, row.drop) for row in found} == {

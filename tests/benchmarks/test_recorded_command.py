@@ -1,4 +1,4 @@
-"""The command in a document of results is the one that was given."""
+"""The command in a document of results, which equals the command line of the run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.scale import recorder
 
 
-def test_the_command_holds_every_given_option_and_no_folder_of_another_checkout(
+def test_the_command_has_every_option_but_no_folder_of_another_checkout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = ["--rounds", "5", "--name", "two words", "--baseline", "../other"]
-    monkeypatch.setattr("sys.argv", ["bench.py", *given])
+    arguments = ["--rounds", "5", "--name", "two words", "--baseline", "../other"]
+    monkeypatch.setattr("sys.argv", ["bench.py", *arguments])
     found = command_line("Test.", rounds=3, name="", seconds=1.0, baseline=Option(Path))
     assert found.command.startswith("python -m ")
     assert found.command.endswith(" --rounds 5 --name 'two words' --baseline CHECKOUT")

@@ -25,7 +25,7 @@ while not (out / "seen").exists():
 print("2 frames lost")
 sys.exit(1)
 """
-"""A command that makes its bundle, and fails after the first frame is recorded."""
+"""A command that writes its bundle, and fails after the first frame is recorded."""
 
 
 def test_runs_of_other_options_are_not_mixed_with_those_in_the_file(
@@ -50,7 +50,7 @@ def test_runs_of_other_options_are_not_mixed_with_those_in_the_file(
     assert [each["seed"] for each in found["runs"]] == [0, 1]
 
 
-def test_a_command_that_ends_by_an_error_gives_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_fails_gives_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(folder: Path, _which: str) -> list[str]:
         folder.mkdir()
         return []
@@ -67,20 +67,20 @@ def test_a_command_that_ends_by_an_error_gives_no_time(tmp_path: Path, monkeypat
         own_model.measured(tmp_path, "scene")
 
 
-def test_missing_sample_videos_are_no_shorter_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sample_videos_the_benchmark_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["frozen"])
     with pytest.raises(SystemExit, match="sample videos are missing"):
         frozen.main()
 
 
-def test_a_video_without_a_right_group_is_named() -> None:
+def test_a_video_of_an_unknown_group_is_rejected() -> None:
     with pytest.raises(SystemExit, match=r"garden\.mp4: expected a name with bottle, car, person"):
         eyes.group_of(Path("garden.mp4"))
     assert eyes.group_of(Path("intel_car-detection.mp4")) == "vehicle"
 
 
-def test_a_video_in_which_nothing_moves_has_whole_frames_only() -> None:
+def test_a_video_without_motion_has_only_whole_frames() -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
     assert generated_strip.stacked([picture, picture], []).keys() == {"whole"}
     assert generated_strip.stacked([picture], [picture]).keys() == {"whole", "square"}
@@ -94,7 +94,7 @@ def test_a_fresh_clone_is_not_measured_with_the_packages_of_another_checkout(
     assert "/elsewhere" not in fresh.environment(tmp_path).values()
 
 
-def test_a_drill_on_two_cores_refuses_to_run_on_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drill_for_two_cores_rejects_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(drills, "sample_video", lambda: tmp_path / "film.mp4")
     with pytest.raises(SystemExit, match="cores: expected 2 that this process may use, got 1"):

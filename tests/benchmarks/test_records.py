@@ -11,7 +11,7 @@ import pytest
 from benchmarks.harness.records import count_frames, rows, rows_so_far
 
 
-def test_a_system_that_starts_has_no_rows_and_a_run_that_has_ended_must_have_a_database(tmp_path: Path) -> None:
+def test_a_starting_system_has_no_rows_and_a_finished_run_must_have_a_database(tmp_path: Path) -> None:
     database = tmp_path / "records.sqlite"
     query = "select seq from frames where seq > ?"
     for has_file in (False, True):

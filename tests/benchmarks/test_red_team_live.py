@@ -1,4 +1,4 @@
-"""What the live red team's drill asks the fleet for, and what it makes of the runs."""
+"""The live red team's drill: the scenario of the fleet, and the figures of the runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ def test_four_of_sixteen_cameras_are_attacked_after_a_calm_and_the_bare_network_
     assert dropped == {"bare": 0, "plain": 16, "hardened": 16, "white-box": 16}
 
 
-def test_the_last_attack_is_by_a_generator_made_against_the_hardened_network(plan: Plan) -> None:
-    made = {name: scenario(plan, each, (64, 48), 0)["faults"][0]["generator"] for name, each in CONDITIONS.items()}
-    assert made.pop("white-box") == plan.against_hardened
-    assert set(made.values()) == {plan.against_plain}
+def test_the_white_box_attack_uses_the_generator_against_the_hardened_network(plan: Plan) -> None:
+    generators = {
+        name: scenario(plan, each, (64, 48), 0)["faults"][0]["generator"] for name, each in CONDITIONS.items()
+    }
+    assert generators.pop("white-box") == plan.against_hardened
+    assert set(generators.values()) == {plan.against_plain}
 
 
 def outcome(condition: str, right: int, alerts: list[float | None], seed: int = 0) -> dict[str, object]:
@@ -45,7 +47,7 @@ def outcome(condition: str, right: int, alerts: list[float | None], seed: int = 
     }  # fmt: skip
 
 
-def test_seeds_are_summed_and_the_page_says_what_hardening_gains() -> None:
+def test_seeds_are_summed_and_the_page_shows_the_gain_by_hardening() -> None:
     runs = [
         outcome("bare", 1, [9.0, 11.0]), outcome("plain", 30, [12.0, None]), outcome("hardened", 90, [None, None]),
         outcome("plain", 50, [10.0, 14.5], seed=1), outcome("hardened", 94, [None, None], seed=1),

@@ -1,4 +1,4 @@
-"""The replayed autoscaler decides as Kubernetes documents it, and the shipped rule follows the load."""
+"""The replayed autoscaler, which follows Kubernetes' documentation, and the shipped rule under load."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCALING = Path(__file__).parents[2] / "infra/kubernetes/base/scaling.yaml"
 SHIPPED = next(each for each in yaml.safe_load_all(SCALING.read_text()) if each["kind"] == "ScaledObject")
 
 
-def scaled(
+def scaled_object(
     *, value: bool = True, up: Any = None, down: Any = None, bounds: tuple[int, int] = (1, 100)
 ) -> dict[str, Any]:
-    """A ScaledObject with one trigger of target 100."""
-    free = {"policies": [{"type": "Percent", "value": 100_000, "periodSeconds": 15}]}
-    gone = {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}
+    """Return a ScaledObject with one trigger of target 100."""
+    unlimited = {"policies": [{"type": "Percent", "value": 100_000, "periodSeconds": 15}]}
+    to_zero = {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}
     trigger = {"name": "m", "metadata": {"threshold": "100"}, **({"metricType": "Value"} if value else {})}
-    behavior = {"scaleUp": up or free, "scaleDown": down or gone}
+    behavior = {"scaleUp": up or unlimited, "scaleDown": down or to_zero}
     return {
         "spec": {
             "minReplicaCount": bounds[0], "maxReplicaCount": bounds[1], "triggers": [trigger],
@@ -37,30 +37,30 @@ def scaled(
     ("replicas", "value", "decided"),
     [(3, 200, 6), (4, 50, 2), (5, 109, 5), (5, 91, 5), (5, 111, 6), (3, 134, 5), (2, 0, 1), (60, 200, 100)],
 )
-def test_a_value_scales_in_proportion_but_for_the_tolerance_and_the_bounds(
+def test_replicas_scale_in_proportion_to_a_value_within_tolerance_and_bounds(
     replicas: int, value: float, decided: int
 ) -> None:
-    assert Autoscaler(scaled()).decide(0, replicas, {"m": value}) == decided
+    assert Autoscaler(scaled_object()).decide(0, replicas, {"m": value}) == decided
 
 
 @pytest.mark.parametrize(("replicas", "value", "decided"), [(3, 700, 7), (7, 720, 7), (9, 250, 3), (1, 0, 1)])
 def test_an_average_is_divided_by_the_target(replicas: int, value: float, decided: int) -> None:
-    assert Autoscaler(scaled(value=False)).decide(0, replicas, {"m": value}) == decided
+    assert Autoscaler(scaled_object(value=False)).decide(0, replicas, {"m": value}) == decided
 
 
-def test_downwards_the_largest_number_of_the_window_counts() -> None:
+def test_scaling_down_uses_the_largest_number_of_the_window() -> None:
     down = {"stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 100, "periodSeconds": 15}]}
-    scaler = Autoscaler(scaled(value=False, down=down))
-    asked = [(0, 900), (15, 300), (30, 500), (45, 300), (75, 300), (105, 300)]
+    scaler = Autoscaler(scaled_object(value=False, down=down))
+    values = [(0, 900), (15, 300), (30, 500), (45, 300), (75, 300), (105, 300)]
     replicas, found = 9, []
-    for now_s, value in asked:
+    for now_s, value in values:
         replicas = scaler.decide(now_s, replicas, {"m": value})
         found.append(replicas)
     assert found == [9, 9, 9, 9, 5, 3]
 
 
-def test_a_policy_bounds_the_change_of_its_period() -> None:
-    scaler = Autoscaler(scaled(up={"policies": [{"type": "Pods", "value": 2, "periodSeconds": 30}]}))
+def test_a_policy_limits_the_change_in_its_period() -> None:
+    scaler = Autoscaler(scaled_object(up={"policies": [{"type": "Pods", "value": 2, "periodSeconds": 30}]}))
     replicas, found = 2, []
     for now_s in range(0, 75, 15):
         replicas = scaler.decide(now_s, replicas, {"m": 1000})
@@ -69,8 +69,8 @@ def test_a_policy_bounds_the_change_of_its_period() -> None:
 
 
 @pytest.mark.parametrize(("frame_bytes", "busy"), [(3_000, 0.0), (4_700_000, 0.99)])
-def test_frames_that_bridges_hold_back_ask_for_the_most_processors(frame_bytes: int, busy: float) -> None:
-    """By the lag alone if the frames are small; by the devices, which have no rest meanwhile, if they are large."""
+def test_frames_that_bridges_hold_back_scale_to_the_maximum(frame_bytes: int, busy: float) -> None:
+    """Scale by the lag alone if the frames are small, and by the fully busy devices if they are large."""
     topics = yaml.safe_load_all((SCALING.parent / "topics.yaml").read_text())
     frames = next(each["spec"] for each in topics if each["metadata"]["name"] == KafkaTopic.FRAMES.value)
     scaler, replicas = Autoscaler(SHIPPED), 2
@@ -82,7 +82,7 @@ def test_frames_that_bridges_hold_back_ask_for_the_most_processors(frame_bytes: 
 
 
 def test_the_shipped_rule_follows_four_times_the_load_and_back_without_flapping() -> None:
-    """A fluid model: each processor finishes 10 frames a second, and works from 20 seconds after its start on."""
+    """Simulate a fluid model: a processor finishes 10 frames per second, beginning 20 seconds after its start."""
     scaler, started = Autoscaler(SHIPPED), [-100.0, -100.0]
     backlog, waited, replicas = 0.0, [], []
     for now_s in range(1500):

@@ -11,9 +11,7 @@ from benchmarks.speed import stages
 from benchmarks.speed.device import work_per_frame
 
 
-def test_the_report_holds_both_ratios_and_the_raw_figures_behind_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_has_both_ratios_and_their_raw_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "stages.json"
     monkeypatch.setattr("sys.argv", ["stages", "--batch", "4", "--rounds", "1", "--json", str(path)])
     threads = torch.get_num_threads()
@@ -29,7 +27,7 @@ def test_the_report_holds_both_ratios_and_the_raw_figures_behind_them(
         assert report[key] == pytest.approx(seconds / unit)
 
 
-def test_the_work_of_a_frame_is_that_of_its_products() -> None:
+def test_the_work_of_a_frame_counts_the_products_of_its_convolutions() -> None:
     convolution = nn.Conv2d(3, 8, 3, padding=1, bias=False).requires_grad_(False)
 
     def run(frames: Tensor, kept: Tensor) -> Tensor:

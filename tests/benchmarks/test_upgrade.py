@@ -1,4 +1,4 @@
-"""Helpers of the drill `upgrade`."""
+"""The downgrade of a database, which the drill `upgrade` begins with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unp
 from schemas.evidence.track import PastFrame, Probe, Track
 
 
-def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> None:
+def test_a_downgraded_database_is_upgraded_with_its_evidence(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'records.sqlite'}"
     probes = tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
     track = Track((PastFrame(1.5, False),), probes[:1], 2.5, 11, -1, 3, 4)
@@ -38,7 +38,7 @@ def test_a_database_taken_back_is_upgraded_with_its_evidence(tmp_path: Path) -> 
         assert read_version(connection) == VERSION
         assert "p_value" not in _tables(connection)[frames.name]
         assert sighting_rules.name not in _tables(connection)
-    assert take_back(url) == VERSION  # an earlier form stays as it is
+    assert take_back(url) == VERSION  # a database of the earlier version is not changed
     upgrade_database(url)
     with engine.begin() as connection:
         kept = connection.execute(select(evidence)).one()

@@ -55,6 +55,6 @@ def test_the_attack_changes_units_and_times_an_honest_camera() -> None:
         decoders.close()
 
 
-def test_a_video_without_a_frame_to_compare_is_refused_before_it_is_measured() -> None:
+def test_a_video_without_a_frame_to_compare_is_rejected_before_it_is_measured() -> None:
     with pytest.raises(SystemExit, match=r"--every: expected at most 5 for 3 frames of door\.mp4, got 6"):
         measured("door.mp4", frames(3), "h264", 23, 16, 6)

@@ -26,7 +26,7 @@ def test_a_camera_run_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.M
         assert site.CameraRun(process, tmp_path / "log").end() == -9
 
 
-def test_a_camera_run_that_failed_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_camera_run_is_not_written_as_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(*_: Any) -> dict[str, Any]:
         return {"exit_status": 1}
 
@@ -50,7 +50,7 @@ def test_a_page_written_again_keeps_the_cores_of_the_measurement(
     assert json.loads((tmp_path / "cameras.json").read_text())["cores"] == 999
 
 
-def test_streams_whose_numbers_are_read_are_sent_without_a_video_codec(
+def test_streams_with_numbers_in_their_pixels_are_sent_without_a_video_codec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[dict[str, Any]] = []
