@@ -9,13 +9,6 @@ from processors.stages.classify import classify
 from processors.stages.strip import class_entropy, strip_entropy
 from schemas.errors import StageError
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
-
 
 def network(classes: int, pixels: int, device: torch.device) -> torch.nn.Module:
     layer = torch.nn.Linear(pixels, classes, dtype=torch.float64)
