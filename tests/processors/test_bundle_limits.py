@@ -19,7 +19,7 @@ from processors.bundle import limits, load_bundle, read_settings
 from processors.bundle import load as bundle_load
 from processors.bundle.limits import check_archive, check_npy, check_safetensors
 from schemas.errors import BundleError
-from tests.processors.tiny import write_bundle
+from tests.processors.tiny import use_format, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -90,9 +90,7 @@ def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_DEFLATED
 
 def scripted_bundle(folder: Path, content: bytes) -> Path:
     made = write_bundle(folder)
-    table = (made / "model.toml").read_text().replace('"safetensors"', '"torchscript"')
-    lines = [line for line in table.splitlines() if not line.startswith("factory")]
-    (made / "model.toml").write_text("\n".join(lines).replace("weights.safetensors", "network.pt"))
+    use_format(made, "torchscript", "network.pt")
     (made / "network.pt").write_bytes(content)
     return made
 
@@ -158,9 +156,7 @@ def test_files_and_settings_above_their_size_limits_are_rejected(
         weights.truncate(2 * 2**30 + 1)  # a sparse file, which needs no space on the disk
     with pytest.raises(BundleError, match=r"weights\.safetensors: expected at most 2147483648 bytes, got 2147483649"):
         load_bundle(folder, CPU)
-    text = (folder / "model.toml").read_text()
-    lines = [line for line in text.splitlines() if not line.startswith("factory")]
-    (folder / "model.toml").write_text("\n".join(lines).replace('"safetensors"', '"onnx"'))
+    use_format(folder, "onnx", "weights.safetensors")
     monkeypatch.setattr(bundle_load, "load_onnx", None)
     with pytest.raises(BundleError, match="expected at most 2147483648 bytes"):
         load_bundle(folder, CPU)

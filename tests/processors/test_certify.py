@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import pytest
@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lab.data import to_frames
-from processors.arrivals.job import PatchCertificate, ServingModel, WindowDependence
-from processors.bundle.model_toml import Answer, Scores
+from processors.arrivals.job import PatchCertificate, WindowDependence
 from processors.device.certification import Sticker
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.pipeline import Pipeline
@@ -28,6 +27,7 @@ from schemas.messages.frame import Encoding, decode_picture
 from schemas.messages.moving import Box
 from tests.processors.tiny import (
     KEYS,
+    SERVING_MODEL,
     batch_executor,
     classify_copies,
     payload,
@@ -263,7 +263,7 @@ def test_a_label_that_a_window_changes_is_not_certified(tmp_path: Path) -> None:
 def test_a_verdict_carries_the_certificate(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path))
     (job,) = classify_copies(executor, [verified_job(payload("site/cam-0", 1))])
-    job.model = cast(ServingModel, Model())
+    job.model = SERVING_MODEL
     verdict = verdict_of(verdict_record(KEYS, job))
     assert (verdict.certified_patch, verdict.certified) == (0, False)
     job.certified = PatchCertificate(5, certified=True, windows=(WindowDependence(Box(0, 8, 16, 32), 0.75),))
@@ -284,13 +284,6 @@ def test_a_label_depends_on_the_window_without_which_it_changes() -> None:
     # A verdict that most windows do not give, as under a trigger, depends on all other windows.
     assert found.label == 0
     np.testing.assert_allclose(found.dependence(1), np.where(np.arange(4) == 2, 0.0474, 0.9526), atol=1e-4)
-
-
-class Model:
-    model_id, policy = "tiny@1+0", "resize"
-
-    def answer(self, scores: Scores) -> Answer:
-        return Answer("stop", scores.confidence, "", 0.0, ())
 
 
 def test_a_patch_grows_by_its_reach_where_the_frame_is_resampled(tmp_path: Path) -> None:

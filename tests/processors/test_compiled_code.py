@@ -23,7 +23,7 @@ from processors.models.store import bundle_files
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_onnx
-from tests.processors.tiny import write_bundle
+from tests.processors.tiny import creates, use_format, use_own_factory, write_bundle
 
 
 def publish(folder: Path) -> None:
@@ -47,9 +47,7 @@ def test_a_graph_with_weights_in_a_file_that_the_model_id_does_not_cover_is_reje
     tmp_path: Path, use: Callable[[Path], None]
 ) -> None:
     folder = write_bundle(tmp_path, overlays=0)
-    table = folder / "model.toml"
-    lines = [line for line in table.read_text().splitlines() if not line.startswith("factory")]
-    table.write_text("\n".join(lines).replace("weights.safetensors", "network.onnx").replace("safetensors", "onnx"))
+    use_format(folder, "onnx", "network.onnx")
     plain = onnx.load(write_onnx(folder / "network.onnx", sides=(32, 32)))
     onnx.save_model(plain, folder / "network.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
     with pytest.raises(
@@ -63,13 +61,10 @@ def test_a_graph_with_weights_in_a_file_that_the_model_id_does_not_cover_is_reje
 def with_hidden_code(folder: Path, ran: Path) -> Path:
     """Write a bundle with a harmless factory in `network.py` and different code in Python's cache of that file."""
     made = write_bundle(folder)
-    table = made / "model.toml"
-    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
-    source = "from tests.processors.tiny import network\n"
-    (made / "network.py").write_text(source)
+    use_own_factory(made)
     cache = Path(cache_from_source(str(made / "network.py")))
     hidden = folder / "hidden.py"
-    hidden.write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n{source}")
+    hidden.write_text(creates(ran) + (made / "network.py").read_text())
     py_compile.compile(str(hidden), str(cache), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     hidden.unlink()
     return made

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from processors.arrivals.job import FrameJob, ServingModel, StripFinding
+from processors.arrivals.job import FrameJob, StripFinding
 from processors.bundle import Bundle, load_bundle
-from processors.bundle.model_toml import Answer
 from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, LAYER_DISAGREEMENT, SCALED_NORMS, TYPICALITY
 from processors.device.batch_executor import BatchExecutor
 from processors.pipeline import Pipeline
@@ -26,6 +23,7 @@ from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, NO_STATISTIC, Statistic, Verdict
 from tests.processors.tiny import (
     KEYS,
+    SERVING_MODEL,
     batch_executor,
     camera_key,
     classify_copies,
@@ -40,10 +38,6 @@ from tests.processors.tiny import (
 
 CPU = torch.device("cpu")
 ALL_STATISTICS = (ENTROPY, DISAGREEMENT, TYPICALITY, LAYER_DISAGREEMENT, SCALED_NORMS)
-MODEL = cast(
-    ServingModel,
-    SimpleNamespace(model_id="m@1+0", policy="resize", answer=lambda scores: Answer("stop", 0.5, "", 0.0, ())),
-)
 
 
 def complete_bundle(folder: Path) -> Bundle:
@@ -85,7 +79,7 @@ def finding_of(job: FrameJob) -> StripFinding:
 
 def verdict(job: FrameJob) -> Verdict:
     """Return the verdict of a job, as the recorder reads it."""
-    job.model = MODEL
+    job.model = SERVING_MODEL
     return verdict_of(verdict_record(KEYS, job))
 
 

@@ -19,8 +19,16 @@ from processors.stages.resample import fitted, resize
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.test_publish import MODEL, published
-from tests.processors.tiny import batch_executor, classify_copies, payload, picture, tiny_bundle, verified_job
+from tests.processors.test_publish import published
+from tests.processors.tiny import (
+    SERVING_MODEL,
+    batch_executor,
+    classify_copies,
+    payload,
+    picture,
+    tiny_bundle,
+    verified_job,
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def test_no_picture_as_sent_is_made_if_only_the_rebuilt_one_is_requested(bundle:
 async def test_the_picture_as_sent_is_encrypted_in_the_verdict() -> None:
     frame = verified_job(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
-    frame.model, frame.scores = MODEL, Scores(0, 0.9)
+    frame.model, frame.scores = SERVING_MODEL, Scores(0, 0.9)
     frame.shown, frame.as_sent = light, dark
     (verdict,) = await published([frame])
     assert not verdict.evidence

@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ import torch
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
-from processors.arrivals.job import FrameJob, ServingModel, StripFinding
-from processors.bundle.model_toml import Answer, Scores
+from processors.arrivals.job import FrameJob, StripFinding
+from processors.bundle.model_toml import Scores
 from processors.device.batch_executor import picture_of
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -24,19 +23,20 @@ from processors.steps.publish import Publish
 from schemas.errors import BadPixelsError, BadSizeError, StageError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, DeadLetter, Verdict
-from tests.processors.tiny import CLASSES, KEYS, FakeRecord, LastStep, payload, picture, verdict_of, verified_job
+from tests.processors.tiny import (
+    KEYS,
+    SERVING_MODEL,
+    FakeRecord,
+    LastStep,
+    payload,
+    picture,
+    verdict_of,
+    verified_job,
+)
 from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
 FLAGGED = StripFinding(0.1, 1.0, 4)
-MODEL = cast(
-    ServingModel,
-    SimpleNamespace(
-        model_id="m@1+0",
-        policy="resize",
-        answer=lambda scores: Answer(CLASSES[scores.class_id], scores.confidence, "", 0.0, ()),
-    ),
-)
 
 
 class FullGpu(torch.Tensor):
@@ -101,7 +101,7 @@ class Bench:
 
 def classified(seq: int) -> FrameJob:
     job = verified_job(payload("site/cam-0", seq, encoding=Encoding(16)))
-    job.model, job.scores = MODEL, Scores(0, 0.9)
+    job.model, job.scores = SERVING_MODEL, Scores(0, 0.9)
     return job
 
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -11,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from PIL import Image
 
 from infra.local.kafka import Kafka
-from processors.arrivals.job import FrameJob, ServingModel, StripFinding
+from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.progress import PartitionProgress
-from processors.bundle.model_toml import Answer, Scores
+from processors.bundle.model_toml import Scores
 from processors.bundle.strip_table import DISAGREEMENT, ENTROPY, SCALED_NORMS, TYPICALITY
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
@@ -30,23 +28,14 @@ from schemas.pointillist_pb2 import (
     Verdict,
 )
 from tests.conftest import TopicFactory
-from tests.processors.tiny import KEYS, FakeRecord, payload, picture, verdict_of, verified_job
+from tests.processors.tiny import CLASSES, KEYS, SERVING_MODEL, FakeRecord, payload, picture, verdict_of, verified_job
 from tests.waiting import PATIENCE_S
-
-MODEL = cast(
-    ServingModel,
-    SimpleNamespace(
-        model_id="m@1+0",
-        policy="resize",
-        answer=lambda scores: Answer("ab"[scores.class_id], scores.confidence, "", 0.0, ()),
-    ),
-)
 
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
     """Return the job of a classified frame."""
     classified = verified_job(payload("site/cam-0", seq))
-    classified.model, classified.scores, classified.finding = MODEL, Scores(class_id, confidence), finding
+    classified.model, classified.scores, classified.finding = SERVING_MODEL, Scores(class_id, confidence), finding
     return classified
 
 
@@ -108,7 +97,7 @@ def test_a_verdict_has_the_finding_of_strip(finding: StripFinding | None, strip:
             Statistic.Value(finding.statistic.upper() or "NO_STATISTIC"),
         )
         assert found == ((0, 0, NO_STATISTIC) if shed else pytest.approx(wanted))
-    assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
+    assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, CLASSES[1], 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from safetensors.torch import save_file
 from torch import Tensor
 
-from processors.arrivals.job import FrameJob, PreviewKind
+from processors.arrivals.job import FrameJob, PreviewKind, ServingModel
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import Bundle, load_bundle
+from processors.bundle.model_toml import Answer
 from processors.device.batch_executor import BatchExecutor
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.metrics import ProcessorMetrics
@@ -39,6 +42,15 @@ KEYS = KeyRing(SECRET)
 SIGNER = Signer.new()
 TRUSTED = TrustedSigners({SIGNER.public: "tests"})
 CLASSES = ("stop", "yield", "go")
+SERVING_MODEL = cast(
+    ServingModel,
+    SimpleNamespace(
+        model_id="m@1+0",
+        policy="resize",
+        answer=lambda scores: Answer(CLASSES[scores.class_id], scores.confidence, "", 0.0, ()),
+    ),
+)
+"""A stand-in for the loaded model of a verdict."""
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -121,6 +133,26 @@ policy = "{policy}"
 {more}"""
     )
     return folder
+
+
+def use_format(folder: Path, kind: str, weights: str) -> None:
+    """Change a bundle's `model.toml` to weights of another format, which needs no factory."""
+    table = folder / "model.toml"
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("factory")]
+    text = "\n".join(lines).replace('format = "safetensors"', f'format = "{kind}"')
+    table.write_text(text.replace('weights = "weights.safetensors"', f'weights = "{weights}"'))
+
+
+def use_own_factory(folder: Path, code: str = "") -> None:
+    """Change a bundle to a factory in its own `network.py`, which runs `code` when it is imported."""
+    table = folder / "model.toml"
+    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+    (folder / "network.py").write_text(f"{code}from tests.processors.tiny import network\n")
+
+
+def creates(file: Path) -> str:
+    """Return code that creates a file."""
+    return f"from pathlib import Path\nPath({str(file)!r}).touch()\n"
 
 
 def tiny_bundle(folder: Path, **options: object) -> Bundle:
