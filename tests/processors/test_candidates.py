@@ -11,14 +11,12 @@ import threading
 import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from processors.device.candidate import Candidate
-from processors.device.loaded_model import LoadedModel, TimeLimit
+from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models import swap
 from processors.models.candidates import Candidates, CandidateState
@@ -26,15 +24,12 @@ from processors.models.store import StoreUnavailableError, UntrustedBundleError
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
+from tests.processors.tiny import fake_model
 from tests.waiting import PATIENCE_S, until
 
 
 def listed(begun_ms: int = 5, digest: str = "a") -> Models:
     return Models(rollout=Rollout(candidate=Model(digest=digest, model_id="new"), begun_ms=begun_ms, slot=CANARY))
-
-
-class Stub(SimpleNamespace):
-    """A loaded model, to which weak references are possible."""
 
 
 class Rig:
@@ -52,11 +47,9 @@ class Rig:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        self.limit = TimeLimit()
-        return cast(
-            LoadedModel,
-            Stub(digest=model.digest, model_id=model.model_id, limit=self.limit, close=lambda: None),
-        )
+        loaded = fake_model(model.digest, model.model_id)
+        self.limit = loaded.limit
+        return loaded
 
 
 @pytest.fixture

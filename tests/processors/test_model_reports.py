@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from processors.device.candidate import Candidate
-from processors.device.loaded_model import LoadedModel, TimeLimit
+from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap
@@ -22,19 +22,10 @@ from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout, ServedModel
 from schemas.runtime.health import Health
+from tests.processors.tiny import fake_model
 from tests.waiting import PATIENCE_S, until
 
 NEW = Rollout(candidate=Model(digest="new", model_id="new"), begun_ms=5, slot=CANARY)
-
-
-class Stub(SimpleNamespace):
-    """A loaded model, to which weak references are possible."""
-
-
-def stub(digest: str) -> LoadedModel:
-    executor = SimpleNamespace(drift=SimpleNamespace(state=None))
-    made = Stub(digest=digest, model_id=digest, runs=(), executor=executor, limit=TimeLimit(), close=lambda: None)
-    return cast(LoadedModel, made)
 
 
 class Rig:
@@ -51,7 +42,7 @@ class Rig:
             ProcessorSettings(kafka="none", bundle=Path("own")),
             cast(ModelFeed, self.feed),
             cast(ModelLoader, self),
-            stub(""),
+            fake_model("", ""),
             lambda loaded: None,
             self.switch_candidate,
             cast(Emitter, self),
@@ -69,7 +60,7 @@ class Rig:
             await self.gates[digest].wait()
         if digest in self.errors:
             raise self.errors[digest]
-        return stub(digest)
+        return fake_model(digest, digest)
 
     async def send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         self.reports += [ServedModel.FromString(record.value or b"") for record in records]

@@ -21,6 +21,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.bundle.model_toml import Answer
 from processors.device.batch_executor import BatchExecutor
 from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.loaded_model import LoadedModel, TimeLimit
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
@@ -225,6 +226,19 @@ def strip_checked(executor: BatchExecutor, probes: Sequence[Tensor]) -> list[Fra
         job.probe = probe
     executor.strip(jobs)
     return jobs
+
+
+class FakeModel(SimpleNamespace):
+    """A stand-in for a loaded model, to which weak references are possible."""
+
+
+def fake_model(digest: str, model_id: str) -> LoadedModel:
+    """Return a stand-in for a loaded model without drift."""
+    executor = SimpleNamespace(drift=SimpleNamespace(state=None))
+    found = FakeModel(
+        digest=digest, model_id=model_id, runs=(), executor=executor, limit=TimeLimit(), close=lambda: None
+    )
+    return cast(LoadedModel, found)
 
 
 class FakeEmitter:
