@@ -1,3 +1,5 @@
+"""The stages of a frame's latency from stamps, and the table of results."""
+
 from __future__ import annotations
 
 import json

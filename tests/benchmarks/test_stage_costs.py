@@ -1,3 +1,5 @@
+"""The costs of the stages relative to the classifier, and the work of a frame."""
+
 from __future__ import annotations
 
 import json

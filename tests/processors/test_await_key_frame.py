@@ -161,7 +161,7 @@ def test_the_wait_counts_in_full_only_without_unread_records_or_if_waiting_frame
     bench.tracker.frames, bench.tracker.bytes = 3, 2**40
     bench.tracker.blocked("another step", Counter([5]))
     bench.step.poll(2.1)
-    assert not bench.failed  # another frame goes on, and its room comes back
+    assert not bench.failed  # another frame is still processed, and its room will be released
     bench.tracker.blocked("another step", Counter([5, 5]))
     bench.step.poll(2.1)
     assert [frame for frame, _ in bench.failed] == [first]

@@ -114,7 +114,7 @@ async def test_the_jobs_of_a_revoked_partition_are_dropped_and_their_offsets_sta
 
 
 @pytest.mark.usefixtures("keyed_profile")
-async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_the_waiting_frames_to_the_next_owner() -> None:
+async def test_a_drain_finishes_the_batch_on_the_device_and_leaves_waiting_frames_to_the_next_owner() -> None:
     bench, camera = Bench(), KeyedCamera()
     camera.message()
     bench.device.free.clear()

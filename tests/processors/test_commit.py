@@ -1,3 +1,5 @@
+"""The offsets of a partition that may be committed."""
+
 from __future__ import annotations
 
 from itertools import accumulate, takewhile

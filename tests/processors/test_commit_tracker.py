@@ -1,3 +1,5 @@
+"""The member of the consumer group without Kafka: commits, assignments, lag and back-pressure."""
+
 from __future__ import annotations
 
 import asyncio
@@ -241,11 +243,11 @@ async def test_a_result_for_a_discarded_partition_changes_nothing() -> None:
     assert (bench.tracker.frames, bench.tracker.bytes, new.progress.in_flight) == (1, 10, 1)
 
 
-@pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
-async def test_with_full_queues_no_partition_is_read_until_there_is_room(bound: dict[str, int], taken: int) -> None:
+@pytest.mark.parametrize(("bound", "admitted"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
+async def test_with_full_queues_no_partition_is_read_until_there_is_room(bound: dict[str, int], admitted: int) -> None:
     bench = Bench(**bound)
     await bench.member.on_partitions_assigned({partition(0), partition(1)})
-    jobs = [bench.take(number % 2, number) for number in range(taken)]
+    jobs = [bench.take(number % 2, number) for number in range(admitted)]
     assert bench.tracker.open_partitions() == []
     bench.tracker.room.clear()
     bench.tracker.release(jobs[0])

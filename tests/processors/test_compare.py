@@ -183,7 +183,9 @@ async def test_frames_that_were_queued_as_shadow_are_not_sent_as_canary(bench: B
 
 
 @pytest.mark.parametrize("slot", [SHADOW, CANARY])
-async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(bench: Bench, slot: Slot) -> None:
+async def test_a_hanging_candidate_delays_frames_once_by_its_time_limit_and_loses_no_verdict(
+    bench: Bench, slot: Slot
+) -> None:
     await bench.load(slot)
     candidate = bench.classify.candidate
     assert candidate is not None

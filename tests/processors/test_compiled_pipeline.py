@@ -1,3 +1,5 @@
+"""The compiled pipeline, compared with the uncompiled one."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -171,7 +171,7 @@ async def test_the_wait_counts_if_the_partition_is_not_read_because_of_the_waiti
     await bench.submit(key, late, passed=1)
     bench.tracker.bytes, bench.tracker.frames = SETTINGS.queue_bytes, 2
     bench.step.poll(SETTINGS.group_wait_s + 1)
-    assert bench.count("missing") == 0  # another frame goes on, and its room comes back
+    assert bench.count("missing") == 0  # another frame is still processed, and its room will be released
     bench.tracker.frames = 1
     bench.step.poll(SETTINGS.group_wait_s + 1)
     await bench.submit(passed=2)
@@ -185,10 +185,10 @@ async def test_waiting_frames_beyond_half_a_share_fail_from_the_camera_with_the_
     most = bench.tracker.fair_share() // 2
     late, gaps = VideoCamera("site/late"), VideoCamera("site/gaps", group_frames=100)
     key, missing, waiting = (late.frame() for _ in range(3))
-    first, _, *others = (gaps.frame() for _ in range(most + 1))
-    await bench.submit(key, waiting, first, *others[:-1], passed=2)
+    first, _, *later = (gaps.frame() for _ in range(most + 1))
+    await bench.submit(key, waiting, first, *later[:-1], passed=2)
     assert bench.count("missing") == 0
-    await bench.submit(others[-1], passed=2)
+    await bench.submit(later[-1], passed=2)
     assert bench.count("missing") == most - 1
     done = await bench.submit(missing, passed=most + 3)
     assert {str(job.camera_id) for job in done if job.error is not None} == {"site/gaps"}

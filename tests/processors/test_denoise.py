@@ -1,3 +1,5 @@
+"""Wavelet denoising, compared with PyWavelets and scikit-image."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The intake of a record: its key, its fields and its span."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

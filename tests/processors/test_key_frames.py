@@ -1,3 +1,5 @@
+"""Stored key frames, the notes of commits, and the spans of open groups."""
+
 from __future__ import annotations
 
 import pytest

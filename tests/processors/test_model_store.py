@@ -1,3 +1,5 @@
+"""The store of published models and the cache of fetched ones."""
+
 from __future__ import annotations
 
 import os

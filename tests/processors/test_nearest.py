@@ -8,7 +8,7 @@ from scipy.ndimage import distance_transform_edt
 from processors.stages.nearest import reconstruct_nearest
 
 
-def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
+def test_each_pixel_is_copied_from_a_nearest_kept_pixel() -> None:
     generator = torch.Generator().manual_seed(0)
     kept = torch.rand(3, 1, 13, 18, generator=generator) < 0.3
     # Each pixel's value is its position, and a copied value therefore is the position of its source.
@@ -25,7 +25,7 @@ def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
     assert (filled[:, 0] == filled[:, 1]).all()
 
 
-def test_of_two_equally_near_pixels_the_upper_or_left_one_is_copied() -> None:
+def test_the_upper_or_left_one_of_two_equally_near_pixels_is_copied() -> None:
     frames = torch.arange(9.0).view(1, 1, 3, 3)
     for positions, expected in (((1, 7), 1.0), ((3, 5), 3.0)):
         kept = torch.zeros(1, 1, 3, 3, dtype=torch.bool)

@@ -1,3 +1,5 @@
+"""Fused convolutions, compared with separate operations."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Packed frames at scale, compared with placed frames."""
+
 from __future__ import annotations
 
 import numpy as np

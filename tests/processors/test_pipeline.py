@@ -1,3 +1,5 @@
+"""The chain of stages and the batch executor: verdicts, failures of single frames, and memory."""
+
 from __future__ import annotations
 
 import gc

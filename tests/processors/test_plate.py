@@ -1,3 +1,5 @@
+"""The thin plate that fills dropped pixels, compared with its definition in numpy and scipy."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The choice of the device's arithmetic."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""The step that publishes verdicts, dead letters and evidence, with a stand-in for Kafka."""
+
 from __future__ import annotations
 
 import asyncio

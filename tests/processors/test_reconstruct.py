@@ -1,3 +1,5 @@
+"""The reconstruction of dropped pixels by the shipped networks."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Algorithm 1, compared with the same algorithm line by line in numpy."""
+
 from __future__ import annotations
 
 import math

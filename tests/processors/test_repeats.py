@@ -1,3 +1,5 @@
+"""The cache of verdicts for repeated frames."""
+
 from __future__ import annotations
 
 from processors.results.records import OutgoingRecord

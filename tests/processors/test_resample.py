@@ -1,3 +1,5 @@
+"""Resize, crop and tiles, compared with Pillow and with slices."""
+
 from __future__ import annotations
 
 import numpy as np

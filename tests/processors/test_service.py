@@ -1,3 +1,5 @@
+"""Whole processors, with a real Kafka."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The records of a processor: previews, evidence, verdicts and dead letters, also with a real Kafka."""
+
 from __future__ import annotations
 
 import asyncio

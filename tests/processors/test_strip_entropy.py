@@ -1,3 +1,5 @@
+"""STRIP's mean entropy, compared with scipy."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""STRIP in rounds, and the statistics other than the mean entropy."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""The table of STRIP's thresholds."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Masks and placed pixels on the device, compared with the camera's code."""
+
 from __future__ import annotations
 
 import numpy as np
