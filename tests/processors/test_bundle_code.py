@@ -12,7 +12,7 @@ from torch import nn
 from processors.bundle import load_bundle, read_settings, shipped_bundle
 from processors.bundle.code import ALLOW_CODE, check_code, code_of
 from schemas.errors import BundleError
-from tests.processors.tiny import CLASSES, creates, use_format, use_own_factory, write_bundle
+from tests.processors.tiny import CLASSES, marker_code, use_format, use_own_factory, write_bundle
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_factory(folder: Path) -> tuple[Path, Path]:
     """Write a bundle with a factory in its own file; return the bundle and the marker file that the factory creates."""
     made, ran = write_bundle(folder), folder / "ran"
-    use_own_factory(made, creates(ran))
+    use_own_factory(made, marker_code(ran))
     return made, ran
 
 
@@ -109,7 +109,7 @@ def test_a_factory_of_the_project_imports_no_package_that_the_bundle_names(
     table = made / "model.toml"
     text = table.read_text().replace("tests.processors.tiny:network", "processors.networks.library:library")
     table.write_text(text.replace("[input]", '[factory_arguments]\npackage = "stray_package"\n\n[input]', 1))
-    (tmp_path / "stray_package.py").write_text(creates(ran))
+    (tmp_path / "stray_package.py").write_text(marker_code(ran))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BundleError, match="library: expected torchvision or timm, got 'stray_package'"):
         load_bundle(made, CPU)

@@ -23,7 +23,7 @@ from processors.models.store import bundle_files
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_onnx
-from tests.processors.tiny import creates, use_format, use_own_factory, write_bundle
+from tests.processors.tiny import marker_code, use_format, use_own_factory, write_bundle
 
 
 def publish(folder: Path) -> None:
@@ -64,7 +64,7 @@ def with_hidden_code(folder: Path, ran: Path) -> Path:
     use_own_factory(made)
     cache = Path(cache_from_source(str(made / "network.py")))
     hidden = folder / "hidden.py"
-    hidden.write_text(creates(ran) + (made / "network.py").read_text())
+    hidden.write_text(marker_code(ran) + (made / "network.py").read_text())
     py_compile.compile(str(hidden), str(cache), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     hidden.unlink()
     return made

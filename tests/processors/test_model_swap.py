@@ -38,7 +38,7 @@ from schemas.messages.frame import Encoding
 from schemas.messages.models import LIVE_KEY, live, publish, seal, sign, withdraw
 from schemas.pointillist_pb2 import CHECKED, Model, Models
 from tests.processors.rig import FrameName, Rig, Running, delete_topics, start_rig
-from tests.processors.tiny import SIGNER, TRUSTED, creates, network, payload, use_own_factory, write_bundle
+from tests.processors.tiny import SIGNER, TRUSTED, marker_code, network, payload, use_own_factory, write_bundle
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -499,7 +499,7 @@ async def test_the_code_of_a_published_bundle_runs_only_if_its_signer_is_trusted
     monkeypatch.delenv("POINTILLIST_ALLOW_CODE", raising=False)
     first, second, third = (bundled(tmp_path, version) for version in "123")
     for each in (second, third):
-        use_own_factory(each.folder, creates(tmp_path / f"ran-{each.model_id[:6]}"))
+        use_own_factory(each.folder, marker_code(tmp_path / f"ran-{each.model_id[:6]}"))
     async with start_system(kafka, first, tmp_path) as system, system.rig.processor() as running:
         await system.publish(second)
         await system.send_until_served(running, second)

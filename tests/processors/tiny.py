@@ -151,7 +151,7 @@ def use_own_factory(folder: Path, code: str = "") -> None:
     (folder / "network.py").write_text(f"{code}from tests.processors.tiny import network\n")
 
 
-def creates(file: Path) -> str:
+def marker_code(file: Path) -> str:
     """Return code that creates a file."""
     return f"from pathlib import Path\nPath({str(file)!r}).touch()\n"
 
