@@ -75,7 +75,9 @@ def test_the_most_recently_opened_pages_are_viewed(pages: int) -> None:
 
 def test_a_request_for_certificates_is_sent_once() -> None:
     requested: list[tuple[str, int]] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda *request: requested.append(request))
+    feed = ViewFeed(
+        "none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: requested.append((camera, frames))
+    )
     views = Views("none", "none", CONSOLE)
     views.certify("site/door", 3)
     for _ in range(2):
@@ -98,7 +100,9 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
         async def close(self, _: float) -> None: ...
 
     requested: list[tuple[str, int]] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda *request: requested.append(request))
+    feed = ViewFeed(
+        "none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: requested.append((camera, frames))
+    )
     views = Views("none", "none", CONSOLE)
     monkeypatch.setattr(views, "_sender", LateSender())
     monkeypatch.setattr("consumers.console.data.views._EVERY_S", 0.01)
