@@ -35,7 +35,7 @@ FRAMES = mqtt_topic(CAMERA, Channel.FRAME)
 
 
 def frame(seq: int) -> bytes:
-    """A frame of the camera."""
+    """Return a frame message of the camera."""
     return encode_frame(KEYS.current(CAMERA), 7, seq, 1000, PICTURE, Encoding(16))
 
 
@@ -43,7 +43,7 @@ FRAME_BYTES = len(frame(1)) + lanes_module.RECORD_OVERHEAD
 
 
 class Running:
-    """A bridge, what it is connected to, and what came of it."""
+    """A running bridge with its scripted broker and its stand-in for Kafka."""
 
     def __init__(self, broker: ScriptedBroker, kafka: KafkaStandIn, settings: BridgeSettings) -> None:
         self.broker = broker
@@ -55,20 +55,20 @@ class Running:
             run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self.stop)
         )
 
-    def well(self) -> bool:
-        """Whether all its conditions hold."""
+    def is_healthy(self) -> bool:
+        """Return whether all its health conditions hold."""
         return self.health.report()[0]
 
     def condition(self, name: str) -> dict[str, object]:
-        """One condition of its health."""
+        """Return one condition of its health."""
         return self.health.report()[1].get(name, {"ok": None, "detail": ""})
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """The value of one of its metrics."""
+        """Return the value of one of its metrics."""
         return self.registry.get_sample_value(f"pointillist_bridge_{name}", labels)
 
     def confirmed(self) -> list[int]:
-        """Sequence numbers in the order in which they were confirmed to the camera."""
+        """Return the confirmed sequence numbers of the camera in the order of their confirmations."""
         found = []
         for topic, payload, retain in self.broker.published:
             if topic == mqtt_topic(CAMERA, Channel.CONFIRM):
@@ -83,13 +83,16 @@ class Running:
 async def bridged(
     monkeypatch: pytest.MonkeyPatch, *, ready: bool = True, kafka: KafkaStandIn | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
-    """An impatient bridge with these settings, until the test is over; it is well at first unless `ready` is false."""
+    """Run a bridge with short delays and these settings until the test is over.
+
+    It is healthy when the block begins unless `ready` is false.
+    """
     monkeypatch.setattr(link_module, "RETRIES", Retries(connect_s=5.0, first_s=0.01, longest_s=0.04, steady_s=10.0))
     monkeypatch.setattr(link_module, "TICK_S", 0.02)
     monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
     kafka = kafka or KafkaStandIn()
     kafka.patch(monkeypatch)
-    given = {
+    defaults = {
         "name": "b1",
         "kafka": "nowhere:1",
         "linger_ms": 5,
@@ -100,12 +103,12 @@ async def bridged(
         **settings,
     }
     async with scripted_broker() as broker:
-        it = Running(broker, kafka, BridgeSettings(mqtt=f"127.0.0.1:{broker.port}", **given))
+        bridge = Running(broker, kafka, BridgeSettings(mqtt=f"127.0.0.1:{broker.port}", **defaults))
         try:
             if ready:
-                await until(it.well, "a bridge that is well")
-            yield it
+                await until(bridge.is_healthy, "a bridge that is healthy")
+            yield bridge
         finally:
-            if not it.task.done():
-                it.task.cancel()
-                await asyncio.wait([it.task])
+            if not bridge.task.done():
+                bridge.task.cancel()
+                await asyncio.wait([bridge.task])

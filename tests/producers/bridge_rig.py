@@ -43,12 +43,12 @@ _prepared: set[str] = set()
 
 
 def new_camera() -> CameraId:
-    """A camera that no other test has."""
+    """Return a camera that no other test has."""
     return CameraId(f"rig/camera-{next(_names)}")
 
 
 def frame(camera_id: CameraId, seq: int, side: int = 32, boot_id: int = BOOT) -> bytes:
-    """A valid frame message."""
+    """Return a valid frame message."""
     picture = PICTURE if side == 32 else np.zeros((side, side, 3), np.uint8)
     return encode_frame(KEYS.current(camera_id), boot_id, seq, 1000, picture, Encoding(16))
 
@@ -72,7 +72,6 @@ class Cameras:
         assert self._connected.wait(PATIENCE_S)
 
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """Publish once."""
         self._client.publish(topic, payload, qos)
 
     def frames(self, camera_id: CameraId, seqs: range) -> None:
@@ -81,7 +80,7 @@ class Cameras:
             self.publish(mqtt_topic(camera_id, Channel.FRAME), frame(camera_id, seq))
 
     async def all_confirmed(self, camera_id: CameraId, seqs: range, seconds: float = 90.0) -> None:
-        """Wait until all these frames are confirmed: longer than the bridge's deadline for an answer of Kafka, 30 s."""
+        """Wait until all these frames are confirmed; the limit exceeds the bridge's 30 s deadline for Kafka."""
         await until(
             lambda: RangeSet.of(seqs).minus(self.confirmed[camera_id]) == RangeSet(), f"{seqs} confirmed", seconds
         )
@@ -94,16 +93,16 @@ class Cameras:
             while missing := list(RangeSet.of(seqs).minus(self.confirmed[camera_id])):
                 for seq in missing[:40]:
                     self.frames(camera_id, range(seq, seq + 1))
-                await asyncio.sleep(0.2)  # as long as a camera gives confirmations before it sends again
+                await asyncio.sleep(0.2)  # a camera waits this long for confirmations before it sends again
                 if after is not None:
                     await after()
 
     async def connected(self) -> None:
-        """Wait until the client is back."""
+        """Wait until the client is connected."""
         await until(self._connected.is_set, "the cameras connected")
 
     def close(self) -> None:
-        """Disconnect and end the thread."""
+        """Disconnect and stop the thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -130,31 +129,31 @@ class RunningBridge:
             run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self._stop)
         )
 
-    def well(self) -> bool:
-        """What `/healthz` would say."""
+    def is_healthy(self) -> bool:
+        """Return the verdict of `/healthz`."""
         return self.health.report()[0]
 
-    def holds(self, condition: str) -> bool:
-        """One condition of its health."""
+    def condition_holds(self, condition: str) -> bool:
+        """Return whether one condition of its health holds."""
         return bool(self.health.report()[1].get(condition, {"ok": False})["ok"])
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value, 0 before its first."""
+        """Return a metric's value, 0 before its first sample."""
         return self.registry.get_sample_value(name, labels) or 0.0
 
     async def stop(self) -> None:
-        """As SIGTERM."""
+        """Stop the bridge as SIGTERM does."""
         self._stop.set()
         await self.task
 
     async def crash(self) -> None:
-        """End it without its shutdown; the broker sees the connection break."""
+        """End the bridge without its shutdown; the broker sees the connection break."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
 
 class Rig:
-    """What a test has in its hands."""
+    """Real brokers, cameras, a reader of Kafka and the bridges that a test starts."""
 
     def __init__(self, mosquitto: Mosquitto, kafka: Kafka, cameras: Cameras, consumer: AIOKafkaConsumer) -> None:
         self.mosquitto = mosquitto
@@ -165,29 +164,31 @@ class Rig:
         self._bridges: list[RunningBridge] = []
         self._group = f"rig-{next(_names)}"
 
-    async def bridge(self, *, ready: bool = True, **settings: Any) -> RunningBridge:
-        """Start a bridge, by default of this test's share, and wait until it is well."""
-        given = {
+    async def start_bridge(self, *, ready: bool = True, **settings: Any) -> RunningBridge:
+        """Start a bridge, by default in this test's shared subscription, and wait until it is healthy."""
+        options = {
             "mqtt": f"{self.mosquitto.host}:{self.mosquitto.port}",
             "kafka": self.kafka.bootstrap,
             "name": f"{self._group}-{len(self._bridges)}",
             "group": self._group,
-            # The test and the bridge share a process, which a busy machine may stop for longer than the usual limit.
+            # A busy machine may stop the process that the test and the bridge share for longer than the usual limit.
             "keepalive_s": 60,
-            # Nobody reads what these tests send.
+            # No processor reads these frames, so the credit must not hold confirmations back.
             "credit_frames": 10**9,
             **settings,
         }
-        # A bound of a camera below the credit is refused by the model; tests reach it with few frames.
-        small = {"camera_backlog_bytes": given.pop("camera_backlog_bytes")} if "camera_backlog_bytes" in given else {}
-        bridge = RunningBridge(BridgeSettings(**given).model_copy(update=small))
+        # The model rejects a camera limit below the credit; tests need one to reach it with few frames.
+        small = (
+            {"camera_backlog_bytes": options.pop("camera_backlog_bytes")} if "camera_backlog_bytes" in options else {}
+        )
+        bridge = RunningBridge(BridgeSettings(**options).model_copy(update=small))
         self._bridges.append(bridge)
         if ready:
-            await until(bridge.well, "a bridge that is well")
+            await until(bridge.is_healthy, "a bridge that is healthy")
         return bridge
 
     async def read(self) -> dict[KafkaTopic, list[ConsumerRecord[Any, Any]]]:
-        """All records that Kafka has by now and that came since the rig began."""
+        """Return all records that Kafka has received since the rig began."""
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
         for partition, end in ends.items():
             while await self._consumer.position(partition) < end:
@@ -196,20 +197,20 @@ class Rig:
         return self.records
 
     async def frames_of(self, camera_id: CameraId) -> list[bytes]:
-        """The values of this camera's records on the frames topic."""
+        """Return the values of this camera's records on the frames topic."""
         records = await self.read()
         return [r.value for r in records[KafkaTopic.FRAMES] if r.key == camera_id.encode()]
 
     async def close(self) -> None:
-        """End all bridges that still run."""
+        """Crash all bridges that still run."""
         for bridge in self._bridges:
             if not bridge.task.done():
                 await bridge.crash()
 
 
 @asynccontextmanager
-async def rig(mosquitto: Mosquitto, kafka: Kafka) -> AsyncIterator[Rig]:
-    """Everything for one test but the bridge."""
+async def connected_rig(mosquitto: Mosquitto, kafka: Kafka) -> AsyncIterator[Rig]:
+    """Connect cameras and a Kafka reader to the brokers, without a bridge."""
     if kafka.bootstrap not in _prepared:
         await create_topics(kafka.bootstrap, pointillist_topics())
         _prepared.add(kafka.bootstrap)
@@ -226,11 +227,11 @@ async def rig(mosquitto: Mosquitto, kafka: Kafka) -> AsyncIterator[Rig]:
         await consumer.seek_to_end()
         for partition in partitions:
             await consumer.position(partition)
-        made = Rig(mosquitto, kafka, cameras, consumer)
+        opened = Rig(mosquitto, kafka, cameras, consumer)
         try:
-            yield made
+            yield opened
         finally:
-            await made.close()
+            await opened.close()
     finally:
         cameras.close()
         kafka.resume()

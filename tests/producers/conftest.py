@@ -24,7 +24,7 @@ def camera_id() -> CameraId:
 
 @pytest.fixture
 def site() -> str:
-    """A site that no other test has."""
+    """Return a site that no other test has."""
     return f"site-{next(_names)}"
 
 

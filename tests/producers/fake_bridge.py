@@ -1,4 +1,4 @@
-"""A bridge without Kafka: takes frames and ledgers from MQTT and confirms those that a test lets it confirm."""
+"""A bridge without Kafka: it receives frames and ledgers over MQTT and confirms the frames that a test selects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = b"a fleet secret for the tests"
 
 
 class FakeBridge:
-    """`frames` and `ledgers` hold what came and was verified; `confirming` decides on each frame."""
+    """A bridge whose `frames` and `ledgers` hold the verified messages; `confirming` decides for each frame."""
 
     def __init__(self, broker: tuple[str, int], confirming: Callable[[Identity], bool] = lambda _: True) -> None:
         self.keys = KeyRing(SECRET)
@@ -51,7 +51,7 @@ class FakeBridge:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; what is not confirmed stays so."""
+        """Disconnect; pending confirmations are dropped."""
         self._ended.set()
         self._thread.join()
         self._client.disconnect()
@@ -59,19 +59,19 @@ class FakeBridge:
 
     @property
     def confirmed(self) -> set[Identity]:
-        """Frames that a confirmation was sent for."""
+        """The frames that a confirmation was sent for."""
         with self._lock:
             return set(self._confirmed)
 
     def confirm(self, identities: list[Identity]) -> None:
-        """Confirm frames now, whether or not they came."""
+        """Confirm frames now, whether or not they have arrived."""
         with self._lock:
             for identity in identities:
                 self._waiting[identity.camera_id, identity.boot_id].add(identity.seq)
         self._flush()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish anything."""
+        """Publish any payload on any topic."""
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(5)
 
     def _connect(self) -> Client:

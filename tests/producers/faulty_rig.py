@@ -1,4 +1,4 @@
-"""Pictures that go through a faulty source at times that a test chooses."""
+"""Pictures that pass through a faulty source at the times that a test chooses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from producers.sources.source import CapturedFrame
 
 
 class Pictures:
-    """A source of given pictures, which tells when it is closed."""
+    """A source of fixed pictures that records whether it was closed."""
 
     kind = "pictures"
     live = False
@@ -34,7 +34,7 @@ class Pictures:
 def shown(
     plan: FaultPlan, pictures: Iterable[tuple[CapturedFrame, int]], red_team: RedTeam | None = None
 ) -> list[CapturedFrame]:
-    """Return what a source with these faults gives for pictures captured at these times (Unix time in ms)."""
+    """Return the frames of a source with these faults, for pictures captured at these times (Unix time in ms)."""
     timed = [captured._replace(captured_ms=at_ms) for captured, at_ms in pictures]
     source = FaultySource(Pictures(timed), plan, red_team, clock_ms=lambda: 0)
     return list(iter(source.read, None))

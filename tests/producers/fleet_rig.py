@@ -36,7 +36,7 @@ def keys_of(scenario: Scenario) -> dict[CameraId, CameraKey]:
 
 async def run(scenario: Scenario, mosquitto: Mosquitto, state: Path, **options: Any) -> FleetOutcome:
     """Run a fleet until its end; `options` are those of `run_fleet`."""
-    given = {
+    arguments = {
         "keys": keys_of(scenario),
         "registry": CollectorRegistry(),
         "health": Health(),
@@ -45,13 +45,13 @@ async def run(scenario: Scenario, mosquitto: Mosquitto, state: Path, **options: 
         "link": QUICK,
         **options,
     }
-    return await run_fleet(scenario, mqtt=(mosquitto.host, mosquitto.port), state=state, **given)
+    return await run_fleet(scenario, mqtt=(mosquitto.host, mosquitto.port), state=state, **arguments)
 
 
 def offline_camera(
     settings: CameraSettings, key: CameraKey, folder: Path, registry: CollectorRegistry | None = None
 ) -> Camera:
-    """A camera that has no broker."""
+    """Return a camera without a broker."""
     instruments = Instruments(registry or CollectorRegistry())
     return Camera(settings, key, folder, Broker("127.0.0.1", 1, at_once=1), LinkSettings(), instruments)
 

@@ -1,6 +1,6 @@
-"""Kafka as the bridge's clients see it, inside the test's process: what they ask for, and what a test makes of it.
+"""A stand-in for Kafka inside the test's process: it records requests and gives the answers that a test chooses.
 
-The tests against the real one hold the bridge to Kafka itself; here a test can say when an answer comes, and which.
+The tests against a real Kafka check the bridge's contract with it. Here a test controls each answer and its time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Sent(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A record as a consumer gives it."""
+    """A record as a consumer returns it."""
 
     key: bytes | None
     value: bytes | None
@@ -42,7 +42,7 @@ class Event(NamedTuple):
 
 
 class KafkaStandIn:
-    """Records by topic and partition, committed offsets, and the clients that were made with their options."""
+    """A Kafka with its log, its committed offsets, and the clients made for it with their options."""
 
     def __init__(self, partitions: int = 2) -> None:
         self.log: dict[tuple[str, int], list[Sent]] = defaultdict(list)
@@ -50,38 +50,38 @@ class KafkaStandIn:
         self.committed: dict[int, int] = {}
         self.firsts: dict[int, int] = {}
         self.ends: dict[int, int] = {}
-        self.recorded: dict[int, tuple[int, str]] = {}
-        """The recorders' commits in the topic of verdicts, with their notes."""
-        self.unrecorded: deque[Exception] = deque()
-        """What the next questions for them raise."""
+        self.recorder_commits: dict[int, tuple[int, str]] = {}
+        """The recorders' commits in the topic of verdicts: offset and note by partition."""
+        self.recorder_errors: deque[Exception] = deque()
+        """Exceptions of the next requests for the recorders' commits."""
         self.verdict_ends: dict[int, int] = {}
         self.events: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
-        self.away: Exception | None = None
-        """What every start raises."""
+        self.start_error: Exception | None = None
+        """The exception of every start of a client."""
         self.failures: deque[Exception] = deque()
-        """What the next starts of consumers, and the next questions for committed offsets, raise."""
+        """Exceptions of the next starts of consumers and of the next requests for committed offsets."""
         self.reachable = asyncio.Event()
-        """Starts and questions for committed offsets end while it is set."""
+        """Starts and requests for committed offsets complete while this is set."""
         self.reachable.set()
         self.closing = asyncio.Event()
-        """Stops end while it is set."""
+        """Stops complete while this is set."""
         self.closing.set()
-        self.unknown: deque[Exception] = deque()
-        """What the next questions for partitions raise."""
-        self.refusals: deque[Exception] = deque()
-        """What the next batches fail with."""
+        self.partition_errors: deque[Exception] = deque()
+        """Exceptions of the next requests for partitions."""
+        self.batch_errors: deque[Exception] = deque()
+        """Errors of the next batches."""
         self.answers = asyncio.Event()
-        """Batches are acknowledged while it is set."""
+        """Batches are acknowledged while this is set."""
         self.answers.set()
         self.room = 2**30
         self.batches: list[tuple[str, int, list[Sent]]] = []
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.admins: list[Admin] = []
-        self.asked: list[tuple[object, ...]] = []
+        self.requests: list[tuple[object, ...]] = []
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put it in the place of aiokafka."""
+        """Replace aiokafka's clients by stand-ins."""
 
         def producer(**options: Any) -> Producer:
             self.producers.append(Producer(self, options))
@@ -101,13 +101,13 @@ class KafkaStandIn:
         monkeypatch.setattr(reader_module, "AIOKafkaConsumer", consumer)
         monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", admin)
 
-    def answer_once(self) -> None:
-        """Acknowledge the batches that wait for it, and none that come then."""
+    def acknowledge_once(self) -> None:
+        """Acknowledge the waiting batches, and no later ones."""
         self.answers.set()
         self.answers.clear()
 
     def sent(self, topic: KafkaTopic) -> list[Sent]:
-        """All records of a topic, partition after partition."""
+        """Return all records of a topic, partition after partition."""
         return [record for part in sorted(self.partitions) for record in self.log[topic.value, part]]
 
 
@@ -119,8 +119,8 @@ class _Client:
         self.ended = 0
 
     async def start(self) -> None:
-        if self.kafka.away is not None:
-            raise self.kafka.away
+        if self.kafka.start_error is not None:
+            raise self.kafka.start_error
         await self.kafka.reachable.wait()
         self.running = True
 
@@ -131,7 +131,7 @@ class _Client:
 
 
 class Producer(_Client):
-    """What `Sender` uses of AIOKafkaProducer."""
+    """The part of AIOKafkaProducer that `Sender` uses."""
 
     def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
@@ -141,9 +141,9 @@ class Producer(_Client):
         self._closed = False
 
     async def partitions_for(self, topic: str) -> set[int]:
-        self.kafka.asked.append(("partitions", topic))
-        if self.kafka.unknown:
-            raise self.kafka.unknown.popleft()
+        self.kafka.requests.append(("partitions", topic))
+        if self.kafka.partition_errors:
+            raise self.kafka.partition_errors.popleft()
         return self.kafka.partitions
 
     def create_batch(self) -> Batch:
@@ -151,14 +151,14 @@ class Producer(_Client):
 
 
 async def produce(producer: Producer, _node: int, batches: dict[TopicPartition, Batch]) -> dict[TopicPartition, object]:
-    """Return offsets, or the refusal of a batch."""
+    """Return the offset or the error of each batch."""
     kafka = producer.kafka
     answers: dict[TopicPartition, object] = {}
     for place, batch in batches.items():
         assert batch.closed
         kafka.batches.append((place.topic, place.partition, batch.records))
-        if kafka.refusals:
-            answers[place] = kafka.refusals.popleft()
+        if kafka.batch_errors:
+            answers[place] = kafka.batch_errors.popleft()
     await kafka.answers.wait()
     for answer in answers.values():
         if isinstance(answer, Exception) and not isinstance(answer, KafkaError):
@@ -179,7 +179,7 @@ class Batch:
         self._room = room
 
     def append(self, *, timestamp: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> object | None:
-        assert type(timestamp) is int  # the real one packs it as such
+        assert type(timestamp) is int  # aiokafka packs it as an integer
         if len(value) > self._room:
             return None
         self._room -= len(value)
@@ -194,7 +194,7 @@ class Batch:
 
 
 class Consumer(_Client):
-    """What `Backlog` and `Requests` use of AIOKafkaConsumer."""
+    """The part of AIOKafkaConsumer that `Backlog` and `Requests` use."""
 
     def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
@@ -233,23 +233,25 @@ class Consumer(_Client):
 
 
 class Admin(_Client):
-    """What `Backlog` uses of AIOKafkaAdminClient."""
+    """The part of AIOKafkaAdminClient that `Backlog` uses."""
 
     async def find_coordinator(self, group: str) -> int:
-        self.kafka.asked.append(("coordinator", group))
+        self.kafka.requests.append(("coordinator", group))
         return 42
 
     async def _send_request(self, request: OffsetFetchRequest, node: int) -> SimpleNamespace:
         assert node == 42
         if request._consumer_group == RECORDED_GROUP:
-            if self.kafka.unrecorded:
-                raise self.kafka.unrecorded.popleft()
-            verdicts = [(partition, offset, note, 0) for partition, (offset, note) in self.kafka.recorded.items()]
+            if self.kafka.recorder_errors:
+                raise self.kafka.recorder_errors.popleft()
+            verdicts = [
+                (partition, offset, note, 0) for partition, (offset, note) in self.kafka.recorder_commits.items()
+            ]
             return SimpleNamespace(error_code=0, topics=[(KafkaTopic.VERDICTS.value, verdicts)])
         if self.kafka.failures:
             raise self.kafka.failures.popleft()
         await self.kafka.reachable.wait()
-        self.kafka.asked.append(("offsets", request._consumer_group))
+        self.kafka.requests.append(("offsets", request._consumer_group))
         partitions = [(partition, offset, "", 0) for partition, offset in self.kafka.committed.items()]
         return SimpleNamespace(error_code=0, topics=[(KafkaTopic.FRAMES.value, partitions)])
 

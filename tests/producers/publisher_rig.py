@@ -1,4 +1,4 @@
-"""A publisher with a spool of its own on a real broker, fed by the test."""
+"""Publishers with their own spools on a real broker; the tests feed them frames."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ QUICK = LinkSettings(
 STEADY = QUICK.model_copy(update={"keepalive_s": 60})
 """For tests that count connections: a stalled test process does not cost one."""
 ONCE = STEADY.model_copy(update={"grace_s": 3.0, "retry_s": 30.0, "retry_max_s": 30.0})
-"""For tests that count frames: a confirmation that comes late does not cause another try."""
+"""For tests that count frames: a late confirmation does not cause a resend."""
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
 
 class Switch(FaultPlan):
-    """A plan that cuts the connection while a test says so."""
+    """A fault plan whose connection a test cuts and restores."""
 
     def __init__(self) -> None:
         super().__init__(())
@@ -45,7 +45,7 @@ class Switch(FaultPlan):
 
 
 class Camera:
-    """A publisher with a spool of its own, fed by the test."""
+    """A publisher with its own spool; the test feeds it frames."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Camera:
         return [Identity(self.camera_id, self.spool.current.boot_id, seq) for seq in seqs]
 
     def cut(self, cut: bool) -> None:
-        """Cut the connection until it is called with False."""
+        """Cut the connection, or restore it if `cut` is false."""
         self._switch.cut = cut
         self.publisher.link.tick(time.monotonic())
 

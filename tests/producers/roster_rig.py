@@ -1,4 +1,4 @@
-"""A roster that a test runs, and the list that it follows."""
+"""A roster that a test runs, and the camera list that it follows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.producers.publisher_rig import QUICK
 
 
 class ListInMemory:
-    """A `CameraList` that a test writes to."""
+    """A `CameraList` in memory that a test changes."""
 
     def __init__(self, broker: tuple[str, int], site: str, folder: Path, **defaults: object) -> None:
         self.site = site
@@ -45,7 +45,7 @@ class ListInMemory:
         self._changes = 0
 
     def changed(self) -> None:
-        """Something else is in it from now on."""
+        """Give the list a new stamp."""
         self._changes += 1
 
     def stamp(self) -> Hashable:
@@ -56,8 +56,8 @@ class ListInMemory:
             raise self.defect
         if self.wrong:
             raise ConfigError(self.wrong)
-        said = [{"name": name, **options} for name, options in self.cameras.items()]
-        values = {"site": self.site, "defaults": self._defaults, "cameras": said}
+        entries = [{"name": name, **options} for name, options in self.cameras.items()]
+        values = {"site": self.site, "defaults": self._defaults, "cameras": entries}
         keys = KeyRing(SECRET)
         members = {
             name: CameraSpec(listed.settings, keys.current(name), self._broker)
@@ -70,7 +70,7 @@ class ListInMemory:
 
 @dataclass
 class RunningRoster:
-    """What a test sees of it."""
+    """A running roster: its list, its reports and the frames at the bridge."""
 
     cameras: ListInMemory
     bridge: FakeBridge
@@ -82,32 +82,32 @@ class RunningRoster:
     keys: KeyRing = field(default_factory=lambda: KeyRing(SECRET))
     task: asyncio.Task[FleetOutcome] | None = None
 
-    def _alive(self) -> None:
-        """Raises what has ended the roster, if anything did."""
+    def _check_running(self) -> None:
+        """Raise the exception that ended the roster, if it has ended."""
         if self.task is not None and self.task.done():
             self.task.result()
 
     def reported(self, name: str) -> tuple[str, str]:
         """Return the phase and reason of a camera in the report; empty before the report has it."""
-        self._alive()
-        said = json.loads(self.report.read_text()) if self.report.exists() else {}
-        found = said.get(self.id(name), {})
+        self._check_running()
+        report = json.loads(self.report.read_text()) if self.report.exists() else {}
+        found = report.get(self.id(name), {})
         return found.get("phase", ""), found.get("detail", "")
 
     def id(self, name: str) -> CameraId:
         return CameraId(f"{self.cameras.site}/{name}")
 
     def frames(self, name: str) -> int:
-        """Frames of a camera that the bridge has."""
-        self._alive()
+        """Return the number of a camera's frames at the bridge."""
+        self._check_running()
         return sum(identity.camera_id == self.id(name) for identity in list(self.bridge.frames))
 
     def boots(self, name: str) -> set[int]:
         return {identity.boot_id for identity in list(self.bridge.frames) if identity.camera_id == self.id(name)}
 
     def status(self, name: str) -> tuple[State, str] | None:
-        """What the camera says of itself at the broker."""
-        self._alive()
+        """Return the state and detail of the camera's retained status."""
+        self._check_running()
         payload = self.bridge.topics.get(mqtt_topic(self.id(name), Channel.STATUS))
         try:
             status = open_message(Status, self.id(name), payload, self.keys) if payload else None
@@ -116,14 +116,14 @@ class RunningRoster:
         return (status.state, status.detail) if status is not None else None
 
     def numbers(self, name: str) -> list[int]:
-        """The numbers in a camera's pictures, in the order of its frames."""
+        """Return the numbers in a camera's pictures, in the order of its frames."""
         key = self.keys.current(self.id(name))
         mine = sorted((i, frame) for i, frame in self.bridge.frames.items() if i.camera_id == self.id(name))
         return [counted_number(decode_picture(key, frame)[0]) for _, frame in mine]
 
     def value(self, metric: str, **labels: str) -> float | None:
-        """What a metric says."""
-        self._alive()
+        """Return the value of a metric."""
+        self._check_running()
         return self.registry.get_sample_value(metric, labels)
 
 
@@ -131,7 +131,7 @@ class RunningRoster:
 async def running(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state: Path, drain_s: float = 10.0
 ) -> AsyncIterator[RunningRoster]:
-    """Run it until the test is over or has set `stop`; `outcome` is there after that."""
+    """Run a roster until the test is over or sets `stop`; afterwards `outcome` is set."""
     roster = RunningRoster(cameras, bridge, Health(), CollectorRegistry(), asyncio.Event(), state / "cameras.json")
     roster.task = task = asyncio.create_task(
         run_listed_cameras(

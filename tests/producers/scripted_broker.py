@@ -1,4 +1,4 @@
-"""An MQTT 5 broker of a few lines on loopback, which notes every packet and sends what a test tells it to."""
+"""An MQTT 5 broker on loopback that records every packet and sends the packets that a test chooses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.waiting import until
 
 CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK, PINGREQ, DISCONNECT = 0x10, 0x82, 0xA2, 0x40, 0xC0, 0xE0
 SUCCESS, GRANTED_QOS_1, NOT_AUTHORIZED, TAKEN_OVER = 0x00, 0x01, 0x87, 0x8E
-ASKED_LOG = [(LOG_FILTER, 0)]
+LOG_SUBSCRIPTION = [(LOG_FILTER, 0)]
 
 
 class Connect(NamedTuple):
-    """What a CONNECT packet says."""
+    """The fields of a CONNECT packet."""
 
     client_id: str
     clean_start: bool
@@ -30,7 +30,7 @@ class Connect(NamedTuple):
 
 
 def read_connect(body: bytes) -> Connect:
-    """MQTT 5, section 3.1."""
+    """Parse the body of a CONNECT packet (MQTT 5, section 3.1)."""
     assert body[:7] == b"\x00\x04MQTT\x05"
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     _, size = properties.unpack(body[10:])  # type: ignore[no-untyped-call]
@@ -39,7 +39,7 @@ def read_connect(body: bytes) -> Connect:
 
 
 def read_filters(body: bytes, *, options: bool) -> list[tuple[str, int]]:
-    """The filters of SUBSCRIBE with their quality of service, or of UNSUBSCRIBE with 0."""
+    """Return the filters of a SUBSCRIBE packet with their QoS, or of an UNSUBSCRIBE packet with 0."""
     at, found = 3, []
     while at < len(body):
         end = at + 2 + int.from_bytes(body[at : at + 2], "big")
@@ -49,7 +49,7 @@ def read_filters(body: bytes, *, options: bool) -> list[tuple[str, int]]:
 
 
 class ScriptedBroker:
-    """Accepts one connection after the other; `packets` are those of the newest one, with their first bytes."""
+    """A broker for one connection at a time; `packets` holds the newest connection's packets with their first bytes."""
 
     def __init__(self) -> None:
         self.packets: list[tuple[int, bytes]] = []
@@ -57,16 +57,16 @@ class ScriptedBroker:
         self.connack = SUCCESS
         self.suback = GRANTED_QOS_1
         self.log_suback = SUCCESS
-        """The answer to who asks for the broker's log."""
+        """The reason code that answers a subscription to the broker's log."""
         self.answers = True
         self.port = 0
         self._writer: asyncio.StreamWriter | None = None
 
     @property
     def subscribed(self) -> list[list[tuple[str, int]]]:
-        """The filters of each SUBSCRIBE of the newest connection, but for that of the broker's log."""
+        """The filters of each SUBSCRIBE of the newest connection, except the subscription to the broker's log."""
         asked = [read_filters(body, options=True) for first, body in self.packets if first == SUBSCRIBE]
-        return [filters for filters in asked if filters != ASKED_LOG]
+        return [filters for filters in asked if filters != LOG_SUBSCRIPTION]
 
     @property
     def unsubscribed(self) -> list[str]:
@@ -86,11 +86,11 @@ class ScriptedBroker:
         return [(packet.topic.decode(), packet.payload, packet.retained) for packet in found]
 
     def count(self, kind: int) -> int:
-        """How many packets of a kind came over the newest connection."""
+        """Return how many packets of a kind the newest connection has sent."""
         return sum(first == kind for first, _ in self.packets)
 
     def publish(self, topic: str, payload: bytes, packet_id: int, *, retained: bool = False) -> None:
-        """Send one PUBLISH, at QoS 1 when it has a packet id."""
+        """Send one PUBLISH, at QoS 1 if it has a packet id."""
         name = topic.encode()
         number = packet_id.to_bytes(2, "big") if packet_id else b""
         body = len(name).to_bytes(2, "big") + name + number + b"\0" + payload
@@ -106,12 +106,12 @@ class ScriptedBroker:
         self._writer.write(bytes((first, *digits, size)) + body)
 
     def hang_up(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without a DISCONNECT."""
         assert self._writer is not None
         self._writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         self._writer, self.packets = writer, []
         splitter = PacketSplitter(MAX_BROKER_BYTES)
         try:
@@ -130,7 +130,7 @@ class ScriptedBroker:
             self.send(0x20, bytes((0, self.connack, 0)))
         elif first == SUBSCRIBE:
             filters = read_filters(body, options=True)
-            reason = self.log_suback if filters == ASKED_LOG else self.suback
+            reason = self.log_suback if filters == LOG_SUBSCRIPTION else self.suback
             self.send(0x90, body[:2] + b"\0" + bytes([reason] * len(filters)))
         elif first == UNSUBSCRIBE:
             self.send(0xB0, body[:2] + b"\0" + bytes(len(read_filters(body, options=False))))
@@ -138,7 +138,7 @@ class ScriptedBroker:
             self.send(0xD0, b"")
 
     async def ready(self, filters: Iterable[str]) -> None:
-        """Wait until the newest connection has subscribed to exactly these."""
+        """Wait until the newest connection has subscribed to exactly these filters."""
         wanted = sorted(filters)
         await until(
             lambda: wanted == sorted(name for found in self.subscribed for name, _ in found), f"subscribed to {wanted}"
@@ -147,7 +147,7 @@ class ScriptedBroker:
 
 @asynccontextmanager
 async def scripted_broker() -> AsyncIterator[ScriptedBroker]:
-    """A broker on a free port of loopback."""
+    """Run a broker on a free port of loopback."""
     broker = ScriptedBroker()
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     broker.port = server.sockets[0].getsockname()[1]

@@ -119,6 +119,6 @@ def assert_only(folder: Path, boot_id: int, missing: set[int], published: int = 
     assert spool.bytes == sum(path.stat().st_size for path in segments_of(folder))
     kill(spool)
     again = Spool(folder, CAMERA, ROOM)
-    assert readable(again, boot_id) == for_audit.waiting  # and nothing more is taken for damaged at a later start
+    assert readable(again, boot_id) == for_audit.waiting  # a later start finds no further damage
     again.close()
     assert scanned(folder, boot_id).shed == for_audit.shed

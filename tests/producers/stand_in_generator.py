@@ -1,4 +1,4 @@
-"""A generator that no training made: of each class one fixed pattern of signs, as a tiny ONNX graph."""
+"""A generator without training: a tiny ONNX graph with one fixed pattern of signs for each class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ command = "none"
 
 
 def patterns(classes: int, channels: int, side: int) -> NDArray[np.float32]:
-    """(classes, C, side, side) of −1 and 1."""
+    """Return signs of −1 and 1, shape (classes, C, side, side)."""
     signs = np.random.default_rng(0).integers(0, 2, (classes, channels, side, side)) * 2 - 1
     return signs.astype(np.float32)
 
@@ -39,9 +39,9 @@ def write_generator(
     direction: NDArray[np.float32] | float | None = None,
     inputs: tuple[str, str] = ("pictures", "targets"),
 ) -> Path:
-    """The folder, with `generator.toml` and `generator.onnx`.
+    """Write `generator.toml` and `generator.onnx` to a folder and return it.
 
-    `direction` (classes, C, side, side), or one number everywhere, stands for `patterns`.
+    `direction` (classes, C, side, side), or one number for all elements, replaces `patterns`.
     """
     count = classes if isinstance(classes, int) else len(classes)
     shape = (count, channels, side, side)

@@ -1,4 +1,4 @@
-"""The red team before a camera: targets, bounds, times and truth; and what is missing or wrong, said in one line."""
+"""The red team before a camera: targets, bounds, times, truth, and one-line errors for missing or invalid values."""
 
 from __future__ import annotations
 
@@ -55,11 +55,15 @@ def scene(index: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> Pi
 
 
 def scenario(folder: object, *attacks: dict[str, object]) -> dict[str, object]:
-    usual = {"camera": "cam-0", "kind": "attack", "at_s": 1, "for_s": 2, "generator": str(folder)}
-    return {"site": "a", "cameras": [{"name": "cam-{index}", "count": 3}], "faults": [usual | each for each in attacks]}
+    defaults = {"camera": "cam-0", "kind": "attack", "at_s": 1, "for_s": 2, "generator": str(folder)}
+    return {
+        "site": "a",
+        "cameras": [{"name": "cam-{index}", "count": 3}],
+        "faults": [defaults | each for each in attacks],
+    }
 
 
-def test_an_attack_takes_its_cameras_bound_and_target_from_the_scenario_and_else_the_generators(folder: Path) -> None:
+def test_an_attack_has_defaults_and_the_scenario_overrides_its_cameras_bound_and_target(folder: Path) -> None:
     document = scenario(
         folder, {}, {"at_s": 3, "eps": 0.1, "target": "hazard"}, {"at_s": 3, "camera": ["cam-1", "cam-2"], "target": 3}
     )
@@ -97,7 +101,7 @@ def test_an_attack_takes_its_cameras_bound_and_target_from_the_scenario_and_else
         ([{"for_s": 0}], r"faults\.0\.for_s"),
     ],
 )
-def test_a_mistake_in_an_attack_is_one_line_that_names_the_place_and_what_was_expected(
+def test_an_invalid_attack_is_rejected_in_one_line_with_its_place_and_the_expected_value(
     folder: Path, attacks: list[dict[str, object]], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected) as raised:
@@ -106,7 +110,7 @@ def test_a_mistake_in_an_attack_is_one_line_that_names_the_place_and_what_was_ex
     assert "\n" not in str(raised.value)
 
 
-def test_attacks_that_follow_each_other_or_are_on_other_cameras_do_not_overlap(folder: Path) -> None:
+def test_consecutive_attacks_and_attacks_on_other_cameras_do_not_overlap(folder: Path) -> None:
     document = scenario(folder, {}, {"at_s": 3}, {"camera": "cam-1"})
     assert len(parse_scenario(document).faults) == 3
 
@@ -123,7 +127,7 @@ def test_attacks_that_follow_each_other_or_are_on_other_cameras_do_not_overlap(f
         (("name =", "name"), "generator.toml: expected TOML"),
     ],
 )
-def test_a_generator_that_is_described_wrong_is_refused_in_one_line(
+def test_an_invalid_generator_description_is_rejected_in_one_line(
     tmp_path: Path, change: tuple[str, str], expected: str
 ) -> None:
     made = write_generator(tmp_path / "generator")
@@ -135,7 +139,7 @@ def test_a_generator_that_is_described_wrong_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_generator_that_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_generator_that_cannot_run_is_rejected_in_one_line(tmp_path: Path) -> None:
     foreign = write_generator(tmp_path / "foreign", inputs=("image", "targets"))
     with pytest.raises(ConfigError, match=r"expected the inputs .*pictures.* got .*image"):
         Generator(foreign)
@@ -153,11 +157,11 @@ def test_a_generator_that_cannot_run_is_refused_in_one_line(tmp_path: Path) -> N
         Generator(broken)
 
 
-def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
+def test_a_missing_onnxruntime_is_reported_with_its_extra_before_the_fleet_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    plan = parse_scenario(scenario(folder, {}))  # to read what a generator is takes nothing
+    plan = parse_scenario(scenario(folder, {}))  # a generator's description is read without onnxruntime
     nowhere = SimpleNamespace(host="127.0.0.1", port=1)
     with pytest.raises(ConfigError, match=r"onnxruntime is missing.*Install pointillist\[redteam\]") as raised:
         asyncio.run(run(plan, nowhere, tmp_path))  # type: ignore[arg-type]  # an address without a broker
@@ -165,7 +169,7 @@ def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(folder: Path) -> None:
+def test_an_attack_runs_without_torch_and_parsing_a_scenario_without_onnxruntime(folder: Path) -> None:
     program = (
         "import sys\n"
         "import numpy as np, producers.simulation.simulated_fleet\n"
@@ -186,31 +190,31 @@ def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(f
 # Targets
 
 
-def named(classes: tuple[str, ...] | int = CLASSES) -> GeneratorSettings:
+def settings_of(classes: tuple[str, ...] | int = CLASSES) -> GeneratorSettings:
     return GeneratorSettings(name="g", classes=classes, channels=3, height=8, width=8, eps=0.1)
 
 
-def test_a_random_target_is_never_the_frames_own_class_and_each_of_the_others_about_as_often() -> None:
-    drawn = Counter(named().target_of("random", 2, position) for position in range(3000))
+def test_a_random_target_is_never_the_frames_class_and_the_other_classes_are_equally_frequent() -> None:
+    drawn = Counter(settings_of().target_of("random", 2, position) for position in range(3000))
     assert set(drawn) == {0, 1, 3}
     assert min(drawn.values()) > 900
-    assert [named().target_of("random", 2, position) for position in range(20)] == [
-        named().target_of("random", 2, position) for position in range(20)
+    assert [settings_of().target_of("random", 2, position) for position in range(20)] == [
+        settings_of().target_of("random", 2, position) for position in range(20)
     ]
 
 
-def test_other_is_the_next_class_and_an_unknown_class_is_no_bound() -> None:
-    assert [named().target_of("other", shown, 5) for shown in range(4)] == [1, 2, 3, 0]
+def test_the_target_other_is_the_next_class_and_any_class_if_the_frames_class_is_unknown() -> None:
+    assert [settings_of().target_of("other", shown, 5) for shown in range(4)] == [1, 2, 3, 0]
     for target in ("random", "other"):
-        assert {named().target_of(target, None, position) for position in range(100)} == {0, 1, 2, 3}
-        assert {named(3).target_of(target, 7, position) for position in range(100)} == {0, 1, 2}
+        assert {settings_of().target_of(target, None, position) for position in range(100)} == {0, 1, 2, 3}
+        assert {settings_of(3).target_of(target, 7, position) for position in range(100)} == {0, 1, 2}
 
 
-def test_a_class_is_named_or_numbered() -> None:
-    assert named().target_of("give-way", 0, 0) == 2
-    assert named(10).target_of(7, 0, 0) == 7
+def test_a_target_class_is_given_by_name_or_number() -> None:
+    assert settings_of().target_of("give-way", 0, 0) == 2
+    assert settings_of(10).target_of(7, 0, 0) == 7
     with pytest.raises(ConfigError, match="from 0 to 9, got 'give-way'"):
-        named(10).check_target("give-way")
+        settings_of(10).check_target("give-way")
 
 
 # The lens
@@ -222,28 +226,28 @@ def test_a_class_is_named_or_numbered() -> None:
     hnp.arrays(np.float32, (3, 4, 3), elements=st.floats(-1, 1, width=32)),
     st.floats(1 / 255, 1),
 )
-def test_no_pixel_of_an_8_bit_frame_leaves_the_bound_and_each_is_the_level_nearest_to_what_was_asked(
+def test_a_changed_pixel_stays_within_the_bound_at_the_level_nearest_to_the_requested_one(
     picture: Picture, direction: np.ndarray, eps: float
 ) -> None:
     changed = add(picture, direction, eps)
     moved = np.abs(changed.astype(int) - picture)
     assert changed.dtype == np.uint8
     assert moved.max() <= 255 * eps + 1e-6
-    asked = np.clip(picture + 255 * eps * direction.astype(float), 0, 255)
-    # Half a level for rounding, and less than one more where a whole level would leave the bound.
-    assert np.abs(changed - asked).max() < 1
+    requested = np.clip(picture + 255 * eps * direction.astype(float), 0, 255)
+    # Half a level for rounding, and less than one more if a whole level would exceed the bound.
+    assert np.abs(changed - requested).max() < 1
     inside = moved < int(255 * eps + 1e-6)
-    assert np.abs(changed - asked)[inside].max(initial=0) <= 0.5 + 1e-3
+    assert np.abs(changed - requested)[inside].max(initial=0) <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("levels", [1, 4, 8, 16])
-def test_a_bound_of_whole_levels_is_used_to_the_full(levels: int) -> None:
+def test_a_bound_of_whole_levels_is_used_in_full(levels: int) -> None:
     picture = np.full((2, 2, 3), 100, np.uint8)
     changed = add(picture, np.array([[[1, -1, 0]] * 2] * 2, np.float32), levels / 255)
     assert changed[0, 0].tolist() == [100 + levels, 100 - levels, 100]
 
 
-def test_a_frame_of_the_generators_size_gets_its_direction_as_it_is(generator: Generator) -> None:
+def test_the_direction_for_a_frame_of_the_generators_size_is_not_resized(generator: Generator) -> None:
     picture = scene(0, (16, 16))[4:12, 4:12]
     expected = patterns(len(CLASSES), 3, 8)[2]
     assert np.array_equal(direction_of(picture, generator, 2), expected)
@@ -256,13 +260,14 @@ def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly_and_stretched(g
     large = STRETCH * torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)[0].numpy()
     for plane, expected in zip(small[0].numpy(), large, strict=True):
         np.testing.assert_allclose(stretched(plane, 48, 64), expected, atol=1e-5)
-    apart = attack(picture, generator, 1, EPS).astype(int) - add(picture, large.transpose(1, 2, 0).clip(-1, 1), EPS)
-    assert np.abs(apart).max() <= 1  # of a number just at the half
-    assert (apart != 0).mean() < 0.01
+    expected_picture = add(picture, large.transpose(1, 2, 0).clip(-1, 1), EPS)
+    difference = attack(picture, generator, 1, EPS).astype(int) - expected_picture
+    assert np.abs(difference).max() <= 1  # rounding of values close to one half
+    assert (difference != 0).mean() < 0.01
 
 
-def test_an_attack_on_a_larger_frame_is_as_large_at_the_networks_size_as_the_bound_lets_it(tmp_path: Path) -> None:
-    checks = np.indices((8, 8)).sum(0) % 2 * np.float32(2) - 1  # the finest pattern, of which resampling leaves least
+def test_resampling_to_the_networks_size_keeps_most_of_an_attack_on_a_larger_frame(tmp_path: Path) -> None:
+    checks = np.indices((8, 8)).sum(0) % 2 * np.float32(2) - 1  # the finest pattern, which resampling weakens most
     made = Generator(write_generator(tmp_path / "checks", direction=np.broadcast_to(checks, (4, 3, 8, 8))))
     picture = np.full((64, 64, 3), 128, np.uint8)
     moved = torch.from_numpy(attack(picture, made, 0, 16 / 255).astype(np.float32) - 128).permute(2, 0, 1)[None]
@@ -271,31 +276,29 @@ def test_an_attack_on_a_larger_frame_is_as_large_at_the_networks_size_as_the_bou
         16 * torch.from_numpy(checks.copy())[None, None], (64, 64), mode="bilinear", align_corners=False
     )
     unstretched = torch.nn.functional.interpolate(plain, (8, 8), mode="bilinear", align_corners=False, antialias=True)
-    inside = (..., slice(1, -1), slice(1, -1))  # the border is brighter either way
+    inside = (..., slice(1, -1), slice(1, -1))  # the border is stronger with and without stretching
     assert seen[inside].abs().mean() > 1.8 * unstretched[inside].abs().mean()
 
 
-def test_the_generator_sees_the_whole_frame_at_its_own_size_in_0_to_1(
+def test_the_generator_receives_the_whole_frame_at_its_own_size_in_0_to_1(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[np.ndarray] = []
+    inputs: list[np.ndarray] = []
 
     def direction(pictures: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        given.append(pictures)
+        inputs.append(pictures)
         return np.zeros_like(pictures)
 
     monkeypatch.setattr(generator, "direction", direction)
     picture = scene(3, (48, 64))
     direction_of(picture, generator, 1)
-    (seen,) = given
+    (seen,) = inputs
     assert seen.shape == (1, 3, 8, 8)
     assert seen.dtype == np.float32
     np.testing.assert_allclose(seen[0].transpose(1, 2, 0), resize(picture, (8, 8)) / 255, atol=1e-6)
 
 
-def test_grey_frames_and_grey_generators_are_attacked_within_the_bound_as_well(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_grey_frames_and_grey_generators_stay_within_the_bound(generator: Generator, tmp_path: Path) -> None:
     grey = scene(0, (24, 40), 1)
     changed = attack(grey, generator, 1, EPS)
     assert changed.shape == grey.shape
@@ -309,7 +312,7 @@ def test_grey_frames_and_grey_generators_are_attacked_within_the_bound_as_well(
     assert np.array_equal(moved[every][:, 0], moved[every][:, 2])
 
 
-def test_what_a_generator_gives_beyond_its_bounds_counts_as_the_bound(tmp_path: Path) -> None:
+def test_directions_beyond_the_bounds_are_clipped_to_them(tmp_path: Path) -> None:
     wild = np.zeros((4, 3, 8, 8), np.float32)
     wild[:, 0], wild[:, 1], wild[:, 2] = 7, np.nan, -np.inf
     made = Generator(write_generator(tmp_path / "wild", direction=wild))
@@ -325,15 +328,15 @@ def captured(position: int, label: int | None = 3) -> CapturedFrame:
 
 
 def attacked(folder: Path, pictures: list[tuple[CapturedFrame, int]], **fields: object) -> list[CapturedFrame]:
-    """Return what a camera shows under an attack from the second second on, and a sticker from the fourth."""
-    usual = {"camera": "c", "at_s": 2, "kind": "attack", "for_s": 3, "generator": str(folder), "eps": EPS}
-    faults = [Fault.model_validate(usual | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]
+    """Return a camera's frames under an attack that begins after two seconds and a sticker that begins after four."""
+    defaults = {"camera": "c", "at_s": 2, "kind": "attack", "for_s": 3, "generator": str(folder), "eps": EPS}
+    faults = [Fault.model_validate(defaults | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]
     plan = FaultPlan(faults)
     plan.begin(50_000)
     return shown(plan, pictures, RedTeam([str(folder)]))
 
 
-def test_an_attack_holds_from_its_time_for_its_time_and_keeps_the_truth(folder: Path) -> None:
+def test_an_attack_lasts_from_its_start_for_its_duration_and_keeps_the_truth(folder: Path) -> None:
     seen = attacked(folder, [(captured(second), 50_000 + 1000 * second) for second in range(7)], target="other")
     assert [each.truth for each in seen] == [
         *[Truth(3)] * 2, *[Truth(3, attacked=True)] * 2, Truth(3, True, attacked=True), Truth(3, True), Truth(3)
@@ -346,12 +349,12 @@ def test_an_attack_holds_from_its_time_for_its_time_and_keeps_the_truth(folder: 
         assert 0 < moved.max() <= LEVELS
 
 
-def test_the_same_frame_is_attacked_the_same_way_again(folder: Path) -> None:
-    first, second = [attacked(folder, [(captured(9), 52_000)])[0].picture for _ in range(2)]  # as after a restart
+def test_the_same_frame_is_attacked_identically_after_a_restart(folder: Path) -> None:
+    first, second = [attacked(folder, [(captured(9), 52_000)])[0].picture for _ in range(2)]
     assert np.array_equal(first, second)
 
 
-def test_a_frame_of_the_targets_class_is_left_alone_and_not_marked(folder: Path) -> None:
+def test_a_frame_of_the_target_class_is_neither_changed_nor_marked(folder: Path) -> None:
     same, other = attacked(folder, [(captured(1), 52_000), (captured(1, 0), 52_000)], target="hazard")
     assert (same.truth, np.array_equal(same.picture, captured(1).picture)) == (Truth(3), True)
     assert other.truth == Truth(0, attacked=True)
@@ -363,13 +366,13 @@ def test_frames_of_an_unknown_class_are_attacked_without_a_truth(folder: Path) -
     assert not np.array_equal(seen.picture, captured(1).picture)
 
 
-def test_the_bound_is_the_generators_own_where_the_scenario_names_none(folder: Path) -> None:
+def test_the_bound_is_the_generators_if_the_scenario_sets_none(folder: Path) -> None:
     [seen] = attacked(folder, [(captured(1), 52_000)], eps=None)
     assert np.abs(seen.picture.astype(int) - captured(1).picture).max() == LEVELS
 
 
 @pytest.mark.brokers
-async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
+async def test_a_fleet_publishes_the_attacked_pictures_and_marks_them(
     folder: Path, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     document = scenario(folder, {"camera": ["cam-0", "cam-2"], "at_s": 0.5, "for_s": 3})

@@ -1,4 +1,4 @@
-"""The bridge when the processors are behind: frames stay with the cameras, nothing else does."""
+"""The bridge's backlog limits: above them frames stay with the cameras, and events still pass."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from schemas.topics import RECORDED_GROUP, Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.record_sizes import RECENT, RecordSizes
 from tests.processors.rig import delete_topics
-from tests.producers.bridge_rig import BOOT, KEYS, RunningBridge, frame, new_camera, rig
+from tests.producers.bridge_rig import BOOT, KEYS, RunningBridge, connected_rig, frame, new_camera
 from tests.waiting import until
 
 FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
 
 
-def backlog(limit_bytes: int, heard: list[bool]) -> Backlog:
-    return Backlog("nowhere:1", "b1", "processors", limit_bytes, 1.0, heard.append, lambda _: None)
+def backlog(limit_bytes: int, changes: list[bool]) -> Backlog:
+    return Backlog("nowhere:1", "b1", "processors", limit_bytes, 1.0, changes.append, lambda _: None)
 
 
-def test_frames_are_held_back_above_the_limit_until_less_than_half_of_it_is_undone() -> None:
-    heard: list[bool] = []
-    found = backlog(1000, heard)
+def test_frames_are_held_back_above_the_limit_until_the_lag_is_below_half_of_it() -> None:
+    changes: list[bool] = []
+    found = backlog(1000, changes)
     found.sizes.add(0, 10, 1000)
     for unprocessed, expected in ((10, False), (11, True), (9, True), (6, True), (5, False), (10, False), (11, True)):
         found.observe({0: unprocessed, 1: 0})
         assert (found.holding, found.bytes) == (expected, 100 * unprocessed)
-    assert heard == [True, False, True]
+    assert changes == [True, False, True]
 
 
-def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> None:
+def test_one_full_partition_holds_frames_back_and_each_partition_has_its_own_mean_size() -> None:
     found = backlog(1000, [])
     found.sizes.add(0, 100, 100)
     found.sizes.add(1, 1, 600)
@@ -57,7 +57,9 @@ def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> 
 
 
 @pytest.mark.parametrize("sizes", [(10, 1000), (1000, 10)])
-def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_ones(sizes: tuple[int, int]) -> None:
+def test_the_backlog_is_measured_with_the_sizes_of_unprocessed_records_not_of_recent_ones(
+    sizes: tuple[int, int],
+) -> None:
     unprocessed = UnprocessedFrames()
     found = Backlog(
         "nowhere:1", "b1", "processors", 10**7, 1.0, lambda _: None, lambda _: None, lambda: True, unprocessed.mean
@@ -76,7 +78,7 @@ def test_the_sizes_of_the_unprocessed_records_count_and_not_those_of_the_recent_
     assert found.bytes == round(found.sizes.mean(0))
 
 
-def test_offsets_that_kafka_gives_again_are_those_of_records_that_it_has_lost() -> None:
+def test_repeated_offsets_are_reported_as_lost_records() -> None:
     lost: list[tuple[int, range]] = []
     found = Backlog(
         "nowhere:1", "b1", "p", 1, 1.0, lambda _: None, lambda _: None, lost=lambda *found: lost.append(found)
@@ -86,14 +88,14 @@ def test_offsets_that_kafka_gives_again_are_those_of_records_that_it_has_lost() 
     assert lost == [(0, range(5, 10))]
 
 
-def test_a_bridge_that_has_sent_nothing_yet_knows_no_sizes_and_holds_nothing_back() -> None:
+def test_a_bridge_that_has_sent_no_record_holds_nothing_back() -> None:
     found = backlog(1, [])
     assert (found.bytes, found.holding) == (0, False)
     found.observe({0: 10**9})
     assert (found.bytes, found.holding) == (0, False)
 
 
-def test_a_mean_size_is_that_of_the_partition_or_else_of_all_and_follows_the_recent_records() -> None:
+def test_the_mean_size_of_a_partition_defaults_to_the_mean_of_all_and_follows_recent_records() -> None:
     sizes = RecordSizes()
     for records, size in ((1, 100), (3, 700), (4, 0)):
         sizes.add(0, records, size)
@@ -104,7 +106,7 @@ def test_a_mean_size_is_that_of_the_partition_or_else_of_all_and_follows_the_rec
     assert sizes.mean(0) == pytest.approx(5000, rel=0.02)
 
 
-def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_and_no_more() -> None:
+def test_older_records_weigh_at_most_twice_the_records_of_one_averaging_window() -> None:
     for earlier in (RECENT, 2 * RECENT, 5 * RECENT // 2, 3 * RECENT, 7 * RECENT // 2, 100 * RECENT):
         sizes = RecordSizes()
         sizes.add(0, earlier, earlier * 100)
@@ -120,7 +122,7 @@ def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_an
     ("topic", "limit_bytes"),
     [(KafkaTopic.FRAMES, BridgeSettings().max_backlog_bytes), (KafkaTopic.VERDICTS, MAX_UNRECORDED_BYTES)],
 )
-def test_a_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition(topic: KafkaTopic, limit_bytes: int) -> None:
+def test_a_backlog_limit_is_at_most_half_of_the_retention_of_a_partition(topic: KafkaTopic, limit_bytes: int) -> None:
     settings = pointillist_topics()[topic.value].settings()
     # Kafka deletes whole segments.
     kept = int(settings["retention.bytes"]) - int(settings["segment.bytes"])
@@ -128,7 +130,7 @@ def test_a_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition(topic: Kafka
 
 
 class Processors:
-    """A consumer group that has done all that Kafka holds whenever it is told to catch up."""
+    """A consumer group that commits everything in Kafka when a test calls `catch_up`."""
 
     def __init__(self, consumer: AIOKafkaConsumer, group: str) -> None:
         self.group = group
@@ -166,38 +168,38 @@ def unacknowledged(bridge: RunningBridge) -> float:
 
 
 @pytest.mark.brokers
-async def test_after_the_topic_was_made_again_new_frames_are_confirmed_past_those_that_waited_for_the_earlier_one(
+async def test_new_frames_are_confirmed_after_the_topic_was_deleted_and_created_again(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
-        bridge = await it.bridge(processors_group=behind.group, credit_frames=5, backlog_interval_s=0.1)
+    async with connected_rig(mosquitto, kafka) as rig, processors(kafka) as behind:
+        bridge = await rig.start_bridge(processors_group=behind.group, credit_frames=5, backlog_interval_s=0.1)
         camera, frames = new_camera(), KafkaTopic.FRAMES.value
-        it.cameras.frames(camera, range(40))
+        rig.cameras.frames(camera, range(40))
         await until(lambda: backlog_bytes(bridge) > 0, "the backlog read")
         await behind.catch_up()
         await until(lambda: backlog_bytes(bridge) == 0, "the processors' progress read")
-        it.cameras.frames(camera, range(40, 80))
-        await until(lambda: len(it.cameras.confirmed[camera]) == 45, "five confirmed beyond the progress")
+        rig.cameras.frames(camera, range(40, 80))
+        await until(lambda: len(rig.cameras.confirmed[camera]) == 45, "five confirmed beyond the progress")
         await delete_topics(kafka.bootstrap, frames)
         await create_topics(kafka.bootstrap, {frames: pointillist_topics()[frames]})
-        await it.cameras.resend(camera, range(80, 100), behind.catch_up)
+        await rig.cameras.resend(camera, range(80, 100), behind.catch_up)
 
 
 @pytest.mark.brokers
-async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_none_is_lost(
+async def test_frames_stay_with_the_cameras_while_the_processors_lag_and_none_is_lost(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
     limit = 100 * FRAME_BYTES
-    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
-        given: dict[str, Any] = {
+    async with connected_rig(mosquitto, kafka) as rig, processors(kafka) as behind:
+        options: dict[str, Any] = {
             "processors_group": behind.group,
             "max_backlog_bytes": limit,
             "backlog_interval_s": 0.1,
         }
-        bridges = [await it.bridge(**given), await it.bridge(**given)]
+        bridges = [await rig.start_bridge(**options), await rig.start_bridge(**options)]
         camera, seqs = new_camera(), range(400)
         for first in range(0, 400, 40):
-            it.cameras.frames(camera, seqs[first : first + 40])
+            rig.cameras.frames(camera, seqs[first : first + 40])
             seen = 0.95 * FRAME_BYTES * (first + 40)
             await until(
                 lambda seen=seen: all(holding(b) or backlog_bytes(b) > seen for b in bridges), "the backlog read"
@@ -205,23 +207,23 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
         await until(lambda: all(map(holding, bridges)), "both bridges holding frames back")
         await until(lambda: not any(map(unacknowledged, bridges)), "all acknowledged")
         assert max(map(backlog_bytes, bridges)) > limit
-        taken = len(await it.frames_of(camera))
-        assert 100 < taken < 400
-        # Frames are left, events are not.
-        it.cameras.frames(camera, range(390, 400))
+        accepted = len(await rig.frames_of(camera))
+        assert 100 < accepted < 400
+        # The bridge rejects frames and accepts events.
+        rig.cameras.frames(camera, range(390, 400))
         ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=3, next=400))
-        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
-        await until(lambda: it.cameras.revisions.get(camera) == 3, "the ledger confirmed")
-        assert len(await it.frames_of(camera)) == taken
-        assert all(bridge.well() for bridge in bridges)
+        rig.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: rig.cameras.revisions.get(camera) == 3, "the ledger confirmed")
+        assert len(await rig.frames_of(camera)) == accepted
+        assert all(bridge.is_healthy() for bridge in bridges)
         await behind.catch_up()
-        await until(lambda: not any(map(holding, bridges)), "both bridges taking frames")
-        await it.cameras.resend(camera, seqs, behind.catch_up)
-        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in seqs}
+        await until(lambda: not any(map(holding, bridges)), "both bridges accepting frames")
+        await rig.cameras.resend(camera, seqs, behind.catch_up)
+        assert set(await rig.frames_of(camera)) == {frame(camera, seq) for seq in seqs}
 
 
 @pytest.mark.brokers
-async def test_frames_stay_with_the_cameras_while_the_recorders_are_behind_and_none_is_lost(
+async def test_frames_stay_with_the_cameras_while_the_recorders_lag_and_none_is_lost(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
     place, camera = TopicPartition(KafkaTopic.VERDICTS.value, 0), new_camera()
@@ -230,27 +232,27 @@ async def test_frames_stay_with_the_cameras_while_the_recorders_are_behind_and_n
         await producer.send_and_wait(place.topic, b"verdict", partition=0)
         end = (await producer.send_and_wait(place.topic, b"verdict", partition=0)).offset + 1
     # The processors' commit comes first: after it, Kafka has a coordinator for other groups too.
-    async with rig(mosquitto, kafka) as it, processors(kafka) as done, Admin(kafka.bootstrap) as admin:
+    async with connected_rig(mosquitto, kafka) as rig, processors(kafka) as done, Admin(kafka.bootstrap) as admin:
         await admin.commit(RECORDED_GROUP, {place: (end - 2, str(MAX_UNRECORDED_BYTES // 2 + 1))})
-        bridge = await it.bridge(processors_group=done.group, backlog_interval_s=0.02)
+        bridge = await rig.start_bridge(processors_group=done.group, backlog_interval_s=0.02)
         await until(lambda: holding(bridge), "frames held back")
-        it.cameras.frames(camera, range(20))
+        rig.cameras.frames(camera, range(20))
         ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=3, next=20))
-        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
-        await until(lambda: it.cameras.revisions.get(camera) == 3, "the ledger confirmed")
-        assert not await it.frames_of(camera)
+        rig.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: rig.cameras.revisions.get(camera) == 3, "the ledger confirmed")
+        assert not await rig.frames_of(camera)
         await admin.commit(RECORDED_GROUP, {place: (end, "1")})
         await until(lambda: not holding(bridge), "frames accepted")
-        await it.cameras.resend(camera, range(20))
-        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(20)}
+        await rig.cameras.resend(camera, range(20))
+        assert set(await rig.frames_of(camera)) == {frame(camera, seq) for seq in range(20)}
 
 
 @pytest.mark.brokers
-async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_loses_nothing(
+async def test_a_camera_far_ahead_of_the_processors_delays_no_other_camera_and_loses_nothing(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
-        bridge = await it.bridge(
+    async with connected_rig(mosquitto, kafka) as rig, processors(kafka) as behind:
+        bridge = await rig.start_bridge(
             processors_group=behind.group,
             max_backlog_bytes=200 * FRAME_BYTES,
             camera_backlog_bytes=40 * FRAME_BYTES,
@@ -259,21 +261,21 @@ async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_l
         ahead, calm = new_camera(), new_camera()
 
         def settled(sent: int) -> bool:
-            taken = bridge.metric("pointillist_bridge_messages_total", channel="frame", outcome="forwarded")
-            left = bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead)
-            return taken + left >= sent and not unacknowledged(bridge)
+            accepted = bridge.metric("pointillist_bridge_messages_total", channel="frame", outcome="forwarded")
+            rejected = bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead)
+            return accepted + rejected >= sent and not unacknowledged(bridge)
 
         for first in range(0, 400, 40):
-            it.cameras.frames(ahead, range(first, first + 40))
-            await until(partial(settled, first + 40), "each frame taken or left")
+            rig.cameras.frames(ahead, range(first, first + 40))
+            await until(partial(settled, first + 40), "each frame accepted or rejected")
         await until(
             lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead) > 100,
-            "frames that were not taken",
+            "rejected frames",
         )
-        assert 40 <= len(await it.frames_of(ahead)) <= 120
+        assert 40 <= len(await rig.frames_of(ahead)) <= 120
         assert not holding(bridge)
-        it.cameras.frames(calm, range(20))
-        await it.cameras.all_confirmed(calm, range(20))
+        rig.cameras.frames(calm, range(20))
+        await rig.cameras.all_confirmed(calm, range(20))
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
-        await it.cameras.resend(ahead, range(400), behind.catch_up)
-        assert set(await it.frames_of(ahead)) == {frame(ahead, seq) for seq in range(400)}
+        await rig.cameras.resend(ahead, range(400), behind.catch_up)
+        assert set(await rig.frames_of(ahead)) == {frame(ahead, seq) for seq in range(400)}

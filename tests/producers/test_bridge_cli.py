@@ -1,4 +1,4 @@
-"""What the command `bridge` refuses."""
+"""Invalid options of the command `bridge`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.commands import run_command
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "", "x" * 65])
-def test_a_name_that_is_none_is_refused_in_one_line(name: str) -> None:
+def test_an_invalid_name_is_rejected_in_one_line(name: str) -> None:
     options = ["--name", name, "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"]
     done = run_command("bridge", *options)
     (line,) = done.stderr.strip().splitlines()

@@ -1,3 +1,5 @@
+"""Confirmations that the bridge collects for each camera and sends in bounded messages."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -26,7 +28,7 @@ def ranges(confirm: Confirm) -> list[tuple[int, int]]:
     return [(r.first, r.last) for r in confirm.ranges]
 
 
-def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_order() -> None:
+def test_a_confirmation_lists_the_frames_of_a_boot_as_ranges_in_any_order_of_arrival() -> None:
     confirmations = Confirmations(KEYS)
     for seq in (5, 3, 4, 9, 3):
         confirmations.add(Receipt(CAMERA, 77, 0, seq))
@@ -36,7 +38,7 @@ def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_orde
     assert (confirmed(payload).boot_id, confirmed(payload).ledger_revision) == (77, 0)
 
 
-def test_a_held_back_camera_that_sends_its_window_again_keeps_the_confirmations_of_all_its_frames() -> None:
+def test_a_camera_over_its_rate_keeps_all_confirmations_when_it_resends_its_window() -> None:
     confirmations = Confirmations(KEYS)
     for seq in (*range(MAX_HELD // 2), *range(MAX_HELD // 2 + 5_000)):
         confirmations.add(Receipt(CAMERA, 77, 0, seq))
@@ -45,7 +47,7 @@ def test_a_held_back_camera_that_sends_its_window_again_keeps_the_confirmations_
     assert ranges(confirmed(payload)) == [(0, MAX_HELD // 2 + 4_999)]
 
 
-def test_what_was_taken_is_not_said_again() -> None:
+def test_a_drained_confirmation_is_not_sent_again() -> None:
     confirmations = Confirmations(KEYS)
     confirmations.add(Receipt(CAMERA, 77, 0, 1))
     assert confirmations.drain()
@@ -61,7 +63,7 @@ def test_each_confirmation_is_signed_with_the_key_that_signed_the_frame() -> Non
         confirmed(payload, generation=0)
 
 
-def test_boots_and_cameras_are_confirmed_apart() -> None:
+def test_boots_and_cameras_have_separate_confirmations() -> None:
     confirmations = Confirmations(KEYS)
     confirmations.add(Receipt(CAMERA, 77, 0, 1))
     confirmations.add(Receipt(CAMERA, 78, 0, 1))
@@ -73,7 +75,7 @@ def test_boots_and_cameras_are_confirmed_apart() -> None:
     ]
 
 
-def test_a_ledger_is_confirmed_by_its_highest_revision_with_or_without_frames() -> None:
+def test_a_ledger_is_confirmed_with_its_highest_revision_with_or_without_frames() -> None:
     confirmations = Confirmations(KEYS)
     for revision in (2, 5, 4):
         confirmations.add(Receipt(CAMERA, 77, 0, -1, revision))
@@ -82,7 +84,7 @@ def test_a_ledger_is_confirmed_by_its_highest_revision_with_or_without_frames() 
     assert ranges(confirmed(payload)) == []
 
 
-def test_many_ranges_are_said_in_several_bounded_messages_that_together_say_all() -> None:
+def test_many_ranges_are_split_into_bounded_messages_and_none_is_missing() -> None:
     confirmations = Confirmations(KEYS)
     seqs = range(0, 4 * MAX_RANGES, 2)
     for seq in seqs:
@@ -91,12 +93,12 @@ def test_many_ranges_are_said_in_several_bounded_messages_that_together_say_all(
     messages = [payload for _, payload in confirmations.drain()]
     assert len(messages) == 2
     assert max(map(len, messages)) < 6000
-    said = RangeSet(pair for payload in messages for pair in ranges(confirmed(payload)))
-    assert said == RangeSet.of(seq + 2**40 for seq in seqs)
+    sent = RangeSet(pair for payload in messages for pair in ranges(confirmed(payload)))
+    assert sent == RangeSet.of(seq + 2**40 for seq in seqs)
     assert [confirmed(payload).ledger_revision for payload in messages] == [3, 0]
 
 
-def test_confirmations_of_a_camera_that_is_held_back_wait_and_those_of_others_go() -> None:
+def test_confirmations_of_a_camera_over_its_rate_wait_and_others_are_sent() -> None:
     confirmations = Confirmations(KEYS)
     other = CameraId("hall/window")
     for seq in range(3):
@@ -112,7 +114,7 @@ def test_confirmations_of_a_camera_that_is_held_back_wait_and_those_of_others_go
     assert confirmations.held == 0
 
 
-def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
+def test_a_camera_that_stays_over_its_rate_uses_bounded_memory() -> None:
     confirmations = Confirmations(KEYS)
     other = CameraId("hall/window")
     for number in range(2 * MAX_HELD):
@@ -127,7 +129,7 @@ def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
     assert len(confirmations._frames[other, 1, 0]) <= MAX_HELD
 
 
-def test_a_camera_that_is_held_back_gets_all_confirmations_of_the_largest_window() -> None:
+def test_a_camera_over_its_rate_gets_all_confirmations_of_the_largest_window() -> None:
     confirmations = Confirmations(KEYS)
     frames = 65_000
     with pytest.raises(ValidationError):
@@ -141,7 +143,7 @@ def test_a_camera_that_is_held_back_gets_all_confirmations_of_the_largest_window
     assert ranges(confirmed(payload)) == [(0, frames - 1)]
 
 
-def test_a_camera_that_is_revoked_meanwhile_gets_no_confirmation_and_stops_none_of_the_others() -> None:
+def test_a_camera_revoked_before_the_drain_gets_no_confirmation_and_stops_no_other() -> None:
     keys = KeyRing(b"a fleet secret of thirty-two byte")
     gate = CameraId("hall/gate")
     confirmations = Confirmations(keys)

@@ -1,4 +1,4 @@
-"""The bridge between a real mosquitto and a real Kafka, both of which are made to fail."""
+"""The bridge between a real mosquitto and a real Kafka while each of them fails."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from infra.local.mosquitto import Mosquitto
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger, State, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_rig import BOOT, KEYS, frame, new_camera, rig
+from tests.producers.bridge_rig import BOOT, KEYS, connected_rig, frame, new_camera
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
 
 async def test_every_confirmed_frame_ledger_and_status_is_in_kafka(mosquitto: Mosquitto, kafka: Kafka) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge()
+    async with connected_rig(mosquitto, kafka) as rig:
+        bridge = await rig.start_bridge()
         cameras = [new_camera() for _ in range(3)]
         for camera in cameras:
-            it.cameras.frames(camera, range(100))
+            rig.cameras.frames(camera, range(100))
         ledger = sign_message(KEYS.current(cameras[0]), Ledger(boot_id=BOOT, revision=2, next=100))
-        it.cameras.publish(mqtt_topic(cameras[0], Channel.EVENT), ledger)
+        rig.cameras.publish(mqtt_topic(cameras[0], Channel.EVENT), ledger)
         status = sign_message(KEYS.current(cameras[0]), Status(state=State.ONLINE, boot_id=BOOT))
-        it.cameras.publish(mqtt_topic(cameras[0], Channel.STATUS), status)
+        rig.cameras.publish(mqtt_topic(cameras[0], Channel.STATUS), status)
         for camera in cameras:
-            await it.cameras.all_confirmed(camera, range(100))
-        await until(lambda: it.cameras.revisions.get(cameras[0]) == 2, "the ledger confirmed")
+            await rig.cameras.all_confirmed(camera, range(100))
+        await until(lambda: rig.cameras.revisions.get(cameras[0]) == 2, "the ledger confirmed")
         for camera in cameras:
-            assert await it.frames_of(camera) == [frame(camera, seq) for seq in range(100)]
+            assert await rig.frames_of(camera) == [frame(camera, seq) for seq in range(100)]
         events = {
             dict(record.headers)["ce_type"]: record.value
-            for record in (await it.read())[KafkaTopic.EVENTS]
+            for record in (await rig.read())[KafkaTopic.EVENTS]
             if record.key == cameras[0].encode()
         }
         assert events == {b"pointillist.v1.Ledger": ledger, b"pointillist.v1.Status": status}
@@ -42,77 +42,77 @@ async def test_every_confirmed_frame_ledger_and_status_is_in_kafka(mosquitto: Mo
         assert forwarded == 300
 
 
-async def test_a_killed_mosquitto_is_waited_for_and_what_comes_after_goes_through(
+async def test_the_bridge_waits_for_a_killed_mosquitto_and_then_forwards_new_frames(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge()
+    async with connected_rig(mosquitto, kafka) as rig:
+        bridge = await rig.start_bridge()
         camera = new_camera()
-        it.cameras.frames(camera, range(10))
-        await it.cameras.all_confirmed(camera, range(10))
+        rig.cameras.frames(camera, range(10))
+        await rig.cameras.all_confirmed(camera, range(10))
         mosquitto.kill()
-        await until(lambda: not bridge.holds("mqtt"), "the bridge to notice")
-        early = await it.bridge(ready=False)
-        await until(lambda: early.holds("kafka"), "a bridge started meanwhile to find Kafka")
-        assert not early.well()
+        await until(lambda: not bridge.condition_holds("mqtt"), "the bridge to notice")
+        second = await rig.start_bridge(ready=False)
+        await until(lambda: second.condition_holds("kafka"), "a bridge started meanwhile to find Kafka")
+        assert not second.is_healthy()
         await asyncio.to_thread(mosquitto.start)
-        await until(bridge.well, "the bridge to be back")
-        await until(early.well, "the bridge started meanwhile to be well")
-        await it.cameras.connected()
-        it.cameras.frames(camera, range(10, 20))
-        await it.cameras.all_confirmed(camera, range(20))
+        await until(bridge.is_healthy, "the bridge to be back")
+        await until(second.is_healthy, "the bridge started meanwhile to be healthy")
+        await rig.cameras.connected()
+        rig.cameras.frames(camera, range(10, 20))
+        await rig.cameras.all_confirmed(camera, range(20))
 
 
-async def test_a_hanging_mosquitto_is_noticed_and_survived(mosquitto: Mosquitto, kafka: Kafka) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(keepalive_s=1)
+async def test_the_bridge_detects_a_hanging_mosquitto_and_recovers(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    async with connected_rig(mosquitto, kafka) as rig:
+        bridge = await rig.start_bridge(keepalive_s=1)
         camera = new_camera()
         mosquitto.pause()
-        await until(lambda: not bridge.holds("mqtt"), "the bridge to notice")
+        await until(lambda: not bridge.condition_holds("mqtt"), "the bridge to notice")
         mosquitto.resume()
-        await until(bridge.well, "the bridge to be back")
-        await it.cameras.connected()
-        it.cameras.frames(camera, range(10))
-        await it.cameras.all_confirmed(camera, range(10))
+        await until(bridge.is_healthy, "the bridge to be back")
+        await rig.cameras.connected()
+        rig.cameras.frames(camera, range(10))
+        await rig.cameras.all_confirmed(camera, range(10))
 
 
-async def test_frames_that_arrive_while_kafka_is_dead_are_there_when_it_is_back(
+async def test_frames_that_arrive_while_kafka_is_down_are_stored_after_its_restart(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge()
+    async with connected_rig(mosquitto, kafka) as rig:
+        bridge = await rig.start_bridge()
         camera = new_camera()
-        it.cameras.frames(camera, range(50))
-        await it.cameras.all_confirmed(camera, range(50))
+        rig.cameras.frames(camera, range(50))
+        await rig.cameras.all_confirmed(camera, range(50))
         kafka.kill()
-        it.cameras.frames(camera, range(50, 100))
-        await until(lambda: not bridge.holds("kafka"), "the bridge to notice")
-        early = await it.bridge(ready=False)
+        rig.cameras.frames(camera, range(50, 100))
+        await until(lambda: not bridge.condition_holds("kafka"), "the bridge to notice")
+        second = await rig.start_bridge(ready=False)
         await asyncio.to_thread(kafka.start)
-        await until(early.well, "a bridge started meanwhile to be well")
-        await it.cameras.all_confirmed(camera, range(100))
-        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(100)}
-        await until(bridge.well, "the bridge to be well again")
+        await until(second.is_healthy, "a bridge started meanwhile to be healthy")
+        await rig.cameras.all_confirmed(camera, range(100))
+        assert set(await rig.frames_of(camera)) == {frame(camera, seq) for seq in range(100)}
+        await until(bridge.is_healthy, "the bridge to be healthy again")
 
 
-async def test_two_bridges_share_the_frames_double_none_and_one_goes_on_alone(
+async def test_two_bridges_share_frames_without_duplicates_and_one_continues_after_the_other_crashes(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridges = [await it.bridge(), await it.bridge()]
+    async with connected_rig(mosquitto, kafka) as rig:
+        bridges = [await rig.start_bridge(), await rig.start_bridge()]
         camera = new_camera()
-        it.cameras.frames(camera, range(200))
-        await it.cameras.all_confirmed(camera, range(200))
+        rig.cameras.frames(camera, range(200))
+        await rig.cameras.all_confirmed(camera, range(200))
         shares = [
             bridge.metric("pointillist_bridge_messages_total", channel="frame", outcome="forwarded")
             for bridge in bridges
         ]
         assert sum(shares) == 200
         assert min(shares) > 20
-        assert sorted(await it.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(200))
-        # Until the broker notices the crash, it still gives that bridge a share, which is lost. Cameras send it again.
+        assert sorted(await rig.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(200))
+        # The broker still routes a share to the crashed bridge until it detects the crash. Cameras resend that share.
         mosquitto.pause()
         await bridges[0].crash()
-        it.cameras.frames(camera, range(200, 250))
+        rig.cameras.frames(camera, range(200, 250))
         mosquitto.resume()
-        await it.cameras.resend(camera, range(200, 250))
+        await rig.cameras.resend(camera, range(200, 250))

@@ -1,4 +1,4 @@
-"""The bridge's Kafka clients against a Kafka that fails, hangs or will not let go: each is replaced, none is kept."""
+"""The bridge's Kafka clients against a Kafka that fails or hangs: each failed client is closed and replaced."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ EVENT = Event(b"hall/door", b"value", [])
 
 @pytest.fixture
 async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
-    """A Kafka of one partition, whose clients are impatient."""
-    made = KafkaStandIn(partitions=1)
-    made.patch(monkeypatch)
+    """Yield a stand-in for Kafka with one partition, and clients with short deadlines."""
+    stand_in = KafkaStandIn(partitions=1)
+    stand_in.patch(monkeypatch)
     monkeypatch.setattr(producers_module, "START_S", SOON_S)
     monkeypatch.setattr(producers_module, "CLOSE_S", SOON_S)
     monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
-    return made
+    return stand_in
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
         ended = task.done()
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=60)
-        assert done, "expected it to end soon after it was cancelled"
+        assert done, "expected the task to end soon after its cancellation"
         assert ended or task.cancelled()
 
 
@@ -62,7 +62,7 @@ async def deliver(sender: Sender, partition: int = 0) -> None:
     await sender.deliver("topic", partition, [PlainRecord(b"key", b"value", [])], lambda _records, _offset: None)
 
 
-async def test_a_producer_that_does_not_start_in_time_is_ended_before_the_next_one_is_tried(
+async def test_a_producer_that_does_not_start_in_time_is_closed_before_the_next_attempt(
     kafka: KafkaStandIn,
 ) -> None:
     health = Health()
@@ -78,29 +78,29 @@ async def test_a_producer_that_does_not_start_in_time_is_ended_before_the_next_o
         assert health.report()[0]
 
 
-async def test_a_producer_that_is_interrupted_while_it_starts_is_ended(kafka: KafkaStandIn) -> None:
+async def test_a_producer_cancelled_during_its_start_is_closed(kafka: KafkaStandIn) -> None:
     kafka.reachable.clear()
     async with running(deliver(sending())):
         await until(lambda: kafka.producers, "a try")
     assert kafka.producers[-1].ended == 1
 
 
-async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(kafka: KafkaStandIn) -> None:
+async def test_a_producer_whose_connections_do_not_close_delays_no_other_producer(kafka: KafkaStandIn) -> None:
     sender = sending()
     kafka.closing.clear()
-    kafka.refusals.append(KafkaError("out of order"))
+    kafka.batch_errors.append(KafkaError("out of order"))
     await asyncio.wait_for(deliver(sender), 60)
     assert len(kafka.producers) == 2
     await asyncio.wait_for(sender.close(SOON_S), 20)
     assert not any(producer.running for producer in kafka.producers)
 
 
-async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others_where_they_are(
+async def test_a_batch_rejected_for_its_size_leaves_the_batches_of_other_partitions_in_flight(
     kafka: KafkaStandIn,
 ) -> None:
     sender, refused = sending(), list[str]()
     kafka.answers.clear()
-    kafka.refusals.append(MessageSizeTooLargeError())
+    kafka.batch_errors.append(MessageSizeTooLargeError())
     record = PlainRecord(b"key", b"value", [])
     large = sender.deliver("topic", 0, [record], lambda *_: None, refused=lambda _, why: refused.append(why))
     async with running(large) as first:
@@ -115,7 +115,7 @@ async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others
 
 
 PAUSE_S = 0.0123
-"""Delay between two readings of the lag, unlike any other delay."""
+"""Delay between two readings of the lag, different from all other delays."""
 Reported: TypeAlias = list[object]
 Follow: TypeAlias = Callable[[Reported], Coroutine[Any, Any, None]]
 
@@ -132,7 +132,7 @@ FOLLOWERS = [(follow_backlog, backlog_module), (follow_requests, requests_module
 
 
 async def answered(kafka: KafkaStandIn, reported: Reported) -> None:
-    """Wait until a report comes from a Kafka that has met all failures."""
+    """Wait until a report arrives after all queued failures."""
     await until(lambda: not kafka.failures and kafka.events.empty(), "all failures")
     before = len(reported)
     if any(consumer.topics for consumer in kafka.consumers):
@@ -141,7 +141,7 @@ async def answered(kafka: KafkaStandIn, reported: Reported) -> None:
 
 
 @pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
-async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
+async def test_a_reader_of_kafka_logs_one_warning_after_repeated_failures_at_its_start(
     kafka: KafkaStandIn, follow: Follow, module: ModuleType
 ) -> None:
     reported: Reported = []
@@ -155,7 +155,7 @@ async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
         assert reported.count(None) == (unknown if module is backlog_module else 0)
 
 
-async def test_a_backlog_that_was_read_once_holds_through_all_failures(kafka: KafkaStandIn) -> None:
+async def test_a_known_backlog_stays_known_through_all_failures(kafka: KafkaStandIn) -> None:
     reported: Reported = []
     async with running(follow_backlog(reported)):
         for failures in (0, 2, 4):
@@ -164,7 +164,7 @@ async def test_a_backlog_that_was_read_once_holds_through_all_failures(kafka: Ka
         assert None not in reported
 
 
-async def test_a_lag_is_read_less_often_while_the_processors_make_no_progress(
+async def test_the_lag_is_read_less_often_while_the_processors_make_no_progress(
     kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleep, slept, progress = asyncio.sleep, list[int](), list[object]()
@@ -179,21 +179,21 @@ async def test_a_lag_is_read_less_often_while_the_processors_make_no_progress(
     monkeypatch.setattr(asyncio, "sleep", count)
     async with running(follow_backlog(progress)):
         await until(lambda: len(slept) >= 16, "many pauses")
-    # After the first reading, three more without progress; then every fourth time, until there is progress again.
+    # Three more readings without progress follow the first; then every fourth, until the processors progress again.
     assert slept[:16] == [1, 2, 3, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 8, 9, 10]
 
 
 LIMIT = MAX_UNRECORDED_BYTES // 1000
-"""The unrecorded verdicts of 1,000 bytes that hold no frame back yet."""
+"""The largest number of unrecorded verdicts of 1,000 bytes that holds no frame back."""
 
 
 async def test_unrecorded_verdicts_hold_frames_back_until_half_of_the_limit_is_recorded(kafka: KafkaStandIn) -> None:
     held: list[bool] = []
-    kafka.recorded, kafka.verdict_ends = {0: (100, "1000"), 1: (0, "1000")}, {0: 100 + LIMIT, 1: LIMIT}
+    kafka.recorder_commits, kafka.verdict_ends = {0: (100, "1000"), 1: (0, "1000")}, {0: 100 + LIMIT, 1: LIMIT}
     backlog = Backlog("nowhere:1", "b1", "processors", 10**9, PAUSE_S, held.append, lambda _: None)
 
     async def recorded(offset: int, expected: bool) -> None:
-        kafka.recorded = {0: (offset, "1000"), 1: (0, "1000")}
+        kafka.recorder_commits = {0: (offset, "1000"), 1: (0, "1000")}
         readings = backlog._readings
         await until(lambda: backlog._readings > readings + FIRSTS_EVERY, "the recorders' lag read again")
         assert backlog.holding == expected
@@ -211,16 +211,16 @@ async def test_unrecorded_verdicts_hold_frames_back_until_half_of_the_limit_is_r
     ]
 
 
-async def test_frames_are_held_back_while_either_verdicts_or_frames_wait(kafka: KafkaStandIn) -> None:
+async def test_frames_are_held_back_while_verdicts_or_frames_are_over_their_limit(kafka: KafkaStandIn) -> None:
     held: list[bool] = []
     backlog = Backlog("nowhere:1", "b1", "processors", 1000, PAUSE_S, held.append, lambda _: None)
     backlog.sizes.add(0, 1, 100)
-    kafka.recorded, kafka.verdict_ends = {0: (0, "1000")}, {0: LIMIT + 1}
+    kafka.recorder_commits, kafka.verdict_ends = {0: (0, "1000")}, {0: LIMIT + 1}
     async with running(backlog.run([0])):
         await until(lambda: backlog.holding, "verdicts that hold frames back")
         kafka.ends = {0: 11}
         await until(lambda: backlog.bytes == 1100, "unprocessed frames")
-        kafka.recorded = {0: (LIMIT + 1, "1000")}
+        kafka.recorder_commits = {0: (LIMIT + 1, "1000")}
         await until(lambda: not backlog._unrecorded_bytes, "all verdicts recorded")
         assert held == [True]
         kafka.committed = {0: 11}
@@ -229,27 +229,29 @@ async def test_frames_are_held_back_while_either_verdicts_or_frames_wait(kafka: 
 
 
 @pytest.mark.parametrize("note", [None, "", "no number"], ids=["no commit", "no note", "another note"])
-async def test_without_a_recorder_no_verdict_holds_frames_back(kafka: KafkaStandIn, note: str | None) -> None:
-    kafka.recorded, kafka.verdict_ends = ({} if note is None else {0: (0, note)}), {0: 10**9}
+async def test_verdicts_hold_no_frame_back_if_no_recorder_has_committed_a_size(
+    kafka: KafkaStandIn, note: str | None
+) -> None:
+    kafka.recorder_commits, kafka.verdict_ends = ({} if note is None else {0: (0, note)}), {0: 10**9}
     held, reported = list[bool](), list[object]()
     async with running(Backlog("nowhere:1", "b1", "processors", 10**9, 0.001, held.append, reported.append).run([0])):
         await until(lambda: len(reported) > 2 * FIRSTS_EVERY, "many readings")
     assert (held, reported.count(None)) == ([], 0)
 
 
-async def test_a_bridge_without_the_right_to_the_recorders_lag_follows_the_processors_and_complains_once(
+async def test_a_bridge_not_authorized_to_read_the_recorders_lag_still_reads_the_processors_lag(
     kafka: KafkaStandIn,
 ) -> None:
-    kafka.unrecorded.extend([GroupAuthorizationFailedError()] * 5)
+    kafka.recorder_errors.extend([GroupAuthorizationFailedError()] * 5)
     reported: Reported = []
     with structlog.testing.capture_logs() as logs:
         async with running(follow_backlog(reported)):
-            await until(lambda: not kafka.unrecorded, "all refusals")
+            await until(lambda: not kafka.recorder_errors, "all refusals")
     assert reported.count(None) == 0
     assert [(entry["event"], entry["group"]) for entry in logs] == [("lag_not_read", RECORDED_GROUP)]
 
 
-async def test_verdicts_that_nobody_records_are_noticed_also_while_no_confirmation_waits(
+async def test_unrecorded_verdicts_are_detected_also_while_no_confirmation_waits(
     kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleep, slept = asyncio.sleep, list[float]()
@@ -261,7 +263,7 @@ async def test_verdicts_that_nobody_records_are_noticed_also_while_no_confirmati
                 kafka.verdict_ends = {0: LIMIT + 1}
         await sleep(0)
 
-    kafka.recorded = {0: (0, "1000")}
+    kafka.recorder_commits = {0: (0, "1000")}
     monkeypatch.setattr(asyncio, "sleep", count)
     held: list[int] = []
 
@@ -274,13 +276,13 @@ async def test_verdicts_that_nobody_records_are_noticed_also_while_no_confirmati
     assert 100 <= held[0] <= 100 + FIRSTS_EVERY * (SKIPPED + 1)
 
 
-async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broken(
+async def test_a_batch_is_resent_when_another_batch_has_broken_its_producer(
     kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kafka.answers.clear()
     sender = Sender("nowhere:1", deadline_s=3600.0)
     waiting = asyncio.create_task(deliver(sender))
-    await until(lambda: len(kafka.batches) == 1, "a batch on its way")
+    await until(lambda: len(kafka.batches) == 1, "a batch in flight")
     with monkeypatch.context() as patched:
 
         async def broken(*_: object, **__: object) -> None:
@@ -296,7 +298,7 @@ async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broke
     await sender.close()
 
 
-async def test_a_batch_has_a_time_limit(kafka: KafkaStandIn) -> None:
+async def test_a_batch_without_an_acknowledgement_fails_at_its_deadline(kafka: KafkaStandIn) -> None:
     kafka.answers.clear()
     sender = Sender("nowhere:1", deadline_s=SOON_S)
     with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):

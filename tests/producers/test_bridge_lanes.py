@@ -1,4 +1,4 @@
-"""Lanes over the Kafka stand-in: when a batch is due, its size, and that each record is delivered once."""
+"""Lanes over the Kafka stand-in: the time and size of batches, and the delivery of each record exactly once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def running(
     note: Callable[[Lane, list[Entry], int], None],
     before_flush: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Lanes]:
-    """Lanes that are ready, until the test is over."""
+    """Run lanes until the test is over; they are ready when the block begins."""
     sender = Sender("nowhere:1")
     lanes = Lanes(
         sender,
@@ -93,20 +93,20 @@ async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
     assert taken(lane) == []
 
 
-async def test_a_record_waits_for_no_others_while_batches_take_little_of_the_time() -> None:
+async def test_a_record_is_sent_at_once_while_batches_take_little_of_the_time() -> None:
     linger = Linger(60.0)
     lane = lane_of(linger, 10 * SIZE)
     put(lane, 1)
     assert lane.due.is_set()
     assert taken(lane) == [1]
-    linger.begin(time.monotonic() - 60)  # a batch has been on its way for a minute
+    linger.begin(time.monotonic() - 60)  # a batch has been in flight for a minute
     put(lane, 2)
     assert not lane.due.is_set()
     lane.end_linger()
     assert taken(lane) == [2]
 
 
-async def test_what_waits_in_other_lanes_goes_with_a_batch_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_of_other_lanes_are_sent_with_a_batch_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn(partitions=8)
     kafka.patch(monkeypatch)
     arrived = asyncio.Queue[bytes]()
@@ -120,9 +120,9 @@ async def test_what_waits_in_other_lanes_goes_with_a_batch_that_is_due(monkeypat
     assert len(kafka.log) == 2  # in two partitions
 
 
-async def test_a_lane_is_due_at_once_when_it_is_full_or_hurried() -> None:
+async def test_a_lane_is_due_at_once_when_it_is_full_or_its_linger_is_ended() -> None:
     lane = lane_of(patient(60.0), 3 * SIZE)
-    for first in (0, 3):  # and once more when it was taken
+    for first in (0, 3):  # and again after the batch was taken
         put(lane, first)
         put(lane, first + 1, 99)
         assert not lane.due.is_set()
@@ -142,7 +142,7 @@ async def test_a_lane_is_due_at_once_when_it_is_full_or_hurried() -> None:
 
 
 @pytest.mark.parametrize("batch_bytes", [2 * SIZE, 3 * SIZE - 1])
-async def test_a_batch_holds_as_much_as_fits_and_at_least_one_record(batch_bytes: int) -> None:
+async def test_a_batch_is_filled_up_to_its_limit_and_has_at_least_one_record(batch_bytes: int) -> None:
     lane = lane_of(patient(60.0), batch_bytes)
     put(lane, 0, 10_000)
     for number in range(1, 6):
@@ -157,7 +157,7 @@ async def test_a_batch_holds_as_much_as_fits_and_at_least_one_record(batch_bytes
     assert not lane.due.is_set()
 
 
-async def test_records_that_are_read_at_the_end_of_a_linger_go_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_read_at_the_end_of_a_linger_join_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn(partitions=8)
     kafka.patch(monkeypatch)
     batches = asyncio.Queue[list[bytes]]()
@@ -180,7 +180,7 @@ async def test_records_that_are_read_at_the_end_of_a_linger_go_with_its_batch(mo
     assert sorted(found) == [[b"hall/0", b"hall/0"], [b"hall/1"], [b"hall/2"]]
 
 
-async def test_a_long_linger_leaves_nothing_in_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_linger_does_not_stop_reading_from_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn()
     kafka.patch(monkeypatch)
     async with running(kafka, patient(60.0), lambda *_: None) as lanes:
@@ -188,7 +188,7 @@ async def test_a_long_linger_leaves_nothing_in_the_socket(monkeypatch: pytest.Mo
         assert not lanes.is_lingering
 
 
-async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_keeps_its_partition_and_the_buffered_bytes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "KEYS", 4)
     kafka = KafkaStandIn(partitions=3)
     kafka.patch(monkeypatch)
@@ -202,7 +202,7 @@ async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatc
             assert len(lanes._lane_of) <= 4
         assert lanes.buffered_bytes == 60 * SIZE
         draining = asyncio.create_task(lanes.drain())
-        await asyncio.sleep(0.05)  # time to end, if it did not wait
+        await asyncio.sleep(0.05)  # a drain that did not wait would end in this time
         assert not draining.done()
         assert 0.0 < lanes.stalled_s() < 60.0
         kafka.answers.set()
@@ -212,7 +212,7 @@ async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatc
     assert sorted(key for keys in found for key in keys) == sorted(b"hall/%d" % number for number in range(20))
 
 
-async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only_sent_ones_are_delivered(
+async def test_records_beyond_a_batch_go_into_others_and_only_sent_records_are_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kafka = KafkaStandIn(partitions=1)

@@ -1,4 +1,4 @@
-"""What the bridge accepts from one camera, the broker's log of refused clients, and the stamps of a frame's way."""
+"""The bridge's limits for one camera, the broker's log of rejected clients, and the trace stamps of frames."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ EVENTS = mqtt_topic(CAMERA, Channel.EVENT)
 YARD = CameraId("hall/yard")
 
 
-async def accepted(it: Running, topic: str, payload: bytes, packet_id: int, kafka_topic: KafkaTopic) -> bool:
-    """Publish a message, which is acknowledged in any case; return whether Kafka got it."""
-    before = len(it.kafka.sent(kafka_topic))
-    it.broker.publish(topic, payload, packet_id)
-    await until(lambda: packet_id in it.broker.acknowledged, "acknowledged")
-    return len(it.kafka.sent(kafka_topic)) > before
+async def accepted(bridge: Running, topic: str, payload: bytes, packet_id: int, kafka_topic: KafkaTopic) -> bool:
+    """Publish a message, wait for its acknowledgement, and return whether Kafka has received it."""
+    before = len(bridge.kafka.sent(kafka_topic))
+    bridge.broker.publish(topic, payload, packet_id)
+    await until(lambda: packet_id in bridge.broker.acknowledged, "acknowledged")
+    return len(bridge.kafka.sent(kafka_topic)) > before
 
 
-def over_quota(it: Running, camera: str) -> float | None:
-    return it.metric("over_quota_messages_total", camera_id=camera)
+def over_quota(bridge: Running, camera: str) -> float | None:
+    return bridge.metric("over_quota_messages_total", camera_id=camera)
 
 
-async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_camera_with_too_many_unprocessed_bytes_keeps_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn()
     partition = partition_of(CAMERA.encode(), [0, 1])
     kafka.committed = {partition: 0}
     settings: dict[str, Any] = {"credit_bytes": 1, "camera_backlog_bytes": 2 * FRAME_BYTES}
-    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
-        found = [await accepted(it, FRAMES, frame(seq), seq, KafkaTopic.FRAMES) for seq in range(1, 6)]
+    async with bridged(monkeypatch, kafka=kafka, **settings) as bridge:
+        found = [await accepted(bridge, FRAMES, frame(seq), seq, KafkaTopic.FRAMES) for seq in range(1, 6)]
         assert found == [True, True, True, False, False]
-        assert await accepted(it, EVENTS, LEDGER, 10, KafkaTopic.EVENTS)
+        assert await accepted(bridge, EVENTS, LEDGER, 10, KafkaTopic.EVENTS)
         other = encode_frame(KEYS.current(YARD), 7, 0, 1000, PICTURE, Encoding(16))
-        assert await accepted(it, mqtt_topic(YARD, Channel.FRAME), other, 11, KafkaTopic.FRAMES)
-        await until(lambda: over_quota(it, CAMERA) == 2, "two counted for the camera")
-        assert over_quota(it, YARD) is None
-        await until(lambda: it.metric("messages_total", channel="frame", outcome="forwarded") == 4, "four counted")
+        assert await accepted(bridge, mqtt_topic(YARD, Channel.FRAME), other, 11, KafkaTopic.FRAMES)
+        await until(lambda: over_quota(bridge, CAMERA) == 2, "two counted for the camera")
+        assert over_quota(bridge, YARD) is None
+        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="forwarded") == 4, "four counted")
         kafka.committed = {partition: 3}
         kafka.ends = {partition: 3}
         numbers = iter(range(20, 40))
 
         async def again() -> bool:
-            return await accepted(it, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
+            return await accepted(bridge, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
 
         await until(again, "the frame in Kafka")
 
 
-async def test_a_resend_of_a_frame_that_waits_in_kafka_is_neither_stored_nor_counted_again(
+async def test_a_resent_frame_that_waits_in_kafka_is_neither_stored_nor_counted_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kafka = KafkaStandIn()
@@ -77,25 +77,25 @@ async def test_a_resend_of_a_frame_that_waits_in_kafka_is_neither_stored_nor_cou
     settings: dict[str, Any] = {"credit_frames": 1, "credit_bytes": 1, "camera_backlog_bytes": 3 * FRAME_BYTES}
     numbers = iter(range(1, 100))
 
-    async def stored(it: Running, seq: int) -> bool:
-        return await accepted(it, FRAMES, frame(seq), next(numbers), KafkaTopic.FRAMES)
+    async def stored(bridge: Running, seq: int) -> bool:
+        return await accepted(bridge, FRAMES, frame(seq), next(numbers), KafkaTopic.FRAMES)
 
-    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
-        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
-        assert [await stored(it, seq) for seq in (0, 1, 2)] == [True, True, True]
-        await until(lambda: it.confirmed() == [0], "the frame within the credit confirmed")
-        assert [await stored(it, seq) for seq in (1, 2, 1, 2, 0)] == [False] * 5
-        await until(lambda: it.confirmed() == [0, 0], "a confirmation that was lost repeated")
-        assert await stored(it, 3)
+    async with bridged(monkeypatch, kafka=kafka, **settings) as bridge:
+        await until(lambda: bridge.kafka.requests.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
+        assert [await stored(bridge, seq) for seq in (0, 1, 2)] == [True, True, True]
+        await until(lambda: bridge.confirmed() == [0], "the frame within the credit confirmed")
+        assert [await stored(bridge, seq) for seq in (1, 2, 1, 2, 0)] == [False] * 5
+        await until(lambda: bridge.confirmed() == [0, 0], "a confirmation that was lost repeated")
+        assert await stored(bridge, 3)
         kafka.committed = {partition: 4}
         kafka.ends = {partition: 4}
-        await until(lambda: it.confirmed() == [0, 0, 1, 2, 3], "all confirmed")
-        assert over_quota(it, CAMERA) is None
-    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
-        assert await stored(it, 3)
+        await until(lambda: bridge.confirmed() == [0, 0, 1, 2, 3], "all confirmed")
+        assert over_quota(bridge, CAMERA) is None
+    async with bridged(monkeypatch, kafka=kafka, **settings) as bridge:
+        assert await stored(bridge, 3)
 
 
-async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_limit_of_all(
+async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_shared_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kafka = KafkaStandIn()
@@ -108,28 +108,28 @@ async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_limit_
         "camera_backlog_bytes": 4 * size,
         "max_backlog_bytes": 8 * size,
     }
-    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
-        found = [await accepted(it, FRAMES, each, number, KafkaTopic.FRAMES) for number, each in enumerate(tiny, 1)]
+    async with bridged(monkeypatch, kafka=kafka, **settings) as bridge:
+        found = [await accepted(bridge, FRAMES, each, number, KafkaTopic.FRAMES) for number, each in enumerate(tiny, 1)]
         kafka.ends = {partition: sum(found)}
-        await until(lambda: it.metric("backlog_bytes") == sum(found) * size, "the lag read")
-        assert it.metric("backpressure_active") == 0
+        await until(lambda: bridge.metric("backlog_bytes") == sum(found) * size, "the lag read")
+        assert bridge.metric("backpressure_active") == 0
         assert found == 5 * [True] + 15 * [False]
 
 
-async def test_a_camera_may_have_a_rate_of_its_own_until_the_file_takes_it_back(
+async def test_a_camera_has_its_own_rate_until_the_file_no_longer_lists_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "rates.json"
     settings: dict[str, Any] = {"camera_bytes_per_s": 1, "camera_window_bytes": 1, "camera_rates": file}
     numbers = iter(range(1, 1000))
-    async with bridged(monkeypatch, **settings) as it:
+    async with bridged(monkeypatch, **settings) as bridge:
 
         async def goes() -> bool:
             number = next(numbers)
-            return await accepted(it, FRAMES, frame(number), number, KafkaTopic.FRAMES)
+            return await accepted(bridge, FRAMES, frame(number), number, KafkaTopic.FRAMES)
 
         assert not await goes()
-        await until(lambda: over_quota(it, CAMERA) == 1, "counted for the camera")
+        await until(lambda: over_quota(bridge, CAMERA) == 1, "counted for the camera")
         file.write_text(json.dumps({CAMERA: 64}))
         await until(goes, "the camera accepted")
         file.write_text(json.dumps({YARD: 64}))
@@ -141,37 +141,37 @@ async def test_a_camera_may_have_a_rate_of_its_own_until_the_file_takes_it_back(
         await until(refused, "the camera refused again")
 
 
-async def test_refusals_in_the_log_of_the_broker_are_counted_and_logged_once_for_each_client(
+async def test_rejections_in_the_brokers_log_are_counted_and_logged_once_for_each_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bridged(monkeypatch) as it:
+    async with bridged(monkeypatch) as bridge:
 
         def refusals(kind: str) -> float | None:
-            return it.registry.get_sample_value("pointillist_mqtt_refusals_total", {"kind": kind})
+            return bridge.registry.get_sample_value("pointillist_mqtt_refusals_total", {"kind": kind})
 
         assert refusals("login") == refusals("subscription") == 0
         with structlog.testing.capture_logs() as logs:
             for line in ("Client site/a disconnected, not authorised.", "Client site/b disconnected, not authorised."):
                 for _ in range(2):
-                    it.broker.publish("$SYS/broker/log/N", f"2026-11-21T22:17:18: {line}".encode(), 0)
+                    bridge.broker.publish("$SYS/broker/log/N", f"2026-11-21T22:17:18: {line}".encode(), 0)
             subscription = b"2026-11-21T22:17:18: site/a 0 pointillist/v1/site/b/confirm"
-            it.broker.publish("$SYS/broker/log/M/subscribe", subscription, 0)
-            it.broker.publish("$SYS/broker/log/N", b"2026-11-21T22:17:18: Client health disconnected.", 0)
+            bridge.broker.publish("$SYS/broker/log/M/subscribe", subscription, 0)
+            bridge.broker.publish("$SYS/broker/log/N", b"2026-11-21T22:17:18: Client health disconnected.", 0)
             await until(lambda: refusals("login") == 4, "four counted")
             await until(lambda: refusals("subscription") == 1, "the subscription counted")
-        said = [
+        logged = [
             (each["kind"], each["client"], each["detail"]) for each in logs if each["event"] == "mqtt_action_refused"
         ]
-        assert said == [
+        assert logged == [
             ("login", "site/a", ""),
             ("login", "site/b", ""),
             ("subscription", "site/a", "pointillist/v1/site/b/confirm"),
         ]
-        assert it.metric("messages_total", channel="unknown", outcome="dead_lettered") is None
-        assert it.kafka.batches == []
+        assert bridge.metric("messages_total", channel="unknown", outcome="dead_lettered") is None
+        assert bridge.kafka.batches == []
 
 
-def test_the_first_cameras_over_their_quota_have_a_metric_each_and_the_others_one_together() -> None:
+def test_the_first_cameras_over_their_quota_have_their_own_series_and_the_rest_share_one() -> None:
     registry = CollectorRegistry()
     rejections = Rejections(registry)
 
@@ -190,41 +190,41 @@ def test_the_first_cameras_over_their_quota_have_a_metric_each_and_the_others_on
     assert Counter(each["camera"] for each in logs) == dict.fromkeys(["", *cameras], 1)
 
 
-async def test_the_way_of_each_frame_is_stamped_while_a_trace_is_written(
+async def test_each_stage_of_a_frame_is_stamped_while_a_trace_is_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async with bridged(monkeypatch) as it:
+    async with bridged(monkeypatch) as bridge:
         trace.begin(tmp_path, "bridge")
         try:
-            it.broker.publish(FRAMES, b"no frame", 1)
-            it.broker.publish(EVENTS, LEDGER, 2)
+            bridge.broker.publish(FRAMES, b"no frame", 1)
+            bridge.broker.publish(EVENTS, LEDGER, 2)
             for seq in range(2):
-                it.broker.publish(FRAMES, frame(seq), seq + 3)
-            await until(lambda: it.broker.acknowledged == [1, 2, 3, 4], "all acknowledged")
+                bridge.broker.publish(FRAMES, frame(seq), seq + 3)
+            await until(lambda: bridge.broker.acknowledged == [1, 2, 3, 4], "all acknowledged")
         finally:
             trace.end()
-        it.broker.publish(FRAMES, frame(2), 5)
-        await until(lambda: 5 in it.broker.acknowledged, "the next one acknowledged")
+        bridge.broker.publish(FRAMES, frame(2), 5)
+        await until(lambda: 5 in bridge.broker.acknowledged, "the next one acknowledged")
     (file,) = tmp_path.iterdir()
     stamps = [tuple(line.split("\t")[1:]) for line in file.read_text().splitlines()]
     identities = [f"{CAMERA}/{7:016x}/{seq}" for seq in range(2)]
-    for what in ("received", "sent", "stored"):
-        assert [name for stamp, name in stamps if stamp == what] == identities
+    for stage in ("received", "sent", "stored"):
+        assert [name for stamp, name in stamps if stamp == stage] == identities
     assert len(stamps) == 6
 
 
-async def test_a_kafka_that_accepts_a_question_and_never_answers_is_asked_by_another_client(
+async def test_a_request_that_kafka_never_answers_is_repeated_by_another_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kafka = KafkaStandIn(partitions=1)
-    async with bridged(monkeypatch, kafka=kafka) as it:
-        await until(lambda: ("offsets", "pointillist-processors") in kafka.asked, "the backlog known")
+    async with bridged(monkeypatch, kafka=kafka) as bridge:
+        await until(lambda: ("offsets", "pointillist-processors") in kafka.requests, "the backlog known")
         kafka.reachable.clear()
         monkeypatch.setattr(backlog_module, "REQUEST_S", 0.02)
         await until(lambda: not kafka.admins[0].running, "the client that waits closed")
         monkeypatch.setattr(backlog_module, "REQUEST_S", PATIENCE_S)
         kafka.reachable.set()
-        kafka.ends, before = {0: 100}, len(kafka.asked)
-        it.broker.publish(FRAMES, frame(1), 1)
-        await until(lambda: len(kafka.asked) > before and it.metric("backlog_bytes"), "the backlog known again")
+        kafka.ends, before = {0: 100}, len(kafka.requests)
+        bridge.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: len(kafka.requests) > before and bridge.metric("backlog_bytes"), "the backlog known again")
         assert kafka.admins[-1].running

@@ -1,4 +1,4 @@
-"""What one camera may send: honest ones are confirmed later, others are not taken, and nobody else is concerned."""
+"""The quota of one camera: within it confirmations are delayed, beyond it messages are rejected."""
 
 from __future__ import annotations
 
@@ -20,63 +20,63 @@ def topic(camera: CameraId, channel: Channel = Channel.FRAME) -> bytes:
     return mqtt_topic(camera, channel).encode()
 
 
-def taken(quota: Quota, camera: CameraId, messages: int, now_s: float, size: int = 0) -> int:
+def accepted_count(quota: Quota, camera: CameraId, messages: int, now_s: float, size: int = 0) -> int:
     return sum(quota.accepts(topic(camera), size, now_s) for _ in range(messages))
 
 
-def test_a_camera_at_its_rate_is_never_held_back() -> None:
+def test_a_camera_at_its_rate_is_never_over_its_rate() -> None:
     quota = Quota(50, 1000)
     for number in range(1000):
         assert quota.accepts(topic(DOOR), 20, number / 50)
         assert not quota.is_over_rate(DOOR, number / 50)
 
 
-def test_a_camera_ahead_is_held_back_until_it_has_paid_and_loses_nothing_within_its_window() -> None:
+def test_a_camera_ahead_of_its_rate_loses_nothing_within_its_window_and_recovers_with_time() -> None:
     quota = Quota(10, 0)
-    assert taken(quota, DOOR, 10, 5.0) == 10
+    assert accepted_count(quota, DOOR, 10, 5.0) == 10
     assert not quota.is_over_rate(DOOR, 5.0)
-    assert taken(quota, DOOR, 256, 5.0) == 256
+    assert accepted_count(quota, DOOR, 256, 5.0) == 256
     assert quota.is_over_rate(DOOR, 5.0 + 25.5)
     assert not quota.is_over_rate(DOOR, 5.0 + 25.7)
     assert not quota.pop_rejected()
 
 
-def test_who_goes_on_is_refused_and_gets_what_the_quota_is_and_no_more() -> None:
+def test_a_camera_that_keeps_flooding_gets_exactly_its_quota() -> None:
     quota = Quota(100, 0)
-    accepted = sum(taken(quota, DOOR, 50, tick / 10) for tick in range(600))
+    accepted = sum(accepted_count(quota, DOOR, 50, tick / 10) for tick in range(600))
     most = 100 * (59.9 + AHEAD_S) + WINDOW_MESSAGES
     assert most - 2 <= accepted <= most
     assert quota.pop_rejected() == {DOOR: 600 * 50 - accepted}
     assert not quota.pop_rejected()
 
 
-def test_bytes_are_bounded_as_messages_are() -> None:
+def test_bytes_are_limited_like_messages() -> None:
     quota = Quota(0, 1000)
     size = WINDOW_BYTES // 4
-    assert taken(quota, DOOR, 6, 0.0, size) == 4
+    assert accepted_count(quota, DOOR, 6, 0.0, size) == 4
     assert quota.is_over_rate(DOOR, 0.0)
 
 
-def test_a_camera_with_a_rate_of_its_own_has_that_and_the_window_of_a_large_one() -> None:
+def test_a_rate_for_one_camera_replaces_the_default_with_the_window_of_a_large_rate() -> None:
     quota = Quota(0, 1000, window_bytes=2000)
     large = WINDOW_BYTES // 2
-    assert taken(quota, DOOR, 1, 0.0, large) == 0
+    assert accepted_count(quota, DOOR, 1, 0.0, large) == 0
     quota.set_rates({DOOR: 10.0**6, YARD: 0.0})
-    assert taken(quota, DOOR, 3, 0.0, large) == 2
-    assert taken(quota, YARD, 100, 0.0, WINDOW_BYTES) == 100
+    assert accepted_count(quota, DOOR, 3, 0.0, large) == 2
+    assert accepted_count(quota, YARD, 100, 0.0, WINDOW_BYTES) == 100
     quota.set_rates({})
-    assert taken(quota, DOOR, 1, 1000.0, large) == 0
-    assert taken(quota, YARD, 1, 1000.0, large) == 0
+    assert accepted_count(quota, DOOR, 1, 1000.0, large) == 0
+    assert accepted_count(quota, YARD, 1, 1000.0, large) == 0
 
 
-def test_what_fits_into_no_window_is_never_taken_and_counted() -> None:
+def test_a_message_larger_than_the_window_is_always_rejected_and_counted() -> None:
     quota = Quota(0, 1000, window_bytes=2000)
-    assert taken(quota, DOOR, 5, 0.0, 3001) == 0
-    assert taken(quota, DOOR, 1, 0.0, 3000) == 1
+    assert accepted_count(quota, DOOR, 5, 0.0, 3001) == 0
+    assert accepted_count(quota, DOOR, 1, 0.0, 3000) == 1
     assert quota.pop_rejected() == {DOOR: 5}
 
 
-def test_new_boots_come_at_a_bounded_rate_and_are_counted() -> None:
+def test_new_boots_are_accepted_at_a_bounded_rate_and_rejections_are_counted() -> None:
     quota = Quota(0, 0)
     assert sum(quota.accepts_boot(DOOR, boot, 0.0) for boot in range(200)) == BURST_BOOTS
     assert quota.accepts_boot(DOOR, 0, 0.0)
@@ -84,24 +84,24 @@ def test_new_boots_come_at_a_bounded_rate_and_are_counted() -> None:
     assert quota.pop_rejected() == {DOOR: 200 - BURST_BOOTS}
 
 
-def test_one_cameras_surplus_is_nobody_elses_and_all_its_topics_count() -> None:
+def test_all_topics_of_a_camera_share_its_quota_and_no_other_camera_does() -> None:
     quota = Quota(1, 0)
-    taken(quota, DOOR, 2000, 0.0)
+    accepted_count(quota, DOOR, 2000, 0.0)
     assert not quota.accepts(topic(DOOR, Channel.EVENT), 0, 0.0)
     assert quota.accepts(topic(YARD), 0, 0.0)
     assert quota.is_over_rate(DOOR, 0.0)
     assert not quota.is_over_rate(YARD, 0.0)
 
 
-def test_without_a_bound_everything_is_taken() -> None:
+def test_a_quota_of_zero_accepts_everything() -> None:
     quota = Quota(0, 0)
-    assert taken(quota, DOOR, 5000, 0.0, 2**24) == 5000
+    assert accepted_count(quota, DOOR, 5000, 0.0, 2**24) == 5000
     assert not quota.is_over_rate(DOOR, 0.0)
 
 
-def test_made_up_names_take_bounded_memory_and_let_nobody_off() -> None:
+def test_invented_camera_names_use_bounded_memory_and_reset_no_quota() -> None:
     quota = Quota(1, 0)
-    taken(quota, DOOR, 2000, 1.0)
+    accepted_count(quota, DOOR, 2000, 1.0)
     for number in range(5 * MAX_CAMERAS):
         quota.accepts(f"pointillist/v1/s/{number}/frame".encode(), 0, 1.0 + number / 1e4)
     assert len(quota._of_topic) <= 4 * MAX_CAMERAS
@@ -109,7 +109,7 @@ def test_made_up_names_take_bounded_memory_and_let_nobody_off() -> None:
 
 
 @pytest.mark.parametrize("name", [b"", b"x" * 60_000, b"pointillist/v1/UPPER/case/frame", b"\xff/\xff/\xff/\xff/frame"])
-def test_what_names_no_camera_of_ours_shares_one_account(name: bytes) -> None:
+def test_invalid_topics_share_one_quota(name: bytes) -> None:
     quota = Quota(1, 0)
     for number in range(1000):
         quota.accepts(name + b"%d" % number, 0, 0.0)
@@ -122,7 +122,7 @@ def test_what_names_no_camera_of_ours_shares_one_account(name: bytes) -> None:
     st.integers(1, 500),
     st.integers(1, 2**21),
 )
-def test_no_interval_holds_more_than_its_quota_and_what_may_be_ahead(
+def test_no_interval_exceeds_its_quota_plus_the_allowed_burst(
     arrivals: list[tuple[float, int]], messages_per_s: int, bytes_per_s: int
 ) -> None:
     quota = Quota(messages_per_s, bytes_per_s)
@@ -132,7 +132,7 @@ def test_no_interval_holds_more_than_its_quota_and_what_may_be_ahead(
         if quota.accepts(topic(DOOR), size, now):
             accepted.append((now, size))
     for first, (begun, _) in enumerate(accepted):
-        since = accepted[first:]
-        seconds = since[-1][0] - begun + AHEAD_S
-        assert len(since) <= messages_per_s * seconds + WINDOW_MESSAGES + 1e-6
-        assert sum(size for _, size in since) <= bytes_per_s * seconds + WINDOW_BYTES + 1
+        following = accepted[first:]
+        seconds = following[-1][0] - begun + AHEAD_S
+        assert len(following) <= messages_per_s * seconds + WINDOW_MESSAGES + 1e-6
+        assert sum(size for _, size in following) <= bytes_per_s * seconds + WINDOW_BYTES + 1

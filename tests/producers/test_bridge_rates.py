@@ -1,4 +1,4 @@
-"""The file of cameras with byte rates of their own, and the account of what the processors have not done."""
+"""The file of byte rates for single cameras, and the count of unprocessed frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.identity import CameraId
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
 
-def test_a_camera_that_is_attached_is_found_in_the_file_at_once(tmp_path: Path) -> None:
+def test_an_attached_camera_is_in_the_rate_file_at_once(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     rates = CameraRates(layout.camera_rates)
     assert rates.changed() == {}
@@ -32,7 +32,7 @@ def test_a_camera_that_is_attached_is_found_in_the_file_at_once(tmp_path: Path) 
     assert rates.changed() is None
 
 
-def test_a_limit_that_a_person_has_set_stays_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_a_rate_set_by_a_person_is_kept_and_a_damaged_file_is_rejected(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.camera_rates.write_text(json.dumps({DOOR: 300}))
     allow_rate(layout, DOOR)
@@ -45,7 +45,7 @@ def test_a_limit_that_a_person_has_set_stays_and_a_damaged_file_is_refused(tmp_p
         assert layout.camera_rates.read_text() == text
 
 
-def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+def test_an_invalid_file_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "rates.json"
     rates = CameraRates(file)
     rates.changed()
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["door", "Site/door", "site/gate/door", ""])
-def test_a_name_that_no_camera_can_have_is_named_once_and_the_other_rates_hold(tmp_path: Path, name: str) -> None:
+def test_an_invalid_camera_name_is_logged_once_and_the_other_rates_apply(tmp_path: Path, name: str) -> None:
     file = tmp_path / "rates.json"
     rates = CameraRates(file)
     file.write_text(json.dumps({name: 3, YARD: 2}))
@@ -72,7 +72,7 @@ def test_a_name_that_no_camera_can_have_is_named_once_and_the_other_rates_hold(t
     assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["error"]
 
 
-def test_a_path_that_leads_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_path_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rates = CameraRates(tmp_path / "file" / "rates.json")
     with structlog.testing.capture_logs() as logs:
@@ -85,11 +85,11 @@ def receipts(*frames: tuple[CameraId, int, int]) -> list[tuple[Receipt, int]]:
     return [(Receipt(camera, 7, 0, seq), size) for camera, seq, size in frames]
 
 
-def test_what_the_processors_have_done_counts_no_more() -> None:
+def test_processed_frames_no_longer_count() -> None:
     unprocessed = UnprocessedFrames()
     unprocessed.add(0, 10, receipts((DOOR, 0, 100), (YARD, 0, 50), (DOOR, 1, 100)))
     unprocessed.add(1, 5, receipts((YARD, 1, 7)))
-    unprocessed.add(1, -1, receipts((YARD, 2, 10**9)))  # nobody knows where it lies
+    unprocessed.add(1, -1, receipts((YARD, 2, 10**9)))  # the offset of this record is unknown
     assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (200, 57)
     unprocessed.advance({0: 11, 1: 5})
     assert (unprocessed.bytes_of(DOOR), unprocessed.bytes_of(YARD)) == (100, 57)
@@ -100,17 +100,17 @@ def test_what_the_processors_have_done_counts_no_more() -> None:
     assert unprocessed.bytes_of(DOOR) == 0
 
 
-def test_a_frame_that_waits_twice_counts_once() -> None:
+def test_a_frame_stored_twice_counts_once() -> None:
     unprocessed = UnprocessedFrames()
-    [(frame, _)] = twice = receipts((DOOR, 0, 100))
+    [(frame, _)] = same_frame = receipts((DOOR, 0, 100))
     for offset in (3, 4):
-        unprocessed.add(0, offset, twice)
+        unprocessed.add(0, offset, same_frame)
     assert unprocessed.bytes_of(DOOR) == 100
     assert frame in unprocessed
     unprocessed.advance({0: 4})
     assert unprocessed.bytes_of(DOOR) == 0
     assert frame not in unprocessed
     unprocessed.advance({0: 5})
-    unprocessed.add(0, 5, twice)
+    unprocessed.add(0, 5, same_frame)
     unprocessed.clear()
     assert frame not in unprocessed

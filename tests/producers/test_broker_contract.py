@@ -84,7 +84,7 @@ async def test_offsets_of_batches_are_those_in_the_log(log: Log) -> None:
     await sender.close()
 
 
-async def test_records_too_large_are_split_off_made_smaller_or_given_back_and_hold_nothing_back(log: Log) -> None:
+async def test_oversized_records_are_split_off_shrunk_or_returned_and_delay_no_other_record(log: Log) -> None:
     sender = Sender(log.bootstrap)
     small = [plain(number, 100) for number in range(20)]
     shrinking, hopeless = plain(100, 2000), plain(200, 2000)
@@ -173,35 +173,35 @@ async def mqtt_broker(broker: str, request: pytest.FixtureRequest) -> AsyncItera
 
 
 @pytest.mark.parametrize("broker", BROKERS)
-async def test_messages_come_in_order_with_packet_ids_as_far_as_they_are_acknowledged_and_after_a_lost_connection(
+async def test_messages_arrive_in_order_with_packet_ids_and_a_lost_connection_is_replaced(
     broker: str, request: pytest.FixtureRequest
 ) -> None:
-    camera, came, health = new_camera(), list[tuple[int, bytes]](), Health()
+    camera, received, health = new_camera(), list[tuple[int, bytes]](), Health()
     topic = mqtt_topic(camera, Channel.EVENT).encode()
 
     def note(where: bytes, packet_id: int, payload: bytes, _retained: bool) -> None:
         if where == topic:
-            came.append((packet_id, payload))
+            received.append((packet_id, payload))
 
-    async with mqtt_broker(broker, request) as it:
-        settings = BridgeSettings(mqtt=f"127.0.0.1:{it.port}", name=f"contract-{broker}", group="contract")
+    async with mqtt_broker(broker, request) as server:
+        settings = BridgeSettings(mqtt=f"127.0.0.1:{server.port}", name=f"contract-{broker}", group="contract")
         link = Link(settings, note, lambda: None, health)
         running = asyncio.create_task(link.run())
         try:
-            await until(lambda: health.report()[0], "a link that is well")
+            await until(lambda: health.report()[0], "a link that is healthy")
             payloads = [b"%d" % number * (1 + 20_000 * (number == 3)) for number in range(8)]
             for payload in payloads:
-                it.publish(camera, payload)
-            await until(lambda: len(came) == 8, "all messages")
-            assert [payload for _, payload in came] == payloads
-            assert all(packet_id > 0 for packet_id, _ in came)
-            assert len({packet_id for packet_id, _ in came}) == 8
-            link.send(pubacks([packet_id for packet_id, _ in came]))
-            await until(lambda: it.acknowledged() in (8, None), "all acknowledged")
-            lost = asyncio.create_task(until(lambda: not health.report()[0], "a link that is not well"))
-            await it.hang_up()
+                server.publish(camera, payload)
+            await until(lambda: len(received) == 8, "all messages")
+            assert [payload for _, payload in received] == payloads
+            assert all(packet_id > 0 for packet_id, _ in received)
+            assert len({packet_id for packet_id, _ in received}) == 8
+            link.send(pubacks([packet_id for packet_id, _ in received]))
+            await until(lambda: server.acknowledged() in (8, None), "all acknowledged")
+            lost = asyncio.create_task(until(lambda: not health.report()[0], "a link that is not healthy"))
+            await server.hang_up()
             await lost
-            await until(lambda: health.report()[0], "a link that is well again")
+            await until(lambda: health.report()[0], "a link that is healthy again")
             await link.close()
             await asyncio.wait_for(running, PATIENCE_S)
             assert not link.writable

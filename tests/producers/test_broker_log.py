@@ -1,4 +1,4 @@
-"""What mosquitto's log says of clients that it refused, by lines as 2.0.11 writes them."""
+"""Rejected clients in mosquitto's log, from lines as mosquitto 2.0.11 writes them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ AT = "2026-11-21T22:17:18: "
         ("M/subscribe", "site/a 2 pointillist/v1/site/ab/confirm", "subscription", "site/a"),
     ],
 )  # fmt: skip
-def test_a_refusal_is_told_apart_with_whom_it_befell(kind: str, line: str, what: str, who: str) -> None:
+def test_a_rejection_is_classified_with_the_client_that_it_concerns(kind: str, line: str, what: str, who: str) -> None:
     found = refused(f"$SYS/broker/log/{kind}".encode(), f"{AT}{line}".encode())
     assert found is not None
     assert (found.what, found.who) == (what, who)
-    # The rest of the line goes to the log, without the name; a line that says no more has none.
+    # The detail is the rest of the line without the name; some lines have none.
     assert found.detail in line
     assert who == "" or not found.detail.startswith(who)
     assert bool(found.detail) == (what in {"subscription", "unnamed"} or ":SSL routines:" in line)
@@ -57,11 +57,11 @@ def test_a_refusal_is_told_apart_with_whom_it_befell(kind: str, line: str, what:
         ("M/subscribe", "pl0123456789abcdef01 0 pointillist/v1/site/a/confirm"),
     ],
 )
-def test_what_every_day_brings_is_no_refusal(kind: str, line: str) -> None:
+def test_a_usual_line_is_no_rejection(kind: str, line: str) -> None:
     assert refused(f"$SYS/broker/log/{kind}".encode(), f"{AT}{line}".encode()) is None
 
 
 @given(st.sampled_from([b"N", b"E", b"M/subscribe", b""]), st.binary(max_size=300))
-def test_any_line_is_read_without_an_error(kind: bytes, line: bytes) -> None:
+def test_any_line_is_parsed_without_an_exception(kind: bytes, line: bytes) -> None:
     found = refused(b"$SYS/broker/log/" + kind, line)
     assert found is None or found.what in REFUSALS

@@ -103,7 +103,7 @@ async def test_a_fleet_is_unwell_while_the_broker_refuses_a_camera_its_topics(
         await until(lambda: "1 with a refused subscription" in str(mqtt().get("detail")), "a refused subscription")
         assert not mqtt()["ok"]
         broker.suback = GRANTED_QOS_1
-        await until(lambda: bool(mqtt()["ok"]), "a fleet that is well")
+        await until(lambda: bool(mqtt()["ok"]), "a fleet that is healthy")
         stop.set()
         await fleet
 

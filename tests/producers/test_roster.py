@@ -77,7 +77,7 @@ async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_f
             assert said[roster.id("refused")]["phase"] == "failing"
             assert said[roster.id("steady-1")] == {"phase": "capturing", "detail": ""}
             assert roster.id("leaving") not in said
-            await until(lambda: roster.health.report()[0], "a fleet that is well without them")
+            await until(lambda: roster.health.report()[0], "a fleet that is healthy without them")
             _, conditions = roster.health.report()
             assert str(roster.id("refused")) in str(conditions["cameras"]["detail"])
             hanging.resume()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """A request handler that logs nothing."""
+
     def log_request(self, code: object = "-", size: object = "-") -> None:
         pass
 
