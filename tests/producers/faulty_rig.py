@@ -31,7 +31,7 @@ class Pictures:
         self.closed = True
 
 
-def shown(
+def frames_with_faults(
     plan: FaultPlan, pictures: Iterable[tuple[CapturedFrame, int]], red_team: RedTeam | None = None
 ) -> list[CapturedFrame]:
     """Return the frames of a source with these faults, for pictures captured at these times (Unix time in ms)."""

@@ -36,7 +36,7 @@ class ListInMemory:
         self.site = site
         self.cameras: dict[str, dict[str, Any]] = {}
         self.refused: dict[CameraId, str] = {}
-        self.wrong = ""
+        self.error = ""
         self.defect: Exception | None = None
         self.after_read: Callable[[], None] | None = None
         self._broker = broker
@@ -44,7 +44,7 @@ class ListInMemory:
         self._defaults = defaults
         self._changes = 0
 
-    def changed(self) -> None:
+    def mark_changed(self) -> None:
         """Give the list a new stamp."""
         self._changes += 1
 
@@ -54,8 +54,8 @@ class ListInMemory:
     def read(self) -> CameraSpecs:
         if self.defect is not None:
             raise self.defect
-        if self.wrong:
-            raise ConfigError(self.wrong)
+        if self.error:
+            raise ConfigError(self.error)
         entries = [{"name": name, **options} for name, options in self.cameras.items()]
         values = {"site": self.site, "defaults": self._defaults, "cameras": entries}
         keys = KeyRing(SECRET)

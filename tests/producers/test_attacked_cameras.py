@@ -30,7 +30,7 @@ from schemas.errors import ConfigError
 from schemas.messages.frame import Truth, decode_picture
 from schemas.pixels.packing import Picture
 from tests.producers.fake_bridge import FakeBridge
-from tests.producers.faulty_rig import shown
+from tests.producers.faulty_rig import frames_with_faults
 from tests.producers.fleet_rig import keys_of, run
 from tests.producers.stand_in_generator import CLASSES, EPS, patterns, write_generator
 
@@ -204,7 +204,7 @@ def test_a_random_target_is_never_the_frames_class_and_the_other_classes_are_equ
 
 
 def test_the_target_other_is_the_next_class_and_any_class_if_the_frames_class_is_unknown() -> None:
-    assert [settings_of().target_of("other", shown, 5) for shown in range(4)] == [1, 2, 3, 0]
+    assert [settings_of().target_of("other", class_id, 5) for class_id in range(4)] == [1, 2, 3, 0]
     for target in ("random", "other"):
         assert {settings_of().target_of(target, None, position) for position in range(100)} == {0, 1, 2, 3}
         assert {settings_of(3).target_of(target, 7, position) for position in range(100)} == {0, 1, 2}
@@ -333,7 +333,7 @@ def attacked(folder: Path, pictures: list[tuple[CapturedFrame, int]], **fields: 
     faults = [Fault.model_validate(defaults | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]
     plan = FaultPlan(faults)
     plan.begin(50_000)
-    return shown(plan, pictures, RedTeam([str(folder)]))
+    return frames_with_faults(plan, pictures, RedTeam([str(folder)]))
 
 
 def test_an_attack_lasts_from_its_start_for_its_duration_and_keeps_the_truth(folder: Path) -> None:

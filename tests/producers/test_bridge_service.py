@@ -60,7 +60,7 @@ async def test_frames_are_acknowledged_and_confirmed_once_kafka_has_stored_them(
         assert bridge.metric("kafka_errors_total") == 0
 
 
-async def test_rejected_messages_and_qos_0_messages_are_counted_by_their_outcome_and_rejections_acknowledged(
+async def test_rejected_messages_are_acknowledged_and_every_message_is_counted_by_its_outcome(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))

@@ -1,3 +1,5 @@
+"""The camera file: addresses, defaults, paths, enrolments, and its errors."""
+
 from __future__ import annotations
 
 import os
@@ -25,7 +27,7 @@ def address(camera: ListedCamera) -> str:
     return camera.settings.source.address.get_secret_value()
 
 
-def test_index_and_variables_stand_in_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_and_environment_variables_are_replaced_in_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATE_LOGIN", "viewer:p%40ss")
     group = {
         "name": "gate-{index:02}",
@@ -41,7 +43,7 @@ def test_index_and_variables_stand_in_addresses(monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def test_defaults_hold_where_a_camera_says_nothing_and_sources_are_taken_together() -> None:
+def test_defaults_apply_to_unset_options_and_sources_are_merged_with_theirs() -> None:
     defaults = {"fps": 5, "source": {"hang_s": 3, "login": {"file": "cameras.login"}, "rotate": 90}}
     own = {"name": "door", "fps": 1, "source": {"address": "rtsp://10.0.0.2/live", "hang_s": 7}}
     film = {"name": "film", "source": {"file": "clip.mp4"}}
@@ -60,28 +62,28 @@ def test_defaults_hold_where_a_camera_says_nothing_and_sources_are_taken_togethe
     assert gate.profile == "video"
 
 
-def test_paths_begin_where_the_file_lies_also_those_given_as_an_address() -> None:
+def test_relative_paths_start_at_the_files_folder_also_when_given_as_an_address() -> None:
     film = {"name": "film", "source": {"address": "street.mp4"}}
     numbers = {"name": "cam-{index}", "count": 2, "source": {"file": "films/{index}.mkv"}}
-    told = {"name": "told", "source": {"kind": "url", "address": "street.mp4"}}
+    explicit = {"name": "explicit", "source": {"kind": "url", "address": "street.mp4"}}
     away = [
         {"name": name, "source": {"address": place}}
         for name, place in (("a", "/films/x.mp4"), ("b", "/dev/video0"), ("c", "udp:10.0.0.1"), ("d", "rtsp://h/x"))
     ]
     found = {
-        name.partition("/")[2]: camera for name, camera in listed({"cameras": [film, numbers, told, *away]}).items()
+        name.partition("/")[2]: camera for name, camera in listed({"cameras": [film, numbers, explicit, *away]}).items()
     }
     files = {name: found[name].settings.source.file for name in ("film", "cam-0", "cam-1", "a")}
     assert files == {
         "film": FOLDER / "street.mp4", "cam-0": FOLDER / "films/0.mkv", "cam-1": FOLDER / "films/1.mkv",
         "a": Path("/films/x.mp4"),
     }  # fmt: skip
-    assert [address(found[name]) for name in ("told", "b", "c", "d")] == [
+    assert [address(found[name]) for name in ("explicit", "b", "c", "d")] == [
         str(FOLDER / "street.mp4"), "/dev/video0", "udp:10.0.0.1", "rtsp://h/x",
     ]  # fmt: skip
 
 
-def test_an_enrolment_in_a_folder_that_is_closed_to_this_user_costs_its_camera_alone(
+def test_an_unreadable_folder_of_an_enrolment_fails_only_its_own_camera(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def closed(*_: object, **__: object) -> None:
@@ -92,7 +94,7 @@ def test_an_enrolment_in_a_folder_that_is_closed_to_this_user_costs_its_camera_a
     assert found.enrolment == FOLDER / "closed/gate.enrolment"
 
 
-def test_loop_of_the_defaults_is_obeyed_by_a_file_named_as_an_address_and_refused_where_nobody_takes_it() -> None:
+def test_loop_in_the_defaults_applies_to_files_and_is_rejected_if_no_source_uses_it() -> None:
     defaults = {"source": {"loop": True}}
     film = {"name": "film", "source": {"address": "street.mp4"}}
     looping = {
@@ -107,20 +109,20 @@ def test_loop_of_the_defaults_is_obeyed_by_a_file_named_as_an_address_and_refuse
             listed({"defaults": {"source": {key: True}}, "cameras": [GATE]})
 
 
-def test_one_camera_is_the_same_whoever_else_is_listed() -> None:
+def test_a_camera_does_not_depend_on_the_other_listed_cameras() -> None:
     door = {"name": "door", "source": {"address": "rtsp://10.0.0.2/live"}}
     name = CameraId("yard/door")
     assert listed({"cameras": [GATE, door]})[name] == listed({"cameras": [door]})[name]
 
 
-def test_a_tilde_begins_a_path_of_an_enrolment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_in_the_path_of_an_enrolment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (own,) = listed({"cameras": [{**GATE, "enrolment": "~/{camera}.pem"}]}).values()
     (common,) = listed({"enrolments": "~/keys", "cameras": [GATE]}).values()
     assert [own.enrolment, common.enrolment] == [tmp_path / "gate.pem", tmp_path / "keys" / "gate.enrolment"]
 
 
-def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_path: Path) -> None:
+def test_enrolments_are_found_next_to_the_file_in_its_folder_or_at_the_cameras_own_path(tmp_path: Path) -> None:
     two = {**GATE, "name": "gate-{index}", "count": 2, "first": 1}
     values = {
         "site": "yard",
@@ -165,14 +167,16 @@ def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_p
         ({"cameras": [GATE], "sites": "a"}, "sites: unknown key; expected one of cameras, defaults, enrolments, site"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place_and_what_was_expected(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_named_with_its_position_and_the_expected_form(
+    values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         listed(values)
     assert str(caught.value).startswith("cameras.yaml: ")
     assert "\n" not in str(caught.value)
 
 
-def test_no_message_repeats_an_address() -> None:
+def test_no_error_repeats_an_address() -> None:
     for source in ("rtsp://u:hidden@h/x", {"address": ["rtsp://u:hidden@h/x"]}, {"rtsp://u:hidden@h/x": 1}):
         with pytest.raises(ConfigError) as caught:
             listed({"cameras": [{"name": "gate", "source": source}], "defaults": {"source": {}}})
@@ -184,7 +188,7 @@ def test_no_message_repeats_an_address() -> None:
 
 
 @pytest.mark.parametrize("document", [7, {"site": "yard", "cameras": ["door"]}, {"site": "yard", "cameras": 3}])
-def test_a_document_of_another_form_is_refused_in_one_line(document: Any) -> None:
+def test_a_document_of_another_form_is_rejected_in_one_line(document: Any) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_camera_file(document, Path(), "cameras.yaml")
     assert str(refused.value).startswith("cameras.yaml")
@@ -192,13 +196,13 @@ def test_a_document_of_another_form_is_refused_in_one_line(document: Any) -> Non
 
 
 @pytest.mark.parametrize("value", ["2024-02-30", "!!int x", "9" * 5000, "[" * 3000])
-def test_a_value_that_yaml_cannot_hold_is_refused_in_one_line(tmp_path: Path, value: str) -> None:
+def test_a_value_that_yaml_cannot_represent_is_rejected_in_one_line(tmp_path: Path, value: str) -> None:
     (tmp_path / "cameras.yaml").write_text(f"site: yard\ninstalled: {value}\ncameras: []\n")
     with pytest.raises(ConfigError, match="expected YAML") as refused:
         read_yaml(tmp_path / "cameras.yaml", "cameras")
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_the_home_of_an_unknown_user_is_refused() -> None:
+def test_the_home_folder_of_an_unknown_user_is_rejected() -> None:
     with pytest.raises(ConfigError, match="expected a user with a home folder, got '~nobody-here"):
         listed({"cameras": [{"name": "gate", "source": {"file": "~nobody-here/x.mp4"}}]})

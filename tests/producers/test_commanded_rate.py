@@ -1,4 +1,4 @@
-"""A camera that is told its rate or its drop while it captures: from the next frame on, and back to its own."""
+"""Commands that change a camera's rate or drop ratio while it captures, from the next frame on."""
 
 from __future__ import annotations
 
@@ -38,63 +38,63 @@ def camera(folder: Path, fps: float) -> AbstractAsyncContextManager[Camera]:
     return capturing(offline_camera(settings, KEY, folder))
 
 
-def tell(made: Camera, rate: float) -> None:
+def command_rate(made: Camera, rate: float) -> None:
     issued_ms = max(time.time_ns() // 10**6, made._control.state.issued_ms + 1)
     assert made._control.command(sign_message(KEY, Command(issued_ms=issued_ms, frames_per_second=rate)))
 
 
-async def rests(made: Camera) -> bool:
-    """Whether it sends nothing for much longer than at 50 frames a second."""
+async def is_idle(made: Camera) -> bool:
+    """Return whether the camera sends nothing for much longer than one frame at 50 frames a second."""
     before = made.spool.current.next
     await asyncio.sleep(0.4)
     return made.spool.current.next == before
 
 
-@pytest.mark.parametrize("own", [RARELY, 0.0], ids=["paced", "all-that-come"])
-async def test_a_camera_sends_at_the_rate_that_it_is_told_and_at_its_own_again(tmp_path: Path, own: float) -> None:
+@pytest.mark.parametrize("own", [RARELY, 0.0], ids=["paced", "every-frame"])
+async def test_a_camera_follows_a_commanded_rate_and_returns_to_its_own(tmp_path: Path, own: float) -> None:
     async with camera(tmp_path, own) as made:
         await until(lambda: made.spool.current.next > 0, "the first frame")
         if own:
-            await until(lambda: rests(made), "a camera that rests")
-        tell(made, 50.0)
+            await until(lambda: is_idle(made), "an idle camera")
+        command_rate(made, 50.0)
         first, began_s = made.spool.current.next, time.monotonic()
-        await until(lambda: made.spool.current.next >= first + 15, "frames at the rate")
+        await until(lambda: made.spool.current.next >= first + 15, "frames at the commanded rate")
         assert time.monotonic() - began_s > 0.2
         assert made._meta().frames_per_second == 50.0
-        tell(made, RARELY)
-        await until(lambda: rests(made), "a camera that rests")
+        command_rate(made, RARELY)
+        await until(lambda: is_idle(made), "an idle camera")
         now = made.spool.current.next
-        tell(made, 0.0)
+        command_rate(made, 0.0)
         assert made._meta().frames_per_second == own
         if own:
-            await until(lambda: rests(made), "a camera that rests")
+            await until(lambda: is_idle(made), "an idle camera")
         else:
-            await until(lambda: made.spool.current.next > now + 20, "all that come")
+            await until(lambda: made.spool.current.next > now + 20, "every frame of the source")
 
 
-async def test_what_is_told_between_two_sleeps_is_not_slept_over(
+async def test_a_command_that_arrives_between_two_sleeps_takes_effect_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with camera(tmp_path, RARELY) as made:
 
-        async def told_meanwhile() -> None:
+        async def command_meanwhile() -> None:
             if not made.spool.current.next:
-                tell(made, 50.0)
+                command_rate(made, 50.0)
 
-        monkeypatch.setattr(made._fair_gate, "enter", told_meanwhile)
-        await until(lambda: made.spool.current.next > 5, "frames at the rate")
+        monkeypatch.setattr(made._fair_gate, "enter", command_meanwhile)
+        await until(lambda: made.spool.current.next > 5, "frames at the commanded rate")
 
 
-async def test_the_patterns_of_a_new_drop_are_made_while_other_cameras_capture(
+async def test_the_patterns_of_a_new_drop_ratio_are_made_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
 
-    def quick(dropped: int) -> masks.Mask:
+    def record_thread(dropped: int) -> masks.Mask:
         threads.append(threading.current_thread())
         return masks._uniform_patterns((dropped, 0), dropped)
 
-    monkeypatch.setattr(masks, "spread_patterns", quick)
+    monkeypatch.setattr(masks, "spread_patterns", record_thread)
     monkeypatch.setattr(masks, "_POOLS", {})
     monkeypatch.setattr(masks, "_AT_HAND", masks.CodebookCache(256))
     async with camera(tmp_path, 50.0) as made:
@@ -109,7 +109,7 @@ async def test_the_patterns_of_a_new_drop_are_made_while_other_cameras_capture(
     assert threading.current_thread() not in threads
 
 
-async def test_no_frame_is_sent_after_a_pause_that_comes_while_patterns_are_made(
+async def test_no_frame_is_sent_after_a_pause_that_arrives_while_patterns_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools, sent = {0}, list[int]()
@@ -117,15 +117,15 @@ async def test_no_frame_is_sent_after_a_pause_that_comes_while_patterns_are_made
 
     async with camera(tmp_path, 50.0) as made:
 
-        def paused_meanwhile(dropped: int) -> None:
+        def pause_meanwhile(dropped: int) -> None:
             assert made._control.command(sign_message(KEY, Command(issued_ms=2, enabled=False)))
             sent.append(made.spool.current.next)
             pools.add(dropped)
 
         await until(lambda: made.spool.current.next > 0, "the first frame")
         monkeypatch.setattr("producers.camera.camera.has_pool", lambda dropped: dropped in pools)
-        monkeypatch.setattr("producers.camera.camera.make_pool", paused_meanwhile)
-        # From here on the camera's own drop has no patterns, so the next frame waits for them.
+        monkeypatch.setattr("producers.camera.camera.make_pool", pause_meanwhile)
+        # The camera's own drop ratio has no patterns from here on, so the next frame waits for them.
         await until(lambda: "command" in made.publisher.presence._rests, "a pause")
         assert sent == [made.spool.current.next]
 
@@ -145,6 +145,6 @@ async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
     settings = CameraSettings(camera_id=CAMERA, fps=20.0, source=source, profile="video", measure_codec=True)
     async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
         await until(lambda: bool(rates), "the first frame")
-        tell(made, 50.0)
-        await until(lambda: 50.0 in rates, "a key frame at the rate")
+        command_rate(made, 50.0)
+        await until(lambda: 50.0 in rates, "a key frame at the commanded rate")
     assert set(rates) == {20.0, 50.0}

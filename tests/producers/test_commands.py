@@ -1,3 +1,5 @@
+"""Signed commands and probe requests at the camera: their order, their range, and their file."""
+
 from __future__ import annotations
 
 import errno
@@ -18,7 +20,7 @@ from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, ProbeRequest
 KEY = derive_camera_key(b"a fleet secret for the tests", CameraId("lab/cam"))
 
 
-def test_a_command_that_cannot_be_kept_is_obeyed_and_kept_later(
+def test_a_command_that_cannot_be_stored_takes_effect_and_is_stored_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(*_: object) -> None:
@@ -43,7 +45,7 @@ OWN = Encoding(16, 0.05, RAW)
 
 
 class Clock:
-    """The camera's clock."""
+    """A camera's clock that a test sets."""
 
     def __init__(self, now_ms: int = NOW_MS) -> None:
         self.now_ms = now_ms
@@ -60,7 +62,7 @@ def request(share: float, issued_ms: int = NOW_MS) -> bytes:
     return sign_message(KEY, ProbeRequest(issued_ms=issued_ms, probe_share=share))
 
 
-def test_a_command_leaves_what_an_earlier_one_set_also_after_a_restart(tmp_path: Path) -> None:
+def test_a_command_keeps_the_settings_of_earlier_commands_also_after_a_restart(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.command(command(NOW_MS - 2, dropped_per_block=32))
     assert control.command(command(NOW_MS - 1, profile=LOSSLESS))
@@ -68,7 +70,7 @@ def test_a_command_leaves_what_an_earlier_one_set_also_after_a_restart(tmp_path:
         assert found.encoding == Encoding(32, 0.05, LOSSLESS)
 
 
-def test_a_command_that_a_new_configuration_has_overruled_does_not_return_with_the_former_one(tmp_path: Path) -> None:
+def test_a_command_overruled_by_a_new_configuration_does_not_return_with_the_former_one(tmp_path: Path) -> None:
     assert CameraControl(tmp_path, KEY, OWN, Clock()).command(command(dropped_per_block=32, probe_share=0.5))
     changed = CameraControl(tmp_path, KEY, Encoding(20, 0.05, RAW), Clock())
     assert changed.encoding == Encoding(20, 0.5, RAW)
@@ -76,7 +78,7 @@ def test_a_command_that_a_new_configuration_has_overruled_does_not_return_with_t
     assert CameraControl(tmp_path, KEY, OWN, Clock()).encoding == Encoding(16, 0.5, RAW)
 
 
-def test_of_a_command_and_a_request_for_probes_the_newer_one_sets_the_share(tmp_path: Path) -> None:
+def test_the_newer_of_a_command_and_a_probe_request_sets_the_share(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.probe_request(request(1.0, NOW_MS - 5))
     assert control.command(command(NOW_MS - 4, dropped_per_block=32))
@@ -88,7 +90,7 @@ def test_of_a_command_and_a_request_for_probes_the_newer_one_sets_the_share(tmp_
     assert control.encoding == Encoding(32, 0.5, RAW)
 
 
-def test_a_command_of_the_far_future_shuts_out_no_later_one_and_waits_for_its_time(tmp_path: Path) -> None:
+def test_a_command_of_the_far_future_waits_for_its_time_and_blocks_no_later_command(tmp_path: Path) -> None:
     clock = Clock()
     control = CameraControl(tmp_path, KEY, OWN, clock)
     far = NOW_MS + 10 * MAX_AHEAD_MS
@@ -100,7 +102,7 @@ def test_a_command_of_the_far_future_shuts_out_no_later_one_and_waits_for_its_ti
     assert control.encoding == Encoding(32, 0.5, RAW)
 
 
-def test_a_device_without_a_battery_clock_obeys_when_its_clock_is_set(tmp_path: Path) -> None:
+def test_a_device_without_a_battery_clock_applies_commands_once_its_clock_is_set(tmp_path: Path) -> None:
     clock = Clock(1000)
     control = CameraControl(tmp_path, KEY, OWN, clock)
     assert not control.command(command(dropped_per_block=32))
@@ -109,11 +111,11 @@ def test_a_device_without_a_battery_clock_obeys_when_its_clock_is_set(tmp_path: 
     assert control.apply_due()
     assert control.encoding == Encoding(32, 0.5, RAW)
     assert not control.apply_due()
-    # Its next start has no clock either: what it was told holds all the same.
+    # The next start has no clock either, and the command still applies.
     assert CameraControl(tmp_path, KEY, OWN, Clock(1000)).encoding == Encoding(32, 0.5, RAW)
 
 
-def test_of_the_commands_that_a_device_without_a_clock_has_got_the_newest_holds_in_any_order(tmp_path: Path) -> None:
+def test_the_newest_command_applies_once_the_clock_is_set_whatever_the_order_of_arrival(tmp_path: Path) -> None:
     clock = Clock(1000)
     control = CameraControl(tmp_path, KEY, OWN, clock)
     far = NOW_MS + 10 * MAX_AHEAD_MS
@@ -125,10 +127,10 @@ def test_of_the_commands_that_a_device_without_a_clock_has_got_the_newest_holds_
     assert control.apply_due()
     assert control.encoding.dropped_per_block == 32
     clock.now_ms = far
-    assert not control.apply_due()  # a later command has replaced that of the far future
+    assert not control.apply_due()  # a later command has replaced the one of the far future
 
 
-def test_many_commands_of_the_far_future_do_not_drop_the_one_that_came_after_them(tmp_path: Path) -> None:
+def test_many_commands_of_the_far_future_do_not_displace_a_later_command(tmp_path: Path) -> None:
     clock = Clock(1000)
     control = CameraControl(tmp_path, KEY, OWN, clock)
     for number in range(20):
@@ -139,11 +141,11 @@ def test_many_commands_of_the_far_future_do_not_drop_the_one_that_came_after_the
     assert control.encoding.dropped_per_block == 32
 
 
-def test_a_far_future_that_is_remembered_already_does_not_make_a_camera_deaf(tmp_path: Path) -> None:
-    poisoned = NOW_MS + 10**12
-    control = CameraControl(tmp_path, KEY, OWN, Clock(poisoned))
-    assert control.command(command(poisoned, dropped_per_block=0))
-    assert control.probe_request(request(0.0, poisoned))
+def test_a_stored_time_in_the_far_future_does_not_block_new_commands(tmp_path: Path) -> None:
+    far_ms = NOW_MS + 10**12
+    control = CameraControl(tmp_path, KEY, OWN, Clock(far_ms))
+    assert control.command(command(far_ms, dropped_per_block=0))
+    assert control.probe_request(request(0.0, far_ms))
     again = CameraControl(tmp_path, KEY, OWN, Clock())
     assert again.command(command(dropped_per_block=32))
     assert again.probe_request(request(0.5))
@@ -151,7 +153,7 @@ def test_a_far_future_that_is_remembered_already_does_not_make_a_camera_deaf(tmp
     assert not again.command(command(NOW_MS - 1, dropped_per_block=8))
 
 
-def test_a_setting_that_is_changed_after_a_command_wins_over_it_and_the_others_stay_told(tmp_path: Path) -> None:
+def test_a_changed_setting_overrules_an_earlier_command_and_other_commanded_settings_stay(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.command(command(dropped_per_block=8, profile=LOSSLESS))
     assert control.probe_request(request(1.0))
@@ -162,7 +164,7 @@ def test_a_setting_that_is_changed_after_a_command_wins_over_it_and_the_others_s
     assert rate.encoding == Encoding(8, 0.2, LOSSLESS)
 
 
-def test_a_reset_forgets_commands_and_requests_for_good(tmp_path: Path) -> None:
+def test_a_reset_revokes_commands_and_probe_requests_permanently(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.command(command(NOW_MS - 9, dropped_per_block=8, enabled=False))
     assert control.probe_request(request(1.0, NOW_MS - 8))
@@ -172,32 +174,32 @@ def test_a_reset_forgets_commands_and_requests_for_good(tmp_path: Path) -> None:
         assert not found.probe_request(request(1.0, NOW_MS - 8))
 
 
-def test_a_command_out_of_its_range_changes_nothing(tmp_path: Path) -> None:
+def test_a_command_with_an_invalid_value_changes_nothing(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert not control.command(command(dropped_per_block=64, enabled=False))
     assert (control.encoding, control.enabled) == (OWN, True)
     assert control.command(command(NOW_MS - 1, dropped_per_block=32))
 
 
-def test_a_damaged_memory_is_as_none(tmp_path: Path) -> None:
+def test_a_damaged_file_of_commands_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "commands.json").write_text('{"state": {"issued_ms": "x"}, "own": 3}')
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.encoding == OWN
     assert control.command(command(dropped_per_block=32))
 
 
-def test_a_commanded_rate_holds_over_a_restart_until_the_own_one_is_changed_or_asked_for(tmp_path: Path) -> None:
-    told = list[float]()
+def test_a_commanded_rate_survives_a_restart_until_the_cameras_own_rate_changes_or_is_requested(tmp_path: Path) -> None:
+    rates = list[float]()
     control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
-    control.on_rate = lambda: told.append(control.rate)
+    control.on_rate = lambda: rates.append(control.rate)
     assert control.command(command(NOW_MS - 9, frames_per_second=0.5))
     assert control.command(command(NOW_MS - 8, dropped_per_block=32))
-    assert (control.rate, told) == (0.5, [0.5])
+    assert (control.rate, rates) == (0.5, [0.5])
     assert CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0).rate == 0.5
     changed = CameraControl(tmp_path, KEY, OWN, Clock(), rate=4.0)
     assert (changed.rate, changed.encoding.dropped_per_block) == (4.0, 32)
     assert control.command(command(NOW_MS - 7, frames_per_second=0.0))
-    assert (control.rate, told) == (2.0, [0.5, 2.0])
+    assert (control.rate, rates) == (2.0, [0.5, 2.0])
     assert not control.state.HasField("frames_per_second")
     assert control.command(command(NOW_MS - 6, frames_per_second=9.0))
     assert control.command(command(NOW_MS - 5, reset=True))
@@ -205,14 +207,14 @@ def test_a_commanded_rate_holds_over_a_restart_until_the_own_one_is_changed_or_a
 
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, -1.0, 1000.1, 1 / 3601])
-def test_a_rate_out_of_its_range_changes_nothing_else_either(tmp_path: Path, rate: float) -> None:
+def test_a_command_with_an_invalid_rate_changes_no_other_setting(tmp_path: Path, rate: float) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
     assert not control.command(command(NOW_MS - 2, frames_per_second=rate, dropped_per_block=32))
     assert (control.rate, control.encoding) == (2.0, OWN)
     assert control.command(command(NOW_MS - 1, frames_per_second=1000.0))
 
 
-def test_what_an_earlier_version_remembers_without_a_rate_of_its_own_stays_told(tmp_path: Path) -> None:
+def test_commands_stored_by_a_version_without_rates_stay_in_force(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
     assert control.command(command(dropped_per_block=32))
     file = tmp_path / "commands.json"

@@ -1,4 +1,4 @@
-"""Whose turn it is when more frames are due than a loop can take at once."""
+"""The order of cameras when more frames are due than the event loop can process at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from producers.camera.fair_gate import FairGate
 
 
-async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:
+async def test_a_camera_alone_enters_at_once() -> None:
     gate = FairGate(2)
     for _ in range(3):
         waiting = gate.enter()
@@ -20,33 +20,33 @@ async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_loop_that_is_behind_does_everything_else_between_a_few_frames() -> None:
-    gate, taken = FairGate(4), list[int]()
+async def test_an_overloaded_loop_serves_other_tasks_between_a_few_frames() -> None:
+    gate, entered = FairGate(4), list[int]()
 
     async def camera(number: int) -> None:
         await gate.enter()
-        taken.append(number)
+        entered.append(number)
 
     cameras = [asyncio.create_task(camera(number)) for number in range(100)]
     seen = [0]
     while not all(each.done() for each in cameras):
         await asyncio.sleep(0)
-        seen.append(len(taken))
+        seen.append(len(entered))
     assert max(after - before for before, after in pairwise(seen)) <= 4
-    assert taken == list(range(100))
+    assert entered == list(range(100))
 
 
-async def test_a_camera_that_ends_while_it_waits_costs_nobody_a_turn() -> None:
-    gate, taken = FairGate(1), list[int]()
+async def test_a_camera_cancelled_while_it_waits_delays_no_other_camera() -> None:
+    gate, entered = FairGate(1), list[int]()
 
     async def camera(number: int) -> None:
         await gate.enter()
-        taken.append(number)
+        entered.append(number)
 
     cameras = [asyncio.create_task(camera(number)) for number in range(6)]
     await asyncio.sleep(0)
     for ended in cameras[1:5]:
         ended.cancel()
     await asyncio.wait_for(asyncio.gather(*cameras, return_exceptions=True), 60)
-    assert taken == [0, 5]
+    assert entered == [0, 5]
     await asyncio.wait_for(gate.enter(), 60)

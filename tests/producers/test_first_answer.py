@@ -1,4 +1,4 @@
-"""The likely cause of a silence, as a camera's log names it."""
+"""The likely cause of missing confirmations, as a camera logs it."""
 
 from __future__ import annotations
 
@@ -17,5 +17,7 @@ from producers.publisher.first_answer import silence
         (True, 1, False, "the broker accepts frames, and none is confirmed: the key does not belong to a/door"),
     ],
 )
-def test_a_silence_has_its_likely_cause(connected: bool, connections: int, no_subscribers: bool, words: str) -> None:
+def test_missing_confirmations_are_explained_by_their_likely_cause(
+    connected: bool, connections: int, no_subscribers: bool, words: str
+) -> None:
     assert silence("a/door", connected, connections, no_subscribers).startswith(words)

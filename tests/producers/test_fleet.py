@@ -1,3 +1,5 @@
+"""A fleet of cameras on a real broker: pacing, ends, failures, faults, and restarts."""
+
 from __future__ import annotations
 
 import asyncio
@@ -57,7 +59,7 @@ def seqs_by_boot(identities: set[Identity]) -> dict[tuple[CameraId, int], set[in
 
 
 @pytest.mark.brokers
-async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
+async def test_a_fleet_ends_with_its_sources_after_every_frame_is_confirmed(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, images: Path, state_dir: Path
 ) -> None:
     source = {"kind": "dataset", "file": images, "stride": 3}
@@ -68,7 +70,7 @@ async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
     assert outcome == FleetOutcome(True, frames_published=30, frames_pending=0, frames_shed=0, frames_skipped=0)
     truths = [Truth.from_wire(frame.truth) for frame in bridge.frames.values()]
     assert sorted(truth.class_id for truth in truths if truth) == list(range(30))
-    # Of its connections it says something every now and then, and it may have ended before.
+    # The condition of the connections is updated at intervals, and the fleet may have ended before an update.
     assert health.report()[1]["spools"]["ok"]
     assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "confirmed"}) == 30
 
@@ -76,7 +78,7 @@ async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
     assert (again.drained, again.frames_published) == (True, 0)
 
 
-async def test_a_fleet_is_unwell_while_the_broker_refuses_a_camera_its_topics(
+async def test_a_fleet_is_unhealthy_while_the_broker_rejects_a_cameras_subscription(
     site: str, images: Path, state_dir: Path
 ) -> None:
     scenario = scenario_of(site, {"fps": 1, "source": {"kind": "dataset", "file": images}})
@@ -100,7 +102,7 @@ async def test_a_fleet_is_unwell_while_the_broker_refuses_a_camera_its_topics(
                 link=STEADY.model_copy(update={"reconnect_max_s": 0.1}),
             )
         )
-        await until(lambda: "1 with a refused subscription" in str(mqtt().get("detail")), "a refused subscription")
+        await until(lambda: "1 with a refused subscription" in str(mqtt().get("detail")), "a rejected subscription")
         assert not mqtt()["ok"]
         broker.suback = GRANTED_QOS_1
         await until(lambda: bool(mqtt()["ok"]), "a fleet that is healthy")
@@ -109,7 +111,7 @@ async def test_a_fleet_is_unwell_while_the_broker_refuses_a_camera_its_topics(
 
 
 @pytest.mark.brokers
-async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
+async def test_a_paced_fleet_keeps_its_rate_and_spreads_its_first_frames(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     scenario = scenario_of(site, {"count": 4, "fps": 1})
@@ -124,29 +126,29 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
 
 
 @pytest.mark.brokers
-async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
+async def test_paced_cameras_of_a_fleet_share_one_fair_gate(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[FairGate] = []
-    taken: list[FairGate] = []
+    created: list[FairGate] = []
+    entered: list[FairGate] = []
 
     class Counted(FairGate):
         def __init__(self) -> None:
             super().__init__()
-            made.append(self)
+            created.append(self)
 
         async def enter(self) -> None:
             await super().enter()
-            taken.append(self)
+            entered.append(self)
 
     monkeypatch.setattr("producers.fleet.fleet.FairGate", Counted)
     outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=3.0)
-    assert len(made) == 1
-    assert len(taken) >= outcome.frames_published > 0
+    assert len(created) == 1
+    assert len(entered) >= outcome.frames_published > 0
 
 
 @pytest.mark.brokers
-async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
+async def test_a_file_source_waits_for_the_window_and_sheds_nothing(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     bridge.confirming = lambda _: False
@@ -161,7 +163,7 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
 
 
 @pytest.mark.brokers
-async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
+async def test_a_restarted_fleet_runs_for_the_rest_of_its_time(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     mark = fleet_started(state_dir)
@@ -174,7 +176,7 @@ async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
 
 
 @pytest.mark.brokers
-async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
+async def test_a_stopped_fleet_ends_soon_and_keeps_pending_frames_on_disk(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     stop = asyncio.Event()
@@ -195,7 +197,7 @@ async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
 
 
 @pytest.mark.brokers
-async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
+async def test_an_unreadable_source_stops_no_other_camera(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, tmp_path: Path, state_dir: Path
 ) -> None:
     missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
@@ -208,8 +210,8 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
         assert not running.done()
         return Status.FromString(bridge.topics.get(topic, b"")).state == DEGRADED
 
-    await until(degraded, "a camera that says so")
-    await until(lambda: bridge.confirmed, "a frame of the other")
+    await until(degraded, "a degraded camera")
+    await until(lambda: bridge.confirmed, "a frame of the other camera")
     stop.set()
     outcome = await running
     assert outcome.drained
@@ -217,7 +219,7 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
 
 
 @pytest.mark.brokers
-async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
+async def test_a_source_that_opens_slowly_delays_no_other_camera(
     site: str,
     mosquitto: Mosquitto,
     bridge: FakeBridge,
@@ -252,7 +254,7 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
 
 
 @pytest.mark.brokers
-async def test_the_scenes_of_a_fleet_open_without_a_thread_each(
+async def test_scene_sources_open_without_threads(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
@@ -271,7 +273,7 @@ async def test_the_scenes_of_a_fleet_open_without_a_thread_each(
 
 
 @pytest.mark.brokers
-async def test_a_fleet_none_of_whose_sources_opens_says_so_at_its_first_start(
+async def test_a_fleet_without_any_working_source_fails_at_its_first_start(
     site: str, mosquitto: Mosquitto, tmp_path: Path, state_dir: Path
 ) -> None:
     missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
@@ -280,7 +282,7 @@ async def test_a_fleet_none_of_whose_sources_opens_says_so_at_its_first_start(
 
 
 @pytest.mark.brokers
-async def test_a_patient_fleet_goes_on_degraded_while_its_only_camera_is_off(
+async def test_a_patient_fleet_continues_degraded_while_its_only_camera_is_off(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     off = {"kind": "url", "address": "rtsp://127.0.0.1:9/x"}
@@ -293,7 +295,7 @@ async def test_a_patient_fleet_goes_on_degraded_while_its_only_camera_is_off(
         assert not running.done()
         return Status.FromString(bridge.topics.get(topic, b"")).state == DEGRADED
 
-    await until(degraded, "a camera that says so")
+    await until(degraded, "a degraded camera")
     stop.set()
     assert (await running).drained
 
@@ -312,7 +314,7 @@ async def test_a_camera_without_a_key_is_named(site: str, state_dir: Path) -> No
 
 
 @pytest.mark.brokers
-async def test_a_dark_camera_is_silent_for_its_time_and_a_cut_one_sends_later_what_it_captured(
+async def test_a_dark_camera_captures_nothing_and_a_disconnected_one_sends_its_frames_later(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     faults: list[dict[str, object]] = [
@@ -333,7 +335,7 @@ async def test_a_dark_camera_is_silent_for_its_time_and_a_cut_one_sends_later_wh
 
 
 @pytest.mark.brokers
-async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
+async def test_a_killed_fleet_resumes_and_loses_no_frame(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, images: Path, state_dir: Path
 ) -> None:
     source = f"{{'kind': 'dataset', 'file': {str(images)!r}, 'loop': True}}"
@@ -381,12 +383,12 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
     for camera_id in {camera_id for camera_id, _ in boots}:
         frames = [(f.captured_ms, i.seq, f.truth) for i, f in bridge.frames.items() if i.camera_id == camera_id]
         first = 0 if camera_id.endswith("00") else 1
-        shown = [Truth.from_wire(truth) for _, _, truth in sorted(frames)]
+        truths = [Truth.from_wire(truth) for _, _, truth in sorted(frames)]
         share = 30 - first  # the second camera's share begins one image later
-        assert [truth and truth.class_id for truth in shown] == [first + n % share for n in range(len(shown))]
+        assert [truth and truth.class_id for truth in truths] == [first + n % share for n in range(len(truths))]
 
 
-def test_what_a_fleet_says_beside_frames_does_not_grow_with_its_cameras() -> None:
+def test_the_rate_of_pings_and_ledgers_is_bounded_for_large_fleets() -> None:
     for cameras in (1, 8, 250):
         assert link_of(cameras) == LinkSettings()
     for cameras in (1_000, 10_000):
@@ -395,7 +397,7 @@ def test_what_a_fleet_says_beside_frames_does_not_grow_with_its_cameras() -> Non
         assert cameras / times.ledger_every_s <= 50
 
 
-def test_a_fleet_pings_less_often_by_tls_where_a_connection_costs_more() -> None:
+def test_a_fleet_over_tls_pings_less_often() -> None:
     assert link_of(250, secure=True) == LinkSettings()
     for cameras in (2_000, 10_000):
         assert cameras / link_of(cameras, secure=True).keepalive_s <= 100

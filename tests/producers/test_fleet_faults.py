@@ -1,4 +1,4 @@
-"""One camera's trouble is its own: a fleet whose spools fail, and an attached camera beside a fleet."""
+"""Failures of single cameras: the rest of a fleet continues, and so does a fleet next to an attached camera."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path, **opt
     camera: dict[str, object] = {"name": "door", "fps": 20 if "stop" in options else 0, "source": source}
     [settings] = scenario_of(site, camera).cameras()
     spec = CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port))
-    given = {"registry": CollectorRegistry(), "health": Health(), "stop": asyncio.Event(), "link": QUICK, **options}
-    return await run_camera(spec, state=state, **given)
+    arguments = {"registry": CollectorRegistry(), "health": Health(), "stop": asyncio.Event(), "link": QUICK, **options}
+    return await run_camera(spec, state=state, **arguments)
 
 
 @pytest.mark.brokers
-async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and_is_said_once(
+async def test_an_unexpected_error_in_one_camera_is_logged_once_and_keeps_the_others_connected(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tick = Camera.tick
@@ -84,7 +84,7 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 
 
 @pytest.mark.brokers
-async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
+async def test_a_failing_report_is_logged_once_and_ends_no_camera(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: FleetTicker, *_: object) -> None:
@@ -98,7 +98,7 @@ async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
 
 
 @pytest.mark.brokers
-async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
+async def test_a_spool_that_cannot_be_closed_at_once_does_not_end_the_fleet(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, close = Spool.finish, Spool.close
@@ -122,10 +122,10 @@ async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
 
 
 @pytest.mark.brokers
-async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a_bad_one(
+async def test_an_attached_file_starts_over_after_a_clean_end_and_resumes_after_a_kill(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
-    fleet_started(state_dir).write_text('{"started_ms": 1}')  # of the fleet beside it
+    fleet_started(state_dir).write_text('{"started_ms": 1}')  # of the fleet in the same folder
     for _ in range(2):
         assert (await attach(mosquitto, state_dir, site, images)).frames_published == 10
     assert fleet_started(state_dir).read_text() == '{"started_ms": 1}'
@@ -138,7 +138,7 @@ async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("damage", [b"", b'{"started_ms": 1', b"[]", b'{"started_ms": 1e999}', None])
-async def test_a_damaged_note_of_an_earlier_start_lets_the_camera_go_on_and_is_written_again(
+async def test_a_damaged_note_of_the_start_is_replaced_and_the_camera_continues(
     site: str,
     mosquitto: Mosquitto,
     bridge: FakeBridge,
@@ -150,25 +150,25 @@ async def test_a_damaged_note_of_an_earlier_start_lets_the_camera_go_on_and_is_w
     await attach(mosquitto, state_dir, site, images)
     mark = spool_root(state_dir) / site / "door" / "started.json"
     mark.write_bytes(b'{"started_ms": 1}' if damage is None else damage)
-    readable, noted = Path.read_text, mark.read_bytes()
+    read_text, damaged = Path.read_text, mark.read_bytes()
 
-    def unreadable(path: Path, *given: Any) -> str:
-        if damage is None and path == mark and mark.read_bytes() == noted:
+    def unreadable(path: Path, *arguments: Any) -> str:
+        if damage is None and path == mark and mark.read_bytes() == damaged:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return readable(path, *given)
+        return read_text(path, *arguments)
 
     monkeypatch.setattr(Path, "read_text", unreadable)
     kept: list[str] = []
     monkeypatch.setattr("producers.fleet.first_start.Start.forget", lambda start: kept.append(start.mark.read_text()))
-    with capture_logs() as said:
+    with capture_logs() as logs:
         assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
-    assert [each["camera"] for each in said if each["event"] == "damaged_start_replaced"] == [f"{site}/door"]
+    assert [each["camera"] for each in logs if each["event"] == "damaged_start_replaced"] == [f"{site}/door"]
     assert json.loads(kept[0])["started_ms"] > 1
 
 
 @pytest.mark.brokers
 @pytest.mark.parametrize(("resume", "published"), [(False, 1), (True, 0)])
-def test_a_fleet_on_a_folder_whose_run_is_over_begins_another_unless_it_is_to_resume(
+def test_a_fleet_on_a_finished_folder_starts_another_run_unless_it_resumes(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path, resume: bool, published: int
 ) -> None:
     scenario = tmp_path / "scenario.yaml"
@@ -185,7 +185,7 @@ def test_a_fleet_on_a_folder_whose_run_is_over_begins_another_unless_it_is_to_re
 
 
 @pytest.mark.brokers
-async def test_a_fleet_whose_sources_have_ended_shows_them_again_in_another_run_only(
+async def test_a_fleet_with_ended_sources_publishes_them_again_only_in_another_run(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
     published = [
@@ -196,7 +196,7 @@ async def test_a_fleet_whose_sources_have_ended_shows_them_again_in_another_run_
 
 
 @pytest.mark.brokers
-async def test_an_attached_source_has_to_open_at_every_start(
+async def test_an_attached_source_must_open_at_every_start(
     site: str, mosquitto: Mosquitto, state_dir: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -205,7 +205,7 @@ async def test_an_attached_source_has_to_open_at_every_start(
         (spool_root(state_dir) / site / "door" / "started.json").write_text('{"started_ms": 1}')
 
 
-def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
+def test_a_large_fleet_raises_its_limit_of_open_files_up_to_the_systems() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = OPEN_FILES.limit
     try:
@@ -218,7 +218,7 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
             allow_open_files(hard)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
             allow_open_files((hard - 512) // 2)
-            # A connection for each camera, and as many files of all the spools together.
+            # One connection for each camera, and the same number of files for all spools together.
             assert OPEN_FILES.limit == pytest.approx((hard - 512) // 2, abs=1)
     finally:
         OPEN_FILES.limit = files
@@ -226,7 +226,7 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
 
 
 @pytest.mark.brokers
-async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
+async def test_an_attached_camera_logs_each_phase_once_and_a_fleet_logs_none(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
     with capture_logs() as logs:
@@ -240,12 +240,14 @@ async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
                 await asyncio.sleep(0.05)
         stop.set()
         await running
-    said = [(line["phase"], line["width"], line["height"]) for line in logs if line["event"] == "camera_phase_changed"]
-    assert ("capturing", 16, 16) in said
-    assert len(said) == len(set(said))
+    phases = [
+        (line["phase"], line["width"], line["height"]) for line in logs if line["event"] == "camera_phase_changed"
+    ]
+    assert ("capturing", 16, 16) in phases
+    assert len(phases) == len(set(phases))
 
 
-def test_a_report_that_could_not_be_written_is_written_as_soon_as_it_can_be(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_written_as_soon_as_possible(tmp_path: Path) -> None:
     file = tmp_path / "state" / "cameras.json"
     file.parent.write_text("a file in place of the folder")
     tasks = {CameraId("lab/door"): (TaskPhase.CAPTURING, "", None)}

@@ -1,3 +1,5 @@
+"""The publisher's MQTT client compared with paho's own."""
+
 from __future__ import annotations
 
 import select
@@ -37,13 +39,13 @@ def read_until(client: Client, condition: Callable[[], object]) -> None:
         client.loop_read()
 
 
-def has_thirty(told: list[tuple[int, int]]) -> bool:
-    return len(told) == 30
+def has_thirty(reported: list[tuple[int, int]]) -> bool:
+    return len(reported) == 30
 
 
 @pytest.mark.brokers
-@pytest.mark.parametrize("heard", [False, True])
-def test_acknowledgements_come_as_paho_itself_reports_them(mosquitto: Mosquitto, heard: bool) -> None:
+@pytest.mark.parametrize("subscribed", [False, True])
+def test_acknowledgements_are_reported_as_by_paho_itself(mosquitto: Mosquitto, subscribed: bool) -> None:
     ours: list[tuple[int, int]] = []
     theirs: list[tuple[int, int]] = []
     client = FrameClient("frames", lambda mid, reason: ours.append((mid, reason)))
@@ -51,16 +53,16 @@ def test_acknowledgements_come_as_paho_itself_reports_them(mosquitto: Mosquitto,
     plain.max_inflight_messages = 0
     plain.on_publish = lambda _client, _data, mid, reason, _properties: theirs.append((mid, reason.value))
     listener = connected(Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5), mosquitto)
-    if heard:
-        subscribed: list[object] = []
-        listener.on_subscribe = lambda *_: subscribed.append(_)
+    if subscribed:
+        granted: list[object] = []
+        listener.on_subscribe = lambda *_: granted.append(_)
         listener.subscribe("acknowledgements/#", 0)
-        read_until(listener, lambda: subscribed)
-    for each, told in ((client, ours), (plain, theirs)):
+        read_until(listener, lambda: granted)
+    for each, reported in ((client, ours), (plain, theirs)):
         connected(each, mosquitto)
         mids = [each.publish("acknowledgements/x", b"frame", 1).mid for _ in range(30)]
-        read_until(each, partial(has_thirty, told))
-        assert told == [(mid, 0 if heard else NO_SUBSCRIBERS) for mid in mids]
+        read_until(each, partial(has_thirty, reported))
+        assert reported == [(mid, 0 if subscribed else NO_SUBSCRIBERS) for mid in mids]
         each.disconnect()
     listener.disconnect()
     assert ours == theirs

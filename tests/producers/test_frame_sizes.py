@@ -1,4 +1,4 @@
-"""The size of a source's own frames next to the published ones."""
+"""The mean frame size of a source's own stream compared with the published frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from producers.sources.video import VideoSource
 FRAMES = 2 * LEAST
 
 
-def written(file: Path) -> Path:
+def write_noise(file: Path) -> Path:
     """Write a video of moving noise."""
     noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), np.uint8)
     with av.open(str(file), "w") as out:
@@ -27,8 +27,8 @@ def written(file: Path) -> Path:
     return file
 
 
-def test_the_size_is_that_of_the_packets_in_the_file(tmp_path: Path) -> None:
-    file = written(tmp_path / "street.mp4")
+def test_the_size_of_a_stream_is_the_mean_of_its_packets(tmp_path: Path) -> None:
+    file = write_noise(tmp_path / "street.mp4")
     with av.open(str(file)) as container:
         sizes = [packet.size for packet in container.demux(video=0) if packet.size]
     source = VideoSource(SourceSettings(kind="video", file=file))
@@ -50,7 +50,7 @@ def test_recent_frames_weigh_more() -> None:
     assert 100 < size.frame_bytes < 325
 
 
-def test_sizes_are_announced_when_they_have_changed_and_seldom() -> None:
+def test_changed_sizes_are_announced_at_a_bounded_rate() -> None:
     sizes = FrameSizes()
     assert [sizes.changed(3000, 4000, 0.0) for _ in range(LEAST)] == [False] * (LEAST - 1) + [True]
     assert (sizes.own, sizes.sent) == (3000, 4000)
@@ -60,7 +60,7 @@ def test_sizes_are_announced_when_they_have_changed_and_seldom() -> None:
     assert sizes.own == 4000
 
 
-def test_a_source_without_a_stream_of_its_own_announces_no_sizes() -> None:
+def test_a_source_without_its_own_stream_announces_no_sizes() -> None:
     sizes = FrameSizes()
     assert not any(sizes.changed(0, 4000, 100.0 * turn) for turn in range(FRAMES))
     assert (sizes.own, sizes.sent) == (0, 0)

@@ -1,4 +1,4 @@
-"""Sources that never return: a camera reports them, and opens no second one behind a stuck opening."""
+"""Sources that never return: a camera reports them and starts no second opening while one is stuck."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEVICE = SourceSettings(kind="url", address=SecretStr("/dev/video99"), open_s=0.
 
 
 class Device:
-    """A live source: `opens` and `gives` hold up its opening and the read of each frame."""
+    """A live source; the semaphores `opens` and `gives` release its opening and each read."""
 
     kind = "url"
     live = True
@@ -65,7 +65,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         each.release(1000)
 
 
-async def test_a_stuck_opening_is_reported_and_no_second_one_begins(tmp_path: Path, device: Device) -> None:
+async def test_a_stuck_opening_is_reported_and_no_second_opening_starts(tmp_path: Path, device: Device) -> None:
     settings = CameraSettings(camera_id=CAMERA, source=DEVICE)
     registry = CollectorRegistry()
 
@@ -73,17 +73,17 @@ async def test_a_stuck_opening_is_reported_and_no_second_one_begins(tmp_path: Pa
         return registry.get_sample_value("pointillist_source_restarts_total", {"cause": "hung"}) or 0
 
     async with capturing(offline_camera(settings, KEY, tmp_path, registry)) as camera:
-        await until(lambda: hung() == 2, "two tries")
+        await until(lambda: hung() == 2, "two attempts")
         assert camera.trouble == "did not open within 1.1 s"
         assert device.openings == 1
         device.gives.release()
         device.opens.release()
-        await until(lambda: camera.spool.frames, "a frame of the device that has opened after all")
+        await until(lambda: camera.spool.frames, "a frame of the device after its late opening")
         assert camera.trouble == ""
         assert device.openings == 1
 
 
-async def test_a_stuck_read_is_reported_and_the_source_is_opened_again(tmp_path: Path, device: Device) -> None:
+async def test_a_stuck_read_is_reported_and_the_source_is_reopened(tmp_path: Path, device: Device) -> None:
     device.opens.release(2)
     device.gives.release()
     settings = CameraSettings(camera_id=CAMERA, source=DEVICE)
@@ -118,11 +118,11 @@ async def test_a_camera_at_a_low_rate_reports_a_stuck_read_before_its_next_frame
 
 
 @pytest.mark.parametrize("stuck", ["open", "read"])
-def test_an_examination_of_a_stuck_device_ends(monkeypatch: pytest.MonkeyPatch, stuck: str) -> None:
-    over = threading.Event()
+def test_the_examination_of_a_stuck_device_times_out(monkeypatch: pytest.MonkeyPatch, stuck: str) -> None:
+    released = threading.Event()
 
     def wait(*_: object) -> None:
-        assert over.wait(PATIENCE_S)
+        assert released.wait(PATIENCE_S)
 
     class Container:
         def close(self) -> None:
@@ -134,4 +134,4 @@ def test_an_examination_of_a_stuck_device_ends(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(module, "open_container" if stuck == "open" else "_read", wait)
     with pytest.raises(SourceHungError, match=r"/dev/video99: did not return within 1.3 s"):
         examine(DEVICE, 0.1)
-    over.set()
+    released.set()

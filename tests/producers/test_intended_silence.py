@@ -1,4 +1,4 @@
-"""A camera that sends nothing on purpose says so: paused by a command, outside its hours, at the end of its file."""
+"""Intended silence in a camera's status: paused by a command, outside its schedule, or at the end of its file."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ OUTSIDE = "outside the hours in which it sends"
 
 @dataclass
 class Running:
+    """A camera without a broker, and the statuses that it has published."""
+
     camera: Camera
     statuses: list[Status] = field(default_factory=list)
 
@@ -62,29 +64,29 @@ class Running:
 async def running(
     folder: Path, wrap: Callable[[Source], Source] | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
-    """It captures into its spool; there is no broker. `wrap` takes the place of its source."""
+    """Run a camera that captures into its spool; `wrap` replaces its source."""
     plan: CameraSettings
     [plan] = parse_scenario({"site": "lab", "cameras": [{"name": "door", **settings}]}, "camera").cameras()
-    made = Running(offline_camera(plan, KEY, folder))
-    made.camera._wrap_source = wrap
-    made.camera.publisher.presence._publish = made.publish
-    async with capturing(made.camera):
-        yield made
+    running_camera = Running(offline_camera(plan, KEY, folder))
+    running_camera.camera._wrap_source = wrap
+    running_camera.camera.publisher.presence._publish = running_camera.publish
+    async with capturing(running_camera.camera):
+        yield running_camera
 
 
 @dataclass
 class Hours:
-    """The hours of a camera with a schedule, which a test opens and closes."""
+    """The schedule of a camera, which a test opens and closes."""
 
     are_open: bool = True
 
 
 @pytest.fixture
 def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
-    made = Hours()
-    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: made.are_open)
+    schedule_hours = Hours()
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: schedule_hours.are_open)
     monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
-    return made
+    return schedule_hours
 
 
 def write_video(file: Path) -> Path:
@@ -98,90 +100,94 @@ def write_video(file: Path) -> Path:
     return file
 
 
-async def test_a_camera_that_a_command_pauses_says_so_and_that_it_goes_on(tmp_path: Path) -> None:
-    async with running(tmp_path, source={"kind": "scene"}, fps=50) as made:
-        await until(lambda: made.camera.spool.current.next > 0, "the first frame")
+async def test_a_pause_and_its_end_by_command_are_published(tmp_path: Path) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=50) as running_camera:
+        await until(lambda: running_camera.camera.spool.current.next > 0, "the first frame")
         now_ms = time.time_ns() // 10**6
         for number, enabled in enumerate((False, True)):
             command = sign_message(KEY, Command(issued_ms=now_ms + number, enabled=enabled))
-            assert made.camera._control.command(command)
-            await until(lambda: len(made.statuses) > number, "what it says")  # noqa: B023  # awaited in the loop
-        assert made.states == [(PAUSED, "paused by a command"), (ONLINE, "")]
+            assert running_camera.camera._control.command(command)
+            await until(lambda: len(running_camera.statuses) > number, "its status")  # noqa: B023  # awaited in the loop
+        assert running_camera.states == [(PAUSED, "paused by a command"), (ONLINE, "")]
 
 
-async def test_a_camera_whose_file_has_ended_says_so(tmp_path: Path) -> None:
+async def test_the_end_of_a_file_is_published(tmp_path: Path) -> None:
     video = write_video(tmp_path / "short.mp4")
-    async with running(tmp_path / "spool", source={"kind": "video", "file": str(video)}) as made:
-        await until(lambda: made.camera.ended, "the end of the file")
-        assert made.states == [(ENDED, "its source has ended")]
+    async with running(tmp_path / "spool", source={"kind": "video", "file": str(video)}) as running_camera:
+        await until(lambda: running_camera.camera.ended, "the end of the file")
+        assert running_camera.states == [(ENDED, "its source has ended")]
 
 
-async def test_a_source_that_failed_before_its_end_is_no_trouble_after_it(tmp_path: Path) -> None:
+async def test_a_failure_before_the_end_of_a_source_is_no_fault_after_it(tmp_path: Path) -> None:
     sources = [Numbers(0, live=True, failure=SourceError("gone")), Numbers(0, live=True)]
     for each in sources:
         each.gate.release()
-    async with running(tmp_path, source={"kind": "scene"}, fps=20, wrap=lambda _: sources.pop(0)) as made:
-        await until(lambda: made.camera.ended, "the end of the source")
-        assert [state for state, _ in made.states] == [DEGRADED, ONLINE, ENDED]
-        assert made.camera.trouble == ""
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, wrap=lambda _: sources.pop(0)) as running_camera:
+        await until(lambda: running_camera.camera.ended, "the end of the source")
+        assert [state for state, _ in running_camera.states] == [DEGRADED, ONLINE, ENDED]
+        assert running_camera.camera.trouble == ""
 
 
-async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, hours: Hours) -> None:
+async def test_a_pause_outside_the_schedule_is_published(tmp_path: Path, hours: Hours) -> None:
     hours.are_open = False
-    async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule=HOURS) as made:
-        await until(lambda: made.statuses, "what it says")
-        assert made.states == [(PAUSED, "outside the hours in which it sends")]
+    async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule=HOURS) as running_camera:
+        await until(lambda: running_camera.statuses, "its status")
+        assert running_camera.states == [(PAUSED, "outside the hours in which it sends")]
 
 
 class Live(Numbers):
-    """A live source: the camera waits for each picture until the test lets it come."""
+    """A live source; the test releases each picture that the camera waits for."""
 
     def __init__(self, *_: object) -> None:
         super().__init__(10**6, live=True)
 
 
 @pytest.mark.parametrize("fps", [0, 20])
-@pytest.mark.parametrize("why", ["a command", "the hours"])
-async def test_a_picture_that_comes_after_the_end_is_not_sent(tmp_path: Path, hours: Hours, fps: int, why: str) -> None:
+@pytest.mark.parametrize("cause", ["a command", "the hours"])
+async def test_a_picture_captured_after_the_pause_is_not_sent(
+    tmp_path: Path, hours: Hours, fps: int, cause: str
+) -> None:
     live = Live()
-    async with running(tmp_path, source={"kind": "scene"}, fps=fps, schedule=HOURS, wrap=lambda _: live) as made:
-        ledger, said = made.camera.spool.current, OUTSIDE if why == "the hours" else "paused by a command"
+    async with running(
+        tmp_path, source={"kind": "scene"}, fps=fps, schedule=HOURS, wrap=lambda _: live
+    ) as running_camera:
+        ledger, detail = running_camera.camera.spool.current, OUTSIDE if cause == "the hours" else "paused by a command"
         live.gate.release()
         await until(lambda: ledger.next == 1, "a frame")
-        await asyncio.sleep(0.3)  # until it waits for the next picture
-        if why == "the hours":
+        await asyncio.sleep(0.3)  # until the camera waits for the next picture
+        if cause == "the hours":
             hours.are_open = False
         else:
-            made.pause()
+            running_camera.pause()
         live.gate.release()
-        await until(lambda: made.states[-1:] == [(PAUSED, said)], "what it says")
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, detail)], "its status")
         assert ledger.next == 1
 
 
-@pytest.mark.parametrize("why", ["a command", "the hours"])
-async def test_a_camera_of_a_frame_in_ten_minutes_rests_at_once(
-    tmp_path: Path, hours: Hours, why: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cause", ["a command", "the hours"])
+async def test_a_camera_with_one_frame_in_ten_minutes_pauses_at_once(
+    tmp_path: Path, hours: Hours, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.camera.camera._HOURS_S", 0.1)
-    async with running(tmp_path, source={"kind": "scene"}, fps=1 / 600, schedule=HOURS) as made:
-        await until(lambda: made.camera.spool.current.next == 1, "the first frame")
-        await asyncio.sleep(0.3)  # it has looked at its hours twice
-        assert made.camera.spool.current.next == 1
-        if why == "the hours":
+    async with running(tmp_path, source={"kind": "scene"}, fps=1 / 600, schedule=HOURS) as running_camera:
+        await until(lambda: running_camera.camera.spool.current.next == 1, "the first frame")
+        await asyncio.sleep(0.3)  # it has checked its schedule twice
+        assert running_camera.camera.spool.current.next == 1
+        if cause == "the hours":
             hours.are_open = False
         else:
-            made.pause()
-        await until(lambda: [state for state, _ in made.states] == [PAUSED], "what it says")
+            running_camera.pause()
+        await until(lambda: [state for state, _ in running_camera.states] == [PAUSED], "its status")
 
 
-async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its_hours(
-    tmp_path: Path, hours: Hours
-) -> None:
+async def test_a_paused_camera_closes_its_source_outside_its_schedule(tmp_path: Path, hours: Hours) -> None:
     live = Live()
-    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live) as made:
-        made.pause()
+    async with running(
+        tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live
+    ) as running_camera:
+        running_camera.pause()
         live.gate.release()
-        await until(lambda: (PAUSED, "paused by a command") in made.states, "the pause")
+        await until(lambda: (PAUSED, "paused by a command") in running_camera.states, "the pause")
         hours.are_open = False
 
         def is_closed() -> bool:
@@ -189,28 +195,28 @@ async def test_a_camera_that_a_command_has_paused_lets_its_source_go_outside_its
             return live.closed.is_set()
 
         await until(is_closed, "a closed source")
-        await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, OUTSIDE)], "its status")
 
 
-async def test_a_source_that_failed_before_the_end_of_the_hours_is_no_trouble_outside_of_them(
-    tmp_path: Path, hours: Hours
-) -> None:
+async def test_a_failure_before_the_end_of_the_hours_is_no_fault_outside_of_them(tmp_path: Path, hours: Hours) -> None:
     live = Numbers(0, live=True, failure=SourceError("gone"))
     live.gate.release(100)
-    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live) as made:
-        await until(lambda: DEGRADED in [state for state, _ in made.states], "trouble")
+    async with running(
+        tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live
+    ) as running_camera:
+        await until(lambda: DEGRADED in [state for state, _ in running_camera.states], "a degraded camera")
         hours.are_open = False
-        await until(lambda: made.states[-1:] == [(PAUSED, OUTSIDE)], "what it says")
-        assert made.camera.trouble == ""
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, OUTSIDE)], "its status")
+        assert running_camera.camera.trouble == ""
 
 
-async def test_the_heartbeat_of_a_motion_gate_is_the_gap_that_it_announces(tmp_path: Path) -> None:
-    async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as made:
-        made.camera.publisher.presence.announce_online()
-        assert made.statuses[-1].longest_gap_s == 60
+async def test_the_heartbeat_of_a_motion_gate_is_announced_as_the_longest_gap(tmp_path: Path) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as running_camera:
+        running_camera.camera.publisher.presence.announce_online()
+        assert running_camera.statuses[-1].longest_gap_s == 60
 
 
-async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
+async def test_an_unreachable_camera_outside_its_schedule_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Schedule, "holds", lambda self, now_s: False)
@@ -220,12 +226,14 @@ async def test_a_camera_that_is_off_outside_its_hours_starts_nevertheless(
         CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
         stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
     )  # fmt: skip
-    said: list[str] = []
-    check_sources([plan], said.append, lambda: None)
-    assert said == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
+    lines: list[str] = []
+    check_sources([plan], lines.append, lambda: None)
+    assert lines == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
 
 
-async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: Path, hours: Hours) -> None:
+async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_its_schedule(
+    tmp_path: Path, hours: Hours
+) -> None:
     source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
 
     def key_of(camera: CameraSettings) -> CameraKey:
@@ -234,7 +242,7 @@ async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: P
     failing = CameraSettings.model_validate({"camera_id": "lab/day", "source": source})
     resting = CameraSettings.model_validate({"camera_id": "lab/night", "source": source, "schedule": "07:00-08:00"})
     hours.are_open = False
-    said: list[str] = []
+    lines: list[str] = []
     for cameras, strict in (([failing, resting], False), ([failing], True)):
         specs = CameraSpecs({each.camera_id: CameraSpec(each, key_of(each), ("127.0.0.1", 9)) for each in cameras})
         async with Fleet(
@@ -243,7 +251,7 @@ async def test_a_camera_that_fails_ends_no_start_while_another_rests(tmp_path: P
             fleet.open()
             with pytest.raises(SourceError) if strict else nullcontext():
                 await fleet.open_sources(strict=True)
-    check_sources([failing, resting], said.append, lambda: None)
-    assert "the camera is degraded and retries" in said[1]
+    check_sources([failing, resting], lines.append, lambda: None)
+    assert "the camera is degraded and retries" in lines[1]
     with pytest.raises(SourceError, match="lab/day"):
-        check_sources([failing], said.append, lambda: None)
+        check_sources([failing], lines.append, lambda: None)

@@ -1,4 +1,4 @@
-"""How a spool's ledger lies on the disk: written over in place, whole whenever it is read."""
+"""The files of a spool's ledger: overwritten in place, and complete at every read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def inodes(folder: Path) -> set[int]:
     return {path.stat().st_ino for path in folder.glob("*.ledger.*")}
 
 
-def test_a_revision_writes_over_what_is_there_and_replaces_no_file(tmp_path: Path) -> None:
+def test_a_revision_overwrites_the_files_in_place(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     before = inodes(tmp_path)
     for seq in range(20):
@@ -33,7 +33,7 @@ def test_a_revision_writes_over_what_is_there_and_replaces_no_file(tmp_path: Pat
     spool.close()
 
 
-def test_another_run_of_a_new_spool_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewinding_a_new_spool_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, CAMERA)
     with monkeypatch.context() as patch:
         patch.setattr("producers.spool.ledgers.write_ledger", None)
@@ -43,7 +43,7 @@ def test_another_run_of_a_new_spool_writes_nothing(tmp_path: Path, monkeypatch: 
 
 @settings(max_examples=50, deadline=None)
 @given(shed=st.lists(st.sets(st.integers(0, 400), max_size=200), min_size=1, max_size=6))
-def test_the_last_ledger_is_read_whatever_its_length_and_that_of_the_one_before(
+def test_the_last_ledger_is_read_for_any_lengths_of_it_and_its_predecessor(
     tmp_path_factory: pytest.TempPathFactory, shed: list[set[int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("ledger")
@@ -57,14 +57,14 @@ def test_the_last_ledger_is_read_whatever_its_length_and_that_of_the_one_before(
 
 
 @pytest.mark.parametrize("after", [0, 1, 100, 505])
-def test_a_ledger_that_its_process_was_killed_in_leaves_the_one_before(
+def test_a_ledger_torn_by_a_kill_leaves_its_predecessor(
     tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_ledger(tmp_path, BootLedger(CAMERA, 7, 1, 1000, next=3))
-    whole = os.pwrite
+    pwrite = os.pwrite
 
     def torn(fd: int, data: bytes, offset: int) -> int:
-        whole(fd, data[:after], offset)
+        pwrite(fd, data[:after], offset)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -76,14 +76,14 @@ def test_a_ledger_that_its_process_was_killed_in_leaves_the_one_before(
     assert found.next == 3
 
 
-def test_a_ledger_that_is_written_in_part_is_an_error_and_the_copy_stays(
+def test_a_partly_written_ledger_raises_an_error_and_the_copy_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, CAMERA)
     spool.append(bytes(100), 0, 1000, 1)
-    whole, before = os.pwrite, spool.current.revision
+    pwrite, before = os.pwrite, spool.current.revision
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.ledger.os.pwrite", lambda fd, data, at: whole(fd, data[:64], at))
+        patch.setattr("producers.spool.ledger.os.pwrite", lambda fd, data, at: pwrite(fd, data[:64], at))
         with pytest.raises(StateError, match="expected a writable folder"):
             spool.ledgers.revise(spool.current)
     found = read_ledger(ledger_path(tmp_path, spool.current.boot_id))

@@ -1,4 +1,4 @@
-"""Links of one broker connect a few at a time."""
+"""A broker's limit of concurrent connection attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from producers.publisher.link import Link
 from tests.waiting import until
 
 
-class Nobody:
+class IgnoringOwner:
+    """An owner of a link that ignores all events."""
+
     def on_up(self, session_present: bool, receive_maximum: int) -> None: ...
 
     def on_puback(self, mid: int, reason: int) -> None: ...
@@ -23,19 +25,19 @@ class Nobody:
     def on_read(self) -> None: ...
 
 
-async def test_a_broker_that_does_not_answer_one_link_delays_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_attempt_delays_the_next_links_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     began = 0
     release = asyncio.Event()
 
-    async def hangs(_host: str, _port: int, _timeout_s: float, _tls: object) -> socket.socket:
+    async def hang(_host: str, _port: int, _timeout_s: float, _tls: object) -> socket.socket:
         nonlocal began
         began += 1
         await release.wait()
         raise OSError("no answer")
 
-    monkeypatch.setattr("schemas.transport.mqtt.connection.dial", hangs)
+    monkeypatch.setattr("schemas.transport.mqtt.connection.dial", hang)
     broker = Broker("127.0.0.1", 1, at_once=1)
-    links = [Link(Nobody(), f"pl{n}", broker, lambda: ("t", b"w"), [], LinkSettings()) for n in range(2)]
+    links = [Link(IgnoringOwner(), f"pl{n}", broker, lambda: ("t", b"w"), [], LinkSettings()) for n in range(2)]
     for link in links:
         link.tick(time.monotonic())
     await until(lambda: began == 1)

@@ -1,3 +1,5 @@
+"""The motion gate: heartbeats, hold times, background, and block means."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +15,7 @@ Picture = NDArray[np.uint8]
 
 
 def scene(seed: int, noise: float = 3.0, size: tuple[int, int] = (240, 320), light: int = 0) -> Picture:
-    """The same place each time, with a sensor's noise of another moment."""
+    """Return a picture of one place with sensor noise drawn from the seed."""
     rows, columns = np.indices(size)
     place = 90 + 40 * np.sin(rows / 17) + 30 * np.cos(columns / 23) + light
     grey = place + noise * np.random.default_rng(seed).standard_normal(size)
@@ -30,43 +32,43 @@ def gate(**options: float) -> MotionGate:
     return MotionGate(MotionSettings.model_validate(options))
 
 
-def test_of_a_still_scene_only_heartbeats_are_sent() -> None:
+def test_a_still_scene_passes_only_as_heartbeats() -> None:
     motion = gate(heartbeat_s=10, hold_s=0)
     sent = [second for second in range(60) if motion.passes(scene(second), 1000 * second)]
     assert sent == [0, 10, 20, 30, 40, 50]
 
 
-def test_what_moves_is_sent_at_once_and_for_a_while_after() -> None:
+def test_motion_passes_at_once_and_for_the_hold_time() -> None:
     motion = gate(heartbeat_s=1000, hold_s=3)
     pictures = [scene(n) if not 10 <= n < 15 else with_person(scene(n), 40 * (n - 10)) for n in range(30)]
     sent = [second for second, picture in enumerate(pictures) if motion.passes(picture, 1000 * second)]
-    assert sent[:3] == [0, 1, 2]  # the first picture is news, and held
+    assert sent[:3] == [0, 1, 2]  # the first picture passes and starts a hold time
     assert set(range(10, 17)) <= set(sent)
     assert max(sent) <= 20
     assert not set(range(4, 10)) & set(sent)
 
 
-def test_a_cloud_moves_nothing() -> None:
+def test_a_change_of_light_is_no_motion() -> None:
     motion = gate(heartbeat_s=1000, hold_s=0)
     sent = [n for n in range(40) if motion.passes(scene(n, light=-20 if n % 10 > 5 else 0), 1000 * n)]
     assert sent == [0]
 
 
-def test_what_stays_becomes_part_of_the_background() -> None:
+def test_a_resting_object_becomes_background() -> None:
     motion = gate(heartbeat_s=10_000, hold_s=0)
     sent = [n for n in range(200) if motion.passes(with_person(scene(n), 100) if n >= 10 else scene(n), 1000 * n)]
     assert sent[1] == 10
     assert max(sent) < 150
 
 
-def test_a_picture_of_another_size_is_sent() -> None:
+def test_a_picture_of_another_size_passes() -> None:
     motion = gate(heartbeat_s=1000, hold_s=0)
     assert motion.passes(scene(0), 0)
     assert not motion.passes(scene(1), 1000)
     assert motion.passes(scene(2, size=(120, 160)), 2000)
 
 
-def test_a_clock_that_is_set_back_keeps_no_heartbeat_back() -> None:
+def test_a_clock_set_back_delays_no_heartbeat() -> None:
     motion = gate(heartbeat_s=10, hold_s=0)
     assert motion.passes(scene(0), 1_000_000)
     assert motion.passes(scene(1), 1_000)
@@ -74,24 +76,22 @@ def test_a_clock_that_is_set_back_keeps_no_heartbeat_back() -> None:
 
 @given(height=st.integers(1, 130), width=st.integers(1, 130), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_block_means_are_those_of_their_pixels(height: int, width: int, channels: int, seed: int) -> None:
+def test_block_means_are_the_means_of_their_pixels(height: int, width: int, channels: int, seed: int) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
     means = block_means(picture)
     side = min(max(1, -(-max(height, width) // BLOCKS)), height, width)
     assert means.shape == (height // side, width // side)
     for row, column in np.ndindex(means.shape):
         block = picture[row * side : (row + 1) * side, column * side : (column + 1) * side, min(1, channels - 1)]
-        assert means[row, column] == pytest.approx(
-            block.mean(), abs=1e-3
-        )  # sides below 16 are looked at pixel by pixel
+        assert means[row, column] == pytest.approx(block.mean(), abs=1e-3)  # blocks with sides below 16 use every pixel
 
 
-def test_large_pictures_cost_no_more_than_their_blocks() -> None:
+def test_a_large_picture_is_reduced_to_a_bounded_number_of_blocks() -> None:
     picture = np.zeros((1080, 1920, 3), np.uint8)
     assert block_means(picture).shape == (22, 40)
 
 
-def test_blocks_that_changed_leave_out_what_changed_everywhere() -> None:
+def test_a_uniform_change_of_brightness_is_no_change_of_a_block() -> None:
     background = np.zeros((4, 5), np.float32)
     means = background + 30
     means[0, 0] += 20

@@ -1,3 +1,5 @@
+"""The display matrix of a clip: cameras send the picture that players show."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -30,13 +32,13 @@ UPRIGHT = 32, 48
     ids=lambda param: f"{param[0]}{'-mirrored' * param[1]}",
 )
 def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip whose pictures are stored turned or mirrored, with the display matrix that undoes it."""
+    """Write a clip whose pictures are stored turned or mirrored, with the display matrix that reverts this."""
     file = tmp_path_factory.mktemp("clip") / "telephone.mp4"
-    shown = np.zeros((UPRIGHT[1], UPRIGHT[0], 3), np.uint8)
-    shown[: UPRIGHT[1] // 2] = 255
-    shown[: UPRIGHT[1] // 2, UPRIGHT[0] // 2 :] = 220
+    upright = np.zeros((UPRIGHT[1], UPRIGHT[0], 3), np.uint8)
+    upright[: UPRIGHT[1] // 2] = 255
+    upright[: UPRIGHT[1] // 2, UPRIGHT[0] // 2 :] = 220
     degrees, is_mirrored = request.param
-    stored = np.ascontiguousarray(np.rot90(shown[:, ::-1] if is_mirrored else shown, degrees // 90))
+    stored = np.ascontiguousarray(np.rot90(upright[:, ::-1] if is_mirrored else upright, degrees // 90))
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.height, stream.width = stored.shape[:2]
@@ -50,7 +52,7 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def web(clip: Path) -> Iterator[str]:
-    """The address of a web server that holds the clip."""
+    """Yield the address of the clip on a web server."""
     with web_server(clip.parent) as address:
         yield f"{address}/{clip.name}"
 
@@ -61,8 +63,8 @@ async def test_a_camera_sends_a_telephones_clip_as_players_show_it(
     clip: Path, web: str, tmp_path: Path, planar: bool, over_http: bool
 ) -> None:
     profile = "video" if planar else "raw"
-    place = {"kind": "url", "address": web} if over_http else {"kind": "video", "file": clip}
-    source = SourceSettings.model_validate({**place, "privacy": () if planar else ((0.5, 0, 0.5, 0.25),)})
+    location = {"kind": "url", "address": web} if over_http else {"kind": "video", "file": clip}
+    source = SourceSettings.model_validate({**location, "privacy": () if planar else ((0.5, 0, 0.5, 0.25),)})
     settings = CameraSettings(camera_id=CAMERA, source=source, profile=profile)  # type: ignore[arg-type]  # a literal
     camera = offline_camera(settings, KEY, tmp_path)
     opened = camera._positioned()
@@ -80,7 +82,7 @@ async def test_a_camera_sends_a_telephones_clip_as_players_show_it(
         assert captured.picture[28:].max() < 50
 
 
-def test_a_region_and_the_settings_rotation_are_of_the_turned_picture(clip: Path, web: str) -> None:
+def test_regions_and_the_rotate_setting_apply_to_the_upright_picture(clip: Path, web: str) -> None:
     for place in ({"kind": "video", "file": clip}, {"kind": "url", "address": web}):
         try_source(SourceSettings.model_validate({**place, "region": (0, 40, 32, 8)}))
         with pytest.raises(SourceError, match="region inside 32x48"):

@@ -1,4 +1,4 @@
-"""A fleet divided over processes: each camera runs in exactly one of them."""
+"""The parts of a fleet that is divided over processes: each camera runs in exactly one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.producers.fleet_rig import run, scenario_of
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_every_camera_is_in_exactly_one_part_and_the_parts_are_equally_large(parts: int) -> None:
+def test_every_camera_is_in_exactly_one_of_equally_large_parts(parts: int) -> None:
     cameras = [f"cam-{number}" for number in range(20)]
     divided = [Part(number, parts).of(cameras) for number in range(1, parts + 1)]
     assert sorted(camera for part in divided for camera in part) == sorted(cameras)
@@ -24,12 +24,12 @@ def test_every_camera_is_in_exactly_one_part_and_the_parts_are_equally_large(par
     assert divided == [Part(number, parts).of(cameras) for number in range(1, parts + 1)]
 
 
-def test_a_part_beyond_the_number_of_parts_is_refused_in_one_line() -> None:
+def test_a_part_above_the_number_of_parts_is_rejected_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"part: expected at most parts, 2, got 3\. Correct one of the two\."):
         FleetSettings(scenario=Path("s.yaml"), parts=2, part=3)
 
 
-def test_a_new_run_forgets_the_starts_of_all_parts_of_another_number(tmp_path: Path) -> None:
+def test_a_new_run_deletes_the_start_notes_of_every_division(tmp_path: Path) -> None:
     marks = [fleet_started(tmp_path), *(fleet_started(tmp_path, Part(number, 3)) for number in (1, 2, 3))]
     assert len(set(marks)) == 4
     for mark in marks:
@@ -39,7 +39,7 @@ def test_a_new_run_forgets_the_starts_of_all_parts_of_another_number(tmp_path: P
 
 
 @pytest.mark.brokers
-async def test_the_parts_of_a_fleet_publish_all_frames_of_all_cameras_once(
+async def test_the_parts_of_a_fleet_publish_every_frame_once(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     scenario = scenario_of(site, {"name": "cam-{index}", "count": 3, "fps": 40})

@@ -1,4 +1,4 @@
-"""The status that a camera publishes: refused, paused, ended, and back again. No broker."""
+"""The status messages of a camera without a broker: faulty, paused, ended, and online again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ CAMERA = CameraId("site/door")
 KEY = KEYS.current(CAMERA)
 
 
-class Said:
+class RecordedPresence:
+    """A presence with the statuses that it has published."""
+
     def __init__(self) -> None:
         self.statuses: list[Status] = []
         self.presence = Presence(KEY, "here", 7, Meta, self._publish)
@@ -35,55 +37,55 @@ class Said:
 
 
 @pytest.fixture
-def said() -> Said:
-    return Said()
+def recorded() -> RecordedPresence:
+    return RecordedPresence()
 
 
-def test_a_paused_camera_says_why_until_it_goes_on(said: Said) -> None:
-    said.presence.pause("command", "paused by a command")
-    assert said.last == (PAUSED, "paused by a command")
-    said.presence.pause("command", "paused by a command")
-    assert len(said.statuses) == 1
-    said.presence.pause("hours", "outside the hours in which it sends")
-    said.presence.resume("command")
-    assert said.last == (PAUSED, "outside the hours in which it sends")
-    said.presence.resume("hours")
-    assert said.last == (ONLINE, "")
+def test_a_pause_is_published_with_its_reason_until_it_ends(recorded: RecordedPresence) -> None:
+    recorded.presence.pause("command", "paused by a command")
+    assert recorded.last == (PAUSED, "paused by a command")
+    recorded.presence.pause("command", "paused by a command")
+    assert len(recorded.statuses) == 1
+    recorded.presence.pause("hours", "outside the hours in which it sends")
+    recorded.presence.resume("command")
+    assert recorded.last == (PAUSED, "outside the hours in which it sends")
+    recorded.presence.resume("hours")
+    assert recorded.last == (ONLINE, "")
 
 
-def test_a_fault_is_said_also_while_a_camera_is_paused(said: Said) -> None:
-    said.presence.pause("command", "paused by a command")
-    said.presence.report_fault("spool", "the spool cannot be written")
-    assert said.last == (DEGRADED, "the spool cannot be written")
-    said.presence.clear_fault("spool")
-    assert said.last == (PAUSED, "paused by a command")
+def test_a_fault_is_published_also_while_a_camera_is_paused(recorded: RecordedPresence) -> None:
+    recorded.presence.pause("command", "paused by a command")
+    recorded.presence.report_fault("spool", "the spool cannot be written")
+    assert recorded.last == (DEGRADED, "the spool cannot be written")
+    recorded.presence.clear_fault("spool")
+    assert recorded.last == (PAUSED, "paused by a command")
 
 
-def test_a_camera_whose_source_has_ended_goes_as_ended_and_any_other_as_offline(said: Said) -> None:
-    said.presence.announce_offline()
-    assert said.last == (OFFLINE, "")
-    said.presence.end("its source has ended")
-    said.presence.announce_offline()
-    assert said.last == (ENDED, "its source has ended")
+def test_a_camera_leaves_as_ended_if_its_source_has_ended_and_else_as_offline(recorded: RecordedPresence) -> None:
+    recorded.presence.announce_offline()
+    assert recorded.last == (OFFLINE, "")
+    recorded.presence.end("its source has ended")
+    recorded.presence.announce_offline()
+    assert recorded.last == (ENDED, "its source has ended")
 
 
-def test_a_connection_that_breaks_is_offline_whatever_the_camera_has_said(said: Said) -> None:
-    said.presence.pause("command", "paused by a command")
-    _, will = said.presence.will()
+def test_the_last_will_is_offline_whatever_the_last_status_was(recorded: RecordedPresence) -> None:
+    recorded.presence.pause("command", "paused by a command")
+    _, will = recorded.presence.will()
     assert open_own_message(Status, KEY, will).state == OFFLINE
 
 
-def test_the_longest_intended_gap_goes_with_every_status(said: Said) -> None:
-    said.presence.longest_gap_s = 60
-    said.presence.announce_online()
-    assert said.statuses[-1].longest_gap_s == 60
+def test_every_status_carries_the_longest_intended_gap(recorded: RecordedPresence) -> None:
+    recorded.presence.longest_gap_s = 60
+    recorded.presence.announce_online()
+    assert recorded.statuses[-1].longest_gap_s == 60
 
 
 @pytest.mark.parametrize(
     ("size", "most"),
     [((2048, 1200), USUAL_FRAME_PIXELS), ((8192, 16), 4096), ((96, 128), 4096), ((9, 9), 64), ((9000, 10), 4200)],
 )
-def test_the_size_that_is_named_fits_and_has_whole_blocks(size: tuple[int, int], most: int) -> None:
+def test_the_suggested_size_fits_the_limit_in_whole_blocks(size: tuple[int, int], most: int) -> None:
     width, height = fitting_size(*size, most)
     assert width * height <= most
     assert width % 8 == height % 8 == 0
@@ -95,16 +97,16 @@ class Event:
         self.value, self.key, self.headers = value, key, [("ce_type", kind)]
 
 
-def test_a_refusal_becomes_a_message_to_its_camera_at_most_twice_a_second() -> None:
-    passed: list[tuple[str, bytes]] = []
+def test_a_refusal_is_forwarded_to_its_camera_at_most_twice_a_second() -> None:
+    published: list[tuple[str, bytes]] = []
     refused: list[str] = []
-    forwarder = refusals(KEYS, lambda topic, payload: passed.append((topic, payload)), refused.append)
+    forwarder = refusals(KEYS, lambda topic, payload: published.append((topic, payload)), refused.append)
     signed = sign_message(KEY, Refusal(boot_id=7, seq=3, reason="over_size", detail="x" * 200))
     forged = Refusal(boot_id=7, seq=3, detail="made up").SerializeToString()
     for now_s in (0.0, 0.1, 0.6):
         forwarder.forward([Event(signed), Event(forged)], now_s)
-    assert [topic for topic, _ in passed] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
-    assert open_own_message(Refusal, KEY, passed[0][1]).detail == "x" * 200
+    assert [topic for topic, _ in published] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
+    assert open_own_message(Refusal, KEY, published[0][1]).detail == "x" * 200
     assert refused == ["Refusal"] * 3
     with pytest.raises(WireError):
-        open_own_message(Refusal, derive_camera_key(b"another fleet's secret", CAMERA), passed[0][1])
+        open_own_message(Refusal, derive_camera_key(b"another fleet's secret", CAMERA), published[0][1])

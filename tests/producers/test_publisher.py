@@ -1,3 +1,5 @@
+"""A publisher on a real broker: confirmations, resends, outages, commands, and shedding."""
+
 from __future__ import annotations
 
 import asyncio
@@ -25,7 +27,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.brokers
 
 
-async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all(
+async def test_confirmed_frames_leave_the_spool_and_are_counted_in_the_closing_ledger(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
@@ -41,27 +43,25 @@ async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_that_may_mean_once(
+async def test_acknowledged_frames_that_are_never_confirmed_are_explained_once_in_the_log(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, answered: bool
 ) -> None:
     patient = QUICK.model_copy(update={"first_answer_s": 3.0 if answered else 0.5})
-    with capture_logs() as said, watching(broker, lambda _: answered) as bridge:
+    with capture_logs() as logs, watching(broker, lambda _: answered) as bridge:
         bridge.confirming_ledgers = answered
         async with camera(tmp_path, broker, camera_id, link=patient) as cam:
             cam.publish(3)
             await until(lambda: len(bridge.received) == 3)
-            await until(lambda: len(cam.publisher._window) == 0 if answered else bool(said))
-            await asyncio.sleep(3.5 if answered else 0.7)  # longer than its patience: once more, if it did
-    found = [each["reason"] for each in said if each["event"] == "nothing_confirmed"]
+            await until(lambda: len(cam.publisher._window) == 0 if answered else bool(logs))
+            await asyncio.sleep(3.5 if answered else 0.7)  # longer than the interval after which it would log again
+    found = [each["reason"] for each in logs if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
     assert all(f"the key is not that of {camera_id}" in each for each in found)
 
 
-async def test_a_camera_that_may_not_read_its_topics_says_so_once_and_subscribes_again(
-    tmp_path: Path, camera_id: CameraId
-) -> None:
+async def test_a_rejected_subscription_is_logged_once_and_retried(tmp_path: Path, camera_id: CameraId) -> None:
     often = STEADY.model_copy(update={"reconnect_max_s": 0.1})
-    with capture_logs() as said:
+    with capture_logs() as logs:
         async with scripted_broker() as broker:
             broker.suback = NOT_AUTHORIZED
             async with camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=often) as cam:
@@ -70,20 +70,20 @@ async def test_a_camera_that_may_not_read_its_topics_says_so_once_and_subscribes
                 broker.suback = GRANTED_QOS_1
                 await until(lambda: not cam.publisher.link.subscription_refused)
                 assert len(broker.connects) == 1
-    assert [(each["event"], each["reason"]) for each in said] == [("mqtt_subscription_refused", "Not authorized")]
+    assert [(each["event"], each["reason"]) for each in logs] == [("mqtt_subscription_refused", "Not authorized")]
 
 
-async def test_a_camera_whose_clock_was_set_announces_itself_again(
+async def test_a_camera_announces_itself_again_when_its_clock_is_set(
     tmp_path: Path, camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time_ns, step_ms = time.time_ns, 24 * 3600 * 1000
-    async with scripted_broker() as broker, camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=QUICK) as it:
+    async with scripted_broker() as broker, camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=QUICK) as cam:
 
         def announced_ms() -> list[int]:
             by_topic = [(topic.rsplit("/", 1)[1], payload) for topic, payload, _ in broker.published]
-            metas = [open_own_message(Meta, it.key, each).turn for name, each in by_topic if name == Channel.META]
+            metas = [open_own_message(Meta, cam.key, each).turn for name, each in by_topic if name == Channel.META]
             statuses = [
-                open_own_message(Status, it.key, each).turn for name, each in by_topic if name == Channel.STATUS
+                open_own_message(Status, cam.key, each).turn for name, each in by_topic if name == Channel.STATUS
             ]
             return sorted(turn.at_ms for turn in metas + statuses)
 
@@ -93,7 +93,7 @@ async def test_a_camera_whose_clock_was_set_announces_itself_again(
         assert min(announced_ms()[2:]) - max(announced_ms()[:2]) > step_ms - 60_000
 
 
-async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_when_it_has_one(
+async def test_frames_without_a_subscriber_are_resent_without_a_grace_once_a_bridge_connects(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     never = ONCE.model_copy(update={"grace_s": 600.0, "retry_s": 600.0})
@@ -106,7 +106,7 @@ async def test_frames_for_which_the_broker_had_no_bridge_follow_without_a_grace_
             assert dict(bridge.received) == dict.fromkeys(cam.identities(*range(6)), 1)
 
 
-async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_else(
+async def test_only_frames_older_than_a_later_confirmation_are_resent(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     dropped = {3, 4, 9}
@@ -121,7 +121,7 @@ async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_e
             assert bridge.ledgers[camera_id, boot_id].bytes_resent > 3 * PICTURE.nbytes // 2
 
 
-async def test_a_frame_that_the_medium_damages_is_shed_and_those_behind_it_are_sent(
+async def test_a_damaged_frame_is_shed_and_later_frames_are_sent(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
@@ -140,7 +140,7 @@ async def test_a_frame_that_the_medium_damages_is_shed_and_those_behind_it_are_s
             assert (shed.first, shed.last) == (5, 5)
 
 
-async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_stay_rare(
+async def test_the_window_bounds_unconfirmed_frames_and_retries_stay_rare(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
@@ -149,10 +149,10 @@ async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_
             begun = time.monotonic()
             cam.publish(100)
             await until(lambda: len(bridge.received) == 16)
-            await asyncio.sleep(2.0)  # what is not sent again and again takes time to show
+            await asyncio.sleep(2.0)  # resends in quick succession would take this long to show
             assert len(bridge.received) == 16
             assert len(cam.publisher._window) == 16
-            # Retries at 0.5 s and 1.5 s, then every 2 s, and one of leeway.
+            # Retries at 0.5 s and 1.5 s, then every 2 s, and one more as tolerance.
             assert sum(bridge.received.values()) <= 16 + 3 + (time.monotonic() - begun) / 2
             assert not cam.publisher.has_room
             confirming = True
@@ -162,7 +162,7 @@ async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_
             assert cam.in_flight_peak == 16
 
 
-async def test_a_confirmation_that_is_not_signed_or_names_strangers_frees_nothing(
+async def test_unsigned_confirmations_and_confirmations_of_other_frames_free_nothing(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker, lambda _: False) as bridge:
@@ -173,7 +173,7 @@ async def test_a_confirmation_that_is_not_signed_or_names_strangers_frees_nothin
             bridge.publish(confirm, b"\xff not a message")
             bridge.publish(confirm, b"")
             bridge.confirm([Identity(camera_id, 12345, 0), *cam.identities(77)])
-            # Messages of one publisher on one topic come in order: with this one, those before it have come.
+            # The broker keeps the order of one publisher's messages on a topic: this one arrives after all before it.
             bridge.confirm(cam.identities(3))
             await until(lambda: cam.spool.frames < 4)
             assert cam.spool.frames == 3
@@ -181,7 +181,7 @@ async def test_a_confirmation_that_is_not_signed_or_names_strangers_frees_nothin
             await until(lambda: cam.spool.frames == 0)
 
 
-async def test_a_killed_broker_that_forgets_everything_loses_nothing(
+async def test_a_killed_broker_without_persistence_loses_no_frame(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
@@ -198,7 +198,7 @@ async def test_a_killed_broker_that_forgets_everything_loses_nothing(
             assert bridge.confirmed == set(cam.identities(*range(60)))
 
 
-async def test_a_hanging_broker_is_noticed_and_the_camera_goes_on_spooling(
+async def test_a_hanging_broker_is_detected_and_the_camera_continues_to_spool(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
@@ -210,18 +210,18 @@ async def test_a_hanging_broker_is_noticed_and_the_camera_goes_on_spooling(
             while cam.publisher.link.up or time.monotonic() - started < 4:
                 before = time.monotonic()
                 cam.publish(1)
-                await asyncio.sleep(0.05)  # the time that a turn of the loop takes is what is measured
+                await asyncio.sleep(0.05)  # the duration of one turn of the loop is measured
                 stalls.append(time.monotonic() - before)
                 assert time.monotonic() - started < 60
             published = cam.spool.current.next
             assert cam.in_flight_peak <= 8
-            assert sorted(stalls)[len(stalls) // 2] < 0.5  # connecting again does not hold up the loop
+            assert sorted(stalls)[len(stalls) // 2] < 0.5  # a reconnect does not block the loop
             await asyncio.to_thread(mosquitto.resume)
             await cam.drain()
             assert bridge.confirmed == set(cam.identities(*range(published)))
 
 
-async def test_a_spool_too_small_for_an_outage_sheds_the_oldest_and_says_how_many(
+async def test_a_spool_too_small_for_an_outage_sheds_and_counts_the_oldest_frames(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
@@ -259,7 +259,7 @@ async def test_frames_of_an_earlier_process_are_sent_with_its_boot_id(
             assert [boot.boot_id for boot in scan_spool(tmp_path)] == [second.spool.current.boot_id]
 
 
-async def test_commands_change_frames_to_come_unless_they_are_older_or_forged(
+async def test_commands_apply_to_later_frames_unless_they_are_outdated_or_forged(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     topic = mqtt_topic(camera_id, Channel.SETTINGS)
@@ -284,10 +284,12 @@ async def test_commands_change_frames_to_come_unless_they_are_older_or_forged(
             await cam.drain()
             sizes = [bridge.frames[frame].dropped_per_block for frame in cam.identities(0, 1)]
             assert sizes == [16, 32]
-    assert not CameraControl(tmp_path, derive_camera_key(SECRET, camera_id), Encoding()).enabled  # a restart keeps it
+    assert not CameraControl(
+        tmp_path, derive_camera_key(SECRET, camera_id), Encoding()
+    ).enabled  # the pause survives a restart
 
 
-async def test_a_spool_that_cannot_be_read_for_a_time_makes_no_frame_be_published_twice(
+async def test_a_temporarily_unreadable_spool_causes_no_duplicate_frame(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:
@@ -297,7 +299,7 @@ async def test_a_spool_that_cannot_be_read_for_a_time_makes_no_frame_be_publishe
         async with camera(tmp_path, broker, camera_id, link=STEADY) as cam:
             with monkeypatch.context() as patch:
                 patch.setattr(SegmentReader, "read", fail)
-                cam.publish(3)  # not connected yet: only the last one need not be read back
+                cam.publish(3)  # not connected yet: all but the last one must be read back
                 await until(lambda: cam.publisher.link.up)
                 cam.publish(3)
                 assert cam.spool.current.next == 6

@@ -1,3 +1,5 @@
+"""The thread that reads ahead from a source: live and file sources, failures, and hangs."""
+
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +15,7 @@ from tests.waiting import PATIENCE_S, until
 
 
 class Numbers:
-    """A source that gives `count` pictures, then ends or fails; `gate` says when the next one may come."""
+    """A source of `count` pictures that then ends or fails; `gate` releases each picture."""
 
     kind = "numbers"
     blocking = True
@@ -48,7 +50,7 @@ async def positions(reader: ThreadReader) -> list[int]:
     return found
 
 
-async def test_a_source_that_can_wait_gives_every_frame() -> None:
+async def test_a_file_source_yields_every_frame() -> None:
     source = Numbers(20, live=False)
     reader = ThreadReader(source)
     source.gate.release(21)
@@ -58,7 +60,7 @@ async def test_a_source_that_can_wait_gives_every_frame() -> None:
     assert await asyncio.to_thread(source.closed.wait, 60)
 
 
-async def test_a_live_source_keeps_its_newest_frame_and_counts_the_others() -> None:
+async def test_a_live_source_keeps_its_newest_frame_and_counts_skipped_ones() -> None:
     source = Numbers(20, live=True)
     reader = ThreadReader(source)
     source.gate.release(21)
@@ -68,7 +70,7 @@ async def test_a_live_source_keeps_its_newest_frame_and_counts_the_others() -> N
     assert reader.take_skipped() == 0
 
 
-async def test_of_a_live_source_of_which_all_are_wanted_several_frames_wait_and_the_oldest_goes_first() -> None:
+async def test_a_live_source_with_read_ahead_keeps_its_newest_frames_in_order() -> None:
     source = Numbers(20, live=True)
     reader = ThreadReader(source, ahead=8)
     source.gate.release(21)
@@ -78,7 +80,7 @@ async def test_of_a_live_source_of_which_all_are_wanted_several_frames_wait_and_
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
-async def test_when_fewer_frames_may_wait_the_newest_stay(live: bool) -> None:
+async def test_the_newest_frames_stay_when_the_read_ahead_is_reduced(live: bool) -> None:
     source = Numbers(20, live)
     reader = ThreadReader(source, ahead=8)
     source.gate.release(8)
@@ -94,7 +96,7 @@ async def test_when_fewer_frames_may_wait_the_newest_stay(live: bool) -> None:
     assert reader.take_skipped() == (11 if live else 0)
 
 
-async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_read_ahead_are_also_limited_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producers.sources.reader._AHEAD_BYTES", 3 * 64 + 1)
     source = Numbers(20, live=True)
     reader = ThreadReader(source, ahead=8)
@@ -103,7 +105,7 @@ async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pyte
     assert await positions(reader) == [17, 18, 19]
 
 
-async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -> None:
+async def test_a_frame_has_its_capture_time_if_the_source_reports_one() -> None:
     class Clocked(Numbers):
         def read(self) -> CapturedFrame | None:
             captured = super().read()
@@ -120,7 +122,7 @@ async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -
     reader.close()
 
 
-async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
+async def test_a_frame_read_before_a_failure_is_returned_first() -> None:
     source = Numbers(1, live=True, failure=SourceHungError("no picture for 1 s"))
     reader = ThreadReader(source)
     source.gate.release(2)
@@ -148,7 +150,7 @@ async def test_only_a_live_source_reports_a_failure_while_a_frame_waits(live: bo
         assert reader.check()
 
 
-async def test_a_live_source_whose_read_never_returns_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_live_source_with_a_stuck_read_raises_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producers.sources.reader._SPARE_S", 0.05)
     source, file = Numbers(2, live=True), Numbers(1, live=False)
     reader, other = read_from(source, hang_s=0.05), read_from(file, hang_s=0.05)
@@ -165,7 +167,7 @@ async def test_a_live_source_whose_read_never_returns_hangs(monkeypatch: pytest.
     assert await asyncio.to_thread(source.closed.wait, 60)
 
 
-async def test_a_camera_that_was_off_begins_with_a_new_frame_of_a_live_source() -> None:
+async def test_a_live_source_continues_with_a_new_frame_after_a_pause() -> None:
     source = Numbers(3, live=True)
     reader = ThreadReader(source)
     source.gate.release(2)
@@ -176,7 +178,7 @@ async def test_a_camera_that_was_off_begins_with_a_new_frame_of_a_live_source() 
     assert reader.take_skipped() == 0
 
 
-async def test_closing_ends_a_reader_whose_frame_nobody_takes() -> None:
+async def test_closing_ends_a_reader_with_an_unread_frame() -> None:
     source = Numbers(5, live=False)
     reader = ThreadReader(source)
     source.gate.release(5)
@@ -192,7 +194,7 @@ async def test_only_a_source_that_may_block_gets_a_thread() -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-async def test_a_source_that_fails_to_close_has_ended_all_the_same(live: bool) -> None:
+async def test_an_exception_while_closing_does_not_change_the_end_of_a_source(live: bool) -> None:
     class Stubborn(Numbers):
         def close(self) -> None:
             super().close()
@@ -201,6 +203,6 @@ async def test_a_source_that_fails_to_close_has_ended_all_the_same(live: bool) -
     source = Stubborn(0, live)
     reader = ThreadReader(source)
     waiting = asyncio.create_task(reader.next())
-    await asyncio.sleep(0)  # its turn: from now on it waits
+    await asyncio.sleep(0)  # the reader gets its turn and waits from here on
     source.gate.release()
     assert await asyncio.wait_for(waiting, 60) is None

@@ -1,4 +1,4 @@
-"""A camera learns that its frames are refused, says so, and takes it back when none is refused any more."""
+"""A camera with rejected frames: it is degraded with the reason until no frame is rejected any more."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.brokers
 TOO_LARGE = "frame size: expected at most 64 pixels, got 16x16. Set the camera's size to 8x8 or smaller."
 
 
-def refuse(bridge: FakeBridge, cam: Camera, boot_id: int, seq: int = 0, secret: bytes | None = None) -> None:
+def publish_refusal(bridge: FakeBridge, cam: Camera, boot_id: int, seq: int = 0, secret: bytes | None = None) -> None:
     key = derive_camera_key(secret, cam.camera_id) if secret else cam.key
     refusal = Refusal(boot_id=boot_id, seq=seq, reason="over_size", detail=TOO_LARGE)
     bridge.publish(mqtt_topic(cam.camera_id, Channel.REFUSAL), sign_message(key, refusal))
 
 
-async def test_refused_frames_degrade_a_camera_with_the_reason_until_none_is_refused(
+async def test_rejected_frames_degrade_a_camera_with_the_reason_until_none_is_rejected(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 3600)
@@ -37,20 +37,20 @@ async def test_refused_frames_degrade_a_camera_with_the_reason_until_none_is_ref
             return found.state, found.detail
 
         async with camera(tmp_path, broker, camera_id) as cam:
-            await until(lambda: status() == (ONLINE, ""), "the camera")
+            await until(lambda: status() == (ONLINE, ""), "an online camera")
             cam.publish(1)
             boot_id = cam.spool.current.boot_id
-            refuse(bridge, cam, boot_id + 1)
-            refuse(bridge, cam, boot_id, seq=9)
-            refuse(bridge, cam, boot_id, secret=b"another fleet's secret")
-            refuse(bridge, cam, boot_id)
-            await until(lambda: status() == (DEGRADED, TOO_LARGE), "that it is refused")
+            publish_refusal(bridge, cam, boot_id + 1)
+            publish_refusal(bridge, cam, boot_id, seq=9)
+            publish_refusal(bridge, cam, boot_id, secret=b"another fleet's secret")
+            publish_refusal(bridge, cam, boot_id)
+            await until(lambda: status() == (DEGRADED, TOO_LARGE), "the degraded status")
             assert cam.publisher.refused == TOO_LARGE
             monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 0.5)
-            await until(lambda: status() == (ONLINE, ""), "that it is no longer refused")
+            await until(lambda: status() == (ONLINE, ""), "the online status")
 
 
-async def test_what_others_say_of_another_boot_changes_nothing(
+async def test_refusals_of_another_boot_frame_or_key_change_nothing(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
@@ -58,9 +58,9 @@ async def test_what_others_say_of_another_boot_changes_nothing(
             cam.publish(1)
             await until(lambda: cam.spool.frames == 0)
             boot_id = cam.spool.current.boot_id
-            refuse(bridge, cam, boot_id + 1)
-            refuse(bridge, cam, boot_id, seq=9)
-            refuse(bridge, cam, boot_id, secret=b"another fleet's secret")
+            publish_refusal(bridge, cam, boot_id + 1)
+            publish_refusal(bridge, cam, boot_id, seq=9)
+            publish_refusal(bridge, cam, boot_id, secret=b"another fleet's secret")
             cam.publish(1)
-            await until(lambda: cam.spool.frames == 0)  # confirmed after the refusals were heard
+            await until(lambda: cam.spool.frames == 0)  # the confirmation arrives after the refusals
             assert (cam.publisher.refused, cam.publisher.presence.degraded) == ("", False)

@@ -1,3 +1,5 @@
+"""A camera's reports to the broker: ledgers, status, meta, and last will."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,7 +26,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.brokers
 
 
-async def test_a_ledger_is_sent_again_until_it_is_confirmed(
+async def test_a_ledger_is_resent_until_it_is_confirmed(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge:
@@ -38,7 +40,7 @@ async def test_a_ledger_is_sent_again_until_it_is_confirmed(
             await until(lambda: cam.spool.drained)
 
 
-async def test_two_devices_with_one_name_are_both_told_and_both_keep_their_connection(
+async def test_two_devices_with_one_name_are_both_degraded_and_keep_their_connections(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status = mqtt_topic(camera_id, Channel.STATUS)
@@ -56,7 +58,7 @@ async def test_two_devices_with_one_name_are_both_told_and_both_keep_their_conne
             await until(lambda: Status.FromString(bridge.topics[status]).state == ONLINE)
 
 
-async def test_a_broken_connection_publishes_the_will_and_the_next_one_takes_it_back(
+async def test_a_broken_connection_publishes_the_will_and_the_next_one_replaces_it(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status, meta = mqtt_topic(camera_id, Channel.STATUS), mqtt_topic(camera_id, Channel.META)
@@ -70,49 +72,49 @@ async def test_a_broken_connection_publishes_the_will_and_the_next_one_takes_it_
             await until(lambda: Status.FromString(bridge.topics[status]).state == ONLINE)
 
 
-async def test_the_ledger_says_how_far_everything_is_confirmed_while_the_camera_runs(
+async def test_the_ledger_reports_the_first_unconfirmed_frame_while_the_camera_runs(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    held = {7}
-    with watching(broker, lambda frame: frame.seq not in held) as bridge:
+    unconfirmed = {7}
+    with watching(broker, lambda frame: frame.seq not in unconfirmed) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(10)
-            place = camera_id, cam.spool.current.boot_id
-            await until(lambda: place in bridge.ledgers and bridge.ledgers[place].confirmed_to == 7)
-            held.clear()
-            await until(lambda: bridge.ledgers[place].confirmed_to == 10)
+            boot = camera_id, cam.spool.current.boot_id
+            await until(lambda: boot in bridge.ledgers and bridge.ledgers[boot].confirmed_to == 7)
+            unconfirmed.clear()
+            await until(lambda: bridge.ledgers[boot].confirmed_to == 10)
             await cam.drain()
-            last = bridge.ledgers[place]
+            last = bridge.ledgers[boot]
             assert (last.closed, last.next, last.confirmed_to) == (True, 10, 10)
 
 
-async def test_what_was_said_of_a_camera_is_signed_by_it_and_in_order_last_will_included(
+async def test_status_meta_and_last_will_are_signed_and_ordered(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status, meta = mqtt_topic(camera_id, Channel.STATUS), mqtt_topic(camera_id, Channel.META)
     with watching(broker) as bridge:
 
-        def said() -> Status:
+        def status_message() -> Status:
             return open_message(Status, camera_id, bridge.topics[status], bridge.keys)
 
         async with camera(tmp_path, broker, camera_id) as cam:
-            await until(lambda: status in bridge.topics and said().state == ONLINE and meta in bridge.topics)
+            await until(lambda: status in bridge.topics and status_message().state == ONLINE and meta in bridge.topics)
             open_message(Meta, camera_id, bridge.topics[meta], bridge.keys)
-            online = said()
+            online = status_message()
             cam.cut(True)
-            await until(lambda: said().state == OFFLINE)
-            will = said()
+            await until(lambda: status_message().state == OFFLINE)
+            will = status_message()
             cam.cut(False)
-            await until(lambda: said().state == ONLINE)
-            again = said()
-        await until(lambda: said().state == OFFLINE)
-    order = [online, will, again, said()]
+            await until(lambda: status_message().state == ONLINE)
+            again = status_message()
+        await until(lambda: status_message().state == OFFLINE)
+    order = [online, will, again, status_message()]
     for earlier, later in pairwise(order):
         assert is_newer(later, earlier, 0)
         assert not is_newer(earlier, later, 0)
 
 
-async def test_a_forged_status_does_not_make_a_camera_believe_that_another_bears_its_name(
+async def test_a_forged_status_is_not_taken_for_a_second_device_of_the_same_name(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status = mqtt_topic(camera_id, Channel.STATUS)
@@ -123,7 +125,7 @@ async def test_a_forged_status_does_not_make_a_camera_believe_that_another_bears
             bridge.publish(status, forged.SerializeToString())
             stranger = derive_camera_key(b"another fleet's secret", camera_id)
             bridge.publish(status, sign_message(stranger, forged))
-            # Obeyed after the forged ones came: they are read in order.
+            # The camera reads messages in order, so it has read the forged ones when it applies this command.
             command = Command(issued_ms=1, dropped_per_block=32)
             bridge.publish(mqtt_topic(camera_id, Channel.SETTINGS), sign_message(cam.key, command))
             await until(lambda: cam.control.encoding.dropped_per_block == 32)
@@ -131,7 +133,7 @@ async def test_a_forged_status_does_not_make_a_camera_believe_that_another_bears
 
 
 class Meter:
-    """A relay before the broker that grants `receive_maximum` and takes its time to acknowledge."""
+    """A relay in front of the broker that grants `receive_maximum` and delays acknowledgements."""
 
     def __init__(self, target: tuple[str, int], receive_maximum: int) -> None:
         self.peak = 0
@@ -175,7 +177,7 @@ class Meter:
                 if first & 0xF0 == 0x20:  # CONNACK: flags, reason, then our own properties
                     body = body[:2] + bytes((3, 0x21)) + self._receive_maximum.to_bytes(2, "big")
                 if first & 0xF0 == 0x40:  # PUBACK
-                    await asyncio.sleep(0.01)  # a broker that takes its time
+                    await asyncio.sleep(0.01)  # a slow broker
                     self._open -= 1
                 sink.write(bytes((first,)) + variable_length(len(body)) + body)
         sink.close()
@@ -190,7 +192,7 @@ def variable_length(length: int) -> bytes:
     return bytes((*found, length))
 
 
-async def test_ledgers_of_many_old_boots_stay_within_what_the_broker_takes_at_once(
+async def test_ledgers_of_many_old_boots_stay_within_the_brokers_receive_maximum(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     for _ in range(40):

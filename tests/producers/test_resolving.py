@@ -1,3 +1,5 @@
+"""Addresses that are links to devices."""
+
 from __future__ import annotations
 
 from pathlib import Path

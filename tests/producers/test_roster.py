@@ -1,3 +1,5 @@
+"""Cameras from a list that changes while they run."""
+
 from __future__ import annotations
 
 import asyncio
@@ -29,7 +31,7 @@ def cameras(mosquitto: Mosquitto, tmp_path: Path, site: str) -> ListInMemory:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty grey frames of 48 × 32 at 10 frames a second."""
+    """Write a video of forty grey frames of 48 × 32 at 10 frames a second."""
     file = tmp_path_factory.mktemp("video") / "grey.mp4"
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
@@ -43,20 +45,20 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.brokers
 @pytest.mark.slow
-async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_frame(
+async def test_hanging_dying_added_removed_and_rejected_cameras_cost_the_others_no_frame(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A busy machine may stop the test for longer than a camera keeps frames that it has not read.
+    # A busy machine may stop the test for longer than a camera's read-ahead lasts.
     monkeypatch.setattr("producers.camera.camera._AHEAD", 10_000)
     counted = ("--counted", 64, 48, FPS)
     with (
-        RtspServer(*counted) as well,
+        RtspServer(*counted) as working,
         RtspServer(*counted) as hanging,
         RtspServer(*counted) as dying,
         RtspServer(*counted, login="viewer:right") as closed,
     ):
         for name in ("steady-1", "steady-2", "leaving"):
-            cameras.cameras[name] = {"source": {"address": well.address("counted"), "hang_s": 60}}
+            cameras.cameras[name] = {"source": {"address": working.address("counted"), "hang_s": 60}}
         cameras.cameras["hanging"] = {"source": {"address": hanging.address("counted"), "hang_s": 2}}
         cameras.cameras["dying"] = {"source": {"address": dying.address("counted"), "hang_s": 2}}
         cameras.cameras["refused"] = {"source": {"address": closed.address("counted", "viewer:hidden"), "hang_s": 2}}
@@ -66,22 +68,24 @@ async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_f
             hanging.pause()
             dying.kill()
             del cameras.cameras["leaving"]
-            cameras.cameras["coming"] = {"source": {"address": well.address("counted"), "hang_s": 60}}
-            cameras.changed()
+            cameras.cameras["coming"] = {"source": {"address": working.address("counted"), "hang_s": 60}}
+            cameras.mark_changed()
             await until(lambda: _degraded(roster.status("hanging"), "no frame for 2 s"), "the hang")
-            await until(lambda: roster.frames("coming") > 5, "frames of the one that was added")
-            await until(lambda: _degraded(roster.status("dying"), ""), "the death")
-            await until(lambda: _degraded(roster.status("refused"), "401 Unauthorized"), "the refusal")
-            await until(lambda: "3 of 6 fail" in str(roster.health.report()[1]["cameras"]["detail"]), "its health")
-            said = json.loads(roster.report.read_text())
-            assert said[roster.id("refused")]["phase"] == "failing"
-            assert said[roster.id("steady-1")] == {"phase": "capturing", "detail": ""}
-            assert roster.id("leaving") not in said
-            await until(lambda: roster.health.report()[0], "a fleet that is healthy without them")
+            await until(lambda: roster.frames("coming") > 5, "frames of the added camera")
+            await until(lambda: _degraded(roster.status("dying"), ""), "the end of the stream")
+            await until(lambda: _degraded(roster.status("refused"), "401 Unauthorized"), "the rejected login")
+            await until(
+                lambda: "3 of 6 fail" in str(roster.health.report()[1]["cameras"]["detail"]), "the health report"
+            )
+            report = json.loads(roster.report.read_text())
+            assert report[roster.id("refused")]["phase"] == "failing"
+            assert report[roster.id("steady-1")] == {"phase": "capturing", "detail": ""}
+            assert roster.id("leaving") not in report
+            await until(lambda: roster.health.report()[0], "a healthy fleet of the other cameras")
             _, conditions = roster.health.report()
             assert str(roster.id("refused")) in str(conditions["cameras"]["detail"])
             hanging.resume()
-            await until(lambda: roster.status("hanging") == (ONLINE, ""), "the hang's end")
+            await until(lambda: roster.status("hanging") == (ONLINE, ""), "the end of the hang")
         for name in ("steady-1", "steady-2", "coming"):
             numbers = roster.numbers(name)
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), name
@@ -90,7 +94,7 @@ async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_f
         assert (roster.outcome.drained, roster.outcome.frames_skipped) == (True, 0)
         published = roster.value("pointillist_camera_frames_total", outcome="published")
         assert roster.outcome.frames_published == published == len(bridge.frames)
-        assert "hidden" not in json.dumps(said) + json.dumps(conditions)
+        assert "hidden" not in json.dumps(report) + json.dumps(conditions)
 
 
 def _degraded(status: tuple[int, str] | None, detail: str) -> bool:
@@ -98,20 +102,20 @@ def _degraded(status: tuple[int, str] | None, detail: str) -> bool:
 
 
 @pytest.mark.brokers
-async def test_files_are_sent_whole_and_then_it_ends(
+async def test_files_are_sent_completely_and_then_the_fleet_ends(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     for name in ("one", "two"):
         cameras.cameras[name] = {"source": {"file": str(video)}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
-        await until(lambda: roster.task is not None and roster.task.done(), "its end")
+        await until(lambda: roster.task is not None and roster.task.done(), "the end of the fleet")
     assert (roster.frames("one"), roster.frames("two")) == (40, 40)
     assert roster.outcome is not None
     assert (roster.outcome.drained, roster.outcome.frames_published, roster.outcome.frames_pending) == (True, 80, 0)
 
 
 @pytest.mark.brokers
-async def test_a_camera_that_is_added_while_the_list_is_read_for_the_first_time_is_run(
+async def test_a_camera_added_during_the_first_read_of_the_list_is_started(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     source = {"source": {"file": str(video), "loop": True}, "fps": FPS}
@@ -120,7 +124,7 @@ async def test_a_camera_that_is_added_while_the_list_is_read_for_the_first_time_
     def add_late() -> None:
         cameras.after_read = None
         cameras.cameras["late"] = source
-        cameras.changed()
+        cameras.mark_changed()
 
     cameras.after_read = add_late
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
@@ -130,14 +134,14 @@ async def test_a_camera_that_is_added_while_the_list_is_read_for_the_first_time_
 
 
 @pytest.mark.brokers
-async def test_a_camera_that_is_changed_goes_on_in_its_file_and_leaves_the_others_alone(
+async def test_a_changed_camera_continues_in_its_file_and_affects_no_other(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     cameras.cameras = {name: {"fps": 10, "source": {"file": str(video)}} for name in ("changed", "other")}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.frames("changed") > 5)
         cameras.cameras["changed"]["fps"] = 50
-        cameras.changed()
+        cameras.mark_changed()
         await until(lambda: roster.frames("changed") + roster.frames("other") >= 80)
     assert len(roster.boots("changed")) == 2
     assert len(roster.boots("other")) == 1
@@ -145,48 +149,48 @@ async def test_a_camera_that_is_changed_goes_on_in_its_file_and_leaves_the_other
 
 
 @pytest.mark.brokers
-async def test_a_camera_whose_enrolment_is_unreadable_for_a_time_goes_on_in_its_file(
+async def test_a_camera_with_a_temporarily_unreadable_enrolment_continues_in_its_file(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     cameras.cameras = {name: {"fps": 10, "source": {"file": str(video)}} for name in ("one", "other")}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.frames("one") > 5)
         one, cameras.refused = cameras.cameras.pop("one"), {roster.id("one"): "expected an enrolment"}
-        cameras.changed()
+        cameras.mark_changed()
         await until(lambda: roster.reported("one") == ("failing", "expected an enrolment"))
         cameras.cameras["one"], cameras.refused = one, {}
-        cameras.changed()
-        await until(lambda: roster.task is not None and roster.task.done(), "its end")
+        cameras.mark_changed()
+        await until(lambda: roster.task is not None and roster.task.done(), "the end of the fleet")
     assert (len(roster.boots("one")), len(roster.boots("other"))) == (2, 1)
     assert (roster.frames("one"), roster.frames("other")) == (40, 40)
 
 
 @pytest.mark.brokers
-async def test_a_list_that_is_wrong_is_said_and_changes_nothing(
+async def test_an_invalid_list_is_reported_and_changes_nothing(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     cameras.cameras = {"one": {"fps": 20, "source": {"file": str(video), "loop": True}}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.frames("one") > 3)
-        cameras.wrong = "cameras.yaml: cameras.0.fps: expected a number"
-        cameras.changed()
+        cameras.error = "cameras.yaml: cameras.0.fps: expected a number"
+        cameras.mark_changed()
         await until(lambda: roster.value("pointillist_camera_list_refused") == 1)
         assert "cameras.0.fps" in str(roster.health.report()[1]["list"]["detail"])
         cameras.defect = RuntimeError("a bug")
-        cameras.changed()
+        cameras.mark_changed()
         await until(lambda: "see the log" in str(roster.health.report()[1]["list"]["detail"]))
         before = roster.frames("one")
-        await until(lambda: roster.frames("one") > before + 5, "frames of what ran")
-        cameras.wrong, cameras.defect = "", None
+        await until(lambda: roster.frames("one") > before + 5, "frames of the running camera")
+        cameras.error, cameras.defect = "", None
         cameras.refused = {roster.id("two"): "expected an enrolment"}
-        cameras.changed()
+        cameras.mark_changed()
         await until(lambda: roster.value("pointillist_camera_list_refused") == 0)
         await until(lambda: roster.reported("two") == ("failing", "expected an enrolment"))
     assert len(roster.boots("one")) == 1
 
 
 @pytest.mark.brokers
-async def test_a_spool_that_is_in_use_is_waited_for(
+async def test_a_roster_waits_for_a_spool_in_use(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:
     from producers.spool.folder import FolderLock
@@ -200,7 +204,7 @@ async def test_a_spool_that_is_in_use_is_waited_for(
 
 
 @pytest.mark.brokers
-async def test_a_still_scene_sends_its_heartbeats_and_every_frame_is_accounted_for(
+async def test_a_still_scene_sends_heartbeats_and_every_frame_is_counted(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "still.mp4"
@@ -212,7 +216,7 @@ async def test_a_still_scene_sends_its_heartbeats_and_every_frame_is_accounted_f
         container.mux(stream.encode())
     cameras.cameras = {"one": {"fps": 20, "motion": {"heartbeat_s": 1, "hold_s": 0}, "source": {"file": str(file)}}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
-        await until(lambda: roster.task is not None and roster.task.done(), "its end")
+        await until(lambda: roster.task is not None and roster.task.done(), "the end of the fleet")
     still = roster.value("pointillist_camera_frames_total", outcome="no_motion")
     published = roster.value("pointillist_camera_frames_total", outcome="published")
     assert still is not None
@@ -224,7 +228,7 @@ async def test_a_still_scene_sends_its_heartbeats_and_every_frame_is_accounted_f
 
 
 @pytest.mark.brokers
-async def test_outside_of_its_hours_a_camera_rests_and_lets_its_source_go(
+async def test_a_camera_outside_its_schedule_pauses_and_closes_its_source(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from producers.gate.schedule import Schedule

@@ -1,3 +1,5 @@
+"""Scenario files: their cameras, their errors, and the faults of simulated sources."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +17,7 @@ from schemas.errors import ConfigError
 from schemas.messages.frame import Truth
 from schemas.pixels.planes import Planes, to_picture
 from schemas.pointillist_pb2 import LOSSLESS
-from tests.producers.faulty_rig import Pictures, shown
+from tests.producers.faulty_rig import Pictures, frames_with_faults
 from tests.producers.stand_in_generator import write_generator
 
 WHOLE = """
@@ -39,14 +41,14 @@ faults:
 """
 
 
-def written(tmp_path: Path, text: str) -> Path:
+def write_scenario(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "fleet.yaml"
     path.write_text(text)
     return path
 
 
-def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Path) -> None:
-    cameras = load_scenario(written(tmp_path, WHOLE)).cameras()
+def test_a_scenario_sets_every_cameras_name_index_and_settings(tmp_path: Path) -> None:
+    cameras = load_scenario(write_scenario(tmp_path, WHOLE)).cameras()
 
     assert [camera.camera_id for camera in cameras][:2] == ["plant/gate-00", "plant/gate-01"]
     assert [camera.index for camera in cameras] == list(range(13))
@@ -75,10 +77,10 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("site: plant", "site: [plant"), r"line \d+, column \d+"),
     ],
 )
-def test_a_mistake_gives_one_line_that_names_the_file_the_place_and_what_was_expected(
+def test_an_invalid_scenario_is_rejected_in_one_line_with_file_place_and_expected_value(
     tmp_path: Path, change: tuple[str, str], expected: str
 ) -> None:
-    path = written(tmp_path, WHOLE.replace(*change))
+    path = write_scenario(tmp_path, WHOLE.replace(*change))
     with pytest.raises(ConfigError, match=expected) as raised:
         load_scenario(path)
     assert str(path) in str(raised.value)
@@ -96,23 +98,23 @@ def test_a_mistake_gives_one_line_that_names_the_file_the_place_and_what_was_exp
         ("scene, rtsp://u:hidden@h/x: 1", "defaults.source"),
     ],
 )
-def test_a_mistake_at_a_source_never_repeats_what_may_hold_a_password(tmp_path: Path, source: str, place: str) -> None:
+def test_an_error_about_a_source_never_repeats_a_possible_password(tmp_path: Path, source: str, place: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        load_scenario(written(tmp_path, WHOLE.replace("{kind: scene, seed: 3}", source)))
+        load_scenario(write_scenario(tmp_path, WHOLE.replace("{kind: scene, seed: 3}", source)))
     assert "hidden" not in str(raised.value)
     assert place in str(raised.value) or "line" in str(raised.value)
 
 
-def test_an_address_in_the_place_of_a_camera_is_not_repeated() -> None:
+def test_an_address_in_place_of_a_camera_is_not_repeated() -> None:
     with pytest.raises(ConfigError, match=r"cameras\.0") as raised:
         parse_scenario({"site": "a", "cameras": ["rtsp://u:hidden@h/x"]})
     assert "hidden" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just text", "\0"])
-def test_a_file_that_is_no_scenario_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_scenario_is_rejected(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):
-        load_scenario(written(tmp_path, text))
+        load_scenario(write_scenario(tmp_path, text))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def frame(value: int) -> CapturedFrame:
     return CapturedFrame(np.full((16, 16, 3), value, np.uint8), value, Truth(4))
 
 
-def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None:
+def test_faults_last_from_their_start_for_their_duration_and_set_the_truth() -> None:
     plan = FaultPlan(
         [
             Fault(camera="c", at_s=1, kind="freeze", for_s=2),
@@ -140,7 +142,7 @@ def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None
         ]
     )
     plan.begin(50_000)
-    seen = shown(plan, [(frame(second), 50_000 + 1000 * second) for second in range(10)])
+    seen = frames_with_faults(plan, [(frame(second), 50_000 + 1000 * second) for second in range(10)])
 
     assert [int(seen[second].picture[0, 0, 0]) for second in (0, 1, 2, 3, 4, 5)] == [0, 1, 1, 3, 0, 5]
     assert [seen[second].position for second in range(10)] == list(range(10))
@@ -158,17 +160,19 @@ def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None
 
 
 @pytest.mark.parametrize("kind", ["freeze", "black", "sticker"])
-def test_faults_change_what_is_sent_of_a_source_of_planes(kind: Literal["freeze", "black", "sticker"]) -> None:
+def test_faults_also_change_the_planes_of_a_source(kind: Literal["freeze", "black", "sticker"]) -> None:
     plan = FaultPlan([Fault(camera="c", at_s=1, kind=kind, for_s=5)])
     plan.begin(0)
     planes = [Planes(np.full((16, 16), 50 + 20 * second, np.uint8), None, None) for second in range(8)]
-    seen = shown(plan, [(frame(second)._replace(planes=planes[second]), 1000 * second) for second in range(8)])
+    seen = frames_with_faults(
+        plan, [(frame(second)._replace(planes=planes[second]), 1000 * second) for second in range(8)]
+    )
     sent = [each.picture if each.planes is None else to_picture(each.planes) for each in seen]
     same = [np.array_equal(sent[second], to_picture(planes[second])) for second in range(8)]
     assert same == [True, kind == "freeze", False, False, False, False, True, True]
 
 
-def test_paths_of_a_scenario_begin_where_it_lies(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_scenarios_folder(tmp_path: Path) -> None:
     text = """
 site: yard
 bundle: models/own
@@ -186,7 +190,7 @@ faults:
     write_generator(tmp_path / "attacks" / "own")
     (tmp_path / "models" / "own").mkdir(parents=True)
     (tmp_path / "models" / "own" / "model.toml").touch()
-    scenario = load_scenario(written(tmp_path, text))
+    scenario = load_scenario(write_scenario(tmp_path, text))
     assert scenario.bundle == str(tmp_path / "models/own")
     assert [fault.generator for fault in scenario.faults] == [str(tmp_path / "attacks/own"), "scene"]
     street, data, far, near, fixed = (camera.source for camera in scenario.cameras())
@@ -201,13 +205,13 @@ faults:
 
 def test_no_fault_is_active_before_the_fleets_clock_begins() -> None:
     plan = FaultPlan([Fault(camera="c", at_s=0, kind="black", for_s=10**9)])
-    [before] = shown(plan, [(frame(7), 50_000)])
+    [before] = frames_with_faults(plan, [(frame(7), 50_000)])
     plan.begin(50_000)
-    [after] = shown(plan, [(frame(7), 50_000)])
+    [after] = frames_with_faults(plan, [(frame(7), 50_000)])
     assert (int(before.picture[0, 0, 0]), int(after.picture[0, 0, 0])) == (7, 0)
 
 
-def test_a_dark_source_gives_no_picture_until_its_time_is_over_or_it_is_closed() -> None:
+def test_a_dark_source_returns_no_picture_until_the_fault_ends_or_it_is_closed() -> None:
     plan = FaultPlan([Fault(camera="c", at_s=0, kind="dark", for_s=1)])
     plan.begin(0)
     times = iter((0, 999, 1000, 1000))
@@ -222,9 +226,7 @@ def test_a_dark_source_gives_no_picture_until_its_time_is_over_or_it_is_closed()
 
 
 @pytest.mark.parametrize(("kind", "blocking"), [("dark", True), ("freeze", False), ("disconnect", False)])
-def test_a_faulty_source_is_read_when_a_frame_is_due_and_in_a_thread_if_a_fault_takes_time(
-    kind: str, blocking: bool
-) -> None:
+def test_a_faulty_source_is_read_on_demand_and_in_a_thread_if_a_fault_blocks(kind: str, blocking: bool) -> None:
     fault = Fault.model_validate({"camera": "c", "at_s": 0, "kind": kind, "for_s": 1})
     source = FaultySource(Pictures([]), FaultPlan([fault]))
     assert (source.on_demand, source.blocking) == (True, blocking)

@@ -1,3 +1,5 @@
+"""Simulated scenes: frames, signs, backgrounds, stickers, and conditions."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +17,7 @@ from producers.scene.simulator import LUMA, SCENE_FRAMES, Conditions
 from producers.scene.sticker import STICKER, sticker_side
 
 
-def test_a_frame_depends_on_nothing_but_seed_camera_and_index() -> None:
+def test_a_frame_depends_only_on_seed_camera_and_index() -> None:
     ahead, jumping = SceneSimulator(5, 2), SceneSimulator(5, 2)
     frames = {index: ahead.render(index) for index in range(30)}
     for index in (29, 0, 13, 12, 29):
@@ -39,7 +41,7 @@ def test_seed_camera_and_index_each_change_the_frame(other: tuple[int, int, int]
     index=st.integers(0, 2**40 // SCENE_FRAMES),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_any_size_gives_a_frame_of_that_size(height: int, width: int, channels: int, index: int, seed: int) -> None:
+def test_a_frame_has_the_requested_size(height: int, width: int, channels: int, index: int, seed: int) -> None:
     frame, label = SceneSimulator(seed, 7, (height, width), channels).render(index)
     assert frame.shape == (height, width, channels)
     assert frame.dtype == np.uint8
@@ -63,17 +65,17 @@ def test_full_hd_frames_render() -> None:
         ((0, 1 << 20), "camera below"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments: tuple[int, ...], expected: str) -> None:
+def test_invalid_settings_are_rejected(arguments: tuple[int, ...], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         SceneSimulator(*arguments)  # type: ignore[arg-type]  # the cases differ in length
 
 
-def test_a_negative_index_is_refused() -> None:
+def test_a_negative_index_is_rejected() -> None:
     with pytest.raises(ValueError, match="index"):
         SceneSimulator(0, 0).render(-1)
 
 
-def test_the_class_stays_for_a_scene_and_all_classes_come_up() -> None:
+def test_the_class_is_constant_within_a_scene_and_all_classes_occur() -> None:
     simulator = SceneSimulator(0, 0, (16, 16))
     labels = [simulator.render(index)[1] for index in range(60 * SCENE_FRAMES)]
     for start in range(0, len(labels), SCENE_FRAMES):
@@ -107,7 +109,7 @@ def test_a_grey_camera_shows_the_luma_of_the_scene() -> None:
     assert np.corrcoef((colour @ LUMA).ravel(), grey.ravel().astype(np.float64))[0, 1] > 0.95
 
 
-def test_every_class_is_drawn_differently_even_without_its_colours() -> None:
+def test_every_class_has_its_own_drawing_even_without_colours() -> None:
     grid = np.linspace(-1.2, 1.2, 48, dtype=np.float32)
     points = np.stack([np.tile(grid, 48), np.repeat(grid, 48), np.ones(48 * 48, np.float32)])
     shapes = set()
@@ -136,7 +138,7 @@ def test_the_signed_distance_of_a_square_is_exact_along_its_sides() -> None:
     np.testing.assert_allclose(union([regular(4, 1.0)]).distance(points), [-1, -0.5, 0, 2, 1], atol=1e-6)
 
 
-def test_a_union_takes_the_nearest_part() -> None:
+def test_the_distance_of_a_union_is_the_smallest_of_its_parts() -> None:
     parts = [regular(4, 1.0), convex((4, -1), (6, -1), (6, 1), (4, 1))]
     points = np.array([[0, 0, 1], [5, 0, 1], [3, 0, 1]], np.float32).T
     np.testing.assert_allclose(union(parts).distance(points), [-1, -1, 1], atol=1e-6)
@@ -155,7 +157,7 @@ def test_large_frames_get_finer_octaves() -> None:
     assert tile_cells(1080) > tile_cells(128)
 
 
-def test_a_sticker_changes_its_square_and_nothing_else() -> None:
+def test_a_sticker_changes_only_its_square() -> None:
     frame, _ = SceneSimulator(1, 1).render(0)
     before = frame.copy()
     pasted = paste_sticker(frame, position=(1.0, 0.0))
@@ -178,12 +180,12 @@ def test_a_sticker_on_a_grey_frame_is_its_luma() -> None:
     assert pasted[0, 0, 0] == round(0.299 * 255 + 0.587 * 220)
 
 
-def test_a_sticker_outside_the_frame_is_refused() -> None:
+def test_a_sticker_outside_the_frame_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"position in \[0, 1\]"):
         paste_sticker(np.zeros((32, 32, 3), np.uint8), position=(1.2, 0))
 
 
-def test_conditions_change_the_picture_and_not_what_it_shows() -> None:
+def test_conditions_change_the_picture_and_not_its_class() -> None:
     usual, label = SceneSimulator(5, 2, (64, 64)).render(7)
     same, _ = SceneSimulator(5, 2, (64, 64), 3, Conditions()).render(7)
     np.testing.assert_array_equal(same, usual)

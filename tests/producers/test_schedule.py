@@ -1,3 +1,5 @@
+"""The schedule of a camera: weekly hours in a time zone."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -37,7 +39,7 @@ def at(day: int, time: str) -> float:
         ("sun 22:00-06:00", 0, "03:00", True),
     ],
 )
-def test_hours_hold_from_their_first_minute_up_to_their_last(hours: str, day: int, time: str, holds: bool) -> None:
+def test_hours_include_their_first_minute_and_exclude_their_last(hours: str, day: int, time: str, holds: bool) -> None:
     assert Schedule(hours=(hours,), zone="UTC").holds(at(day, time)) is holds
 
 
@@ -54,7 +56,7 @@ def test_a_schedule_follows_the_clock_of_its_zone_in_summer_and_winter() -> None
     length=st.integers(1, 1439),
     minute=st.integers(0, 7 * 1440 - 1),
 )
-def test_hours_are_the_minutes_that_counting_finds(days: set[int], begin: int, length: int, minute: int) -> None:
+def test_hours_contain_exactly_the_counted_minutes(days: set[int], begin: int, length: int, minute: int) -> None:
     end = (begin + length) % 1440
     text = ",".join(DAYS[day] for day in sorted(days))
     hours = Hours.parse(f"{text} {begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}")
@@ -62,36 +64,36 @@ def test_hours_are_the_minutes_that_counting_finds(days: set[int], begin: int, l
     assert hours.hold(minute // 1440, minute % 1440) == (minute in counted)
 
 
-def test_it_says_when_it_opens_next() -> None:
+def test_a_schedule_returns_its_next_opening() -> None:
     schedule = Schedule(hours=("mon 07:00-08:00",), zone="Europe/Berlin")
     opens = schedule.opens_at(at(0, "07:30"))
     assert opens is not None
     assert datetime.fromtimestamp(opens, ZoneInfo("Europe/Berlin")).isoformat() == "2026-06-08T07:00:00+02:00"
 
 
-def test_cameras_of_one_schedule_look_for_its_begin_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, holds = [], Schedule.holds
+def test_cameras_with_one_schedule_search_its_next_opening_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, holds = [], Schedule.holds
 
     def counted(schedule: Schedule, now_s: float) -> bool:
-        looked.append(now_s)
+        checked.append(now_s)
         return holds(schedule, now_s)
 
     monkeypatch.setattr(Schedule, "holds", counted)
     end_s = at(4, "19:00") + 1
     opens = {Schedule(hours=("mon-fri 07:01-19:00",), zone="UTC").opens_at(end_s + place / 10) for place in range(99)}
     assert opens == {at(7, "07:01")}
-    assert len(looked) == 60 * 60 + 1
+    assert len(checked) == 60 * 60 + 1
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "mon", "7-19", "07:00-25:00", "07:60-08:00", "07:00-07:00", "monday 07:00-08:00", "24:00-01:00"]
+    "text", ["", "mon", "7-19", "07:00-25:00", "07:60-08:00", "07:00-07:00", "monday 07:00-08:00", "24:00-01:00"]
 )
-def test_other_forms_are_refused_with_the_form_that_is_expected(wrong: str) -> None:
+def test_an_invalid_form_is_rejected_with_the_expected_one(text: str) -> None:
     with pytest.raises(ValidationError, match="mon-fri 07:00-19:00"):
-        Schedule(hours=(wrong,))
+        Schedule(hours=(text,))
 
 
-def test_a_list_stands_for_its_hours_and_an_unknown_zone_is_refused() -> None:
+def test_a_list_of_hours_is_accepted_and_an_unknown_zone_rejected() -> None:
     assert Schedule.model_validate(["07:00-08:00"]) == Schedule(hours=("07:00-08:00",))
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         Schedule(hours=("07:00-08:00",), zone="Mars/Olympus")
@@ -99,6 +101,6 @@ def test_a_list_stands_for_its_hours_and_an_unknown_zone_is_refused() -> None:
         Schedule(hours=("07:00-08:00",), zone="../../etc/passwd")
 
 
-@pytest.mark.parametrize("given", ["mon-fri 07:00-19:00", ["mon-fri 07:00-19:00"], {"hours": ["mon-fri 07:00-19:00"]}])
-def test_hours_may_be_a_text_a_list_or_a_table(given: object) -> None:
-    assert Schedule.model_validate(given).hours == ("mon-fri 07:00-19:00",)
+@pytest.mark.parametrize("value", ["mon-fri 07:00-19:00", ["mon-fri 07:00-19:00"], {"hours": ["mon-fri 07:00-19:00"]}])
+def test_hours_are_a_text_a_list_or_a_table(value: object) -> None:
+    assert Schedule.model_validate(value).hours == ("mon-fri 07:00-19:00",)

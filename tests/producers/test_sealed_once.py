@@ -1,4 +1,4 @@
-"""The same boot and sequence number are never sealed anew with other contents, whatever happens between two tries."""
+"""Seals of a boot and sequence number: whatever fails between two attempts, the content never changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def picture(number: int) -> Picture:
 
 
 class Medium:
-    """In the place of the disk: notes every payload that is to be written for a place, and fails as it is told."""
+    """A replacement for the disk that records every payload for a sequence number and fails on request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.written: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
@@ -61,49 +61,49 @@ class Medium:
 
 
 class Device:
-    """A camera's spool and what seals for it; `restart` is a process that died and came back."""
+    """A camera's spool and its sealing; `restart` replaces the process after a crash."""
 
     def __init__(self, folder: Path, medium: Medium) -> None:
         self._folder = folder
         self._medium = medium
         self.spool = Spool(folder, CAMERA)
         self.sealing = self._sealing()
-        self.shown = 0
+        self.captured = 0
 
     def _sealing(self) -> FrameSealer:
         return FrameSealer(KEY, self.spool, self._append, GroupEncoder(KEY, VideoSettings()))
 
     def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         self.spool.append(payload, position, captured_ms, raw_bytes)
-        if self._medium.failure == "behind":
-            raise RuntimeError("a defect behind the append")
+        if self._medium.failure == "after":
+            raise RuntimeError("a defect after the append")
 
     def publish(self, encoding: Encoding) -> None:
-        """As a camera does: what waits goes first, and a failure gives this picture up."""
-        self.shown += 1
+        """Publish a picture as a camera does: pending frames first, and an error drops this picture."""
+        self.captured += 1
         try:
             self.sealing.append()
-            self.sealing.seal(picture(self.shown), self.shown, self.shown, encoding)
+            self.sealing.seal(picture(self.captured), self.captured, self.captured, encoding)
             self.sealing.append()
         except (StateError, RuntimeError):
             pass
 
     def restart(self) -> None:
-        for (boot_id, seq), payloads in self._held().items():
+        for (boot_id, seq), payloads in self._stored().items():
             self._medium.written[boot_id, seq].add(payloads)
         self.spool.close()
         self.spool = Spool(self._folder, CAMERA)
         self.sealing = self._sealing()
-        for (boot_id, seq), payloads in self._held().items():
+        for (boot_id, seq), payloads in self._stored().items():
             self._medium.written[boot_id, seq].add(payloads)
 
-    def _held(self) -> dict[tuple[int, int], bytes]:
-        held = {}
+    def _stored(self) -> dict[tuple[int, int], bytes]:
+        stored = {}
         for boot_id, seq in list(self._medium.written):
             frame = self.spool.get((boot_id, seq))
             if frame is not None:
-                held[boot_id, seq] = self.spool.read(frame)
-        return held
+                stored[boot_id, seq] = self.spool.read(frame)
+        return stored
 
     def close(self) -> None:
         self.spool.close()
@@ -111,7 +111,7 @@ class Device:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["", "", "error", "part", "behind", "crash"]),
+        st.sampled_from(["", "", "error", "part", "after", "crash"]),
         st.sampled_from(
             [Encoding(16), Encoding(40), Encoding(0, 1.0), Encoding(16, 0, LOSSLESS), Encoding(8, 0.5, RAW)]
         ),
@@ -123,7 +123,7 @@ STEPS = st.lists(
 
 @settings(deadline=None, max_examples=25)
 @given(STEPS)
-def test_no_place_in_the_spool_ever_has_two_contents(steps: list[tuple[str, Encoding]]) -> None:
+def test_a_sequence_number_never_has_two_contents(steps: list[tuple[str, Encoding]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch, tempfile.TemporaryDirectory() as folder:
         medium = Medium(monkeypatch)
         device = Device(Path(folder), medium)
@@ -146,7 +146,7 @@ def test_no_place_in_the_spool_ever_has_two_contents(steps: list[tuple[str, Enco
             open_frame(CAMERA, payload, KEYS)
 
 
-def test_a_frame_that_waits_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_frame_is_sealed_while_another_waits_for_its_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     medium = Medium(monkeypatch)
     device = Device(tmp_path, medium)
     medium.failure = "error"
@@ -161,14 +161,14 @@ def test_a_frame_that_waits_is_not_overtaken(tmp_path: Path, monkeypatch: pytest
     device.close()
 
 
-def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
+def test_a_frame_is_written_once_if_an_error_follows_its_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device(tmp_path, Medium(monkeypatch))
 
     def append(payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         device.spool.append(payload, position, captured_ms, raw_bytes)
-        raise StateError("the connection, say")
+        raise StateError("the connection")
 
     device.sealing = FrameSealer(KEY, device.spool, append, GroupEncoder(KEY, VideoSettings()))
     device.sealing.seal(picture(1), 1, 1, Encoding())
@@ -179,7 +179,7 @@ def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
     device.close()
 
 
-async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_picture_for_that_place(
+async def test_a_camera_stopped_while_its_spool_is_full_seals_no_other_picture_with_that_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     medium = Medium(monkeypatch)

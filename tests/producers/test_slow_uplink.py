@@ -1,4 +1,4 @@
-"""A camera behind an uplink that needs longer for one frame than the broker has to answer a ping."""
+"""A camera behind a slow uplink: one frame takes longer than the broker waits for a ping."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.brokers
 BYTES_PER_S = 60_000
 STEP_S = 0.05
 SIDE = 480
-"""A frame of this side is uploaded in more than eight seconds, and three are allowed for a ping's answer."""
+"""The side of a frame whose upload takes more than eight seconds; a ping must be answered within three."""
 
 
 class Uplink:
-    """A relay to the broker that reads little ahead, so that the bytes wait in the camera's send buffer."""
+    """A relay to the broker with a small buffer: bytes wait in the camera's send buffer."""
 
     def __init__(self, broker: tuple[str, int]) -> None:
         self.is_stopped = False
@@ -78,7 +78,7 @@ def listening() -> Iterator[socket.socket]:
 async def behind_slow_uplink(
     listening: socket.socket, folder: Path, broker: tuple[str, int], camera_id: CameraId, limit: int = 8192
 ) -> AsyncIterator[tuple[Uplink, Camera]]:
-    """A camera whose bytes wait in its send buffer, or in the relay up to twice the `limit`."""
+    """Connect a camera through a slow relay; bytes wait in its send buffer, or in the relay up to twice the `limit`."""
     uplink = Uplink(broker)
     server = await asyncio.start_server(uplink.serve, sock=listening, limit=limit)
     try:
@@ -98,7 +98,7 @@ def publish(cam: Camera, side: int) -> int:
     return len(payload)
 
 
-async def test_a_frame_that_takes_longer_than_two_keep_alives_arrives_on_the_first_connection(
+async def test_a_frame_that_takes_two_keep_alives_arrives_on_the_first_connection(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, listening: socket.socket
 ) -> None:
     with watching(broker) as bridge:
@@ -110,7 +110,7 @@ async def test_a_frame_that_takes_longer_than_two_keep_alives_arrives_on_the_fir
             assert uplink.connections == 1
 
 
-async def test_frames_that_wait_in_a_proxy_for_longer_than_two_keep_alives_arrive_on_the_first_connection(
+async def test_frames_buffered_in_a_proxy_for_two_keep_alives_arrive_on_the_first_connection(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     with watching(broker) as bridge, socket.socket() as listening:
@@ -123,7 +123,7 @@ async def test_frames_that_wait_in_a_proxy_for_longer_than_two_keep_alives_arriv
             assert uplink.connections == 1
 
 
-async def test_an_uplink_that_stops_in_the_middle_of_a_frame_is_left(
+async def test_an_uplink_that_stalls_within_a_frame_is_disconnected(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, listening: socket.socket
 ) -> None:
     async with behind_slow_uplink(listening, tmp_path, broker, camera_id) as (uplink, cam):

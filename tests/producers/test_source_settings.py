@@ -1,4 +1,4 @@
-"""What all sources of pixels share: turning, privacy, logins by reference."""
+"""The settings that all pixel sources share: rotation, privacy, and references to logins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ share = st.floats(0, 1, allow_nan=False)
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), x=share, y=share, right=share, bottom=share)
-def test_every_pixel_that_a_rectangle_touches_is_black_and_no_other(
+def test_exactly_the_pixels_under_a_privacy_rectangle_are_black(
     height: int, width: int, x: float, y: float, right: float, bottom: float
 ) -> None:
     x, right = sorted((x, right))
@@ -38,11 +38,11 @@ def test_every_pixel_that_a_rectangle_touches_is_black_and_no_other(
             assert black[row, column]
         elif min(sides) < -1e-5:
             assert not black[row, column]
-    assert (picture == 200).all()  # a data set's pictures are shared
+    assert (picture == 200).all()  # the pictures of a data set are shared and must not change
 
 
 @given(degrees=st.sampled_from([0, 90, 180, 270]), height=st.integers(1, 9), width=st.integers(1, 9))
-def test_a_picture_is_turned_clockwise(degrees: int, height: int, width: int) -> None:
+def test_a_picture_is_rotated_clockwise(degrees: int, height: int, width: int) -> None:
     picture = np.arange(height * width, dtype=np.uint8).reshape(height, width, 1)
     turned = turn(picture, degrees)
     for row, column in np.ndindex(height, width):
@@ -55,20 +55,20 @@ def test_a_picture_is_turned_clockwise(degrees: int, height: int, width: int) ->
         assert turned[places[degrees]] == picture[row, column]
 
 
-def test_privacy_is_in_the_turned_picture_and_before_any_resizing() -> None:
+def test_privacy_applies_to_the_rotated_picture_before_resizing() -> None:
     picture = np.full((8, 4, 3), 255, np.uint8)
     framed = Framing(rotate=90, privacy=((0, 0, 0.5, 1),), size=(4, 2), channels=1)(picture)
     assert framed[..., 0].tolist() == [[0, 0, 255, 255], [0, 0, 255, 255]]
 
 
 @given(user=st.text(min_size=1, max_size=9), password=st.text(max_size=9))
-def test_a_login_is_encoded_into_the_address_and_found_there_again(user: str, password: str) -> None:
+def test_a_login_in_an_address_can_be_parsed_again(user: str, password: str) -> None:
     parts = urlsplit(with_login("rtsp://10.0.0.1:554/live?a=b", user, password))
     assert (unquote(parts.username or ""), unquote(parts.password or "")) == (user, password)
     assert (parts.hostname, parts.port, parts.path, parts.query) == ("10.0.0.1", 554, "/live", "a=b")
 
 
-def test_a_login_is_read_where_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_read_at_each_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = LoginPlace(file=tmp_path / "login")
     with pytest.raises(SourceError, match=r"expected user:password in the file .*login: No such file"):
         place.read()
@@ -84,7 +84,7 @@ def test_a_login_is_read_where_it_is_now(tmp_path: Path, monkeypatch: pytest.Mon
     assert LoginPlace(variable="GATE").read() == ("viewer", "x")
 
 
-def test_an_rtsp_camera_takes_a_login_with_signs_of_all_kinds_from_a_file(tmp_path: Path) -> None:
+def test_an_rtsp_camera_accepts_a_login_with_special_characters_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "login").write_text("us er:p@s/s:w#ö?%41\n")
     with RtspServer(login="us er:p@s/s:w#ö?%41") as server:
         address = SecretStr(server.address("live", ""))
@@ -98,7 +98,7 @@ def test_an_rtsp_camera_takes_a_login_with_signs_of_all_kinds_from_a_file(tmp_pa
         assert "other" not in str(caught.value)
 
 
-def test_hardware_that_is_not_there_is_refused_and_auto_does_without(tmp_path: Path) -> None:
+def test_missing_hardware_is_rejected_and_auto_falls_back_to_software(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         SourceSettings(kind="video", file=tmp_path / "x.mp4", hardware="CUDA 0")
     with pytest.raises(SourceError, match=r"expected hardware that decodes \(.*\), got abacus"):

@@ -1,4 +1,4 @@
-"""Sources that fail when they are tried or decoded: each is one line, and what was open is closed."""
+"""Sources that fail while they are tried or decoded: one line for each error, and nothing stays open."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Empty:
         self.closed = True
 
 
-def test_a_source_without_a_picture_is_said_to_be_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_a_picture_is_reported_as_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Empty()
     monkeypatch.setattr(trial, "open_source", lambda _: source)
     found = try_sources({"door": STREAM}, picture=True)["door"]
@@ -45,7 +45,7 @@ def test_a_source_without_a_picture_is_said_to_be_at_its_end(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("error", [SourceError("no file"), ConfigError("no file")])
-def test_any_refusal_of_a_source_is_its_own_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_any_error_of_opening_is_reported_as_a_source_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(_: object) -> None:
         raise error
 
@@ -55,7 +55,7 @@ def test_any_refusal_of_a_source_is_its_own_error(monkeypatch: pytest.MonkeyPatc
     assert str(found.error) == "no file"
 
 
-def test_a_source_has_the_time_that_its_own_setting_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_waits_as_long_as_the_sources_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_: object) -> Empty:
         time.sleep(1.5)
         return Empty()
@@ -68,7 +68,7 @@ def test_a_source_has_the_time_that_its_own_setting_gives_it(monkeypatch: pytest
 
 
 class Container:
-    """A stream whose connection breaks after its frames."""
+    """A stream that fails after its frames."""
 
     def __init__(self, *packets: Any, error: av.FFmpegError | None = None) -> None:
         self._error = error or av.FFmpegError(5, "Input/output error")
@@ -88,7 +88,7 @@ def packet(index: int, *frames: object) -> SimpleNamespace:
     return SimpleNamespace(stream=SimpleNamespace(index=index), size=3, decode=lambda: frames)
 
 
-def test_invalid_data_ends_a_recording_and_a_failed_read_ends_none() -> None:
+def test_invalid_data_ends_a_recording_and_a_failed_read_raises_an_error() -> None:
     picture = av.VideoFrame(8, 8, "rgb24")
     packets = packet(1, "sound"), packet(0, picture, "subtitle")
     cut_off: Any = Container(*packets, error=av.InvalidDataError(1, "Invalid data found"))
@@ -100,7 +100,7 @@ def test_invalid_data_ends_a_recording_and_a_failed_read_ends_none() -> None:
             next(frames)
 
 
-def test_a_live_stream_whose_connection_breaks_after_a_silence_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_stream_that_breaks_after_a_silence_is_reported_as_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 100.0, 100.0))
     monkeypatch.setattr(decoder, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     broken: Any = Container()
@@ -108,7 +108,7 @@ def test_a_live_stream_whose_connection_breaks_after_a_silence_hangs(monkeypatch
         next(decode_video(broken, "door", hang_s=60.0))
 
 
-def test_a_url_that_is_no_video_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_without_a_video_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     container = Container()
 
     def refuse(*_: object) -> None:
@@ -121,13 +121,13 @@ def test_a_url_that_is_no_video_is_closed_again(monkeypatch: pytest.MonkeyPatch)
     assert container.closed
 
 
-def test_a_stream_without_a_codec_has_no_name_for_it() -> None:
+def test_a_stream_without_a_codec_has_an_empty_codec_name() -> None:
     data: Any = SimpleNamespace()
     named: Any = SimpleNamespace(codec_context=SimpleNamespace(name="aac"))
     assert (_codec(data), _codec(named)) == ("", "aac")
 
 
-async def test_a_source_that_opens_after_its_camera_was_closed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_opened_after_its_camera_was_closed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     cancelled: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -1,3 +1,5 @@
+"""Scene and data-set sources, and the framing of their pictures."""
+
 from __future__ import annotations
 
 import os
@@ -28,7 +30,7 @@ def read(source: Source) -> CapturedFrame:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Ten grey images of 6 × 5 whose pixels are all their own number, and whose labels are ten more."""
+    """Write ten grey images of 6 × 5; image n has pixels n and label n + 10."""
     file = tmp_path / "numbers.npz"
     images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None], (10, 6, 5))
     np.savez(file, test_x=images, test_y=np.arange(10) + 10, train_x=images[:3])
@@ -52,12 +54,12 @@ def dataset(tmp_path: Path) -> Path:
         ({"kind": "scene", "channels": 2}, "1 or 3"),
     ],
 )
-def test_settings_that_do_not_fit_their_kind_are_refused_by_name(fields: dict[str, object], message: str) -> None:
+def test_settings_that_do_not_fit_their_kind_are_rejected_by_name(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SourceSettings.model_validate(fields)
 
 
-def test_an_address_does_not_show_in_the_settings() -> None:
+def test_an_address_is_hidden_in_the_settings() -> None:
     assert "secret" not in repr(SourceSettings(kind="url", address=SecretStr("rtsp://user:secret@camera/1")))
 
 
@@ -74,7 +76,7 @@ def test_a_scene_source_gives_the_simulators_frames_with_their_class() -> None:
         np.testing.assert_array_equal(captured.picture, picture)
 
 
-def test_prerendered_scenes_repeat_while_positions_count_on() -> None:
+def test_prerendered_scenes_repeat_and_positions_continue() -> None:
     source = open_source(SourceSettings(kind="scene", prerendered=2))
     captured = [read(source) for _ in range(5)]
     assert [c.position for c in captured] == [0, 1, 2, 3, 4]
@@ -90,7 +92,7 @@ def test_a_scene_too_small_to_draw_is_a_source_error() -> None:
 # Data sets
 
 
-def test_cameras_share_a_data_set_out_by_stride(dataset: Path) -> None:
+def test_cameras_divide_a_data_set_by_stride(dataset: Path) -> None:
     settings = SourceSettings(kind="dataset", file=dataset, stride=3)
     seen = []
     for camera in range(3):
@@ -107,7 +109,7 @@ def test_an_explicit_offset_replaces_the_cameras_index(dataset: Path) -> None:
     assert read(source).picture[0, 0, 0] == 4
 
 
-def test_a_data_set_loops_with_positions_that_count_on(dataset: Path) -> None:
+def test_a_looped_data_set_continues_its_positions(dataset: Path) -> None:
     source = open_source(SourceSettings(kind="dataset", file=dataset, stride=4, loop=True), camera_index=1)
     source.seek(2)
     captured = [read(source) for _ in range(3)]
@@ -136,7 +138,7 @@ def test_cameras_share_one_copy_of_the_images(tmp_path: Path) -> None:
         ({"test_x": np.zeros((0, 4, 4), np.uint8)}, "more than 0 images, got 0"),
     ],
 )
-def test_a_data_set_of_the_wrong_form_is_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_a_data_set_of_an_invalid_form_is_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     file = tmp_path / "wrong.npz"
     np.savez(file, **arrays)
     with pytest.raises(SourceError, match=message):
@@ -144,7 +146,7 @@ def test_a_data_set_of_the_wrong_form_is_named(tmp_path: Path, arrays: dict[str,
 
 
 @pytest.mark.parametrize("content", [b"", b"neither", b"PK\x03\x04 broken"])
-def test_a_file_that_is_no_data_set_is_a_source_error(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_file_is_a_source_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broken.npz"
     file.write_bytes(content)
     with pytest.raises(SourceError, match="expected an npz file"):
@@ -152,14 +154,14 @@ def test_a_file_that_is_no_data_set_is_a_source_error(tmp_path: Path, content: b
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_data_set_with_a_damaged_byte_is_a_source_error_or_as_it_was(tmp_path: Path, compressed: bool) -> None:
+def test_a_damaged_byte_in_a_data_set_is_a_source_error_or_changes_nothing(tmp_path: Path, compressed: bool) -> None:
     file = tmp_path / "damaged.npz"
     pictures = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
     (np.savez_compressed if compressed else np.savez)(file, test_x=pictures)
     whole = file.read_bytes()
     for at in range(len(whole)):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-        os.utime(file, ns=(at, at))  # another file for the cache
+        os.utime(file, ns=(at, at))  # a new modification time, so that the cache reads the file again
         try:
             source = open_source(SourceSettings(kind="dataset", file=file))
         except SourceError:
@@ -183,7 +185,7 @@ def test_a_missing_data_set_is_a_source_error(tmp_path: Path) -> None:
 # Framing
 
 
-def test_region_comes_before_size_and_channels(dataset: Path) -> None:
+def test_the_region_is_cut_before_size_and_channels_change(dataset: Path) -> None:
     settings = SourceSettings(kind="dataset", file=dataset, region=(1, 2, 4, 4), size=(2, 2), channels=3, offset=6)
     picture = read(open_source(settings)).picture
     np.testing.assert_array_equal(picture, np.full((2, 2, 3), 6))
@@ -191,7 +193,7 @@ def test_region_comes_before_size_and_channels(dataset: Path) -> None:
 
 @bounded(deadline=None, max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.sampled_from((1, 3)))
-def test_shrinking_by_whole_factors_is_the_mean_of_each_area(
+def test_shrinking_by_whole_factors_averages_each_area(
     height: int, width: int, down: int, across: int, channels: int
 ) -> None:
     rng = np.random.default_rng(height * 1000 + width * 100 + down * 10 + across)
@@ -200,12 +202,12 @@ def test_shrinking_by_whole_factors_is_the_mean_of_each_area(
     np.testing.assert_allclose(resize(picture, (width, height)), mean, atol=1.01)
 
 
-def test_without_a_size_a_large_picture_keeps_its_own() -> None:
+def test_a_large_picture_without_a_size_setting_keeps_its_size() -> None:
     picture = np.zeros((1080, 1920, 3), np.uint8)
     assert Framing()(picture).shape == (1080, 1920, 3)
 
 
-def test_a_picture_too_large_to_travel_is_a_source_error_that_says_what_to_do() -> None:
+def test_a_picture_above_the_frame_limit_is_a_source_error_with_a_remedy() -> None:
     with pytest.raises(SourceError, match="set a size or a region"):
         Framing()(np.zeros((4000, 4000, 3), np.uint8))
 

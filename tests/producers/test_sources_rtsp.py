@@ -1,3 +1,5 @@
+"""RTSP cameras: frames, errors, and hangs."""
+
 from __future__ import annotations
 
 import socket
@@ -32,7 +34,7 @@ def exhaust(source: Source) -> None:
         pass
 
 
-def test_an_rtsp_camera_gives_frames_in_its_own_size(port: int) -> None:
+def test_an_rtsp_camera_yields_frames_in_its_own_size(port: int) -> None:
     source = camera(port, hang_s=10)
     assert source.live
     assert source.blocking
@@ -48,7 +50,7 @@ def test_an_rtsp_camera_gives_frames_in_its_own_size(port: int) -> None:
 @pytest.mark.parametrize(
     ("login", "path", "message"), [("viewer:not-this-one", "live", "401"), (LOGIN, "elsewhere", "404")]
 )
-def test_a_refused_camera_is_a_source_error_without_its_password(
+def test_a_rejected_login_or_path_is_a_source_error_without_the_password(
     port: int, login: str, path: str, message: str
 ) -> None:
     with pytest.raises(SourceError, match=message) as caught:
@@ -64,7 +66,7 @@ def test_a_closed_port_is_a_source_error() -> None:
             camera(unused.getsockname()[1])
 
 
-def test_a_camera_that_hangs_is_noticed_in_time_and_one_that_dies_at_once() -> None:
+def test_a_hang_is_reported_after_its_limit_and_the_end_of_a_stream_at_once() -> None:
     with RtspServer(login=LOGIN) as server:
         port = server.port
         source, other = camera(port, hang_s=5), camera(port, hang_s=30)

@@ -1,3 +1,5 @@
+"""Video files and videos on web servers as sources."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ FRAMES = 14
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Grey frames of 48 × 32 that grow brighter by 16 each, with B-frames, so that packets are not in order."""
+    """Write grey frames of 48 × 32, each brighter by 16, with B-frames so that packets are out of order."""
     file = tmp_path_factory.mktemp("video") / "steps.mp4"
     with av.open(str(file), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=10, options={"bf": "2", "g": "5", "crf": "1"})
@@ -34,7 +36,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a sound stream alone."""
+    """Write a file with only a sound stream."""
     file = tmp_path_factory.mktemp("sound") / "silence.wav"
     with av.open(str(file), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
@@ -47,13 +49,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def web(video: Path) -> Iterator[str]:
-    """The address of a web server that holds the video."""
+    """Yield the address of a web server that serves the video."""
     with web_server(video.parent) as address:
         yield address
 
 
 def numbers(source: Source, count: int = 1000) -> list[tuple[int, int]]:
-    """Positions, and which frame of the video it is by its brightness."""
+    """Return positions with the frame numbers that the brightness shows."""
     found = []
     for _ in range(count):
         if (captured := source.read()) is None:
@@ -62,7 +64,7 @@ def numbers(source: Source, count: int = 1000) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_video_gives_every_frame_once_and_ends(video: Path) -> None:
+def test_a_video_yields_every_frame_once_and_ends(video: Path) -> None:
     source = open_source(SourceSettings(kind="video", file=video))
     assert numbers(source) == [(number, number) for number in range(FRAMES)]
     assert source.read() is None
@@ -70,7 +72,7 @@ def test_a_video_gives_every_frame_once_and_ends(video: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 3, 7, FRAMES - 1])
-def test_seeking_returns_that_very_frame_forwards_and_backwards(video: Path, position: int) -> None:
+def test_seeking_returns_the_requested_frame_forwards_and_backwards(video: Path, position: int) -> None:
     source = open_source(SourceSettings(kind="video", file=video))
     numbers(source, 6)
     source.seek(position)
@@ -78,7 +80,7 @@ def test_seeking_returns_that_very_frame_forwards_and_backwards(video: Path, pos
     source.close()
 
 
-def test_a_looped_video_counts_on_and_a_new_camera_continues_in_a_later_pass(video: Path) -> None:
+def test_a_looped_video_continues_its_positions_and_a_new_camera_resumes_in_a_later_pass(video: Path) -> None:
     settings = SourceSettings(kind="video", file=video, loop=True)
     source = open_source(settings)
     assert numbers(source, 2 * FRAMES + 1)[-2:] == [(2 * FRAMES - 1, FRAMES - 1), (2 * FRAMES, 0)]
@@ -91,14 +93,14 @@ def test_a_looped_video_counts_on_and_a_new_camera_continues_in_a_later_pass(vid
     again.close()
 
 
-def test_a_seek_behind_the_end_ends(video: Path) -> None:
+def test_a_seek_beyond_the_end_ends(video: Path) -> None:
     source = open_source(SourceSettings(kind="video", file=video))
     source.seek(FRAMES + 3)
     assert source.read() is None
     source.close()
 
 
-def test_a_video_keeps_its_own_size_unless_told(video: Path) -> None:
+def test_a_video_keeps_its_own_size_unless_a_size_is_set(video: Path) -> None:
     for size, shape in ((None, (32, 48, 3)), ((16, 8), (8, 16, 3))):
         source = open_source(SourceSettings(kind="video", file=video, size=size))
         captured = source.read()
@@ -107,7 +109,7 @@ def test_a_video_keeps_its_own_size_unless_told(video: Path) -> None:
         source.close()
 
 
-def test_a_cut_off_video_gives_the_frames_that_it_holds(video: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_yields_its_complete_frames(video: Path, tmp_path: Path) -> None:
     file = tmp_path / "cut.mp4"
     file.write_bytes(video.read_bytes()[:-300])
     source = open_source(SourceSettings(kind="video", file=file))
@@ -117,7 +119,7 @@ def test_a_cut_off_video_gives_the_frames_that_it_holds(video: Path, tmp_path: P
     source.close()
 
 
-def test_files_that_are_no_video_are_source_errors(tmp_path: Path, sound: Path) -> None:
+def test_files_without_video_are_source_errors(tmp_path: Path, sound: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a film")
     for file, message in (
@@ -130,7 +132,7 @@ def test_files_that_are_no_video_are_source_errors(tmp_path: Path, sound: Path) 
             open_source(SourceSettings(kind="video", file=file))
 
 
-def test_a_video_on_a_web_server_can_wait_and_ends(web: str) -> None:
+def test_a_video_on_a_web_server_is_no_live_source_and_ends(web: str) -> None:
     source = open_source(SourceSettings(kind="url", address=SecretStr(f"{web}/steps.mp4")))
     assert not source.live
     assert numbers(source) == [(number, number) for number in range(FRAMES)]
@@ -141,7 +143,7 @@ def test_a_video_on_a_web_server_can_wait_and_ends(web: str) -> None:
     again.close()
 
 
-def test_what_a_web_server_does_not_have_is_a_source_error_without_the_secrets(web: str) -> None:
+def test_a_missing_file_on_a_web_server_is_a_source_error_without_the_secrets(web: str) -> None:
     address = web.replace("http://", "http://user:pass-word@") + "/none.mp4?token=abcdef#part"
     with pytest.raises(SourceError, match=f"{web}/…: .*404") as caught:
         open_source(SourceSettings(kind="url", address=SecretStr(address)))
@@ -168,5 +170,5 @@ def test_what_a_web_server_does_not_have_is_a_source_error_without_the_secrets(w
         ("/dev/video0", "/dev/video0"),
     ],
 )
-def test_messages_show_an_address_without_its_secrets(address: str, public: str) -> None:
+def test_errors_show_an_address_without_its_secrets(address: str, public: str) -> None:
     assert public_address(address) == public

@@ -1,4 +1,4 @@
-"""The audit reads a spool while its camera uses it: each frame has one fate."""
+"""The audit's scan of a spool in use: each frame has one fate."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.producers.spool_rig import CAMERA, Clock, fill
 def scan_while(
     monkeypatch: pytest.MonkeyPatch, folder: Path, before: Callable[[], None], after: Callable[[], None]
 ) -> list[SpoolBoot]:
-    """Scan while the camera does something between the ledgers and the segments, and something after them."""
-    held = scan_module._segment_contents
+    """Scan a spool; the camera calls `before` between the ledgers and the segments, and `after` after the segments."""
+    read_segments = scan_module._segment_contents
 
     def meanwhile(place: Path) -> object:
         before()
-        found = held(place)
+        found = read_segments(place)
         after()
         return found
 
@@ -55,7 +55,7 @@ def test_a_scan_reads_the_counts_of_a_running_camera_and_changes_nothing(tmp_pat
     spool.close()
 
 
-def test_what_is_shed_between_the_ledgers_and_the_segments_is_shed(
+def test_a_frame_shed_between_ledgers_and_segments_counts_as_shed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -70,7 +70,7 @@ def test_what_is_shed_between_the_ledgers_and_the_segments_is_shed(
     spool.close()
 
 
-def test_what_is_published_and_shed_after_the_segments_were_read_is_not_published_yet(
+def test_frames_published_after_the_segments_were_read_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -89,7 +89,7 @@ def test_what_is_published_and_shed_after_the_segments_were_read_is_not_publishe
     spool.close()
 
 
-def test_a_boot_that_is_settled_meanwhile_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_boot_settled_during_the_scan_is_reported_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Spool(tmp_path, CAMERA)
     boot_id = fill(first, 2)
     first.close()
@@ -106,7 +106,7 @@ def test_a_boot_that_is_settled_meanwhile_is_read_as_it_was(tmp_path: Path, monk
     spool.close()
 
 
-def test_files_of_others_and_those_that_vanish_meanwhile_are_left_out(
+def test_unknown_files_and_files_that_vanish_during_the_scan_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path / "cam", CAMERA)

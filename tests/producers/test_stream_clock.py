@@ -1,3 +1,5 @@
+"""Capture times of an RTSP stream from the camera's sender reports."""
+
 from __future__ import annotations
 
 import struct
@@ -22,7 +24,7 @@ FPS = 10
 
 
 class StandInPacket:
-    """A packet with the side data that FFmpeg gives after a sender report: int64 microseconds, int32 flags."""
+    """A packet with the side data that FFmpeg adds after a sender report: int64 microseconds, int32 flags."""
 
     def __init__(self, pts: int | None, wallclock_us: int | None) -> None:
         self.pts = pts
@@ -43,7 +45,7 @@ def frame(pts: int | None) -> av.VideoFrame:
     return cast(av.VideoFrame, SimpleNamespace(pts=pts))
 
 
-def test_a_frame_has_the_time_of_its_own_packet_though_the_decoder_gives_it_later() -> None:
+def test_a_frame_has_the_time_of_its_own_packet_despite_the_decoders_delay() -> None:
     clock = StreamClock()
     for pts, wallclock_us in ((0, 1_000_000_000), (7200, 1_000_080_000), (3600, 1_000_040_000)):
         clock.note(packet(pts, wallclock_us))
@@ -52,7 +54,7 @@ def test_a_frame_has_the_time_of_its_own_packet_though_the_decoder_gives_it_late
     assert clock.skew_ms == -20
 
 
-def test_before_the_first_report_and_without_a_timestamp_nothing_is_known() -> None:
+def test_the_time_is_unknown_before_the_first_report_and_without_a_timestamp() -> None:
     clock = StreamClock()
     clock.note(packet(0))
     clock.note(packet(None, 1_000_000_000))
@@ -62,7 +64,7 @@ def test_before_the_first_report_and_without_a_timestamp_nothing_is_known() -> N
 
 
 @pytest.mark.parametrize(("skew_ms", "believed"), [(-30_000, True), (1_000, True), (-30_001, False), (1_001, False)])
-def test_a_clock_that_is_far_from_ours_is_not_believed_and_said(skew_ms: int, believed: bool) -> None:
+def test_a_clock_too_far_from_ours_is_rejected_and_its_skew_reported(skew_ms: int, believed: bool) -> None:
     clock = StreamClock()
     now_ms = 1_700_000_000_000
     clock.note(packet(0, 1000 * (now_ms + skew_ms)))
@@ -71,7 +73,7 @@ def test_a_clock_that_is_far_from_ours_is_not_believed_and_said(skew_ms: int, be
 
 
 @pytest.mark.parametrize(("bound_ms", "beyond_ms"), [(-30_000, -30_001), (1_000, 1_001)])
-def test_a_clock_at_a_bound_does_not_switch_with_each_frame(bound_ms: int, beyond_ms: int) -> None:
+def test_a_clock_at_the_bound_of_its_skew_does_not_alternate_between_frames(bound_ms: int, beyond_ms: int) -> None:
     clock = StreamClock()
     around = [bound_ms, beyond_ms] * 10
     skews_ms = [beyond_ms, *around, *[-9] * 6, *around, -9, -9, -9, bound_ms, *[-9] * 6]
@@ -84,24 +86,24 @@ def test_a_clock_at_a_bound_does_not_switch_with_each_frame(bound_ms: int, beyon
     assert found == [False, *switch, *4 * [False], True, True, *switch, *8 * [False], True, True]
 
 
-def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_they_come_in_a_burst() -> None:
+def test_frames_read_in_a_burst_keep_the_intervals_of_their_capture() -> None:
     with RtspServer("--counted", 64, 48, FPS) as server:
         source = UrlSource(SourceSettings(kind="url", address=SecretStr(server.address("counted"))))
-        # While nobody reads, frames and the first sender report wait in the connection.
+        # Until the first read, frames and the first sender report wait in the connection.
         time.sleep(2.0)
-        taken: list[tuple[int, int, float]] = []
-        while len(taken) < FPS or (taken[-1][2] - taken[-1][1] / 1000 > 0.7 and len(taken) < 10 * FPS):
+        frames: list[tuple[int, int, float]] = []
+        while len(frames) < FPS or (frames[-1][2] - frames[-1][1] / 1000 > 0.7 and len(frames) < 10 * FPS):
             captured = source.read()
             assert captured is not None
             if captured.captured_ms is not None:
-                taken.append((counted_number(captured.picture), captured.captured_ms, time.time()))
+                frames.append((counted_number(captured.picture), captured.captured_ms, time.time()))
         source.close()
-    numbers, times, read_at = zip(*taken, strict=True)
-    assert list(numbers) == list(range(numbers[0], numbers[0] + len(taken)))
+    numbers, times, read_at = zip(*frames, strict=True)
+    assert list(numbers) == list(range(numbers[0], numbers[0] + len(frames)))
     steps = [later - earlier for earlier, later in pairwise(times)]
-    # The server's own timer is late now and then, where the machine has other work.
+    # A busy machine delays the server's own timer now and then.
     assert median(abs(step - 1000 / FPS) for step in steps) < 40
-    # What waited is read much faster than it was taken, also on a busy machine.
+    # Waiting frames are read much faster than they were captured, also on a busy machine.
     assert read_at[5] - read_at[0] < 0.5 * (times[5] - times[0]) / 1000
-    assert read_at[0] - times[0] / 1000 > 0.5  # by their arrival they would all be new
-    assert 0 <= read_at[-1] - times[-1] / 1000 <= 0.7  # what has not waited is new
+    assert read_at[0] - times[0] / 1000 > 0.5  # judged by their arrival, all frames would be recent
+    assert 0 <= read_at[-1] - times[-1] / 1000 <= 0.7  # a frame that has not waited is recent

@@ -1,3 +1,5 @@
+"""The groups of cameras that a fleet's ticker visits in each round."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -8,7 +10,7 @@ from producers.fleet.tick_groups import TickGroups
 
 
 @pytest.mark.parametrize("cameras", [1, 8, 255, 511])
-def test_in_a_small_fleet_every_camera_has_its_turn_in_every_round(cameras: int) -> None:
+def test_every_camera_of_a_small_fleet_is_visited_in_every_round(cameras: int) -> None:
     groups = TickGroups(cameras)
     for _ in range(3):
         due = [each for part in groups.next_round() for each in part]
@@ -16,7 +18,7 @@ def test_in_a_small_fleet_every_camera_has_its_turn_in_every_round(cameras: int)
 
 
 @pytest.mark.parametrize("cameras", [512, 3_001, 10_000])
-def test_in_a_large_fleet_a_calm_camera_has_its_turn_in_one_of_ten_rounds_at_least(cameras: int) -> None:
+def test_a_calm_camera_of_a_large_fleet_is_visited_at_least_every_tenth_round(cameras: int) -> None:
     groups = TickGroups(cameras)
     turns: Counter[int] = Counter()
     for _ in range(10):
