@@ -95,7 +95,7 @@ def ledger_of(spool: Spool, boot_id: int) -> BootLedger:
 
 
 def readable(spool: Spool, boot_id: int) -> RangeSet:
-    """The frames that wait in a spool and are read back as they were written."""
+    """Return the waiting frames of a spool, after checking that each is read back as it was written."""
     found = RangeSet()
     for seq in range(FRAMES + 20):
         frame = spool.get((boot_id, seq))

@@ -1,4 +1,4 @@
-"""A spool's bounds, clock, ledgers and revisions to the byte and the millisecond; histories: `test_spool_machine`."""
+"""A spool's limits, clock, ledgers and revisions, to the byte and the millisecond; histories: `test_spool_machine`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def confirm_revision(spool: Spool, ledger: BootLedger) -> None:
     assert spool.ledgers.confirm(ledger.boot_id, ledger.revision)
 
 
-def test_a_folder_in_use_or_of_another_camera_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_or_of_another_camera_is_rejected(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     with pytest.raises(StateError, match="in use"):
         Spool(tmp_path, CAMERA)
@@ -50,7 +50,7 @@ def test_a_folder_in_use_or_of_another_camera_is_refused(tmp_path: Path) -> None
     Spool(tmp_path, CAMERA).close()
 
 
-def test_a_killed_process_leaves_every_frame_that_it_had_published(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_every_published_frame(tmp_path: Path) -> None:
     program = textwrap.dedent(
         f"""
         from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_killed_process_leaves_every_frame_that_it_had_published(tmp_path: Pat
     spool.close()
 
 
-def test_a_spool_that_is_full_to_the_byte_sheds_nothing_and_one_frame_more_the_oldest(tmp_path: Path) -> None:
+def test_a_spool_filled_exactly_to_its_limit_sheds_only_when_another_frame_arrives(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
     fill(spool, 184)
     fill(spool, 1, 200_000 - spool.bytes - HEADER_BYTES)
@@ -90,14 +90,14 @@ def test_a_spool_that_is_full_to_the_byte_sheds_nothing_and_one_frame_more_the_o
     spool.close()
 
 
-def test_a_long_outage_costs_no_memory_for_frames_that_were_shed(tmp_path: Path) -> None:
+def test_shed_frames_of_a_long_outage_use_no_memory(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**16))
     fill(spool, 300)
     assert len(spool._unsent) == spool.frames < 100
     assert spool.peek_unsent() == (spool.current.boot_id, 300 - spool.frames)
 
 
-def test_the_newer_of_two_frames_that_are_too_large_together_stays(tmp_path: Path) -> None:
+def test_the_newer_of_two_frames_that_exceed_the_limit_together_stays(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
     boot_id = fill(spool, 2, 3000)
     assert spool.get((boot_id, 1)) is not None
@@ -105,7 +105,7 @@ def test_the_newer_of_two_frames_that_are_too_large_together_stays(tmp_path: Pat
     spool.close()
 
 
-def test_a_segment_is_as_large_and_as_old_as_it_may_be(tmp_path: Path) -> None:
+def test_segments_end_at_their_limits_of_size_and_age(tmp_path: Path) -> None:
     clock = Clock(50.0)
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**20, max_age_s=160), clock)
     fill(spool, 64, 2**10 - HEADER_BYTES)  # 64 KiB to the byte
@@ -119,7 +119,7 @@ def test_a_segment_is_as_large_and_as_old_as_it_may_be(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_frame_of_exactly_the_age_bound_stays_and_an_empty_open_file_stays(tmp_path: Path) -> None:
+def test_a_frame_exactly_at_the_age_limit_and_an_empty_open_file_stay(tmp_path: Path) -> None:
     clock = Clock()
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**20, max_age_s=100), clock)
     boot_id = fill(spool, 1)
@@ -139,7 +139,7 @@ def test_a_frame_of_exactly_the_age_bound_stays_and_an_empty_open_file_stays(tmp
     spool.close()
 
 
-async def test_a_time_of_day_that_is_set_forward_in_an_outage_sheds_nothing(tmp_path: Path) -> None:
+async def test_a_clock_set_forward_during_an_outage_sheds_nothing(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     key = derive_camera_key(b"a fleet secret for the tests", CAMERA)
     settings = CameraSettings(camera_id=CAMERA, spool=AGE)
@@ -154,7 +154,7 @@ async def test_a_time_of_day_that_is_set_forward_in_an_outage_sheds_nothing(tmp_
 
 
 @pytest.mark.parametrize(("killed", "age_s"), [(False, 3605), (True, 3600)])
-def test_frames_age_while_a_process_has_the_spool_and_a_kill_costs_the_age_since_the_last_frame(
+def test_frames_age_while_the_spool_is_open_and_a_kill_loses_the_age_since_the_last_frame(
     tmp_path: Path, killed: bool, age_s: float
 ) -> None:
     clock = Clock(1000.0)
@@ -201,7 +201,7 @@ def test_ledgers_are_found_and_removed_by_their_names(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_confirmation_outdates_a_revision_where_it_moves_the_first_frame_that_waits(tmp_path: Path) -> None:
+def test_a_confirmation_outdates_a_revision_if_it_moves_the_first_waiting_frame(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 3)
     spool.ledgers.revise(spool.current)
@@ -231,7 +231,7 @@ def test_an_earlier_boot_is_kept_until_its_last_revision_is_confirmed(tmp_path: 
     kill(second)
 
 
-def test_a_revision_that_cannot_be_written_is_none_and_is_made_by_the_next_try(
+def test_a_revision_that_cannot_be_written_is_made_at_the_next_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, CAMERA)
@@ -252,7 +252,7 @@ def test_a_revision_that_cannot_be_written_is_none_and_is_made_by_the_next_try(
     spool.close()
 
 
-def test_another_run_begins_at_the_beginning_even_after_a_kill(tmp_path: Path) -> None:
+def test_another_run_starts_at_the_beginning_even_after_a_kill(tmp_path: Path) -> None:
     first = Spool(tmp_path, CAMERA)
     fill(first, 5)
     first.close()
@@ -264,7 +264,7 @@ def test_another_run_begins_at_the_beginning_even_after_a_kill(tmp_path: Path) -
     third.close()
 
 
-def test_starts_that_published_nothing_leave_no_trace_but_the_source_position(tmp_path: Path) -> None:
+def test_starts_without_a_published_frame_leave_only_the_source_position(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 5)
     spool.close()
@@ -272,7 +272,9 @@ def test_starts_that_published_nothing_leave_no_trace_but_the_source_position(tm
         Spool(tmp_path, CAMERA).close()
     last = Spool(tmp_path, CAMERA)
     assert last.position == 5
-    assert len(list(tmp_path.glob("*.ledger.json"))) == 3  # the one with frames, the one before this, this one
+    assert (
+        len(list(tmp_path.glob("*.ledger.json"))) == 3
+    )  # the ledgers of the boot with frames, of the previous boot, and of this one
     last.close()
 
 
@@ -280,10 +282,10 @@ def test_starts_that_published_nothing_leave_no_trace_but_the_source_position(tm
     ("confirmed", "dependent"),
     [((), range(6, 12)), ((1, 3, 5), range(6, 12)), ((4, 5), range(6, 12)), ((5, 7, 8), (6, 9, 10, 11))],
 )
-def test_frames_that_depend_on_a_shed_one_are_shed_with_it_and_no_other_group(
+def test_frames_that_depend_on_a_shed_frame_are_shed_and_other_groups_stay(
     tmp_path: Path, confirmed: tuple[int, ...], dependent: Iterable[int]
 ) -> None:
-    """Each segment holds six frames, and each group twelve: the second half of a group is no use without the first."""
+    # Each segment holds six frames, and each group twelve: the second half of a group is useless without the first.
     spool = Spool(tmp_path, CAMERA, ROOM)
     while not spool.current.shed:
         seq = spool.current.next
@@ -291,12 +293,12 @@ def test_frames_that_depend_on_a_shed_one_are_shed_with_it_and_no_other_group(
         spool.append(frame.SerializeToString(), spool.position, 1000 + seq, 1)
         if seq == 12:
             spool.confirm(spool.current.boot_id, [(each, each) for each in confirmed])
-    assert first_of(segments_of(tmp_path)[0]) == 12  # no frame waits in those before
+    assert first_of(segments_of(tmp_path)[0]) == 12  # no frame waits in earlier segments
     assert set(spool.current.shed) == {*range(6), *dependent} - set(confirmed)
     spool.close()
 
 
-def overloaded(spool: Spool, groups: int) -> set[int]:
+def overload(spool: Spool, groups: int) -> set[int]:
     """Confirm one frame in each round and shed the others; return the confirmed ones."""
     confirmed: set[int] = set()
     while len(confirmed) < groups:
@@ -309,10 +311,10 @@ def overloaded(spool: Spool, groups: int) -> set[int]:
     return confirmed
 
 
-def test_a_spool_that_sheds_for_long_keeps_its_ledger_within_what_the_server_accepts(tmp_path: Path) -> None:
+def test_the_ledger_of_a_long_overload_stays_within_the_servers_limit(tmp_path: Path) -> None:
     keys = KeyRing(b"a fleet secret of thirty-two byte")
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
-    confirmed = overloaded(spool, 2 * MAX_SHED_RANGES)
+    confirmed = overload(spool, 2 * MAX_SHED_RANGES)
     accepted = open_ledger(CAMERA, sign_message(keys.current(CAMERA), spool.current.to_message()), keys)
     shed = RangeSet((each.first, each.last) for each in accepted.shed)
     assert len(accepted.shed) == MAX_SHED_RANGES
@@ -321,11 +323,11 @@ def test_a_spool_that_sheds_for_long_keeps_its_ledger_within_what_the_server_acc
     spool.ledgers.save(spool.current)
     kill(spool)
     again = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
-    assert again.frames == spool.frames  # a joined range holds no frame that waits
+    assert again.frames == spool.frames  # a joined range contains no waiting frame
     again.close()
 
 
-def test_ranges_behind_frames_that_wait_are_not_joined(tmp_path: Path) -> None:
+def test_shed_ranges_are_joined_only_before_the_first_waiting_frame(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 400, 100)
     for seq in range(1, 400, 2):

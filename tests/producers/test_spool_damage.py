@@ -1,4 +1,4 @@
-"""Damage on a spool's medium costs the damaged frames alone: cut, zeroed and confused files, and their ends.
+"""Damaged files of a spool: cut, zeroed and misplaced files and their ends cost only the damaged frames.
 
 Single damaged bytes of frames and ledgers, over any history: `test_spool_machine`.
 """
@@ -54,7 +54,7 @@ def is_open(path: Path) -> bool:
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_a_spool_cut_at_any_byte_keeps_every_whole_frame_before_the_cut(
+def test_a_spool_cut_at_any_byte_keeps_every_complete_frame_before_the_cut(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -89,7 +89,7 @@ def test_a_spool_cut_at_any_byte_keeps_every_whole_frame_before_the_cut(
 
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("how", ["zeroed", "cut"])
-def test_a_file_that_is_zero_or_cut_from_somewhere_on_costs_the_frames_behind(
+def test_a_file_zeroed_or_cut_from_some_byte_on_loses_the_frames_after_it(
     tmp_path: Path, killed: bool, how: str
 ) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
@@ -104,7 +104,7 @@ def test_a_file_that_is_zero_or_cut_from_somewhere_on_costs_the_frames_behind(
     assert_only(tmp_path, boot_id, {end - 3, end - 2, end - 1})
 
 
-def test_segments_that_were_confirmed_and_removed_are_not_taken_for_damaged(tmp_path: Path) -> None:
+def test_confirmed_and_deleted_segments_are_not_reported_as_damaged(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 400)
     firsts = [first_of(path) for path in segments_of(tmp_path)]
@@ -118,7 +118,7 @@ def test_segments_that_were_confirmed_and_removed_are_not_taken_for_damaged(tmp_
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.9999])
-def test_a_damaged_ledger_is_read_from_its_copy_and_both_are_written_again(tmp_path: Path, where: float) -> None:
+def test_a_damaged_ledger_is_read_from_its_copy_and_both_are_rewritten(tmp_path: Path, where: float) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
     spool.confirm(boot_id, [(0, 2)])
@@ -126,7 +126,7 @@ def test_a_damaged_ledger_is_read_from_its_copy_and_both_are_written_again(tmp_p
     before = scanned(tmp_path, boot_id)
     assert before.waiting == RangeSet([(3, FRAMES - 1)])
     ledger = ledger_copies(tmp_path, boot_id)[1]
-    flip(ledger, int(where * ledger.stat().st_size), 1)  # the last line's end becomes another white space
+    flip(ledger, int(where * ledger.stat().st_size), 1)  # the newline of the last line becomes another white space
 
     assert scanned(tmp_path, boot_id) == before
     again = Spool(tmp_path, CAMERA, ROOM)
@@ -134,13 +134,13 @@ def test_a_damaged_ledger_is_read_from_its_copy_and_both_are_written_again(tmp_p
     assert again.position == FRAMES
     again.close()
     after = scanned(tmp_path, boot_id)
-    assert after.revision > before.revision + 1  # above the damaged one, whatever that was
+    assert after.revision > before.revision + 1  # above the damaged one, whatever its number was
     ledger.unlink()
     assert scanned(tmp_path, boot_id) == after
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_what_a_full_spool_shed_stays_shed_when_its_ledger_is_damaged(tmp_path: Path, copies: int) -> None:
+def test_frames_shed_by_a_full_spool_stay_shed_when_its_ledger_is_damaged(tmp_path: Path, copies: int) -> None:
     limits = SpoolLimits(max_bytes=300_000)
     spool = Spool(tmp_path, CAMERA, limits)
     boot_id = fill(spool, 600)
@@ -155,7 +155,7 @@ def test_what_a_full_spool_shed_stays_shed_when_its_ledger_is_damaged(tmp_path: 
     again.close()
 
 
-def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_takes_the_others_for_shed(tmp_path: Path) -> None:
+def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_counts_the_missing_ones_as_shed(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 2 * FRAMES)
     spool.close()
@@ -169,9 +169,9 @@ def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_takes_the_others_fo
     again = Spool(tmp_path, CAMERA, ROOM)
     after_ms = time.time_ns() // 10**6
     ledger = ledger_of(again, boot_id)
-    gone = RangeSet((file.first, file.next - 1) for place, file in enumerate(files) if file and place in (0, 2))
-    assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, gone)
-    assert before_ms <= ledger.to_message().revision <= after_ms + 1  # and one more, by which it is closed
+    deleted = RangeSet((file.first, file.next - 1) for place, file in enumerate(files) if file and place in (0, 2))
+    assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, deleted)
+    assert before_ms <= ledger.to_message().revision <= after_ms + 1  # and one more for the revision that closes it
     assert files[1] is not None
     assert (ledger.ordinal, ledger.started_ms) == (1, 1000 + files[1].first)
     assert again.current.ordinal == 2
@@ -204,7 +204,7 @@ def test_the_source_continues_after_the_last_boot_even_if_ledgers_are_damaged(
     again.close()
 
 
-def test_the_last_boot_stays_the_last_if_an_earlier_ledger_is_saved_after_its_frames(tmp_path: Path) -> None:
+def test_the_last_boot_stays_last_if_an_earlier_ledger_is_written_after_its_frames(tmp_path: Path) -> None:
     clock = Clock()
     first = Spool(tmp_path, CAMERA, monotonic=clock)
     clock.now_s += 10
@@ -226,7 +226,7 @@ def test_the_last_boot_stays_the_last_if_an_earlier_ledger_is_saved_after_its_fr
 
 
 @pytest.mark.parametrize("is_confirmed", [False, True])
-async def test_a_camera_logs_which_frames_of_its_source_are_sent_again_when_a_ledger_is_lost(
+async def test_a_camera_logs_which_source_frames_are_sent_again_after_a_lost_ledger(
     tmp_path: Path, is_confirmed: bool
 ) -> None:
     spool = Spool(tmp_path, CAMERA)
@@ -239,7 +239,7 @@ async def test_a_camera_logs_which_frames_of_its_source_are_sent_again_when_a_le
     settings = CameraSettings(camera_id=CAMERA, source=SourceSettings(kind="scene"))
     camera = offline_camera(settings, derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA), tmp_path)
     with capture_logs() as logs:
-        for _ in range(2):  # a source that is opened again repeats no frame
+        for _ in range(2):  # a reopened source repeats no frame
             camera._positioned().close()
     position = 0 if is_confirmed else FRAMES
     assert logs == [
@@ -254,7 +254,7 @@ async def test_a_camera_logs_which_frames_of_its_source_are_sent_again_when_a_le
     await camera.close(0)
 
 
-def test_a_rebuilt_ledger_ends_where_its_last_file_begins_when_that_holds_nothing(tmp_path: Path) -> None:
+def test_a_rebuilt_ledger_ends_at_the_first_frame_of_an_empty_last_file(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 100)
     spool.close()
@@ -295,7 +295,7 @@ def test_damage_is_counted_and_logged_with_its_file(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_damaged_frame_costs_its_file_only_when_nothing_else_waits_in_it(
+def test_a_file_with_a_damaged_frame_is_deleted_only_when_no_other_frame_waits_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
@@ -320,7 +320,7 @@ def test_a_damaged_frame_costs_its_file_only_when_nothing_else_waits_in_it(
     assert list(scanned(tmp_path, boot_id).shed) == [1, last]
 
 
-def test_a_segment_holds_only_its_own_boot_and_notes_its_gaps(tmp_path: Path) -> None:
+def test_a_segment_is_read_only_for_its_own_boot_and_its_gaps_are_damage(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 3)
     [segment] = segments_of(tmp_path)
@@ -336,7 +336,7 @@ def test_a_segment_holds_only_its_own_boot_and_notes_its_gaps(tmp_path: Path) ->
     spool.close()
 
 
-def test_a_file_is_ended_when_its_process_ends_or_the_next_one_starts(tmp_path: Path) -> None:
+def test_a_file_is_ended_when_its_process_stops_or_the_next_one_starts(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     fill(spool)
     assert [is_open(path) for path in segments_of(tmp_path)] == [False, False, True]
@@ -346,30 +346,30 @@ def test_a_file_is_ended_when_its_process_ends_or_the_next_one_starts(tmp_path: 
     again.close()
 
 
-@pytest.mark.parametrize(("ledger_gone", "behind"), [(False, b""), (True, b""), (False, bytes(50))])
-def test_a_damaged_mark_of_the_end_costs_no_frame(tmp_path: Path, ledger_gone: bool, behind: bytes) -> None:
+@pytest.mark.parametrize(("ledger_damaged", "appended"), [(False, b""), (True, b""), (False, bytes(50))])
+def test_a_damaged_end_mark_loses_no_frame(tmp_path: Path, ledger_damaged: bool, appended: bytes) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
     spool.finish()
     spool.close()
     last = segments_of(tmp_path)[-1]
     flip(last, last.stat().st_size - HEADER_BYTES)
-    last.write_bytes(last.read_bytes() + behind)
-    if ledger_gone:
+    last.write_bytes(last.read_bytes() + appended)
+    if ledger_damaged:
         for copy in ledger_copies(tmp_path, boot_id):
             flip(copy, 60)
     else:
         assert_only(tmp_path, boot_id, set())
     again = Spool(tmp_path, CAMERA, ROOM)
-    assert (again.frames, again.take_damage()) == (FRAMES, (0, int(ledger_gone)))
+    assert (again.frames, again.take_damage()) == (FRAMES, (0, int(ledger_damaged)))
     assert again.ledgers.of(boot_id).next == FRAMES
     again.close()
 
 
-def test_a_record_that_its_process_was_killed_in_is_no_frame_and_no_damage(tmp_path: Path) -> None:
+def test_a_record_torn_by_a_kill_is_neither_a_frame_nor_damage(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 6)
-    spool.current.next = 5  # as if it had died before it returned
+    spool.current.next = 5  # as if the process had died before the append returned
     kill(spool)
     [path] = segments_of(tmp_path)
     os.truncate(path, path.stat().st_size - 300)
@@ -379,7 +379,7 @@ def test_a_record_that_its_process_was_killed_in_is_no_frame_and_no_damage(tmp_p
     again.close()
 
 
-def test_a_byte_too_much_between_two_records_costs_no_frame(tmp_path: Path) -> None:
+def test_an_extra_byte_between_two_records_loses_no_frame(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 6)
     spool.close()
@@ -390,7 +390,7 @@ def test_a_byte_too_much_between_two_records_costs_no_frame(tmp_path: Path) -> N
     assert_only(tmp_path, boot_id, set(), 6)
 
 
-def test_all_frames_in_the_ledger_count_when_the_last_file_ends_in_few_damaged_bytes(tmp_path: Path) -> None:
+def test_frames_in_the_ledger_are_shed_when_the_last_file_ends_in_damaged_bytes(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
     spool.ledgers.revise(spool.current)
@@ -401,7 +401,7 @@ def test_all_frames_in_the_ledger_count_when_the_last_file_ends_in_few_damaged_b
     assert_only(tmp_path, boot_id, set(range(FRAMES - 5, FRAMES)))
 
 
-def test_a_confirmed_file_behind_a_damaged_one_counts_as_far_as_the_damage_goes(tmp_path: Path) -> None:
+def test_a_deleted_file_after_a_damaged_one_counts_as_far_as_the_damage_may_reach(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 200)
     first, second, third = segments_of(tmp_path)[:3]
@@ -418,7 +418,7 @@ def test_a_confirmed_file_behind_a_damaged_one_counts_as_far_as_the_damage_goes(
     again.close()
 
 
-def test_what_an_interrupted_write_left_is_removed_and_a_file_of_another_name_stays(tmp_path: Path) -> None:
+def test_files_of_an_interrupted_write_are_deleted_and_unknown_files_stay(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     boot_id = fill(spool, 3)
     kill(spool)

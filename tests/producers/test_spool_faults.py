@@ -1,4 +1,4 @@
-"""A spool whose system calls fail, whose files vanish, or whose camera has another key: no other frame suffers."""
+"""Faults of a spool: failing system calls, missing files, and another key of the camera cost no other frame."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SMALL = SpoolLimits(max_bytes=2**12)
 
 @pytest.fixture
 def open_files(monkeypatch: pytest.MonkeyPatch) -> OpenFiles:
-    """The open files of this test alone: spools of other tests in this process may still have some."""
+    """Yield the open files of this test alone: spools of other tests in this process may still have some."""
     files = OpenFiles(512)
     monkeypatch.setattr("producers.spool.files.OPEN_FILES", files)
     return files
@@ -74,7 +74,7 @@ def fill_signed(spool: Spool, count: int, generation: int = 0) -> int:
     return boot_id
 
 
-def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporarily_unreadable_frame_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, CAMERA)
     frame = frame_of(spool, fill(spool, 1), 0)
     for call, problem, message in (("open", errno.EMFILE, "Too many open files"), ("pread", errno.EIO, "Input/output")):
@@ -87,7 +87,7 @@ def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: 
     spool.close()
 
 
-def test_a_frame_that_the_disk_cannot_read_for_a_minute_is_damaged_and_the_others_are_sent(
+def test_a_frame_unreadable_for_a_minute_is_damaged_and_the_others_are_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -108,17 +108,17 @@ def test_a_frame_that_the_disk_cannot_read_for_a_minute_is_damaged_and_the_other
                 clock.now_s += 20
 
     attempts(bad[0], 3)
-    assert spool.read(bad[0]) == payload_of(1)  # the fault has passed, and a later one has a minute again
+    assert spool.read(bad[0]) == payload_of(1)  # the fault has passed, and a later fault has a minute again
     attempts(bad[0], 3)
     assert spool.frames == 4
     attempts(bad[0], 1)
-    attempts(bad[1], 1)  # of the same file: no further minute
+    attempts(bad[1], 1)  # the same file gets no further minute
     assert set(scanned(tmp_path, boot_id).shed) == {1, 2}
     assert readable(spool, boot_id) == RangeSet.of((0, 3))
     spool.close()
 
 
-def test_blocks_that_the_disk_cannot_read_at_the_start_cost_their_own_frames_alone(
+def test_unreadable_blocks_at_the_start_lose_only_their_own_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
@@ -142,9 +142,7 @@ def test_blocks_that_the_disk_cannot_read_at_the_start_cost_their_own_frames_alo
     spool.close()
 
 
-def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothing(
-    tmp_path: Path, open_files: OpenFiles
-) -> None:
+def test_spools_of_a_fleet_share_a_limited_number_of_open_files(tmp_path: Path, open_files: OpenFiles) -> None:
     open_files.limit = 3
     spools = [Spool(tmp_path / str(number), CameraId(f"local/cam-{number}")) for number in range(5)]
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -165,16 +163,14 @@ def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothin
         again.close()
 
 
-def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used_for_longest(
-    tmp_path: Path, open_files: OpenFiles
-) -> None:
+def test_at_the_systems_limit_the_least_recently_used_file_is_closed(tmp_path: Path, open_files: OpenFiles) -> None:
     first, second = (OpenFile(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("first", "second"))
     os.write(first.use(), b"one")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
     try:
-        # The lowest free number is the first forbidden one.
+        # The lowest free descriptor is the first forbidden one.
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         os.write(second.use(), b"two")
         assert os.pread(first.use(), 3, 0) == b"one"
@@ -185,10 +181,10 @@ def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used
 
 
 @pytest.mark.parametrize("step", ["append", "close"])
-def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_file(
+def test_an_error_while_closing_a_file_to_free_a_descriptor_is_raised_at_its_next_use(
     tmp_path: Path, open_files: OpenFiles, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def closes(fd: int, close: Callable[[int], None] = os.close) -> None:
+    def close_and_fail(fd: int, close: Callable[[int], None] = os.close) -> None:
         close(fd)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -196,7 +192,7 @@ def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_fi
     spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
     fill(spool, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.files.os.close", closes)
+        patch.setattr("producers.spool.files.os.close", close_and_fail)
         fill(other, 1)
     with pytest.raises(StateError, match="Input/output"):
         fill(spool, 1) if step == "append" else spool.close()
@@ -207,7 +203,7 @@ def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_fi
     other.close()
 
 
-def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(tmp_path: Path, open_files: OpenFiles) -> None:
+def test_a_file_deleted_while_it_was_closed_is_not_recreated(tmp_path: Path, open_files: OpenFiles) -> None:
     open_files.limit = 1
     spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
     boot_id = fill(spool, 2)
@@ -224,9 +220,7 @@ def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(tmp_path:
 
 
 @pytest.mark.parametrize("how", ["removed", "cut"])
-def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_those_of_other_files_stay(
-    tmp_path: Path, how: str
-) -> None:
+def test_frames_missing_in_a_deleted_or_cut_file_are_shed_and_other_files_stay(tmp_path: Path, how: str) -> None:
     spool = Spool(tmp_path, CAMERA, SMALL)
     boot_id = fill(spool, 60, 7)
     spool.close()
@@ -243,12 +237,12 @@ def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_those_of_oth
             again.read(frame_of(again, boot_id, seq))
     assert [seq for _, seq in shed] == list(range(first, 60))
     assert [seq for seq in range(60) if again.get((boot_id, seq))] == list(range(first))
-    assert again.ledgers.outdated() == []  # the ledger that shows it is written
+    assert again.ledgers.outdated() == []  # the ledger that lists them is written
     again.close()
     assert list(scanned(tmp_path, boot_id).shed) == list(range(first, 60))
 
 
-def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_file_is_not_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Spool(tmp_path, CAMERA)
     boot_id = fill(first, 2)
     first.close()
@@ -273,9 +267,7 @@ def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypa
     spool.close()
 
 
-def test_a_file_that_cannot_be_removed_takes_no_confirmation_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_deleted_revokes_no_confirmation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Spool(tmp_path, CAMERA)
     boot_id = fill(first, 2)
     first.close()
@@ -287,12 +279,12 @@ def test_a_file_that_cannot_be_removed_takes_no_confirmation_back(
     spool.close()
 
 
-def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_error_is_one_line_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("producers.spool.spool.recover", refuse(errno.EIO))
         with pytest.raises(StateError, match="Input/output error"):
             Spool(tmp_path, CAMERA)
-    spool = Spool(tmp_path, CAMERA)  # the lock was given back
+    spool = Spool(tmp_path, CAMERA)  # the lock was released
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse(errno.EROFS))
         with pytest.raises(StateError) as raised:
@@ -307,9 +299,7 @@ def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monk
     assert not isinstance(raised.value, DiskFullError)
 
 
-def test_a_segment_that_failed_writes_left_empty_is_begun_again_and_its_frames_are_readable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_segment_left_by_failed_writes_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_age_s=160), clock)
     with monkeypatch.context() as broken:
@@ -331,9 +321,7 @@ def test_a_segment_that_failed_writes_left_empty_is_begun_again_and_its_frames_a
     assert readable(Spool(tmp_path, CAMERA), boot_id) == RangeSet([(1, 3)])
 
 
-def test_a_start_without_room_for_a_ledger_leaves_the_folder_to_the_next_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_without_space_for_a_ledger_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("producers.spool.ledgers.write_ledger", refuse(errno.ENOSPC))
         with pytest.raises(DiskFullError):
@@ -342,7 +330,7 @@ def test_a_start_without_room_for_a_ledger_leaves_the_folder_to_the_next_try(
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_disk_without_room_for_another_file_costs_the_oldest_frames_alone(
+def test_a_disk_without_space_for_another_file_loses_only_the_oldest_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: bool
 ) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
@@ -367,16 +355,16 @@ def test_a_disk_without_room_for_another_file_costs_the_oldest_frames_alone(
     spool.close()
 
 
-async def test_a_camera_that_cannot_be_made_leaves_its_spool_to_the_next_try(
+async def test_a_failed_construction_of_a_camera_releases_its_spool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, key = CameraSettings(camera_id=CAMERA), key_of(1)
 
-    def refused(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise ConfigError("a certificate that is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr("producers.camera.camera.Publisher", refused)
+        patch.setattr("producers.camera.camera.Publisher", reject)
         with pytest.raises(ConfigError, match="damaged"):
             offline_camera(settings, key, tmp_path)
     offline_camera(settings, key, tmp_path).spool.close()
@@ -384,7 +372,7 @@ async def test_a_camera_that_cannot_be_made_leaves_its_spool_to_the_next_try(
 
 @pytest.mark.parametrize("damaged", [0, 1, 3])
 @pytest.mark.parametrize("other", [key_of(3), key_of(2, b"the secret of another fleet of ours")])
-def test_frames_under_another_key_are_shed_and_counted_though_some_are_damaged(
+def test_frames_signed_with_another_key_are_shed_and_counted_even_if_some_are_damaged(
     tmp_path: Path, damaged: int, other: CameraKey
 ) -> None:
     spool = Spool(tmp_path, CAMERA)
@@ -401,7 +389,7 @@ def test_frames_under_another_key_are_shed_and_counted_though_some_are_damaged(
 
 
 @pytest.mark.parametrize(("generation", "shed"), [(0, 0), (3, 3)])
-async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_another_key(
+async def test_a_camera_counts_damaged_frames_damaged_ledgers_and_frames_of_another_key(
     tmp_path: Path, generation: int, shed: int
 ) -> None:
     first = Spool(tmp_path, CAMERA)
@@ -431,9 +419,7 @@ async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_anothe
     await camera.close(0.1)
 
 
-def test_a_ledger_that_the_disk_cannot_read_is_replaced_by_its_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_ledger_is_replaced_by_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 5)
     spool.confirm(boot_id, [(0, 2)])
@@ -453,7 +439,7 @@ def test_a_ledger_that_the_disk_cannot_read_is_replaced_by_its_copy(
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 16, b"\0" * 16])
-def test_a_damaged_id_of_the_installation_is_replaced(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_installation_id_is_replaced(tmp_path: Path, damage: bytes) -> None:
     spool = Spool(tmp_path, CAMERA)
     before = spool.install_id
     spool.close()
@@ -468,7 +454,7 @@ def test_a_damaged_id_of_the_installation_is_replaced(tmp_path: Path, damage: by
 
 
 @pytest.mark.parametrize(("number", "replaced"), [(errno.EIO, True), (errno.EMFILE, False)])
-def test_an_id_of_the_installation_is_replaced_only_if_the_disk_has_lost_it(
+def test_an_installation_id_is_replaced_only_if_the_disk_has_lost_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, replaced: bool
 ) -> None:
     before, real = install_id(tmp_path), Path.read_bytes

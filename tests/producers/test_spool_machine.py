@@ -1,4 +1,4 @@
-"""Any history of a spool against a plain model: each published frame waits, or is confirmed, or is shed and counted."""
+"""Random histories of a spool compared with a plain model: each published frame waits, is confirmed, or is shed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.errors import StateError
 from tests.producers.spool_rig import CAMERA, Clock, flip, kill, ledger_copies, refuse, segments_of
 
 LIMITS = SpoolLimits(max_bytes=200_000, max_age_s=1000)
-"""Four segments or so of 64 KiB."""
+"""Limits that hold about four segments of 64 KiB."""
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -38,9 +38,9 @@ class SpoolMachine(RuleBasedStateMachine):
         self.damaged: dict[FrameKey, bool] = {}
         """Frames with a changed byte since the last start, and whether that is a byte of the payload."""
         self.torn = False
-        """Half a record may stand at the end of a file since the last start."""
+        """Whether half a record may stand at the end of a file since the last start."""
         self.rebuilt: set[int] = set()
-        """Boots of which both copies of the ledger were damaged."""
+        """Boots with two damaged copies of their ledger."""
         self.copies: set[Path] = set()
         """Copies of ledgers with a changed byte since the last start."""
         self.boots: list[int] = []
@@ -52,7 +52,7 @@ class SpoolMachine(RuleBasedStateMachine):
         return self.published.keys() - self.confirmed - self.shed
 
     def start(self) -> None:
-        """Open the spool: no frame but the damaged ones is lost, and these are in the ledgers."""
+        """Open the spool: only damaged frames are lost, and the ledgers list them as shed."""
         expected = self.waiting()
         for_audit = {boot.boot_id: boot for boot in scan_spool(self.folder)}
         self.spool = spool = Spool(self.folder, CAMERA, LIMITS, self.clock)
@@ -61,7 +61,7 @@ class SpoolMachine(RuleBasedStateMachine):
         found = {key for key in self.published if spool.get(key)}
         lost = expected - found
         assert lost <= self.damaged.keys()
-        # Confirmations are durable up to the first frame that waits: others are sent again.
+        # Confirmations are durable up to the first waiting frame: later frames are sent again.
         assert found - expected <= self.confirmed
         self.confirmed -= found
         for boot_id, boot in for_audit.items():
@@ -86,11 +86,11 @@ class SpoolMachine(RuleBasedStateMachine):
         self.unsent = sorted(found, key=self.place)
 
     def place(self, key: FrameKey) -> tuple[int, int]:
-        """The boots go in order, those with a rebuilt ledger first."""
+        """Return the order of a frame: boots in order, those with a rebuilt ledger first."""
         return self.spool.ledgers.of(key[0]).ordinal, list(self.published).index(key)
 
     def choose(self, number: int) -> FrameKey:
-        """One of the frames that wait."""
+        """Return one of the waiting frames."""
         waiting = [key for key in self.published if key in self.waiting()]
         return waiting[number % len(waiting)]
 
@@ -106,9 +106,9 @@ class SpoolMachine(RuleBasedStateMachine):
             self.check_oldest_shed(before)
 
     def check_oldest_shed(self, before: set[FrameKey]) -> None:
-        """Frames shed since are older than all that wait."""
-        newly, waiting = (sorted(map(self.place, keys)) for keys in (self.shed - before, self.waiting()))
-        assert not newly or not waiting or newly[-1] < waiting[0]
+        """Assert that the frames shed since then are older than all waiting frames."""
+        newly_shed, waiting = (sorted(map(self.place, keys)) for keys in (self.shed - before, self.waiting()))
+        assert not newly_shed or not waiting or newly_shed[-1] < waiting[0]
 
     @rule(frames=st.integers(1, 12), size=st.sampled_from([1, 900, 9000, 30_000]))
     def publish(self, frames: int, size: int) -> None:
@@ -136,7 +136,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(size=st.sampled_from([900, 9000]), cut_fails=st.booleans())
     def publish_on_a_failing_medium(self, size: int, cut_fails: bool) -> None:
-        """Half a record is written, or half the mark of a file's end, and may be impossible to cut off."""
+        """Write half a record, or half the end mark of a file, which may be impossible to cut off."""
         shed, real, self.torn = set(self.shed), os.writev, True
 
         def writev(fd: int, parts: list[bytes]) -> int:
@@ -205,7 +205,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(number=st.integers(0, 999), where=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
     def damage_a_frame(self, number: int, where: float, mask: int) -> None:
-        """Change one byte of a record, of one record in a file until the next start."""
+        """Change one byte of a record, at most one record in a file until the next start."""
         frame = self.spool.get(self.choose(number))
         assert frame is not None
         touched = {self.spool.get(key) for key in self.damaged}
@@ -218,7 +218,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def damage_a_ledger(self, back: int, where: float, mask: int, copy: bool) -> None:
         boot_id = self.boots[max(0, len(self.boots) - 1 - back)]
         copies = ledger_copies(self.folder, boot_id)
-        assert len(copies) in (0, 2)  # none of a boot that is settled
+        assert len(copies) in (0, 2)  # a settled boot has none
         for path in copies[copy : copy + 1]:
             flip(path, int(where * path.stat().st_size), mask)
             self.copies.add(path)
@@ -242,7 +242,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(frames=st.integers(1, 9))
     def send(self, frames: int) -> None:
-        """Frames are taken once each, in order of publication."""
+        """Send frames once each, in order of publication."""
         for _ in range(frames):
             self.unsent = [key for key in self.unsent if key in self.waiting()]
             assert self.spool.peek_unsent() == next(iter(self.unsent), None)
@@ -264,16 +264,16 @@ class SpoolMachine(RuleBasedStateMachine):
     def the_audit_reads_the_same(self) -> None:
         waiting = self.waiting()
         for boot in scan_spool(self.folder):
-            held, shed = ({(boot.boot_id, seq) for seq in part} for part in (boot.waiting, boot.shed))
+            stored, shed = ({(boot.boot_id, seq) for seq in part} for part in (boot.waiting, boot.shed))
             mine = {key for key in waiting if key[0] == boot.boot_id}
-            assert not held & shed
-            assert mine - self.damaged.keys() <= held <= mine | self.confirmed
+            assert not stored & shed
+            assert mine - self.damaged.keys() <= stored <= mine | self.confirmed
             assert shed <= self.shed | self.damaged.keys() | self.confirmed
             if boot.boot_id not in self.rebuilt:
                 assert {key for key in self.shed if key[0] == boot.boot_id} <= shed
 
     def teardown(self) -> None:
-        """Once all is confirmed the spool is drained, and holds one ledger for the position."""
+        """Assert that the spool is drained after all confirmations, and keeps one ledger for the position."""
         spool = self.spool
         for boot_id in self.boots:
             spool.confirm(boot_id, [(0, 2**52)])

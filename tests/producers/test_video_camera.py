@@ -75,7 +75,7 @@ class Device:
         return [seq for seq in range(self.spool.current.next) if self.spool.get((boot, seq)) is not None]
 
 
-def test_a_request_for_the_open_group_begins_another(tmp_path: Path) -> None:
+def test_a_key_request_for_the_open_group_starts_another_group(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.send(3)
     boot = device.spool.current.boot_id
@@ -98,13 +98,13 @@ def test_a_frame_of_another_profile_ends_the_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [7, 1000])
-def test_a_full_spool_sheds_whole_tails_of_groups(tmp_path: Path, length: int) -> None:
+def test_a_full_spool_sheds_complete_tails_of_groups(tmp_path: Path, length: int) -> None:
     device = Device(tmp_path, 64 * 2**10, group_frames=length)
     device.send(60)
     waiting = device.waiting()
     assert waiting
     assert len(waiting) < 60
-    # Each waiting frame has all frames of its group before it, in the spool.
+    # All earlier frames of its group wait in the spool with each waiting frame.
     for seq in waiting:
         group, place = device.sent[seq]
         assert {(group, each) for each in range(place)} <= {device.sent[each] for each in waiting}
@@ -122,7 +122,7 @@ def test_frames_of_confirmed_groups_and_probes_stay(tmp_path: Path) -> None:
     device.spool.close()
 
 
-def test_raw_frames_are_groups_by_themselves(tmp_path: Path) -> None:
+def test_raw_and_lossless_frames_are_groups_of_one(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.send(2, Encoding(16, 0.0, LOSSLESS))
     boot = device.spool.current.boot_id
@@ -135,7 +135,7 @@ def test_raw_frames_are_groups_by_themselves(tmp_path: Path) -> None:
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """A file of ten frames in 4:2:0."""
+    """Write a file of ten frames in 4:2:0."""
     path = tmp_path / "film.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -146,7 +146,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
+def test_a_file_source_yields_the_planes_of_its_decoder(film: Path) -> None:
     settings = SourceSettings(kind="video", file=film)
     source = open_source(settings, planar=True)
     captured = source.read()
@@ -158,9 +158,9 @@ def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
     assert np.array_equal(captured.picture[..., 0], captured.planes.luma)
     with av.open(str(film)) as container:
         frame = next(container.decode(video=0))
-        wanted = to_rgb(frame)
+        expected = to_rgb(frame)
         assert to_planes(frame) is not None
-    assert np.abs(to_picture(captured.planes).astype(int) - wanted).mean() < 3
+    assert np.abs(to_picture(captured.planes).astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,7 @@ def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
      (4, None), (7, None), (8, None), (9, None), (10, None), (14, None)],
 )  # fmt: skip
 @pytest.mark.parametrize("layout", ["yuv420p", "nv12"])
-def test_a_stream_in_another_matrix_than_those_of_planes_gives_pixels(
-    matrix: int, colour: Colour | None, layout: str
-) -> None:
+def test_a_stream_with_another_colour_matrix_yields_pixels(matrix: int, colour: Colour | None, layout: str) -> None:
     frame = av.VideoFrame.from_ndarray(noise(0), format="rgb24").reformat(format=layout)
     frame.colorspace = matrix
     planes = to_planes(frame)
@@ -181,7 +179,7 @@ def test_a_stream_in_another_matrix_than_those_of_planes_gives_pixels(
     assert sent is not None or np.array_equal(picture, to_rgb(frame))
 
 
-def test_a_source_that_is_cut_gives_pixels(film: Path) -> None:
+def test_a_cropped_source_yields_pixels(film: Path) -> None:
     source = open_source(SourceSettings(kind="video", file=film, size=(64, 64)), planar=True)
     captured = source.read()
     source.close()
@@ -190,18 +188,18 @@ def test_a_source_that_is_cut_gives_pixels(film: Path) -> None:
     assert captured.picture.shape == (64, 64, 3)
 
 
-async def test_a_camera_with_too_large_pictures_shows_which_settings_help(
+async def test_a_camera_with_too_large_pictures_names_the_settings_that_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, film: Path
 ) -> None:
     monkeypatch.setattr("schemas.messages.frame.MAX_FRAME_BYTES", 96 * 64)
     source = SourceSettings(kind="video", file=film)
     settings = CameraSettings(camera_id=CAMERA, fps=50.0, profile="video", source=source)
-    async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
-        await until(lambda: made.trouble != "", "an error of the source")
-        assert made.trouble.endswith("got 64x96x3; set a size or a region")
+    async with capturing(offline_camera(settings, KEY, tmp_path)) as camera:
+        await until(lambda: camera.trouble != "", "an error of the source")
+        assert camera.trouble.endswith("got 64x96x3; set a size or a region")
 
 
-def test_planes_are_sent_as_pixels_under_raw(tmp_path: Path) -> None:
+def test_planes_are_sent_as_pixels_with_the_profile_raw(tmp_path: Path) -> None:
     device = Device(tmp_path)
     luma, chroma = noise(0)[..., 0], noise(1)[:32, :48, 0]
     device.sealing.seal(Planes(luma, chroma, chroma), 1000, 0, Encoding(16))
@@ -220,37 +218,37 @@ def test_the_profile_is_a_setting() -> None:
     assert options.video.rate_factor == 30
 
 
-def test_one_frame_in_a_hundred_is_compared_with_other_ways_of_sending_it() -> None:
+def test_one_frame_in_a_hundred_is_compared_with_other_encodings() -> None:
     compared = metrics.CAMERA_COMPARED.on(registry := CollectorRegistry())
     groups, comparison = GroupEncoder(KEY, VideoSettings()), Comparison(VideoSettings(), compared)
     for seq in range(201):
-        shown = np.roll(smooth(), seq, axis=1)
-        comparison.add(shown, seq, groups.encode(shown, 1, seq, 40 * seq, MASKED), 0.0)
+        picture = np.roll(smooth(), seq, axis=1)
+        comparison.add(picture, seq, groups.encode(picture, 1, seq, 40 * seq, MASKED), 0.0)
         sent, raw, jpeg, codec = (
             registry.get_sample_value("pointillist_camera_compared_bytes_total", {"way": way}) or 0.0 for way in WAYS
         )
-        assert raw == (seq // 100 + 1) * shown.nbytes
+        assert raw == (seq // 100 + 1) * picture.nbytes
         assert 0.5 * codec < sent < 2 * codec < jpeg + codec < raw
     groups.end()
 
 
-async def test_a_comparison_that_fails_costs_neither_frames_nor_the_source(
+async def test_a_failed_comparison_costs_neither_frames_nor_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise SourceError("encoder failed")
 
-    monkeypatch.setattr(Comparison, "add", fails)
+    monkeypatch.setattr(Comparison, "add", fail)
     settings = CameraSettings(camera_id=CAMERA, fps=50.0, source=SourceSettings(kind="scene"), measure_codec=True)
     with structlog.testing.capture_logs() as logs:
-        async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
-            await until(lambda: made.spool.current.next > 3, "frames")
-            assert made.trouble == ""
+        async with capturing(offline_camera(settings, KEY, tmp_path)) as camera:
+            await until(lambda: camera.spool.current.next > 3, "four frames")
+            assert camera.trouble == ""
     assert [each["event"] for each in logs if "encoder failed" in each.get("error", "")] == ["comparison_ended"]
 
 
 @pytest.mark.parametrize("rate", [1000.0, 1 / 3600])
-def test_frames_of_av1_are_compared_at_every_rate_of_the_settings(rate: float) -> None:
+def test_av1_frames_are_compared_at_every_allowed_rate(rate: float) -> None:
     compared = metrics.CAMERA_COMPARED.on(registry := CollectorRegistry())
     chosen = VideoSettings(codec="av1")
     groups, comparison = GroupEncoder(KEY, chosen, rate), Comparison(chosen, compared)

@@ -1,4 +1,4 @@
-"""The profile `video` at the camera: groups, places, probes, and messages of kept pixels alone."""
+"""The profile `video` at the camera: groups, places, probes, and messages with only kept pixels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEIGHT, WIDTH = 72, 101
 
 
 def scene(number: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """A smooth picture (H, W, 3) that moves a pixel from one number to the next."""
+    """Return a smooth picture (H, W, 3) that moves by one pixel with each number."""
     down, right = np.mgrid[:height, :width].astype(float)
     wave = [np.sin((right + number) / (9 + 4 * each)) * np.cos(down / (11 + each)) for each in range(3)]
     return (128 + 90 * np.stack(wave, axis=-1)).astype(np.uint8)
@@ -57,7 +57,7 @@ def unit(frame: Frame) -> AccessUnit:
 
 
 def decoded(units: list[AccessUnit]) -> list[NDArray[np.uint8]]:
-    """The luma of each unit of a chain, by FFmpeg."""
+    """Return the luma of each unit of a chain, decoded by FFmpeg."""
     decoder = av.CodecContext.create({Codec.H264: "h264", Codec.AV1: "libdav1d"}[units[0].codec], "r")
     decoder.thread_count = 1
     found = []
@@ -70,7 +70,7 @@ def decoded(units: list[AccessUnit]) -> list[NDArray[np.uint8]]:
 
 
 def places(frames: list[Frame]) -> list[tuple[int, int]]:
-    """The group and the place of each frame."""
+    """Return the group and the place of each frame."""
     return [(frame.seq - frame.key_distance, frame.place) for frame in frames]
 
 
@@ -97,13 +97,13 @@ def test_frames_decode_to_the_kept_pixels_in_the_order_of_their_places(codec: An
     for seq, luma in enumerate(decoded([unit(frame) for frame in frames])):
         red, green, blue = (scene(seq)[..., each].astype(int) for each in range(3))
         wanted = (77 * red + 150 * green + 29 * blue + 128) // 256
-        assert luma.shape == (HEIGHT, WIDTH + 1)  # codecs take even sides
+        assert luma.shape == (HEIGHT, WIDTH + 1)  # codecs require even sides
         assert np.abs(luma[:, :WIDTH] - wanted)[kept].mean() < 2
 
 
 @settings(deadline=None, max_examples=12)
 @given(st.sampled_from([6, 16, 40]), st.integers(0, 2**16), st.booleans(), st.sampled_from(["h264", "av1"]))
-def test_pictures_that_differ_in_dropped_pixels_only_give_the_same_messages(
+def test_pictures_that_differ_only_in_dropped_pixels_have_equal_messages(
     dropped: int, seed: int, planar: bool, codec: Any
 ) -> None:
     random = np.random.default_rng(seed)
@@ -153,13 +153,13 @@ def test_a_group_ends_on_request_and_with_other_settings() -> None:
     assert (other.place, other.key_distance) == (0, 0)
 
 
-def test_a_group_ends_when_the_clock_goes_back() -> None:
+def test_a_group_ends_when_the_clock_is_set_back() -> None:
     encoder = GroupEncoder(KEY, VideoSettings())
     messages(encoder, 2)
     assert parse_frame(encoder.encode(scene(2), BOOT, 2, 5, MASKED)).key_distance == 0
 
 
-def test_a_change_of_scene_begins_a_group() -> None:
+def test_a_change_of_scene_starts_a_group() -> None:
     encoder = GroupEncoder(KEY, VideoSettings())
     messages(encoder, 3)
     assert parse_frame(encoder.encode(255 - scene(3), BOOT, 3, 1120, MASKED)).place == 0
@@ -167,28 +167,28 @@ def test_a_change_of_scene_begins_a_group() -> None:
 
 
 def grain(number: int, levels: int, channels: int = 3) -> NDArray[np.uint8]:
-    """A picture (144, 176, C) of noise; numbers differ by at most this many levels."""
+    """Return a picture (144, 176, C) of noise; numbers differ by at most this many levels."""
     picture: NDArray[np.uint8] = np.random.default_rng(0).integers(8, 248, (144, 176, channels), np.uint8)
     picture += np.random.default_rng(number).integers(0, levels + 1, (144, 176, 1), np.uint8)
     return picture
 
 
 def changes(encoder: GroupEncoder, pictures: list[NDArray[np.uint8]], encoding: Encoding = MASKED) -> list[Any]:
-    """The changes of frames that are 10 s apart, so that each begins a group."""
+    """Return the changes of frames that are 10 s apart, so that each starts a group."""
     frames = [parse_frame(encoder.encode(each, BOOT, seq, 10_000 * seq, encoding)) for seq, each in enumerate(pictures)]
     assert {frame.place for frame in frames} == {0}
     return [unit(frame).change for frame in frames]
 
 
 @pytest.mark.parametrize("dropped", [0, 16, 40])
-def test_a_first_frame_has_the_change_of_the_pixels_that_were_sent_twice(dropped: int) -> None:
+def test_a_first_frame_carries_the_change_of_the_pixels_that_were_sent_twice(dropped: int) -> None:
     encoder = GroupEncoder(KEY, VideoSettings())
     assert changes(encoder, [grain(0, 0)] * 4, Encoding(dropped)) == [None, 0, 0, 0]
     noisy = changes(encoder, [grain(seq, 1) for seq in range(4)], Encoding(dropped))
     assert all(0.2 < change < 0.8 for change in noisy)
 
 
-def test_a_first_frame_has_no_change_after_a_cut_or_of_another_size_or_colour_or_of_few_pixels_sent_twice() -> None:
+def test_a_first_frame_carries_no_change_after_a_cut_another_format_or_with_few_repeated_pixels() -> None:
     encoder = GroupEncoder(KEY, VideoSettings())
     assert changes(encoder, [grain(0, 0), grain(0, 0, 1), grain(0, 0), grain(0, 0)[:136]]) == [None] * 4
     luma, chroma = grain(0, 0)[..., 0], np.full((72, 88), 128, np.uint8)
@@ -217,7 +217,7 @@ def test_the_change_of_a_first_frame_depends_on_kept_pixels_only() -> None:
     assert None not in one[1:]
 
 
-def test_a_probe_is_whole_and_outside_of_the_chain() -> None:
+def test_a_probe_is_complete_and_not_part_of_the_chain() -> None:
     encoder = GroupEncoder(KEY, VideoSettings(crf=10))
     frames = messages(encoder, 12, encoding=Encoding(16, 0.25))
     probes = [frame for frame in frames if frame.whole]
@@ -238,7 +238,7 @@ def test_a_grey_picture_has_one_channel() -> None:
     assert Truth.from_wire(frame.truth) == Truth(3)
 
 
-def test_small_pictures_are_refused() -> None:
+def test_small_pictures_are_rejected() -> None:
     with pytest.raises(BadSizeError, match="expected sides from 64 on"):
         GroupEncoder(KEY, VideoSettings()).encode(scene(0, 32, 32), BOOT, 0, 0, MASKED)
 
@@ -257,7 +257,7 @@ def _broken(*_: object) -> bytes:
     raise SourceError("encoder failed")
 
 
-def test_the_cap_holds_on_noise() -> None:
+def test_the_limit_of_bytes_holds_on_noise() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 96, 128), np.uint8)
     sizes = {}
     for cap in (None, 40_000):
@@ -331,14 +331,14 @@ def test_software_encodes_instead_of_hardware_if_the_bytes_a_second_are_limited(
     assert ["max_bytes_per_second" in each["reason"] for each in logs] == [True] * logged
 
 
-def test_supplemental_information_is_left_out() -> None:
+def test_supplemental_information_is_removed() -> None:
     unit_ = b"\0\0\0\1\x67abc\0\0\0\1\x68de\0\0\1\x06remarks\0\0\1\x65picture\0\1"
     assert without_remarks(unit_) == b"\0\0\1\x67abc\0\0\1\x68de\0\0\1\x65picture\0\1"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no policies for threads")
 def test_av1_gives_no_thread_of_the_process_real_time_priority() -> None:
-    """Only root could: run by another user, this test cannot fail."""
+    # Only root may set real-time priorities: run by another user, this test cannot fail.
     before = os.sched_getscheduler(0)
     encoder = software_encoder(Codec.AV1, 64, 64, 10.0, 28)
     try:
@@ -347,14 +347,14 @@ def test_av1_gives_no_thread_of_the_process_real_time_priority() -> None:
         encoder.close()
 
 
-def test_processors_take_the_largest_group_of_the_settings() -> None:
+def test_the_largest_group_setting_is_the_processors_limit() -> None:
     assert VideoSettings(group_frames=MAX_GROUP_FRAMES).group_frames == MAX_GROUP_FRAMES
     with pytest.raises(ValidationError):
         VideoSettings(group_frames=MAX_GROUP_FRAMES + 1)
 
 
 @pytest.mark.parametrize("hold", [None, 8000])
-def test_a_commanded_rate_begins_a_group_with_the_quality_and_the_limit_of_that_rate(hold: int | None) -> None:
+def test_a_commanded_rate_starts_a_group_with_the_quality_and_limit_of_that_rate(hold: int | None) -> None:
     chosen = VideoSettings(max_bytes_per_second=hold)
     slow, usual = (GroupEncoder(KEY, chosen, rate) for rate in (0.5, 25.0))
     messages(slow, 2)
@@ -368,6 +368,6 @@ def test_a_commanded_rate_begins_a_group_with_the_quality_and_the_limit_of_that_
 
 
 @pytest.mark.parametrize("rate", [1000.0, 241.0, 1 / 3600])
-def test_av1_encodes_at_every_rate_of_the_settings(rate: float) -> None:
+def test_av1_encodes_at_every_allowed_rate(rate: float) -> None:
     frames = messages(GroupEncoder(KEY, VideoSettings(codec="av1"), rate), 2)
     assert places(frames) == [(0, 0), (0, 1)]

@@ -1,6 +1,6 @@
-"""Messages as a release writes them: `python -m tests.schemas.released_messages 0.1.0` stores those of this one.
+"""The messages of a release: `python -m tests.schemas.released_messages 0.1.0` stores those of this one.
 
-Run it once for each release. Later releases must read the files, and never change one.
+Run the command once for each release. Later releases must read the files and never change one.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _USUAL: Final[dict[int, Any]] = {
 }
 
 
-def filled(kind: type[Message], depth: int = 0) -> Message:
-    """A message with a value in every field, and one entry in every list."""
+def filled_message(kind: type[Message], depth: int = 0) -> Message:
+    """Return a message with a value in every field and one entry in every list."""
     message = kind()
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None:
             if depth < 3:
-                inner = filled(getattr(pointillist_pb2, field.message_type.name), depth + 1)
+                inner = filled_message(getattr(pointillist_pb2, field.message_type.name), depth + 1)
                 place = getattr(message, field.name)
                 place.append(inner) if field.is_repeated else place.CopyFrom(inner)
             continue
@@ -72,13 +72,13 @@ def filled(kind: type[Message], depth: int = 0) -> Message:
 
 
 def picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A picture whose sides are no multiples of eight."""
+    """Return a picture whose sides are no multiples of eight."""
     rows, columns, channels = np.indices((21, 35, 3))
     return np.asarray((rows * rows * 3 + columns * (2 + channels)) % 256, np.uint8)
 
 
-def shown(message: Message) -> Any:
-    """The fields of a message as JSON."""
+def fields_of(message: Message) -> Any:
+    """Return the fields of a message as JSON."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
@@ -86,8 +86,8 @@ def digest(array: np.ndarray[Any, Any]) -> str:
     return sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def written() -> dict[str, Any]:
-    """All messages of this release: as they are on the wire, and their meaning."""
+def release_messages() -> dict[str, Any]:
+    """Return all messages of this release: their bytes on the wire and their decoded fields."""
     key = KEYS.current(CAMERA)
     frames = []
     for profile in (RAW, LOSSLESS):
@@ -96,14 +96,14 @@ def written() -> dict[str, Any]:
             frames.append({"payload": payload.hex(), "kept": 3 / 4, "whole": share == 1.0})
     messages: dict[str, Any] = {}
     for kind in BY_CAMERA_KEY:
-        message: Any = filled(kind)
+        message: Any = filled_message(kind)
         message.key_generation = 0
         messages[kind.__name__] = {"payload": sign_message(key, message).hex()}
     for other in BY_SERVER_KEY:
-        statement: Any = filled(other)
+        statement: Any = filled_message(other)
         messages[other.__name__] = {"payload": sign_statement(KEYS, CAMERA, statement).hex()}
     for name, entry in messages.items():
-        entry["fields"] = shown(getattr(pointillist_pb2, name).FromString(bytes.fromhex(entry["payload"])))
+        entry["fields"] = fields_of(getattr(pointillist_pb2, name).FromString(bytes.fromhex(entry["payload"])))
     fields = {
         kind.name: {
             field.name: [field.number, field.type, field.is_repeated]
@@ -123,7 +123,7 @@ def main() -> None:
     file = FOLDER / f"{sys.argv[1]}.json"
     if file.exists():
         raise SystemExit(f"{file}: expected no file, got one. The messages of a release never change.")
-    file.write_text(json.dumps(written(), indent=1) + "\n")
+    file.write_text(json.dumps(release_messages(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from schemas.runtime.abandoned import abandon, abandoned, end_process
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["nosuchcommand"], 2)])
-def test_a_command_ends_with_its_status_though_abandoned_work_never_does(arguments: list[str], status: int) -> None:
+def test_a_command_ends_with_its_status_despite_abandoned_work(arguments: list[str], status: int) -> None:
     program = textwrap.dedent(
         f"""
         import sys, threading
@@ -32,7 +32,7 @@ def test_a_command_ends_with_its_status_though_abandoned_work_never_does(argumen
     assert ("pointillist " in ended.stdout) == (status == 0)
 
 
-def test_a_bug_ends_a_process_with_its_traceback_though_abandoned_work_never_does() -> None:
+def test_an_exception_ends_the_process_with_its_traceback_despite_abandoned_work() -> None:
     program = textwrap.dedent(
         """
         import threading
@@ -51,11 +51,11 @@ def test_a_bug_ends_a_process_with_its_traceback_though_abandoned_work_never_doe
 
 
 class ProcessEnd(BaseException):
-    """The end of the process, with its status, in place of `os._exit`."""
+    """The end of the process with its status, raised in place of `os._exit`."""
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "output"),
     [
         (SystemExit(), 0, ""),
         (SystemExit(None), 0, ""),
@@ -64,20 +64,20 @@ class ProcessEnd(BaseException):
         (KeyError("lost"), 1, "KeyError: 'lost'\n"),
     ],
 )
-def test_the_status_is_that_of_the_error_and_without_abandoned_work_the_process_goes_on(
-    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_abandoned_work_ends_the_process_with_the_status_of_the_error_and_otherwise_it_continues(
+    error: BaseException, status: int, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def ended(found: int) -> None:
+    def end(found: int) -> None:
         raise ProcessEnd(found)
 
-    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.setattr(os, "_exit", end)
     work: Future[None] = Future()
     abandon(work)
     assert abandoned() == 1
     with pytest.raises(ProcessEnd) as caught:
         end_process(error)
     assert caught.value.args == (status,)
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == output
     work.set_result(None)
     assert abandoned() == 0
     end_process(error)

@@ -1,3 +1,5 @@
+"""Announcements of cameras: the ranges of their fields and their order."""
+
 from __future__ import annotations
 
 import math
@@ -31,7 +33,7 @@ def status(boot: int, connection: int, message: int, at_ms: int = 0) -> Status:
     return Status(boot_id=boot, turn=Turn(connection=connection, message=message, at_ms=at_ms))
 
 
-def test_the_smallest_and_the_largest_of_everything_may_be_said() -> None:
+def test_the_smallest_and_the_largest_values_are_accepted() -> None:
     check_announcement(Meta(boot_id=1))
     check_announcement(Status(boot_id=1))
     check_announcement(meta(**LARGEST))
@@ -47,26 +49,26 @@ def test_the_smallest_and_the_largest_of_everything_may_be_said() -> None:
         ("turn", Turn(at_ms=2**53)),
     ],
 )  # fmt: skip
-def test_what_is_out_of_its_range_is_refused_with_what_was_expected(field: str, value: object) -> None:
+def test_a_value_out_of_its_range_is_rejected_with_the_expected_one(field: str, value: object) -> None:
     with pytest.raises(MalformedError, match="expected"):
         check_announcement(meta(**(LARGEST | {field: value})))
 
 
-def test_within_a_boot_the_place_tells_whatever_the_clock_says() -> None:
-    said = [status(1, 1, 1, 900), status(1, 1, 2, 5), status(1, 1, LAST_MESSAGE, 1), status(1, 2, 1, 4)]
-    for number, one in enumerate(said):
-        assert [is_newer(one, other, 0) for other in said] == [number > held for held in range(len(said))]
+def test_within_a_boot_connection_and_message_number_decide_the_order() -> None:
+    statuses = [status(1, 1, 1, 900), status(1, 1, 2, 5), status(1, 1, LAST_MESSAGE, 1), status(1, 2, 1, 4)]
+    for number, one in enumerate(statuses):
+        assert [is_newer(one, other, 0) for other in statuses] == [number > place for place in range(len(statuses))]
 
 
-def test_between_boots_the_clock_tells_but_for_a_time_that_had_not_come() -> None:
+def test_between_boots_the_time_decides_unless_it_lies_in_the_future() -> None:
     assert is_newer(status(2, 1, 1, 101), status(1, 9, 9, 100), 500)
     assert not is_newer(status(2, 9, 9, 100), status(1, 1, 1, 100), 500)
     assert is_newer(status(2, 1, 1, 501), status(1, 1, 1, 10**9), 500)
     assert not is_newer(status(2, 1, 1, 500), status(1, 1, 1, 10**9), 500)
 
 
-def test_a_turn_is_a_place_and_the_time_of_day() -> None:
+def test_a_turn_holds_connection_message_number_and_time() -> None:
     before_ms = time.time_ns() // 10**6
-    said = turn(3, 5)
-    assert (said.connection, said.message) == (3, 5)
-    assert before_ms <= said.at_ms <= time.time_ns() // 10**6
+    found = turn(3, 5)
+    assert (found.connection, found.message) == (3, 5)
+    assert before_ms <= found.at_ms <= time.time_ns() // 10**6

@@ -1,4 +1,4 @@
-"""Delays between retries: they double, stay under a cap, vary, and end early at a stop."""
+"""Delays between retries: they double up to a limit, vary, and end early at a stop."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from schemas.transport.backoff import Backoff
 
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each delay be as long as its bound."""
+    """Make each delay as long as its limit."""
     monkeypatch.setattr(random, "uniform", lambda _, bound_s: bound_s)
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_delays_double_up_to_the_longest_and_begin_again_after_a_success() -> None:
+def test_delays_double_up_to_the_longest_and_restart_after_a_success() -> None:
     backoff = Backoff(0.5, 3.0)
     assert [backoff.next_s() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     assert backoff.failures == 5
@@ -27,7 +27,7 @@ def test_delays_double_up_to_the_longest_and_begin_again_after_a_success() -> No
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_a_loop_may_begin_again_with_one_delay_longer_than_the_longest() -> None:
+def test_a_loop_may_restart_with_one_delay_above_the_longest() -> None:
     backoff = Backoff(0.5, 3.0)
     backoff.reset(10.0)
     assert [backoff.next_s() for _ in range(2)] == [10.0, 3.0]
@@ -35,7 +35,7 @@ def test_a_loop_may_begin_again_with_one_delay_longer_than_the_longest() -> None
     assert backoff.next_s() == 0.5
 
 
-def test_delays_of_clients_that_failed_together_differ_within_half_of_the_bound() -> None:
+def test_delays_of_clients_that_failed_together_differ_within_half_of_the_limit() -> None:
     delays = [Backoff(1.0, 1.0).next_s() for _ in range(100)]
     assert len(set(delays)) > 1
     assert all(0.5 <= delay <= 1.0 for delay in delays)
@@ -49,7 +49,7 @@ async def test_a_wait_ends_as_soon_as_stop_is_set() -> None:
     assert await asyncio.wait_for(waiting, 30)
 
 
-async def test_a_wait_that_nothing_ends_lasts_its_delay() -> None:
+async def test_a_wait_without_a_stop_lasts_its_delay() -> None:
     backoff = Backoff(0.001, 0.001)
     assert not await backoff.wait(asyncio.Event())
     assert not await backoff.wait()

@@ -1,3 +1,5 @@
+"""CloudEvents headers of Kafka records."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +14,7 @@ SOURCES = [camera_source(CameraId("hall/door")), bridge_source("b1"), PROCESSORS
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_record_says_whose_event_it_is_and_what_its_value_is(source: str) -> None:
+def test_a_record_names_its_source_and_the_type_of_its_value(source: str) -> None:
     assert dict(event_headers(source, Alert, "a/1")) == {
         "ce_specversion": b"1.0",
         "ce_source": source.encode(),
@@ -26,12 +28,12 @@ def test_all_sources_are_paths_and_differ() -> None:
     assert SOURCES == ["/cameras/hall/door", "/bridges/b1", "/processors", "/recorder", "/models"]
 
 
-def test_headers_may_be_added_to_without_changing_those_of_the_next_record() -> None:
+def test_appending_to_headers_does_not_change_those_of_the_next_record() -> None:
     event_headers(RECORDER, Alert, "1").append(("traceparent", b"00"))
     assert "traceparent" not in dict(event_headers(RECORDER, Alert, "2"))
 
 
-def test_a_dead_letter_of_the_bridge_is_the_event_of_the_bridge_not_of_the_camera() -> None:
+def test_the_source_of_a_bridges_dead_letter_is_the_bridge() -> None:
     record = RecordFactory("b1", KeyRing(b"a fleet secret of thirty-two byte")).accept(
         b"pointillist/v1/hall/door/frame", b""
     )

@@ -1,4 +1,4 @@
-"""What cameras in the field and records in Kafka rely on to the bit. A change here is a change of the contract."""
+"""Bits that cameras in the field and records in Kafka rely on. A change here changes the contract."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_seeds_and_probes_of_a_key_never_change() -> None:
     assert [seq for seq in range(60) if key().is_probe(5, seq, 0.1)] == [0, 12, 24, 38, 40, 56]
 
 
-def test_the_keys_that_a_fleet_secret_gives_never_change() -> None:
+def test_the_keys_derived_from_a_fleet_secret_never_change() -> None:
     assert ring().key(CameraId("site/one"), 3).export() == (
         "3:7aabadf3f11c0689687e015abcc6643b12f38d17049e40decc09ac0f33e79637"
         "493170a49c167421a7ee5f53407f344f63c42f152a2b0a548799ff61eb8cf3d7"

@@ -1,3 +1,5 @@
+"""Work in daemon threads: results, errors, and the end of the process."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +12,7 @@ import pytest
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 
-async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
+async def test_endless_work_blocks_no_other_work() -> None:
     never = threading.Event()
     stuck = [run_in_daemon_thread(never.wait, f"stuck-{number}") for number in range(100)]
     assert await asyncio.wait_for(run_in_daemon_thread(lambda: 7, "quick"), 60) == 7
@@ -19,7 +21,7 @@ async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
     await asyncio.gather(*stuck)
 
 
-async def test_what_work_raises_its_future_raises() -> None:
+async def test_an_exception_of_the_work_is_raised_by_its_future() -> None:
     def fail() -> None:
         raise ValueError("broken")
 
@@ -27,7 +29,7 @@ async def test_what_work_raises_its_future_raises() -> None:
         await run_in_daemon_thread(fail, "fails")
 
 
-async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None:
+async def test_a_cancelled_future_accepts_no_result() -> None:
     gate = threading.Event()
     future = run_in_daemon_thread(gate.wait, "late")
     future.cancel()
@@ -36,7 +38,7 @@ async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None
     assert future.cancelled()
 
 
-def test_a_process_ends_though_work_never_does() -> None:
+def test_a_process_ends_despite_endless_work() -> None:
     program = (
         "import asyncio, threading\n"
         "from schemas.runtime.daemon_thread import run_in_daemon_thread\n"

@@ -1,4 +1,4 @@
-"""Reading past damage, against a log whose every offset a test decides on."""
+"""Reading past damage in a log whose every offset the test controls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from schemas.transport.kafka.damage import CAREFUL_S, STALL_CHECK_S, STALL_S, Da
 
 
 class Record(NamedTuple):
+    """A record that has only an offset."""
+
     offset: int
 
 
 class Log:
-    """A consumer of partitions whose damaged offsets raise and whose hidden ones give nothing."""
+    """A consumer whose damaged offsets raise an error and whose hidden ones return nothing."""
 
     def __init__(self, end: int, damaged: Set[int] = frozenset(), hidden: Set[int] = frozenset()) -> None:
         self.end = end
@@ -31,10 +33,10 @@ class Log:
         self.silent: set[int] = set()
         self.answers = 0
         self.at: dict[str, int] = {}
-        self.away: Exception | None = None
-        self.looks = 0
+        self.end_offsets_error: Exception | None = None
+        self.end_requests = 0
         self.furthest = 0
-        """The last offset that was looked for."""
+        """The highest offset that was sought."""
 
     async def position(self, partition: str) -> int:
         return self.at.get(partition, 0)
@@ -47,9 +49,9 @@ class Log:
         return self.answers
 
     async def end_offsets(self, partitions: list[str]) -> dict[str, int]:
-        self.looks += 1
-        if self.away is not None:
-            raise self.away
+        self.end_requests += 1
+        if self.end_offsets_error is not None:
+            raise self.end_offsets_error
         return dict.fromkeys(partitions, self.end)
 
     async def getmany(self, partition: str, *, timeout_ms: int, max_records: int) -> dict[str, list[Record]]:
@@ -93,15 +95,15 @@ def is_careful(skipper: DamageSkipper) -> bool:
 
 
 @pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
-async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(
+async def test_damaged_records_are_skipped_one_by_one_and_counted_and_the_others_are_returned(
     clock: Clock, error: Exception
 ) -> None:
     log, skipper = Log(8, damaged={2, 3, 6}), DamageSkipper()
     log.error = error
     assert not is_careful(skipper)
-    found, passed = await skipper.getmany(log, ["a", "b"], 100)
+    found, skipped = await skipper.getmany(log, ["a", "b"], 100)
     assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
-    assert passed == 6
+    assert skipped == 6
     assert is_careful(skipper)
     clock.now_s += CAREFUL_S - 0.1
     assert is_careful(skipper)
@@ -109,7 +111,7 @@ async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_ot
     assert not is_careful(skipper)
 
 
-async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> None:
+async def test_at_most_the_requested_number_of_records_is_returned(clock: Clock) -> None:
     log, skipper = Log(8), DamageSkipper()
     assert await skipper.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
     assert offsets((await skipper.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
@@ -118,157 +120,157 @@ async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> No
     assert is_careful(skipper)
 
 
-async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
-    """What is passed over at each look, from when a reader has come as far as it can."""
-    skipper, passed = DamageSkipper(), []
+async def skipped_at_stalls(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
+    """Return the number of records that each check skips, after the reader has reached its last readable record."""
+    skipper, skipped = DamageSkipper(), []
     for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
-        passed.append(await skipper.skip_stalls(log, partitions))
+        skipped.append(await skipper.skip_stalls(log, partitions))
         clock.now_s += STALL_CHECK_S
-    return passed
+    return skipped
 
 
 @pytest.mark.parametrize(
-    ("until", "end"), [(11, 60), (13, 60), (16, 60), (18, 60), (19, 60), (25, 60), (14, 15), (11, 12)]
+    ("first_readable", "end"), [(11, 60), (13, 60), (16, 60), (18, 60), (19, 60), (25, 60), (14, 15), (11, 12)]
 )
-async def test_a_partition_that_stands_still_goes_on_at_the_first_record_that_is_given(
-    clock: Clock, until: int, end: int
+async def test_a_stalled_partition_continues_at_the_next_readable_record(
+    clock: Clock, first_readable: int, end: int
 ) -> None:
-    log = Log(end, hidden=set(range(10, until)))
+    log = Log(end, hidden=set(range(10, first_readable)))
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, until - 10]
-    assert log.at["a"] == until
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0, 0, 0, 0, first_readable - 10]
+    assert log.at["a"] == first_readable
 
 
 @pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
-async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not(
+async def test_a_damaged_record_after_a_stall_is_found_and_a_missing_one_is_skipped(
     clock: Clock, error: Exception
 ) -> None:
     log = Log(60, hidden={10, 11}, damaged={12})
     log.error = error
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 2]
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0, 0, 0, 0, 2]
     assert log.at["a"] == 12
     log = Log(60, hidden={10})
     log.missing = {11, 12}
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 3]
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0, 0, 0, 0, 3]
 
 
 @pytest.mark.parametrize(
-    ("hidden", "silent", "away"),
+    ("hidden", "silent", "failure"),
     [
-        (range(10, 60), (), None),  # nothing behind is given
+        (range(10, 60), (), None),  # no later record is readable
         ((), (), None),  # a slow reader
-        ((), (10,), None),  # Kafka does not answer for it, though it gives what lies behind
+        ((), (10,), None),  # Kafka does not answer for this offset, though it returns later records
         ((), range(10, 60), None),
         ((10,), (), ConnectionError("away")),
     ],
 )
-async def test_nothing_is_passed_over_unless_kafka_answers_for_it_and_gives_a_record_behind(
-    clock: Clock, hidden: Iterable[int], silent: Iterable[int], away: Exception | None
+async def test_nothing_is_skipped_unless_kafka_answers_for_the_offset_and_returns_a_later_record(
+    clock: Clock, hidden: Iterable[int], silent: Iterable[int], failure: Exception | None
 ) -> None:
     log = Log(60, hidden=set(hidden))
-    log.silent, log.away = set(silent), away
+    log.silent, log.end_offsets_error = set(silent), failure
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0] * 5
     assert log.at["a"] == 10
 
 
 @pytest.mark.parametrize("end", range(11, 60))
-async def test_nothing_is_looked_for_beyond_the_end(clock: Clock, end: int) -> None:
-    """Kafka refuses such an offset, and the reader would begin somewhere else."""
+async def test_no_offset_beyond_the_end_is_sought(clock: Clock, end: int) -> None:
+    # Kafka rejects such an offset, and the reader would start somewhere else.
     log = Log(end, hidden=set(range(10, end)))
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0] * 5
     assert log.furthest < end
     assert log.at["a"] == 10
 
 
-async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_most_the_limit_of_records_is_skipped(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(damage, "_FURTHEST", 4)
-    for until, passed in ((14, 4), (15, 0)):
-        log = Log(60, hidden=set(range(10, until)))
+    for first_readable, skipped in ((14, 4), (15, 0)):
+        log = Log(60, hidden=set(range(10, first_readable)))
         log.at["a"] = 10
-        assert (await stalled(log, clock, ["a"]))[-1] == passed
+        assert (await skipped_at_stalls(log, clock, ["a"]))[-1] == skipped
 
 
-async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
+async def test_partitions_stall_independently_and_not_at_their_end_or_while_they_advance(clock: Clock) -> None:
     log = Log(60, hidden={10, 30})
     log.at = {"still": 10, "other": 30, "end": 60, "moving": 40}
-    skipper, passed = DamageSkipper(), []
+    skipper, skipped = DamageSkipper(), []
     for _ in range(6):
-        passed.append(await skipper.skip_stalls(log, ["still", "other", "end", "moving"]))
+        skipped.append(await skipper.skip_stalls(log, ["still", "other", "end", "moving"]))
         log.at["moving"] += 1
         clock.now_s += STALL_CHECK_S
-    assert passed == [0, 0, 0, 0, 2, 0]
+    assert skipped == [0, 0, 0, 0, 2, 0]
     assert log.at == {"still": 11, "other": 31, "end": 60, "moving": 46}
 
 
 @pytest.mark.parametrize("others", [["b"], []])
-async def test_a_partition_that_was_not_read_for_long_does_not_stall(clock: Clock, others: list[str]) -> None:
+async def test_a_partition_without_reads_for_long_is_not_stalled(clock: Clock, others: list[str]) -> None:
     log, skipper = Log(60), DamageSkipper()
     log.at["a"] = 10
     await skipper.skip_stalls(log, ["a"])
     for _ in range(int(STALL_S / STALL_CHECK_S)):
         clock.now_s += STALL_CHECK_S
-        await skipper.skip_stalls(log, others)  # the processor has enough of `a`
+        await skipper.skip_stalls(log, others)  # the processor has paused `a`
     await skipper.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S
     await skipper.skip_stalls(log, ["a"])
     assert log.furthest == 0
 
 
-async def test_a_partition_of_which_kafka_answers_nothing_does_not_keep_another_from_its_pass(clock: Clock) -> None:
-    log, skipper, passed = Log(60, hidden={30}), DamageSkipper(), []
+async def test_a_silent_partition_does_not_stop_another_from_skipping(clock: Clock) -> None:
+    log, skipper, skipped = Log(60, hidden={30}), DamageSkipper(), []
     log.silent = {10}
     log.at = {"silent": 10, "still": 29}
     for _ in range(int(2 * STALL_S / STALL_CHECK_S)):
-        passed.append(await skipper.skip_stalls(log, ["silent", "still"]))
+        skipped.append(await skipper.skip_stalls(log, ["silent", "still"]))
         log.at["still"] = max(30, log.at["still"])
         clock.now_s += STALL_CHECK_S
-    assert sum(passed) == 1
+    assert sum(skipped) == 1
     assert log.at == {"silent": 10, "still": 31}
 
 
-async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
+async def test_a_stall_is_retried_only_after_the_same_time(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10
     skipper = DamageSkipper()
-    tries = []
+    attempts = []
     first = skipper._first
 
     async def noted(consumer: Log, partition: str, offset: int) -> int | None:
-        tries.append(clock.now_s)
+        attempts.append(clock.now_s)
         return await first(consumer, partition, offset)
 
     skipper._first = noted  # type: ignore[method-assign]
     for _ in range(11):
         await skipper.skip_stalls(log, ["a"])
         clock.now_s += STALL_CHECK_S
-    assert sorted(set(tries)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
+    assert sorted(set(attempts)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
 
 
-async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
+async def test_partitions_are_checked_at_a_bounded_rate(clock: Clock) -> None:
     log, skipper = Log(60), DamageSkipper()
     assert await skipper.skip_stalls(log, []) == 0
     await skipper.skip_stalls(log, ["a"])
     clock.now_s += STALL_CHECK_S - 0.1
     await skipper.skip_stalls(log, ["a"])
-    assert log.looks == 1
+    assert log.end_requests == 1
     clock.now_s += 0.1
     await skipper.skip_stalls(log, ["a"])
-    assert log.looks == 2
+    assert log.end_requests == 2
 
 
-def test_a_full_disk_and_a_full_share_of_it_are_told_from_other_errors() -> None:
+def test_a_full_disk_and_an_exhausted_quota_differ_from_other_errors() -> None:
     assert [is_full(error) for error in (OSError(28, "full"), OSError(122, "quota"), OSError(2, "none"))] == [
         True,
         True,
         False,
     ]
     full = SimpleNamespace(errno=28)
-    assert not is_full(full)  # type: ignore[arg-type]  # only what the system raised counts
+    assert not is_full(full)  # type: ignore[arg-type]  # only an OSError counts
 
 
-def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_nearest_parent(tmp_path: Path) -> None:
+def test_the_free_space_of_a_missing_folder_is_that_of_its_nearest_parent(tmp_path: Path) -> None:
     assert 0 < free_bytes(tmp_path / "not" / "yet") == pytest.approx(free_bytes(tmp_path), rel=0.2)

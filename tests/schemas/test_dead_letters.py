@@ -1,3 +1,5 @@
+"""Dead letters: their origin, their reason, and their limits."""
+
 from __future__ import annotations
 
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
@@ -5,7 +7,7 @@ from schemas.messages.dead_letters import ERROR_CHARACTERS, dead_letter
 from schemas.pointillist_pb2 import DeadLetter
 
 
-def test_a_dead_letter_names_where_the_payload_came_from_and_why_it_was_refused() -> None:
+def test_a_dead_letter_names_the_origin_of_its_payload_and_the_reason() -> None:
     made = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", 3, -1), "hall/door", b"payload", 77)
     assert made == DeadLetter(
         origin_topic="a/topic",
@@ -21,7 +23,7 @@ def test_a_dead_letter_names_where_the_payload_came_from_and_why_it_was_refused(
     )
 
 
-def test_what_it_holds_is_bounded_and_the_whole_length_is_told() -> None:
+def test_error_and_payload_are_cut_and_the_full_length_is_kept() -> None:
     payload = bytes(DEAD_LETTER_PAYLOAD_BYTES + 9)
     made = dead_letter("validate", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
     assert (len(made.error), made.payload) == (ERROR_CHARACTERS, payload[:-9])

@@ -1,4 +1,4 @@
-"""The rule of evidence, quantity by quantity, against what its docstrings say."""
+"""The quantities of the rule of evidence, each compared with its docstring."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def past(*octaves: float, turned: tuple[int, ...] = ()) -> tuple[PastFrame, ...]
     return tuple(PastFrame(each, place in turned) for place, each in enumerate(octaves))
 
 
-def test_entropies_are_judged_in_octaves_and_the_lowest_are_alike() -> None:
+def test_entropies_are_judged_in_octaves_with_a_lower_limit() -> None:
     found = Probe(0, 0.25, 0.5, True, 0)
     assert (found.octaves, found.depth) == (-2.0, 1.0)
     assert Probe(0, 0.0, 0.0, True, 0).octaves == math.log2(LEAST_BITS) == -16
@@ -40,11 +40,11 @@ def test_the_cameras_threshold_may_lie_above_or_below_the_frames() -> None:
     for octaves, depth in ((2.0, 1.0), (-1.0, -2.0)):
         moved = track_probe(STRIP, found, EvidenceRule(entropy_octaves=octaves)).probe
         assert (moved.depth, moved.flagged) == (depth, False)
-    # The database holds single precision.
+    # The database stores single precision.
     assert found._replace(threshold_bits=0.1).of_entropy(1.0).threshold_bits == c_float(0.2).value
 
 
-def test_the_baseline_is_the_median_and_the_low_tail_of_the_settled_frames() -> None:
+def test_the_baseline_is_the_median_and_the_low_tail_of_settled_frames() -> None:
     assert Track(past(-1, -1, -1)).baseline(RULE) is None
     assert Track(past(-1, -2, -1, -1)).baseline(RULE) == (-1.0, 1.0)
     # Of five frames the newest two are unsettled, but four are needed.
@@ -55,7 +55,7 @@ def test_the_baseline_is_the_median_and_the_low_tail_of_the_settled_frames() -> 
     assert Track(deep).baseline(RULE) == (18.5, 18.5 - 1)
 
 
-def test_the_level_is_the_share_of_the_limit_and_one_during_an_episode() -> None:
+def test_the_level_is_the_fraction_of_the_limit_and_one_during_an_episode() -> None:
     assert Track(total=3.0).level(RULE) == 0.5
     assert Track(total=7.0).level(RULE) == 1.0
     assert [Track(calm=calm).level(RULE) for calm in (-1, 0, 1)] == [0.0, 1.0, 1.0]
@@ -67,9 +67,9 @@ def test_a_camera_without_a_baseline_is_judged_by_its_depth() -> None:
     assert gain(Track(), probe(9), RULE) == -2.0
 
 
-def test_a_frame_counts_by_the_smaller_of_its_depth_and_its_fall() -> None:
+def test_a_frame_counts_with_the_smaller_of_its_depth_and_its_fall() -> None:
     still = Track(past(-2, -2, -2, -2))
-    # Two spreads of the least, .15, below the median of -2.
+    # Two spreads of the least allowed size, .15, below the median of -2.
     assert gain(still, probe(-5), RULE) == pytest.approx(2 - 0.25)
     low = Track(past(-4, -4, -4, -4))
     assert gain(low, probe(-5), RULE) == pytest.approx(-4 - 0.3 + 5 - 0.25)
@@ -77,14 +77,14 @@ def test_a_frame_counts_by_the_smaller_of_its_depth_and_its_fall() -> None:
     assert gain(wide, probe(-7), RULE) == pytest.approx(-4 - 2 + 7 - 0.25)
 
 
-def test_a_camera_that_passes_scenes_is_allowed_more_by_how_often_its_verdict_turns() -> None:
+def test_a_camera_with_changing_verdicts_has_a_larger_allowance() -> None:
     once = Track(past(-2, -2, -2, -2, turned=(1,)))
     often = Track(past(-2, -2, -2, -2, turned=(1, 2, 3)))
     assert gain(once, probe(-5), RULE) == pytest.approx(2 - 0.25 - 0.5 * 1.0)
     assert gain(often, probe(-5), RULE) == pytest.approx(2 - 0.25 - 1.0)
 
 
-def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -> None:
+def test_a_calm_frame_enters_the_history_and_another_the_run() -> None:
     calm, none = step(Track(), probe(-1, 7, 3), RULE)
     assert (calm, none) == (Track((PastFrame(-1.0, False),), (), 0.0, 7, -1, 3), None)
     risen, none = step(calm, probe(-4, 8, 4), RULE)
@@ -110,7 +110,7 @@ def test_the_history_and_the_run_keep_the_newest_frames() -> None:
     assert [each.seq for each in track.run] == list(range(32, 40))
 
 
-def test_an_alarm_has_its_run_its_sum_and_its_baseline_and_begins_an_episode() -> None:
+def test_an_alarm_carries_run_sum_and_baseline_and_starts_an_episode() -> None:
     track = Track(past(-2, -2, -2, -2), last=3, class_id=0)
     first, none = step(track, probe(-9, 4, 1), RULE)
     assert none is None
@@ -119,13 +119,13 @@ def test_an_alarm_has_its_run_its_sum_and_its_baseline_and_begins_an_episode() -
     assert second == Track(track.history, (), 0.0, 5, 0, 1)
 
 
-def test_a_sum_that_just_reaches_the_limit_is_an_alarm() -> None:
+def test_a_sum_exactly_at_the_limit_is_an_alarm() -> None:
     near = Track(past(-2, -2, -2, -2), run=(probe(-9, 1),), total=6 - 1.75)
     assert gain(near, probe(-5, 2), RULE) == pytest.approx(1.75)
     assert step(near, probe(-5, 2), RULE)[1] is not None
 
 
-def test_an_episode_ends_after_so_many_calm_frames_in_a_row() -> None:
+def test_an_episode_ends_after_enough_consecutive_calm_frames() -> None:
     track = Track(past(-2, -2, -2, -2), last=3, calm=0, class_id=1)
     calms = []
     for seq, octaves in ((4, -1), (5, -9), (6, -1), (7, -1)):
@@ -135,52 +135,52 @@ def test_an_episode_ends_after_so_many_calm_frames_in_a_row() -> None:
     assert calms == [(1, 4, 2, ()), (0, 5, 2, ()), (1, 6, 2, ()), (-1, 7, 2, ())]
 
 
-def test_flips_are_the_share_of_verdicts_other_than_the_most_frequent_one() -> None:
+def test_flips_are_the_fraction_of_verdicts_other_than_the_most_frequent_one() -> None:
     assert [flips(classes) for classes in ([], [3], [3, 3, 4, 3], [1, 2, 3, 4])] == [0.0, 0.0, 0.25, 0.75]
 
 
-def stranger(count: int, octaves: float = -5.0, first: int = 0) -> Track:
-    """A camera without a baseline, just below its limit after `count` frames."""
+def without_baseline(count: int, octaves: float = -5.0, first: int = 0) -> Track:
+    """Return a camera without a baseline, just below its limit after `count` frames."""
     run = tuple(probe(octaves, first + seq, 2) for seq in range(count))
     return Track(run=run, total=5.9, last=first + count - 1, class_id=2, run_from=1)
 
 
-def test_a_stranger_whose_verdicts_flip_raises_its_alarm() -> None:
-    asked: list[tuple[int, int]] = []
+def test_a_camera_without_a_baseline_alarms_if_its_verdicts_flip() -> None:
+    requested: list[tuple[int, int]] = []
 
     def classes(first: int, last: int) -> list[int]:
-        asked.append((first, last))
+        requested.append((first, last))
         return [2, 2, 2, 4]
 
-    after, alarm = advance(stranger(3, first=7), probe(-5, 10, 2), RULE, classes)
+    after, alarm = advance(without_baseline(3, first=7), probe(-5, 10, 2), RULE, classes)
     assert alarm is not None
     assert alarm.baseline_bits is None
     assert after.calm == 0
-    assert asked == [(7, 10)]
+    assert requested == [(7, 10)]
 
 
 @pytest.mark.parametrize(
     ("octaves", "alarmed"), [(-8.0, True), (-7.9, False)]
 )  # five octaves below the threshold, or nearly
-def test_a_stranger_far_below_the_threshold_needs_no_flips(octaves: float, alarmed: bool) -> None:
-    after, alarm = advance(stranger(3, octaves), probe(octaves, 3, 2), RULE, lambda *_: [2] * 4)
+def test_a_camera_without_a_baseline_far_below_the_threshold_alarms_without_flips(
+    octaves: float, alarmed: bool
+) -> None:
+    after, alarm = advance(without_baseline(3, octaves), probe(octaves, 3, 2), RULE, lambda *_: [2] * 4)
     assert (alarm is not None) == alarmed
     assert after.calm == (0 if alarmed else -1)
 
 
 @pytest.mark.parametrize("seen", [[2, 4, 4], [2, 2, 2, 2], [2, 2, 2, 2, 4]])
-def test_a_stranger_with_few_verdicts_or_few_flips_waits_at_its_limit(seen: list[int]) -> None:
-    before = stranger(3)
+def test_a_camera_without_a_baseline_waits_at_its_limit_while_verdicts_or_flips_are_few(seen: list[int]) -> None:
+    before = without_baseline(3)
     after, alarm = advance(before, probe(-5, 3, 2), RULE, lambda *_: seen)
     assert alarm is None
     assert after == Track((), (*before.run, probe(-5, 3, 2)), 6.0, 3, -1, 2, 1)
 
 
 @pytest.mark.parametrize(("count", "seen"), [(3, 6), (7, 4)])
-def test_a_stranger_that_keeps_its_class_for_long_has_a_scene_of_low_entropy_for_its_baseline(
-    count: int, seen: int
-) -> None:
-    after, alarm = advance(stranger(count), probe(-5, count, 2), RULE, lambda *_: [2] * seen)
+def test_a_constant_class_of_long_duration_becomes_a_baseline_of_low_entropy(count: int, seen: int) -> None:
+    after, alarm = advance(without_baseline(count), probe(-5, count, 2), RULE, lambda *_: [2] * seen)
     assert alarm is None
     assert after.history == (PastFrame(-5.0, True), *[PastFrame(-5.0, False)] * count)
     assert after[1:] == ((), 0.0, count, -1, 2, -1)

@@ -1,3 +1,5 @@
+"""The rule of evidence on simulated entropies, and the stored form of its tracks."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +26,7 @@ def probe(seq: int, bits: float, class_id: int = 0) -> Probe:
 def alarms(
     bits: Iterable[float], *, every: int = 5, classes: Sequence[int] = (0,) * 20_000, rule: EvidenceRule = RULE
 ) -> list[int]:
-    """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
+    """Return the positions in `bits` at which the rule alarms; every `every`th frame of the camera is checked."""
     track, found = Track(), []
     for number, value in enumerate(bits):
         track, alarm = advance(
@@ -39,19 +41,19 @@ def alarms(
 
 
 def scenes(count: int, seed: int, each: int = 3) -> list[float]:
-    """Entropies of a camera that passes scenes: far apart between them, close together within one."""
+    """Return entropies of a camera with passing scenes: far apart between scenes, close together within one."""
     rng = np.random.default_rng(seed)
     levels = np.repeat(rng.beta(3.5, 2, count), each)
     return [float(max(0.02, level * 2 ** rng.normal(0, 0.1))) for level in levels]
 
 
 def static(level: float, count: int, seed: int) -> list[float]:
-    """Entropies of a camera before one scene."""
+    """Return entropies of a camera in front of one scene."""
     return [float(level * 2**noise) for noise in np.random.default_rng(seed).normal(0, 0.12, count)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_sudden_fall_to_nearly_nothing_alarms_within_three_probes(seed: int) -> None:
+def test_a_sudden_fall_to_almost_zero_alarms_within_three_probes(seed: int) -> None:
     for before in (scenes(12, seed), static(0.8, 36, seed), static(0.09, 36, seed)):
         found = alarms([*before, *[2e-4] * 6])
         assert found[0] - len(before) <= 2
@@ -64,30 +66,30 @@ def test_a_clean_static_scene_of_any_entropy_never_alarms(level: float) -> None:
     assert alarms(static(level, 3000, 2), every=1) == []
 
 
-def test_a_camera_that_passes_scenes_some_of_them_suspect_does_not_alarm() -> None:
+def test_passing_scenes_of_which_some_are_suspect_raise_no_alarm() -> None:
     for seed in range(5):
         assert alarms(scenes(400, seed)) == []
 
 
-def test_a_slow_drift_does_not_alarm_however_deep_it_leads() -> None:
+def test_a_slow_drift_of_any_depth_raises_no_alarm() -> None:
     drift = [1.5 * 2 ** (-7 * n / 700) for n in range(1000)]
     noise = static(1.0, 1000, 3)
     assert alarms([a * b for a, b in zip(drift, noise, strict=True)]) == []
 
 
-def test_something_that_passes_before_the_camera_does_not_alarm() -> None:
+def test_a_short_suspect_scene_raises_no_alarm() -> None:
     calm = static(0.8, 60, 4)
     assert alarms([*calm, 0.05, 0.05, *calm]) == []
     assert alarms([*calm, *[0.15] * 4, *calm], every=1) == []
 
 
-def test_an_episode_raises_one_alert_and_a_later_one_another() -> None:
+def test_each_episode_raises_one_alarm() -> None:
     calm = static(0.8, 40, 7)
     assert len(alarms([*calm, *[1e-4] * 50])) == 1
     assert len(alarms([*calm, *[1e-4] * 50, *calm, *[1e-4] * 5])) == 2
 
 
-def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and_a_fixed_one_is_not() -> None:
+def test_a_deep_scene_is_allowed_for_changing_verdicts_and_not_for_constant_ones() -> None:
     calm, deep = static(0.8, 48, 8), [THRESHOLD / 3] * 12
     still, turning = [0] * 1000, [place // 50 for place in range(1000)]
     assert alarms([*calm, *deep], classes=still)
@@ -98,10 +100,10 @@ def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and
 @pytest.mark.parametrize(
     ("classes", "turned"), [((1, 2, 2, 2), [0, 1, 0, 0]), ((1, 1, 2, 2), [0, 0, 1, 0]), ((1, 1, 2, 1), [0, 0, 1, 1])]
 )
-def test_the_history_holds_each_turn_of_the_verdict_once_also_within_and_before_a_run(
+def test_the_history_counts_each_change_of_the_verdict_once_also_within_and_before_a_run(
     classes: tuple[int, ...], turned: list[bool]
 ) -> None:
-    """The second and the third frame lie below the threshold: they are a run until the fourth ends it."""
+    # The second and the third frame lie below the threshold: they are a run until the fourth ends it.
     track = Track()
     for seq, (bits, class_id) in enumerate(zip((0.8, THRESHOLD / 2, THRESHOLD / 2, 0.8), classes, strict=True)):
         track, _ = step(track, probe(seq, bits, class_id), RULE)
@@ -109,7 +111,7 @@ def test_the_history_holds_each_turn_of_the_verdict_once_also_within_and_before_
     assert [past.turned for past in track.history] == turned
 
 
-def test_an_episode_ends_with_calm_frames_in_a_row_and_a_frame_at_the_allowance_is_not_calm() -> None:
+def test_an_episode_ends_after_consecutive_calm_frames_and_a_frame_at_the_allowance_is_not_calm() -> None:
     track = Track(calm=0)
     exact = RULE.model_copy(update={"sum": RULE.sum.model_copy(update={"allowance": 0.0})})
     for seq in range(20):
@@ -119,14 +121,14 @@ def test_an_episode_ends_with_calm_frames_in_a_row_and_a_frame_at_the_allowance_
     assert track.calm == -1
 
 
-def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:
+def test_a_trigger_that_appears_slowly_does_not_widen_the_baseline() -> None:
     calm, onset = static(0.8, 40, 8), [0.3, 0.2, 0.15, 0.12, 0.11, 0.105]
     forgetful = RULE.model_copy(update={"unsettled_probes": 0})
     assert alarms([*calm, *onset, *[0.04] * 20])
     assert not alarms([*calm, *onset, *[0.04] * 20], rule=forgetful)
 
 
-def test_a_camera_suspect_from_its_first_frame_alarms_when_its_verdicts_flip_or_the_depth_is_beyond_scenes() -> None:
+def test_a_suspect_first_frame_alarms_if_verdicts_flip_or_the_depth_exceeds_scenes() -> None:
     steady, flipping = [3] * 1000, ([3] * 9 + [1]) * 100
     low = [0.004] * 40
     assert alarms(low, classes=flipping)
@@ -134,7 +136,7 @@ def test_a_camera_suspect_from_its_first_frame_alarms_when_its_verdicts_flip_or_
     assert alarms([1e-4] * 40, classes=steady)
 
 
-def test_after_a_clean_scene_of_low_entropy_became_the_baseline_a_trigger_still_alarms() -> None:
+def test_a_trigger_alarms_also_after_a_scene_of_low_entropy_became_the_baseline() -> None:
     before = static(0.004, 60, 9)
     for every in (1, 5):
         assert alarms(before, every=every) == []
@@ -146,7 +148,7 @@ values = st.floats(0, 4, width=32)
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(values, st.integers(0, 2**31)), max_size=30))
-def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]]) -> None:
+def test_probes_and_tracks_are_stored_without_loss(found: list[tuple[float, int]]) -> None:
     probes = tuple(Probe(n, bits, 0.5, bits < 0.5, kind, 0.25, 0.5, 4) for n, (bits, kind) in enumerate(found))
     assert unpack_probes(pack_probes(probes)) == probes
     track = Track()
@@ -157,7 +159,7 @@ def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]
             assert unpack_tracks(pack_tracks(tracks)) == tracks
 
 
-def test_a_track_that_nobody_wrote_is_refused() -> None:
+def test_invalid_bytes_of_a_track_are_rejected() -> None:
     with pytest.raises(StateError, match="track"):
         unpack_tracks(b"no track")
     for cut in (-30, -1):

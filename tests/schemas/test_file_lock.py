@@ -1,4 +1,4 @@
-"""A lock of one process keeps others off, until it is closed."""
+"""A file lock: it excludes other holders until it is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from schemas.runtime.file_lock import lock_file
 
 
-def test_a_second_lock_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
+def test_a_second_lock_is_rejected_until_the_first_is_closed(tmp_path: Path) -> None:
     first = lock_file(tmp_path / "lock")
     with pytest.raises(BlockingIOError):
         lock_file(tmp_path / "lock")
@@ -38,7 +38,7 @@ def test_a_waiting_lock_gets_the_file_after_the_first(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
-def test_a_refused_lock_leaves_no_open_descriptor(tmp_path: Path) -> None:
+def test_a_rejected_lock_leaves_no_open_descriptor(tmp_path: Path) -> None:
     first = lock_file(tmp_path / "lock")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The fill of dropped pixels: from kept pixels alone, the same on every machine."""
+"""The fill of dropped pixels: computed only from kept pixels, identically on every machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def planes(height: int, width: int, seed: int) -> Planes:
 
 
 def cells_kept(kept: Mask) -> Mask:
-    """Computed pixel by pixel: whether any of the pixels of a chroma sample is kept."""
+    """Return whether any pixel of a chroma sample is kept, computed pixel by pixel."""
     found = np.zeros(chroma_shape(*kept.shape), dtype=np.bool_)
     for row, column in np.argwhere(kept):
         found[row // 2, column // 2] = True
@@ -60,7 +60,7 @@ cases: dict[str, Any] = {
 
 @settings(deadline=None, max_examples=30)
 @given(**cases)
-def test_pictures_that_differ_in_dropped_pixels_only_give_the_same_planes(
+def test_pictures_that_differ_only_in_dropped_pixels_have_equal_planes(
     size: tuple[int, int], dropped: int, seed: int
 ) -> None:
     kept = mask(*size, dropped, seed)
@@ -73,7 +73,7 @@ def test_pictures_that_differ_in_dropped_pixels_only_give_the_same_planes(
 
 @settings(deadline=None, max_examples=30)
 @given(**cases)
-def test_planes_that_differ_in_dropped_samples_only_give_the_same_planes(
+def test_planes_that_differ_only_in_dropped_samples_have_equal_fills(
     size: tuple[int, int], dropped: int, seed: int
 ) -> None:
     kept = mask(*size, dropped, seed)
@@ -126,7 +126,7 @@ def test_holes_are_filled_from_the_nearest_kept_pixels(dropped: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 31, 100])
-def test_a_picture_is_filled_alike_in_strips_of_any_height(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_strips_of_any_height_give_the_same_fill(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     kept = mask(72, 101, 6)
     picture = noise((72, 101, 3), 9)
     at_once = Fill(kept).picture(picture)
@@ -139,7 +139,7 @@ def test_a_mask_that_keeps_nothing_is_rejected() -> None:
         Fill(np.zeros((8, 8), dtype=np.bool_))
 
 
-def test_a_corner_out_of_reach_of_kept_pixels_is_filled() -> None:
+def test_a_corner_far_from_kept_pixels_is_filled() -> None:
     kept = np.zeros((40, 40), dtype=np.bool_)
     kept[0, 0] = True
     plane = noise((40, 40), 1)
@@ -170,7 +170,7 @@ def test_grey_planes_are_grey_pixels(colour: Colour) -> None:
 
 @pytest.mark.parametrize("colour", list(Colour))
 @pytest.mark.parametrize("shape", [(64, 96), (65, 97), (1, 3)])
-def test_rgb_is_that_of_the_matrix(colour: Colour, shape: tuple[int, int]) -> None:
+def test_rgb_equals_the_matrix_of_the_standard(colour: Colour, shape: tuple[int, int]) -> None:
     height, width = shape
     chroma = chroma_shape(height, width)
     planes = Planes(noise(shape, 5), noise(chroma, 6), noise(chroma, 7), colour)
@@ -182,18 +182,18 @@ def test_rgb_is_that_of_the_matrix(colour: Colour, shape: tuple[int, int]) -> No
         (plane.astype(float) - 128).repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
         for plane in (planes.blue, planes.red)
     )
-    wanted = np.stack([luma + rv * v, luma + gu * u + gv * v, luma + bu * u], axis=2).clip(0, 255)
-    assert np.abs(to_picture(planes) - wanted).max() < 0.6
+    expected = np.stack([luma + rv * v, luma + gu * u + gv * v, luma + bu * u], axis=2).clip(0, 255)
+    assert np.abs(to_picture(planes) - expected).max() < 0.6
 
 
-def test_rgb_comes_back_from_full_range_planes() -> None:
-    # Pixels alike in each 2×2, because chroma is shared there.
+def test_rgb_survives_full_range_planes() -> None:
+    # Pixels are equal in each 2×2, because chroma is shared there.
     picture = noise((32, 32, 3), 2).repeat(2, axis=0).repeat(2, axis=1)
     back = to_picture(Fill(np.ones((64, 64), dtype=np.bool_)).picture(picture))
     assert np.abs(back.astype(int) - picture).max() <= 3
 
 
-def test_luma_is_that_of_the_formula() -> None:
+def test_luma_equals_its_formula() -> None:
     picture = noise((9, 11, 3), 4)
     red, green, blue = (picture[..., each].astype(int) for each in range(3))
     assert np.array_equal(luma_of(picture), (77 * red + 150 * green + 29 * blue + 128) // 256)

@@ -1,4 +1,4 @@
-"""The spans of sampled frames, from the stamps of each role."""
+"""The spans of sampled frames, made from the stamps of each role."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def traced(exported: list[Span], spans: FrameSpans, monkeypatch: pytest.MonkeyPa
 
 
 def stamped(spans: FrameSpans, *stamps: str, name: str = NAME) -> None:
-    for at_ns, what in enumerate(stamps, 1):
-        spans.stamp(what, [name], at_ns)
+    for at_ns, stage in enumerate(stamps, 1):
+        spans.stamp(stage, [name], at_ns)
 
 
-def test_a_header_is_read_as_it_was_written() -> None:
+def test_a_header_can_be_parsed_again() -> None:
     for context in (SENT, root(NAME)):
         assert parsed(context.header()) == context
     assert SENT.header() == f"00-{SENT.trace_id}-{SENT.span_id}-01".encode()
@@ -87,7 +87,7 @@ def test_a_malformed_header_is_ignored(header: bytes, traced: list[Span]) -> Non
     assert traced == []
 
 
-def test_about_the_share_of_the_frames_is_sampled_and_a_larger_share_includes_a_smaller_one() -> None:
+def test_about_the_share_of_frames_is_sampled_and_a_larger_share_includes_a_smaller_one() -> None:
     frames = [root(f"hall/door/00000000000000ab/{seq}") for seq in range(20_000)]
     some, more = ([frame for frame in frames if in_share(frame, share)] for share in (0.01, 0.1))
     assert 120 < len(some) < 280
@@ -104,7 +104,7 @@ def test_a_camera_without_a_share_traces_nothing(exported: list[Span]) -> None:
     assert exported == []
 
 
-def test_each_role_makes_its_span_and_the_steps_within_it(spans: FrameSpans, exported: list[Span]) -> None:
+def test_each_role_makes_its_span_with_its_steps(spans: FrameSpans, exported: list[Span]) -> None:
     assert spans.sample(NAME)
     stamped(spans, "captured", "taken", "sealed", "spooled", "published", "confirmed")
     whole, *steps = exported
@@ -121,22 +121,22 @@ def test_each_role_makes_its_span_and_the_steps_within_it(spans: FrameSpans, exp
     assert len(spans) == 0
 
 
-def test_the_roles_are_one_trace_in_the_order_of_the_frames_way(spans: FrameSpans, exported: list[Span]) -> None:
-    place: Context | None = SENT
+def test_the_spans_of_all_roles_form_one_trace_in_the_frames_order(spans: FrameSpans, exported: list[Span]) -> None:
+    context: Context | None = SENT
     for role, first, last in (
         ("bridge", "received", "stored"),
         ("processor", "fetched", "delivered"),
         ("recorder", "gathered", "committed"),
     ):
-        assert place is not None
-        before, place = place, spans.follow(role, NAME, place)  # type: ignore[arg-type]  # the name of a role
+        assert context is not None
+        before, context = context, spans.follow(role, NAME, context)  # type: ignore[arg-type]  # the name of a role
         stamped(spans, first, last)
         own = exported[-1]
-        assert place is not None
+        assert context is not None
         assert (own.name, own.trace_id, own.span_id, own.parent_id) == (
             role,
             SENT.trace_id,
-            place.span_id,
+            context.span_id,
             before.span_id,
         )
 
@@ -147,7 +147,7 @@ def test_a_frame_without_strip_has_no_step_for_it(spans: FrameSpans, exported: l
     assert [span.name for span in exported] == ["processor", "wait", "classify", "publish"]
 
 
-def test_stamps_of_other_frames_and_roles_are_no_part_of_it(spans: FrameSpans, exported: list[Span]) -> None:
+def test_stamps_of_other_frames_and_roles_do_not_belong_to_a_span(spans: FrameSpans, exported: list[Span]) -> None:
     spans.follow("bridge", NAME, SENT)
     stamped(spans, "received", "sent", "stored", name="hall/door/00000000000000ab/8")
     stamped(spans, "fetched", "delivered")
@@ -155,22 +155,22 @@ def test_stamps_of_other_frames_and_roles_are_no_part_of_it(spans: FrameSpans, e
     assert len(spans) == 1
 
 
-def test_a_context_of_another_trace_is_refused(spans: FrameSpans) -> None:
+def test_a_context_of_another_trace_is_rejected(spans: FrameSpans) -> None:
     assert spans.follow("processor", NAME, root("hall/gate/00000000000000ab/7")._replace(sampled=True)) is None
     assert len(spans) == 0
 
 
-def test_a_name_that_no_frame_has_is_refused(spans: FrameSpans) -> None:
+def test_an_impossible_frame_name_is_rejected(spans: FrameSpans) -> None:
     name = "x" * 200
     assert spans.follow("recorder", name, root(name)._replace(sampled=True)) is None
 
 
-def test_one_camera_cannot_use_up_what_all_share(spans: FrameSpans, clock: Clock) -> None:
+def test_one_camera_cannot_use_up_the_shared_rate(spans: FrameSpans, clock: Clock) -> None:
     def followed(camera: str, frames: int) -> int:
         names = [f"{camera}/00000000000000ab/{seq}" for seq in range(frames)]
         places = [spans.follow("bridge", name, root(name)._replace(sampled=True)) for name in names]
-        assert all(place is not None for place in places)  # beyond the bound it loses its flag, and no more
-        return sum(place is not None and place.sampled for place in places)
+        assert all(context is not None for context in places)  # beyond the limit the context only loses its flag
+        return sum(context is not None and context.sampled for context in places)
 
     assert followed("hall/hostile", 1_000) == CAMERA_FRAMES_PER_S
     assert sum(followed(f"hall/door-{number}", 5) for number in range(40)) == FRAMES_PER_S - CAMERA_FRAMES_PER_S
@@ -178,7 +178,7 @@ def test_one_camera_cannot_use_up_what_all_share(spans: FrameSpans, clock: Clock
     assert followed("hall/hostile", 1_000) == CAMERA_FRAMES_PER_S
 
 
-def test_a_frame_that_a_role_does_not_take_is_followed_no_longer(spans: FrameSpans, traced: list[Span]) -> None:
+def test_a_rejected_frame_is_no_longer_followed(spans: FrameSpans, traced: list[Span]) -> None:
     assert trace.follow("bridge", FRAME, SENT.header()) is not None
     assert trace.on()
     trace.leave("bridge", FRAME)
@@ -187,7 +187,7 @@ def test_a_frame_that_a_role_does_not_take_is_followed_no_longer(spans: FrameSpa
     assert traced == []
 
 
-def test_beyond_the_bound_the_next_role_gets_the_header_without_the_flag(traced: list[Span]) -> None:
+def test_beyond_the_rate_the_next_role_gets_the_header_without_the_flag(traced: list[Span]) -> None:
     names = [f"hall/door/00000000000000ab/{seq}" for seq in range(4 * CAMERA_FRAMES_PER_S)]
     headers = [trace.follow("bridge", name, root(name)._replace(sampled=True).header()) for name in names]
     last = headers[-1]
@@ -195,7 +195,7 @@ def test_beyond_the_bound_the_next_role_gets_the_header_without_the_flag(traced:
     assert trace.follow("processor", names[-1], last) == last
 
 
-def test_a_process_follows_a_bounded_number_of_frames_at_once(
+def test_a_process_follows_a_limited_number_of_frames_at_once(
     spans: FrameSpans, exported: list[Span], clock: Clock
 ) -> None:
     for number in range(OPEN_FRAMES + 3):
@@ -208,7 +208,7 @@ def test_a_process_follows_a_bounded_number_of_frames_at_once(
     assert not any(span.complete for span in exported if span.name == "camera")
 
 
-def test_a_frame_that_never_leaves_is_closed_in_the_end(spans: FrameSpans, exported: list[Span], clock: Clock) -> None:
+def test_a_frame_without_an_end_is_closed_after_a_time(spans: FrameSpans, exported: list[Span], clock: Clock) -> None:
     spans.sample(NAME)
     stamped(spans, "captured", "taken", "sealed")
     clock.now_s += PATIENCE_S - 1
@@ -223,7 +223,7 @@ def test_a_frame_that_never_leaves_is_closed_in_the_end(spans: FrameSpans, expor
     ]
 
 
-def test_a_frame_that_comes_again_is_another_span_of_its_trace(spans: FrameSpans, exported: list[Span]) -> None:
+def test_a_redelivered_frame_is_another_span_of_its_trace(spans: FrameSpans, exported: list[Span]) -> None:
     first = spans.follow("bridge", NAME, SENT)
     stamped(spans, "received", "sent")
     second = spans.follow("bridge", NAME, SENT)
@@ -234,7 +234,7 @@ def test_a_frame_that_comes_again_is_another_span_of_its_trace(spans: FrameSpans
     assert (exported[2].name, exported[2].span_id, exported[2].complete) == ("bridge", second.span_id, True)
 
 
-def test_at_the_end_of_a_process_its_open_frames_are_exported(traced: list[Span]) -> None:
+def test_open_frames_are_exported_at_the_end_of_a_process(traced: list[Span]) -> None:
     assert trace.sample(FRAME)
     assert trace.on()
     trace.stamp("captured", FRAME, at_ns=5)
@@ -244,7 +244,7 @@ def test_at_the_end_of_a_process_its_open_frames_are_exported(traced: list[Span]
     assert not trace.sample(FRAME)
 
 
-def test_nothing_is_stamped_while_no_sampled_frame_is_under_way(traced: list[Span]) -> None:
+def test_nothing_is_stamped_while_no_sampled_frame_is_open(traced: list[Span]) -> None:
     assert not trace.on()
     assert trace.follow("bridge", FRAME, SENT.header()) != SENT.header()
     assert trace.on()
@@ -254,13 +254,13 @@ def test_nothing_is_stamped_while_no_sampled_frame_is_under_way(traced: list[Spa
     assert [span.name for span in traced] == ["bridge"]
 
 
-def test_a_role_without_spans_hands_the_header_on() -> None:
+def test_a_role_without_spans_forwards_the_header() -> None:
     assert trace.follow("processor", FRAME, SENT.header()) == SENT.header()
     assert trace.follow("processor", FRAME, b"00-1-2-01") == b"00-1-2-01"
 
 
-def test_a_capture_ahead_of_the_clock_makes_no_negative_step(spans: FrameSpans, exported: Sequence[Span]) -> None:
+def test_a_capture_time_ahead_of_the_clock_makes_no_negative_step(spans: FrameSpans, exported: Sequence[Span]) -> None:
     spans.sample(NAME)
-    for what, at_ns in (("captured", 50), ("taken", 10), ("sealed", 20), ("confirmed", 30)):
-        spans.stamp(what, [NAME], at_ns)
+    for stage, at_ns in (("captured", 50), ("taken", 10), ("sealed", 20), ("confirmed", 30)):
+        spans.stamp(stage, [NAME], at_ns)
     assert all(span.began_ns <= span.ended_ns for span in exported)

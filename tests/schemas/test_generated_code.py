@@ -1,3 +1,5 @@
+"""The generated protobuf code, and the position of tags in messages."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +14,9 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
     arguments = ["protoc", f"-I{SCHEMAS}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "pointillist.proto"]
     assert protoc.main(arguments) == 0
     for name in ("pointillist_pb2.py", "pointillist_pb2.pyi"):
-        assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), f"{name} is not what the proto file gives"
+        assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), (
+            f"{name} differs from the code generated from the proto file"
+        )
 
 
 @pytest.mark.parametrize("message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Status"])

@@ -1,9 +1,11 @@
+"""The health report of a role."""
+
 from __future__ import annotations
 
 from schemas.runtime.health import Health
 
 
-def test_a_role_that_has_said_nothing_is_not_healthy() -> None:
+def test_a_role_without_any_condition_is_unhealthy() -> None:
     assert Health().report() == (False, {})
 
 

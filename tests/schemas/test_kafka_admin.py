@@ -1,4 +1,4 @@
-"""The administrator's handling of Kafka's answers, without a Kafka."""
+"""The admin client's handling of Kafka's answers, without a Kafka."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Nodes:
 
     def __init__(self, **_: object) -> None:
         self.coordinator = 7
-        self.asked: list[int] = []
+        self.requested_nodes: list[int] = []
         self.error = 0
         self.partition_error = 0
 
@@ -34,7 +34,7 @@ class Nodes:
         return self.coordinator
 
     async def _send_request(self, request: OffsetFetchRequest, node: int) -> OffsetFetchResponse_v3:
-        self.asked.append(node)
+        self.requested_nodes.append(node)
         if error := NOT_THE_COORDINATOR if node != self.coordinator else self.error:
             return OffsetFetchResponse_v3(0, [], error)
         partitions = [(0, 5, "a note", self.partition_error), (1, -1, "", 0)]
@@ -48,19 +48,17 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     return made
 
 
-async def test_the_offsets_of_a_group_come_from_its_coordinator_also_after_it_has_moved(nodes: Nodes) -> None:
+async def test_the_offsets_of_a_group_are_read_from_its_coordinator_also_after_a_move(nodes: Nodes) -> None:
     admin = Admin("nowhere:1")
     assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
     nodes.coordinator = 8
     assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
     assert await admin.committed("processors") == {TopicPartition("frames", 0): 5}
-    assert nodes.asked == [7, 7, 8, 8]
+    assert nodes.requested_nodes == [7, 7, 8, 8]
 
 
 @pytest.mark.parametrize("code", [LOADING, NOT_AUTHORISED])
-async def test_an_error_of_the_whole_group_is_raised_and_is_not_a_group_without_offsets(
-    nodes: Nodes, code: int
-) -> None:
+async def test_an_error_of_the_whole_group_is_raised(nodes: Nodes, code: int) -> None:
     admin = Admin("nowhere:1")
     await admin.committed("processors")
     nodes.error = code
@@ -81,7 +79,7 @@ async def test_a_committed_offset_has_the_note_of_its_commit(nodes: Nodes) -> No
 
 
 @pytest.mark.parametrize("code", [0, NOT_AUTHORISED])
-async def test_a_commit_from_outside_of_a_group_names_no_member_and_raises_what_kafka_refuses(
+async def test_a_commit_from_outside_a_group_names_no_member_and_raises_kafkas_error(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     sent: list[tuple[int, str, object]] = []

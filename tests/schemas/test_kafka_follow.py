@@ -1,4 +1,4 @@
-"""A topic is followed until cancelled, through errors of Kafka and of the reader of its records."""
+"""Following a topic until cancellation, through errors of Kafka and of the handler of its records."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from schemas.transport.kafka import follow as module
 
 
 class Broken:
-    """A reader whose connections fail, or give these batches."""
+    """A reader whose connections fail or return these batches."""
 
-    tries: Iterator[list[list[SimpleNamespace]] | None] = iter(())
+    attempts: Iterator[list[list[SimpleNamespace]] | None] = iter(())
     begins: ClassVar[list[str]] = []
 
     def __init__(self, _address: Any, topic: str, *, begin: str) -> None:
@@ -25,7 +25,7 @@ class Broken:
         self.begins.append(begin)
 
     async def __aenter__(self) -> Self:
-        found = next(self.tries)
+        found = next(self.attempts)
         if found is None:
             raise ConnectionError("no broker")
         self._batches = iter(found)
@@ -34,7 +34,7 @@ class Broken:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Close nothing."""
 
     async def fetch(self, *, wait_s: float) -> dict[str, list[SimpleNamespace]]:
         assert wait_s > 0
@@ -48,16 +48,16 @@ def record(key: bytes | None, value: bytes | None) -> SimpleNamespace:
     return SimpleNamespace(key=key, value=value)
 
 
-async def test_a_topic_is_read_again_after_errors_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[tuple[bytes, bytes | None]] = []
+async def test_a_topic_is_reopened_after_errors_until_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    handled: list[tuple[bytes, bytes | None]] = []
 
-    def take(key: bytes, value: bytes | None) -> None:
-        taken.append((key, value))
-        if value == b"fails" and taken.count((key, value)) == 1:
+    def handle(key: bytes, value: bytes | None) -> None:
+        handled.append((key, value))
+        if value == b"fails" and handled.count((key, value)) == 1:
             raise ValueError("a record that cannot be read")
 
     a, b = record(b"a", b"fails"), record(b"b", b"fails")
-    Broken.tries = iter([None, [[a]], [[a], [b]], [[b], [], [record(None, None)]]])
+    Broken.attempts = iter([None, [[a]], [[a], [b]], [[b], [], [record(None, None)]]])
     Broken.begins = []
     monkeypatch.setattr(module, "Reader", Broken)
     waits: list[int] = []
@@ -70,8 +70,8 @@ async def test_a_topic_is_read_again_after_errors_until_it_is_cancelled(monkeypa
 
     monkeypatch.setattr(module, "Backoff", Waits)
     with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await module.follow("kafka:9092", "models", take, begin="latest")
-    assert taken == [(b"a", b"fails"), (b"a", b"fails"), (b"b", b"fails"), (b"b", b"fails"), (b"", None)]
+        await module.follow("kafka:9092", "models", handle, begin="latest")
+    assert handled == [(b"a", b"fails"), (b"a", b"fails"), (b"b", b"fails"), (b"b", b"fails"), (b"", None)]
     assert Broken.begins == ["latest"] * 4
-    assert waits == [0, 1, 0]  # a connection alone is no success, and records that were taken are one
+    assert waits == [0, 1, 0]  # a connection alone is no success, and handled records are one
     assert [(each["event"], each["topic"]) for each in logs][:1] == [("topic_not_read", "models")]

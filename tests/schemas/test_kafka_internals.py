@@ -1,4 +1,4 @@
-"""Private members of aiokafka do what the transport layer uses them for, against a real Kafka."""
+"""The private members of aiokafka that the transport layer uses, checked against a real Kafka."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("patient_clients")]
 
 
 @pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
-async def test_the_network_client_inside_has_connections_and_limits(
+async def test_the_network_client_of_each_client_has_connections_and_limits(
     kafka: Kafka, kafka_topics: TopicFactory, client: type
 ) -> None:
     topic = await kafka_topics()
@@ -54,7 +54,7 @@ async def _metadata(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
         await client.topics()
 
 
-async def test_a_consumer_is_closed_by_force(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_a_consumer_is_closed_forcibly(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics()
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap)
     await start_client(consumer)
@@ -67,14 +67,14 @@ async def test_a_consumer_is_closed_by_force(kafka: Kafka, kafka_topics: TopicFa
     await consumer.stop()
 
 
-async def test_a_producer_is_ended_with_its_sender_task(kafka: Kafka) -> None:
+async def test_a_producer_is_aborted_with_its_sender_task(kafka: Kafka) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     assert sender_task(producer) is None
     await start_client(producer)
     task = sender_task(producer)
     await abort_producer(producer, 2.0)
     assert task.done()
-    await producer.stop()  # it is closed: nothing is left to do
+    await producer.stop()  # the producer is closed: nothing is left to do
 
 
 async def test_a_request_without_a_method_is_answered(kafka: Kafka) -> None:
@@ -86,11 +86,11 @@ async def test_a_request_without_a_method_is_answered(kafka: Kafka) -> None:
         await admin.close()
 
 
-async def _knows(admin: Admin, topic: str, partitions: int) -> bool:
+async def _has_partitions(admin: Admin, topic: str, partitions: int) -> bool:
     return len(await admin.partitions(topic)) == partitions
 
 
-async def test_the_administrator_describes_the_cluster_its_partitions_and_groups(
+async def test_the_admin_client_describes_the_cluster_its_partitions_and_groups(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic, group = await kafka_topics(2), f"group-{uuid.uuid4().hex}"
@@ -100,7 +100,7 @@ async def test_the_administrator_describes_the_cluster_its_partitions_and_groups
     async with Admin(kafka.bootstrap, name="tester") as admin:
         cluster = await admin.cluster()
         assert cluster.controller in cluster.nodes
-        await until(lambda: _knows(admin, topic, 2), "the new topic")
+        await until(lambda: _has_partitions(admin, topic, 2), "the new topic")
         partitions = await admin.partitions(topic)
         assert sorted(each.place.partition for each in partitions) == [0, 1]
         assert all(each.leader in each.in_sync == each.replicas for each in partitions)

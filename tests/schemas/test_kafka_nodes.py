@@ -1,4 +1,4 @@
-"""A client leaves a node that the others miss; without others it asks no more than before."""
+"""Connections of a client to nodes: it leaves a node that the others no longer list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_S = 15.0
 class _Connection:
     def __init__(self) -> None:
         self.open = True
-        self.broken_off = False
+        self.aborted = False
         self._writer: SimpleNamespace | None = SimpleNamespace(transport=SimpleNamespace(abort=self._abort))
         self._request_timeout = 0.0
         self.waits: list[tuple[int, float]] = []
@@ -32,11 +32,11 @@ class _Connection:
         self._writer = None
 
     def _abort(self) -> None:
-        self.broken_off = True
+        self.aborted = True
 
 
 class _Client:
-    """What is used of aiokafka's client."""
+    """The part of aiokafka's client that the code under test uses."""
 
     def __init__(self) -> None:
         self._request_timeout_ms = round(1000 * PATIENCE_S)
@@ -48,7 +48,7 @@ class _Client:
     async def _get_conn(self, node: object, *, group: int = 0) -> _Connection:
         return self._conns.setdefault((node, group), _Connection())
 
-    def hear_of(self, *nodes: int) -> None:
+    def update_metadata(self, *nodes: int) -> None:
         brokers = [SimpleNamespace(nodeId=node) for node in nodes]
         for listener in self.listeners:
             listener(SimpleNamespace(brokers=lambda: brokers))
@@ -61,32 +61,32 @@ def client() -> _Client:
     return client
 
 
-async def test_connections_to_a_node_that_the_others_miss_are_ended(client: _Client) -> None:
+async def test_connections_to_a_node_missing_in_the_metadata_are_closed(client: _Client) -> None:
     connections: Mapping[tuple[int, int], _Connection] = {
         (node, group): await client._get_conn(node, group=group) for node in (1, 2, 3) for group in (0, 1)
     }
-    client.hear_of(1, 2, 3)
+    client.update_metadata(1, 2, 3)
     assert all(each.open for each in connections.values())
-    client.hear_of(1, 3)
+    client.update_metadata(1, 3)
     assert [place for place, each in connections.items() if not each.open] == [(2, 0), (2, 1)]
-    assert [place for place, each in connections.items() if each.broken_off] == [(2, 0), (2, 1)]
-    client.hear_of(1, 3)  # those that are ended already
+    assert [place for place, each in connections.items() if each.aborted] == [(2, 0), (2, 1)]
+    client.update_metadata(1, 3)  # the connections that are closed already
 
 
-async def test_the_first_connection_which_has_no_number_yet_stays(client: _Client) -> None:
+async def test_the_bootstrap_connection_stays(client: _Client) -> None:
     first = await client._get_conn("bootstrap")
-    client.hear_of(1, 2)
+    client.update_metadata(1, 2)
     assert first.open
 
 
-def test_several_nodes_are_asked_often_and_one_as_before(client: _Client) -> None:
-    client.hear_of(1)
+def test_metadata_is_refreshed_more_often_with_several_nodes(client: _Client) -> None:
+    client.update_metadata(1)
     assert client._metadata_max_age_ms == 300_000
-    client.hear_of(1, 2, 3)
+    client.update_metadata(1, 2, 3)
     assert client._metadata_max_age_ms == 1000 * METADATA_S
 
 
-async def test_only_what_any_node_can_answer_is_not_waited_for(client: _Client) -> None:
+async def test_requests_that_any_node_can_answer_have_a_short_timeout(client: _Client) -> None:
     connection = await client._get_conn(1)
     assert await client._get_conn(1) is connection
     for key in (METADATA, FETCH, JOIN_GROUP, METADATA):
@@ -96,9 +96,9 @@ async def test_only_what_any_node_can_answer_is_not_waited_for(client: _Client) 
     ]  # fmt: skip
 
 
-def test_a_connection_to_a_node_that_hangs_holds_up_no_others_for_long(client: _Client) -> None:
+def test_the_connection_timeout_is_short(client: _Client) -> None:
     assert client._request_timeout_ms == 1000 * CONNECT_S
 
 
-async def test_a_client_that_is_none_of_aiokafkas_is_left_as_it_is() -> None:
+async def test_a_client_without_aiokafkas_internals_is_left_unchanged() -> None:
     leave_missing_nodes(SimpleNamespace(start=asyncio.sleep))

@@ -29,16 +29,16 @@ async def fill(kafka: Kafka, topic: str, numbers: range, partition: int = 0, bat
     sender = Sender(kafka.bootstrap)
     try:
         for first in range(numbers.start, numbers.stop, batch):
-            some = [
+            records = [
                 PlainRecord(b"key", b"%d" % number, []) for number in range(first, min(first + batch, numbers.stop))
             ]
-            await sender.deliver(topic, partition, some, lambda _records, _offset: None)
+            await sender.deliver(topic, partition, records, lambda _records, _offset: None)
     finally:
         await sender.close()
 
 
 async def read(reader: Reader, count: int) -> list[int]:
-    """Return the numbers of the next records, at least this many, whatever Kafka does meanwhile."""
+    """Return the numbers of at least this many next records, whatever Kafka does meanwhile."""
     found: list[int] = []
     async with asyncio.timeout(60):
         while len(found) < count:
@@ -48,9 +48,7 @@ async def read(reader: Reader, count: int) -> list[int]:
 
 
 @pytest.mark.brokers
-async def test_all_partitions_are_read_from_the_beginning_or_from_now_on(
-    kafka: Kafka, kafka_topics: TopicFactory
-) -> None:
+async def test_all_partitions_are_read_from_the_beginning_or_the_end(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics(2)
     await fill(kafka, topic, range(3))
     await fill(kafka, topic, range(3, 6), partition=1)
@@ -80,7 +78,7 @@ async def test_a_part_of_a_log_is_read_from_one_offset_to_another(kafka: Kafka, 
 
 
 @pytest.mark.brokers
-async def test_an_offset_that_kafka_does_not_hold_is_an_error_without_a_place_to_begin(
+async def test_an_offset_that_kafka_does_not_have_is_an_error_without_a_start_position(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics()
@@ -92,7 +90,7 @@ async def test_an_offset_that_kafka_does_not_hold_is_an_error_without_a_place_to
 
 
 @pytest.mark.brokers
-async def test_a_damaged_batch_is_skipped_and_counted_and_what_other_partitions_hold_is_read_once(
+async def test_a_damaged_batch_is_skipped_and_counted_and_other_partitions_are_read_once(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(2)
@@ -113,10 +111,10 @@ async def test_a_damaged_batch_is_skipped_and_counted_and_what_other_partitions_
 
 
 @pytest.mark.brokers
-async def test_a_header_name_that_is_no_text_costs_the_rest_of_its_own_batch_alone(
+async def test_an_invalid_header_name_costs_only_the_rest_of_its_batch(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
-    """Kafka accepts the batch, which needs one skip however many records it has."""
+    # Kafka accepts the batch, which needs one skip whatever its number of records.
     topic = await kafka_topics(2)
     place = TopicPartition(topic, 0)
     await fill(kafka, topic, range(4))
@@ -136,17 +134,17 @@ async def test_a_header_name_that_is_no_text_costs_the_rest_of_its_own_batch_alo
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
     def __init__(self) -> None:
-        self.held: set[TopicPartition] = set()
+        self.partitions: set[TopicPartition] = set()
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self.held.clear()
+        self.partitions.clear()
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self.held = set(assigned)
+        self.partitions = set(assigned)
 
 
 @pytest.mark.brokers
-async def test_members_of_a_group_share_partitions_and_go_on_at_committed_offsets(
+async def test_members_of_a_group_share_partitions_and_continue_at_committed_offsets(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(2)
@@ -162,9 +160,9 @@ async def test_members_of_a_group_share_partitions_and_go_on_at_committed_offset
         assert await one.committed_notes([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): "a note"}
         assert one.partitions_of(topic) == {0, 1}
         await two.open()
-        await until(lambda: len(first.held) == len(second.held) == 1, "each member with a partition")
+        await until(lambda: len(first.partitions) == len(second.partitions) == 1, "each member with a partition")
         await one.close()
-        await until(lambda: len(second.held) == 2, "all with the one that is left")
+        await until(lambda: len(second.partitions) == 2, "all partitions with the remaining member")
         assert await read(two, 2) == [3, 4]
         await one.open()
         assert one.is_open
@@ -175,7 +173,7 @@ async def test_members_of_a_group_share_partitions_and_go_on_at_committed_offset
 
 
 @pytest.mark.brokers
-async def test_a_member_with_a_fixed_name_keeps_its_partitions_until_it_leaves_for_good(
+async def test_a_static_member_keeps_its_partitions_until_it_leaves_permanently(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(2)
@@ -188,22 +186,22 @@ async def test_a_member_with_a_fixed_name_keeps_its_partitions_until_it_leaves_f
     try:
         await one.open()
         await two.open()
-        await until(lambda: len(first.held) == len(second.held) == 1, "each member with a partition")
+        await until(lambda: len(first.partitions) == len(second.partitions) == 1, "each member with a partition")
         await one.close()
         await one.open()
-        await until(lambda: len(first.held) == 1, "the same place again")
-        assert len(second.held) == 1, "nobody was disturbed"
+        await until(lambda: len(first.partitions) == 1, "the same partition again")
+        assert len(second.partitions) == 1, "expected no rebalance"
         began = asyncio.get_running_loop().time()
         await one.close(20.0, keeps_place=False)
-        await until(lambda: len(second.held) == 2, "all with the one that is left")
-        assert asyncio.get_running_loop().time() - began < session_s, "before the place expires"
+        await until(lambda: len(second.partitions) == 2, "all partitions with the remaining member")
+        assert asyncio.get_running_loop().time() - began < session_s, "expected a rebalance before the session expires"
     finally:
         await one.close()
         await two.close()
 
 
 @pytest.mark.brokers
-async def test_a_reader_reads_on_after_kafka_hung_and_one_that_cannot_leave_closes_in_time(
+async def test_a_reader_continues_after_a_hang_of_kafka_and_a_member_that_cannot_leave_closes_in_time(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics()
@@ -226,7 +224,7 @@ async def test_a_reader_reads_on_after_kafka_hung_and_one_that_cannot_leave_clos
 
 
 class Rebalanced:
-    """A consumer whose group rebalances while Kafka is asked for the ends: it goes on at the committed offset, 50."""
+    """A consumer whose group rebalances during the request for the ends; its committed offset is 50."""
 
     def __init__(self) -> None:
         self._position = 100
@@ -243,7 +241,7 @@ class Rebalanced:
         return {place: [SimpleNamespace(offset=offset)]}
 
 
-async def test_a_rebalance_during_a_fetch_leaves_no_record_of_the_assignment_before() -> None:
+async def test_a_rebalance_during_a_fetch_discards_records_of_the_earlier_assignment() -> None:
     place = TopicPartition("topic", 0)
     reader = Reader("127.0.0.1:1", "topic", group=Group("group", 6.0, Assignments()))
     reader._consumer = cast(AIOKafkaConsumer, Rebalanced())
@@ -256,7 +254,7 @@ class Shrunk(Rebalanced):
 
     def __init__(self) -> None:
         super().__init__()
-        self.looked: list[TopicPartition] = []
+        self.requested_ends: list[TopicPartition] = []
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition("topic", 1)}
@@ -265,23 +263,23 @@ class Shrunk(Rebalanced):
         pass
 
     async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        self.looked += places
+        self.requested_ends += places
         return await super().end_offsets(places)
 
     async def getmany(self, *places: TopicPartition, **options: object) -> dict[TopicPartition, list[SimpleNamespace]]:
         return {}
 
 
-async def test_a_member_looks_for_stalls_only_in_the_partitions_that_are_still_assigned() -> None:
+async def test_a_member_checks_only_assigned_partitions_for_stalls() -> None:
     reader = Reader("127.0.0.1:1", "topic", group=Group("group", 6.0, Assignments()))
     consumer = Shrunk()
     reader._consumer = cast(AIOKafkaConsumer, consumer)
     reader.seek({TopicPartition("topic", 0): 5, TopicPartition("topic", 1): 5})
     await reader.fetch(wait_s=WAIT_S)
-    assert consumer.looked == [TopicPartition("topic", 1)]
+    assert consumer.requested_ends == [TopicPartition("topic", 1)]
 
 
-async def test_a_closed_reader_refuses_to_read() -> None:
+async def test_a_closed_reader_raises_an_error() -> None:
     reader = Reader("127.0.0.1:1", "topic")
     with pytest.raises(RuntimeError, match="expected it to be open"):
         await reader.fetch(wait_s=WAIT_S)

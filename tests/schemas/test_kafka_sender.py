@@ -1,4 +1,4 @@
-"""The sender against a real Kafka: order, size limits, brokers that hang or are away."""
+"""The sender against a real Kafka: order, size limits, and brokers that hang or are down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plain(number: int, size: int = 0, key: bytes = b"key") -> PlainRecord:
     return PlainRecord(key, b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
 
 
-async def held(kafka: Kafka, topic: str) -> list[tuple[int, bytes, bytes]]:
+async def stored_records(kafka: Kafka, topic: str) -> list[tuple[int, bytes, bytes]]:
     """Return partition, key and value of all records of a topic."""
     found = []
     async with Reader(kafka.bootstrap, topic) as reader:
@@ -41,22 +41,22 @@ async def held(kafka: Kafka, topic: str) -> list[tuple[int, bytes, bytes]]:
 
 
 @given(st.binary(min_size=1, max_size=40), st.integers(1, 12))
-def test_a_key_lies_where_every_client_of_kafka_puts_it(key: bytes, count: int) -> None:
+def test_the_partition_of_a_key_is_that_of_every_kafka_client(key: bytes, count: int) -> None:
     partitions = list(range(count))
     assert partition_of(key, partitions) == DefaultPartitioner()(key, partitions, partitions)
 
 
 @pytest.mark.brokers
-async def test_records_of_a_key_lie_in_order_in_one_partition(
+async def test_records_of_a_key_keep_their_order_in_one_partition(
     sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(3)
     assert await sender.partitions(topic) == [0, 1, 2]
     records = [plain(number, key=b"key %d" % (number % 5)) for number in range(100)]
-    done: list[PlainRecord] = []
-    await sender.send(topic, records, done.append)
-    assert sorted(done) == sorted(records)
-    found = await held(kafka, topic)
+    delivered: list[PlainRecord] = []
+    await sender.send(topic, records, delivered.append)
+    assert sorted(delivered) == sorted(records)
+    found = await stored_records(kafka, topic)
     for key in {record.key for record in records}:
         mine = [(partition, value) for partition, name, value in found if name == key]
         assert {partition for partition, _ in mine} == {partition_of(key, [0, 1, 2])}
@@ -64,7 +64,7 @@ async def test_records_of_a_key_lie_in_order_in_one_partition(
 
 
 @pytest.mark.brokers
-async def test_an_attempt_that_kafka_refuses_is_raised_and_the_sender_goes_on(
+async def test_a_rejected_single_attempt_raises_an_error_and_the_sender_continues(
     sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(config=SMALL)
@@ -73,26 +73,26 @@ async def test_an_attempt_that_kafka_refuses_is_raised_and_the_sender_goes_on(
     await sender.send(topic, [plain(2)], once=True)
     await sender.close()
     await sender.send(topic, [plain(3)], once=True)
-    assert [value for _, _, value in await held(kafka, topic)] == [b"2", b"3"]
+    assert [value for _, _, value in await stored_records(kafka, topic)] == [b"2", b"3"]
 
 
 @pytest.mark.brokers
-async def test_a_batch_that_is_late_goes_by_another_producer_once_kafka_answers(
+async def test_a_late_batch_is_resent_by_another_producer_once_kafka_answers(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics()
-    said: list[tuple[bool, str]] = []
+    reports: list[tuple[bool, str]] = []
     late = asyncio.Event()
 
     def note(ok: bool, detail: str) -> None:
-        said.append((ok, detail))
+        reports.append((ok, detail))
         if not ok:
             late.set()
 
     sender = Sender(kafka.bootstrap, deadline_s=0.5, on_health=note)
     try:
         await sender.send(topic, [plain(0)])
-        assert said[-1] == (True, "")
+        assert reports[-1] == (True, "")
         late.clear()  # on a busy machine the first batch may be late, too
         kafka.pause()
         sending = asyncio.create_task(sender.send(topic, [plain(1)]))
@@ -103,13 +103,15 @@ async def test_a_batch_that_is_late_goes_by_another_producer_once_kafka_answers(
     finally:
         kafka.resume()
         await sender.close()
-    # Kafka may have had the late batch as well: readers drop what comes twice.
-    assert {value for _, _, value in await held(kafka, topic)} == {b"0", b"1"}
-    assert said[-1] == (True, "")
+    # Kafka may have stored the late batch as well: readers drop duplicates.
+    assert {value for _, _, value in await stored_records(kafka, topic)} == {b"0", b"1"}
+    assert reports[-1] == (True, "")
 
 
 @pytest.mark.brokers
-async def test_a_kafka_that_died_is_waited_for_and_one_attempt_fails(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+async def test_a_sender_waits_for_a_stopped_kafka_and_a_single_attempt_fails(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
     topic = await kafka_topics()
     sender = Sender(kafka.bootstrap)
     kafka.stop()
@@ -122,4 +124,4 @@ async def test_a_kafka_that_died_is_waited_for_and_one_attempt_fails(kafka: Kafk
     async with asyncio.timeout(60):
         await sending
     await sender.close()
-    assert [value for _, _, value in await held(kafka, topic)] == [b"1"]
+    assert [value for _, _, value in await stored_records(kafka, topic)] == [b"1"]

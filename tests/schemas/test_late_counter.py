@@ -1,4 +1,4 @@
-"""Counters of rules that fire at the first count: scrapes see it as an increase from 0."""
+"""Counters for alert rules that fire at the first count: scrapes see an increase from 0."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ COUNTS: dict[str, tuple[Callable[[CollectorRegistry], None], Metric[Counter], di
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_count_before_the_first_scrape_is_an_increase_from_0_that_scrapes_see(name: str, clock: Clock) -> None:
+def test_a_count_before_the_first_scrape_appears_to_scrapes_as_an_increase_from_0(name: str, clock: Clock) -> None:
     count, metric, labels = COUNTS[name]
     registry = CollectorRegistry()
     count(registry)
@@ -91,7 +91,7 @@ def test_a_count_before_the_first_scrape_is_an_increase_from_0_that_scrapes_see(
     assert seen == [0, 0, 0, 1, 1]
 
 
-def test_a_series_that_scrapes_know_counts_at_once_and_rates_never_wait(clock: Clock) -> None:
+def test_an_already_scraped_series_counts_at_once_and_other_counters_never_wait(clock: Clock) -> None:
     registry = CollectorRegistry()
     cameras = Instruments(registry)
     cameras.published.inc(7)
@@ -102,7 +102,7 @@ def test_a_series_that_scrapes_know_counts_at_once_and_rates_never_wait(clock: C
     assert scraped(registry, metrics.CAMERA_FRAMES, {"outcome": "shed"}) == 2
 
 
-def test_a_late_counter_refuses_what_a_counter_refuses() -> None:
+def test_a_late_counter_rejects_invalid_counts_like_a_counter() -> None:
     counter = LateCounter("a_total", "a", ["label"], registry=None)
     with pytest.raises(ValueError, match="missing label values"):
         counter.inc()

@@ -1,4 +1,4 @@
-"""The ledgers that are accepted, by the bridge and by the recorder alike."""
+"""Ledgers as the bridge and the recorder accept them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def with_ranges(count: int, first: int = 0) -> Ledger:
     return Ledger(boot_id=1, revision=1, next=first + 2 * count, shed=shed)
 
 
-def test_as_many_ranges_are_accepted_as_a_spool_keeps_apart() -> None:
+def test_the_largest_number_of_shed_ranges_of_a_spool_is_accepted() -> None:
     assert len(opened(with_ranges(MAX_SHED_RANGES)).shed) == MAX_SHED_RANGES
     with pytest.raises(MalformedError, match="64 shed ranges, got 65"):
         opened(with_ranges(MAX_SHED_RANGES + 1))
 
 
-def test_the_largest_ledger_of_a_spool_fits() -> None:
+def test_the_largest_ledger_of_a_spool_is_accepted() -> None:
     largest = with_ranges(MAX_SHED_RANGES, MAX_BOOT_FRAMES - 2 * MAX_SHED_RANGES)
     for name in ("revision", "frames_skipped", "frames_resent", "bytes_resent", "started_ms", "written_ms"):
         setattr(largest, name, 2**63 - 1)
@@ -40,12 +40,12 @@ def test_the_largest_ledger_of_a_spool_fits() -> None:
     assert opened(largest).next == MAX_BOOT_FRAMES
 
 
-def test_a_ledger_of_ten_thousand_ranges_is_refused_before_it_is_parsed() -> None:
+def test_a_ledger_of_ten_thousand_ranges_is_rejected_unparsed() -> None:
     with pytest.raises(MalformedError, match=f"at most {MAX_LEDGER_BYTES} bytes"):
         opened(with_ranges(10_000))
 
 
-def test_fields_that_nobody_knows_do_not_make_a_ledger_larger_than_one_with_all_ranges() -> None:
+def test_unknown_fields_count_towards_the_size_limit_of_a_ledger() -> None:
     unknown = b"\xfa\x07\x88\x27" + bytes(5000)  # field 127, 5,000 bytes
     with pytest.raises(MalformedError, match="bytes"):
         opened(with_ranges(0), unknown)
@@ -66,7 +66,7 @@ def test_fields_that_nobody_knows_do_not_make_a_ledger_larger_than_one_with_all_
         {"shed": [Range(first=3, last=2)]},
     ],
 )
-def test_impossible_counts_are_refused(changed: dict[str, object]) -> None:
+def test_impossible_counts_are_rejected(changed: dict[str, object]) -> None:
     fields = {"boot_id": 1, "revision": 1, "next": 10} | changed
     with pytest.raises(MalformedError):
         opened(Ledger(**fields))  # type: ignore[arg-type]  # fields of several types

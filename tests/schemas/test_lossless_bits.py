@@ -1,3 +1,5 @@
+"""The bits of the lossless format."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +18,7 @@ from schemas.pixels.masks import Mask
 
 
 def holes(height: int, width: int, share: int) -> Mask:
-    """One pixel of `share` dropped, and the second row and all behind the middle of the fifth whole."""
+    """Return a mask that drops one pixel of `share`, and keeps the second row and the end of the fifth complete."""
     at = np.arange(height * width).reshape(height, width)
     kept: Mask = (at * 7919 + at // 5) % share != 0
     kept[1] = True
@@ -39,7 +41,7 @@ def specks(height: int, width: int, channels: int) -> NDArray[np.uint8]:
 
 
 def inflated(data: bytes) -> tuple[int, bytes, bytes]:
-    """The method, the bitmap and the pairs of what `encode` wrote."""
+    """Return the method, the bitmap and the pairs that `encode` wrote."""
     first = zlib.decompressobj(-zlib.MAX_WBITS)
     bitmap = first.decompress(data[1:])
     second = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -79,9 +81,7 @@ def test_the_bits_of_lossless_never_change(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_strips_in_which_nothing_is_kept_change_nothing_for_the_others(
-    channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strips_without_kept_pixels_do_not_affect_others(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residuals, "_STRIP_PIXELS", 40)
     frame, kept = waves(12, 20, channels), np.ones((12, 20), dtype=np.bool_)
     kept[:4] = kept[6:8] = False
@@ -89,7 +89,7 @@ def test_strips_in_which_nothing_is_kept_change_nothing_for_the_others(
     np.testing.assert_array_equal(lossless.decode(lossless.encode(frame, kept), kept, channels), frame[kept])
 
 
-def test_data_that_is_as_long_as_the_pixels_is_stored_as_they_are() -> None:
+def test_pixels_are_stored_unchanged_if_compression_does_not_shorten_them() -> None:
     kept: Mask = np.ones((1, 2), dtype=np.bool_)
     frame = np.array([[[7], [9]]], dtype=np.uint8)
     assert lossless.encode(frame, kept) == bytes((lossless.STORED, 7, 9))

@@ -1,3 +1,5 @@
+"""Masks and their codebooks: counts, bits, spread, and keys."""
+
 from __future__ import annotations
 
 import hashlib
@@ -29,11 +31,11 @@ SECRET = b"a fleet secret of tests"
 KEY = derive_camera_key(SECRET, CameraId("site/one"))
 SIDES = st.integers(1, 70)
 DROPPED = st.sampled_from((0, 1, 7, 16, 33, MAX_DROPPED_PER_BLOCK))
-"""Few: to make the patterns of a number takes longest."""
+"""Few numbers, because making the patterns of each number takes long."""
 
 
-def test_at_a_quarter_dropped_every_square_of_four_pixels_keeps_one_in_every_pattern() -> None:
-    """A colour sample that four pixels share is therefore always sent, as the guarantees state."""
+def test_with_a_quarter_dropped_every_pattern_keeps_a_pixel_in_each_square_of_four() -> None:
+    # A colour sample that four pixels share is therefore always sent, as the guarantees state.
     patterns = symmetries.turned(masks._pool(16)[:, None], np.arange(512))
     right, below = patterns >> np.uint64(1), patterns >> np.uint64(8)
     corners = np.uint64(sum(1 << (8 * y + x) for y in range(0, 8, 2) for x in range(0, 8, 2)))
@@ -42,7 +44,7 @@ def test_at_a_quarter_dropped_every_square_of_four_pixels_keeps_one_in_every_pat
 
 @settings(deadline=None, max_examples=40)
 @given(SIDES, SIDES, DROPPED, st.integers(0, 2**53 - 1))
-def test_exactly_so_many_pixels_are_dropped_in_every_whole_block(
+def test_exactly_the_chosen_number_of_pixels_is_dropped_in_every_complete_block(
     height: int, width: int, dropped: int, seq: int
 ) -> None:
     mask = kept_mask(KEY, 77, seq, height, width, dropped)
@@ -55,12 +57,12 @@ def test_exactly_so_many_pixels_are_dropped_in_every_whole_block(
 
 @settings(deadline=None, max_examples=30)
 @given(SIDES, SIDES, DROPPED)
-def test_padding_is_for_the_mask_only(height: int, width: int, dropped: int) -> None:
+def test_the_mask_of_any_size_is_a_crop_of_the_padded_one(height: int, width: int, dropped: int) -> None:
     padded = kept_mask(KEY, 1, 2, -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK, dropped)
     np.testing.assert_array_equal(kept_mask(KEY, 1, 2, height, width, dropped), padded[:height, :width])
 
 
-def test_frames_boots_cameras_and_key_generations_have_masks_of_their_own() -> None:
+def test_frames_boots_cameras_and_key_generations_have_different_masks() -> None:
     other = derive_camera_key(SECRET, CameraId("site/two"))
     next_key = derive_camera_key(SECRET, CameraId("site/one"), 1)
     masks = [
@@ -98,45 +100,45 @@ def unpacked(rows: np.ndarray) -> Mask:
 
 
 def adjacent_drops(kept: Mask) -> float:
-    """Mean number in a pattern of dropped pixels whose right or lower neighbour around the block is dropped too."""
+    """Return the mean number of adjacent pairs of dropped pixels in a pattern, with cyclic edges."""
     pairs = [~kept & ~np.roll(kept, 1, axis) for axis in (1, 2)]
     return sum(float(pair.sum()) for pair in pairs) / len(kept)
 
 
 @pytest.mark.parametrize(("dropped", "share"), [(6, 0.2), (16, 0.2), (32, 0.6)])
-def test_dropped_pixels_keep_apart(dropped: int, share: float) -> None:
+def test_dropped_pixels_of_spread_patterns_are_rarely_adjacent(dropped: int, share: float) -> None:
     spread, uniform = (unpacked(book((3, 4), dropped)) for book in (codebook, uniform_codebook))
     assert (uniform.sum(axis=(1, 2)) == 64 - dropped).all()
     assert adjacent_drops(spread) < share * adjacent_drops(uniform)
 
 
-def test_spreading_leaves_many_patterns_to_choose_from() -> None:
+def test_spread_patterns_are_numerous() -> None:
     rows = np.concatenate([codebook((seed, 0), 16) for seed in range(64)])
     # 2^18 draws from 2^21 patterns: 16,000 or so are expected to be met twice.
     assert len(np.unique(rows)) > 0.92 * len(rows)
 
 
-def test_cameras_that_begin_at_once_make_their_pool_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cameras_that_start_concurrently_make_their_pool_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    together = Barrier(8)
+    barrier = Barrier(8)
 
-    def slowly(dropped: int) -> Mask:
+    def make_slowly(dropped: int) -> Mask:
         made.append(dropped)
         time.sleep(0.05)
         return spread_patterns(dropped, tries=0)
 
     def one(number: int) -> bytes:
-        together.wait()
+        barrier.wait()
         return codebook((number, 0), 5).tobytes()
 
-    monkeypatch.setattr(masks, "spread_patterns", slowly)
+    monkeypatch.setattr(masks, "spread_patterns", make_slowly)
     monkeypatch.setattr(masks, "_POOLS", {})
     with ThreadPoolExecutor(8) as threads:
         assert len(set(threads.map(one, range(8)))) == 8
     assert made == [5]
 
 
-def test_a_mask_leaks_nothing_about_the_rows_of_the_next_frame() -> None:
+def test_the_rows_of_consecutive_frames_are_independent() -> None:
     first = row_indices(KEY.frame_seed(1, 1), 4096)
     second = row_indices(KEY.frame_seed(1, 2), 4096)
     assert first.min() >= 0
@@ -145,7 +147,7 @@ def test_a_mask_leaks_nothing_about_the_rows_of_the_next_frame() -> None:
 
 
 @pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 4), (3, 5), (4, 9)])
-def test_the_patterns_of_many_frames_at_once_are_those_of_their_masks(down: int, across: int) -> None:
+def test_patterns_of_many_frames_equal_the_patterns_of_single_masks(down: int, across: int) -> None:
     keys = [KEY, derive_camera_key(SECRET, CameraId("site/two")), KEY]
     seeds = np.array([key.frame_seed(7, seq) for seq, key in enumerate(keys)], dtype=np.uint64)
     books = np.array([key.codebook_seed(16) for key in keys], dtype=np.uint64)
@@ -157,7 +159,7 @@ def test_the_patterns_of_many_frames_at_once_are_those_of_their_masks(down: int,
 
 
 @pytest.mark.parametrize("dropped", [-1, MAX_DROPPED_PER_BLOCK + 1])
-def test_a_drop_out_of_range_is_refused(dropped: int) -> None:
+def test_a_number_of_dropped_pixels_out_of_range_is_rejected(dropped: int) -> None:
     with pytest.raises(ValueError, match=f"0 to {MAX_DROPPED_PER_BLOCK}"):
         codebook((1, 2), dropped)
     seeds = np.array([(1, 2)], dtype=np.uint64)

@@ -1,3 +1,5 @@
+"""The garbage collector's and the C library's settings for memory."""
+
 from __future__ import annotations
 
 import ctypes
@@ -25,18 +27,18 @@ print(keep_freed())
 """
 
 
-def test_what_is_there_is_looked_through_no_more_and_the_rest_seldom() -> None:
-    # In a process of its own: both hold for as long as it lives.
+def test_existing_objects_are_frozen_and_collections_are_rare() -> None:
+    # In another process, because both settings last until its end.
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
 
 
 @pytest.mark.parametrize("refused", [None, -1, -3])
-def test_both_thresholds_of_the_c_library_are_set_and_a_refusal_of_either_is_returned(
+def test_both_thresholds_of_the_c_library_are_set_and_a_rejection_is_returned(
     monkeypatch: pytest.MonkeyPatch, refused: int | None
 ) -> None:
-    """M_TRIM_THRESHOLD is -1 and M_MMAP_THRESHOLD is -3, in glibc's malloc.h."""
+    # M_TRIM_THRESHOLD is -1 and M_MMAP_THRESHOLD is -3, in glibc's malloc.h.
     found = {}
 
     def mallopt(name: int, value: int) -> int:
@@ -48,7 +50,7 @@ def test_both_thresholds_of_the_c_library_are_set_and_a_refusal_of_either_is_ret
     assert found == ({-1: 2**25} if refused == -1 else {-1: 2**25, -3: 2**25})
 
 
-def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_keeps_its_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: object) -> object:
         raise OSError("no such library")
 
@@ -57,14 +59,14 @@ def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPa
         assert keep_freed() is False
 
 
-def test_freed_pages_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freed_pages_are_returned_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(malloc_trim=kept.append))
     release_freed()
     assert kept == [0]
 
 
-def test_freed_memory_is_released_with_its_cycles() -> None:
+def test_unreachable_cycles_are_collected_before_memory_is_released() -> None:
     class Cycle:
         def __init__(self) -> None:
             self.own = self

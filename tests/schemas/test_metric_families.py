@@ -1,3 +1,5 @@
+"""Metric families: registration, buckets, and repeated observations."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ from schemas.limits import BLOCK_PIXELS, dropped_per_block
 from schemas.metrics import END_TO_END, SECONDS, Metric, observe_often
 
 
-def test_a_metric_registers_its_name_help_labels_and_buckets_where_it_is_told() -> None:
+def test_a_metric_registers_its_name_help_labels_and_buckets() -> None:
     registry = CollectorRegistry()
     seen = Metric(Counter, "pointillist_seen_total", "Frames seen, by camera", ("camera_id",)).on(registry)
     took = Metric(Histogram, "pointillist_took_seconds", "Time taken, by stage", ("stage",), (0.5, 2.0)).on(registry)
@@ -28,14 +30,14 @@ def test_a_metric_registers_its_name_help_labels_and_buckets_where_it_is_told() 
     assert registry.get_sample_value("pointillist_took_seconds_count", {"stage": "unpack"}) == 1
 
 
-def test_a_drop_ratio_is_the_nearest_number_of_pixels_of_a_block() -> None:
+def test_a_drop_ratio_is_rounded_to_pixels_of_a_block() -> None:
     assert [dropped_per_block(ratio) for ratio in (0.0, 0.25, 0.5, 0.26, 0.875)] == [0, 16, 32, 17, 56]
     assert BLOCK_PIXELS == 64
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.floats(0, 100) | st.sampled_from(SECONDS), st.integers(1, 5), max_size=20))
-def test_values_observed_often_count_as_if_observed_one_by_one(counts: dict[float, int]) -> None:
+def test_weighted_observations_equal_single_ones(counts: dict[float, int]) -> None:
     often, single = CollectorRegistry(), CollectorRegistry()
     observe_often(END_TO_END.on(often), counts)
     histogram = END_TO_END.on(single)

@@ -1,3 +1,5 @@
+"""The buckets of the model load time."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ from processors.settings import ProcessorSettings
 from schemas.metrics import MODEL_LOAD
 
 
-def test_every_load_that_is_waited_for_has_a_bucket_and_minutes_are_told_apart() -> None:
+def test_every_allowed_model_load_time_has_a_bucket_and_minutes_differ() -> None:
     registry = CollectorRegistry()
     load = MODEL_LOAD.on(registry)
     longest = ProcessorSettings(kafka="none", bundle=Path("none")).model_load_s

@@ -1,3 +1,5 @@
+"""The signed list of models: publication, withdrawal, signatures, and limits."""
+
 from __future__ import annotations
 
 import pytest
@@ -36,7 +38,7 @@ def names(models: Models) -> list[str]:
     return [each.model_id for each in standing(models)]
 
 
-def test_the_live_model_is_the_newest_that_was_not_withdrawn() -> None:
+def test_the_live_model_is_the_newest_one_that_is_not_withdrawn() -> None:
     models = Models()
     assert live(models) is None
     for name in "abc":
@@ -46,13 +48,13 @@ def test_the_live_model_is_the_newest_that_was_not_withdrawn() -> None:
     assert names(models) == ["b", "a"]
     models = publish(models, model("d"))
     assert names(withdraw(models, 10)) == ["b", "a"]
-    gone = withdraw(models, 11, everything=True)
-    assert live(gone) is None
-    assert withdraw(gone, 12) == gone
-    assert [each.model_id for each in gone.published] == ["d", "c", "b", "a"]
+    withdrawn = withdraw(models, 11, everything=True)
+    assert live(withdrawn) is None
+    assert withdraw(withdrawn, 12) == withdrawn
+    assert [each.model_id for each in withdrawn.published] == ["d", "c", "b", "a"]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_list_has_a_limited_number_of_models() -> None:
     models = Models()
     for number in range(MAX_PUBLISHED + 3):
         models = publish(models, model(str(number)))
@@ -60,7 +62,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert models.published[-1].model_id == "3"
 
 
-def test_withdrawn_models_leave_a_full_list_before_the_standing_ones() -> None:
+def test_withdrawn_models_leave_a_full_list_before_the_others() -> None:
     models = publish(publish(Models(), model("oldest")), model("good"))
     for number in range(MAX_PUBLISHED + 3):
         models = withdraw(publish(models, model(str(number))), 9)
@@ -69,7 +71,7 @@ def test_withdrawn_models_leave_a_full_list_before_the_standing_ones() -> None:
     assert models.published[0].model_id == str(MAX_PUBLISHED + 2)
 
 
-def test_a_signed_list_is_read_back_and_only_from_a_trusted_signer() -> None:
+def test_a_signed_list_is_accepted_only_from_a_trusted_signer() -> None:
     models = publish(publish(Models(), model("a")), model("b", "model.toml", "code/network.py"))
     value = seal(models, SIGNER)
     assert unseal(value, TRUSTED) == models
@@ -99,13 +101,13 @@ def test_the_shares_of_a_rollout_are_from_0_to_1(share: float) -> None:
             unseal(seal(beyond, SIGNER), TRUSTED)
 
 
-def test_of_a_list_that_is_not_believed_the_claim_is_known_all_the_same() -> None:
+def test_the_claimed_digest_of_an_untrusted_list_can_be_read() -> None:
     listed = model("a")
     assert claimed(seal(publish(Models(), listed), STRANGER)) == listed.digest
     assert claimed(seal(Models(), STRANGER)) == claimed(b"\xff\xff no message") == ""
 
 
-def test_who_vouches_for_a_bundle_is_asked_of_its_files_alone() -> None:
+def test_the_signature_of_a_bundle_covers_only_its_files() -> None:
     signed = sign(model("a"), SIGNER)
     signed.withdrawn_ms, signed.location = 7, "memory://moved"
     assert check_signature(signed, TRUSTED) == "tests"
@@ -116,7 +118,7 @@ def test_who_vouches_for_a_bundle_is_asked_of_its_files_alone() -> None:
             check_signature(wrong, TRUSTED)
 
 
-def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
+def test_the_signature_of_a_bundle_is_not_valid_for_a_list() -> None:
     body = publish(Models(), model("a")).SerializeToString()
     as_bundle = SIGNER.sign(SignaturePurpose.BUNDLE, body)
     with pytest.raises(BadTagError):
@@ -126,14 +128,14 @@ def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
 @pytest.mark.parametrize(
     "name", ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * (MAX_NAME + 1), "a\0b"]
 )
-def test_a_file_outside_the_bundle_is_refused(name: str) -> None:
+def test_a_file_outside_the_bundle_is_rejected(name: str) -> None:
     assert not is_inside(name)
     with pytest.raises(MalformedError, match="inside the bundle"):
         unseal(seal(Models(published=[model("a", "model.toml", name)]), SIGNER), TRUSTED)
 
 
 @pytest.mark.parametrize("name", ["model.toml", "code/network.py", "..b", "a b", "weights.safetensors", "x" * MAX_NAME])
-def test_a_file_of_the_bundle_is_taken(name: str) -> None:
+def test_a_file_inside_the_bundle_is_accepted(name: str) -> None:
     assert is_inside(name)
 
 
@@ -143,14 +145,14 @@ def listed(count: int, each: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize(("count", "each"), [(1, 1), (MAX_FILES, 1), (2, MAX_BUNDLE_BYTES // 2)])
-def test_a_bundle_is_as_large_as_it_may_be(count: int, each: int) -> None:
+def test_a_bundle_at_its_limits_is_accepted_and_beyond_them_rejected(count: int, each: int) -> None:
     assert len(unseal(listed(count, each), TRUSTED).published[0].files) == count
     for files, size in ((0, 1), (MAX_FILES + 1, 1), (count, MAX_BUNDLE_BYTES // count + 1)):
         with pytest.raises(MalformedError):
             unseal(listed(files, size), TRUSTED)
 
 
-def test_a_digest_that_is_not_of_the_files_is_refused() -> None:
+def test_a_digest_of_other_files_is_rejected() -> None:
     wrong = model("a")
     wrong.files[0].sha256 = bytes([1]) * 32
     with pytest.raises(MalformedError, match="digest"):

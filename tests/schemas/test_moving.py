@@ -1,3 +1,5 @@
+"""The box of motion in a frame message."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -31,7 +33,7 @@ def boxes(height: int, width: int) -> st.SearchStrategy[Box]:
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.data())
-def test_a_box_arrives_whole_and_grows_by_less_than_a_part_at_each_side(
+def test_a_box_survives_packing_and_grows_by_less_than_one_part_at_each_side(
     height: int, width: int, data: st.DataObject
 ) -> None:
     box = data.draw(boxes(height, width))
@@ -45,13 +47,13 @@ def test_a_box_arrives_whole_and_grows_by_less_than_a_part_at_each_side(
     assert max(box.left - found.left, found.right - box.right) <= width / 255 + 1
 
 
-def test_no_box_is_none() -> None:
+def test_no_box_is_unpacked_as_none() -> None:
     assert unpack_moving(pack_moving(None, 30, 40), 30, 40) is None
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 31), st.sampled_from((0, 0x20_10_20_10, 0xFF_00_FF_00)), st.sampled_from((RAW, LOSSLESS)))
-def test_a_box_that_is_changed_on_its_way_is_refused(bit: int, moving: int, profile: int) -> None:
+def test_a_changed_box_is_rejected(bit: int, moving: int, profile: int) -> None:
     payload = encode_frame(KEY, 7, 3, 1000, noise(16, 24), Encoding(16, profile=profile), moving=moving)
     assert open_frame(CAMERA, payload, KEYS).moving == moving
     changed = Frame.FromString(payload)
@@ -60,7 +62,7 @@ def test_a_box_that_is_changed_on_its_way_is_refused(bit: int, moving: int, prof
         open_frame(CAMERA, frame_message(changed), KEYS)
 
 
-def test_a_box_that_is_removed_or_stated_twice_is_refused() -> None:
+def test_a_removed_or_repeated_box_is_rejected() -> None:
     payload = encode_frame(KEY, 7, 3, 1000, noise(16, 24), Encoding(16), moving=0x20_10_20_10)
     removed = Frame.FromString(payload)
     removed.ClearField("moving")
@@ -71,7 +73,7 @@ def test_a_box_that_is_removed_or_stated_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 24), (400, 400)])
-def test_a_frame_with_a_box_is_rebuilt_byte_by_byte(size: tuple[int, int]) -> None:
+def test_a_frame_with_a_box_is_serialised_to_the_same_bytes(size: tuple[int, int]) -> None:
     payload = encode_frame(KEY, 2**63 - 1, 2**53 - 1, 2**41, noise(*size), Encoding(16), moving=0xFF_00_FF_00)
     assert frame_message(open_frame(CAMERA, payload, KEYS)) == payload
 

@@ -1,4 +1,4 @@
-"""The MQTT client in a thread: the broker's answer to a message, and a callback that fails."""
+"""The MQTT client in a thread: the broker's answer to a message, and failing callbacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.producers.scripted_broker import scripted_broker
 from tests.waiting import PATIENCE_S, until
 
 
-async def test_a_message_that_the_broker_refuses_is_an_error_and_an_accepted_one_is_sent() -> None:
+async def test_a_rejected_message_raises_an_error_and_an_accepted_one_is_sent() -> None:
     async with scripted_broker() as broker:
         client = BackgroundClient(MqttAccess("127.0.0.1", broker.port), lambda *_: None)
 
@@ -29,12 +29,12 @@ async def test_a_message_that_the_broker_refuses_is_an_error_and_an_accepted_one
             assert await publish(1, b"")
             with pytest.raises(BrokerError, match="expected it to accept a message on a/b, got 'Not authorized'"):
                 await publish(2, b"\x87")
-            assert await publish(3, b"\x10\x00")  # nobody has subscribed to it
+            assert await publish(3, b"\x10\x00")  # success without a subscriber
         finally:
             await asyncio.to_thread(client.close)
 
 
-async def test_a_message_at_which_the_callback_fails_does_not_end_the_thread() -> None:
+async def test_a_failing_callback_does_not_end_the_thread() -> None:
     received: list[str] = []
 
     def fail(topic: str, _payload: bytes, _retained: bool) -> None:

@@ -18,7 +18,7 @@ def listening() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_dialled_socket_is_connected_and_does_not_block(host: str, listening: int) -> None:
+async def test_a_dialled_socket_is_connected_and_non_blocking(host: str, listening: int) -> None:
     with await dial(host, listening, 5.0) as dialled:
         assert dialled.getpeername() == ("127.0.0.1", listening)
         assert not dialled.getblocking()
@@ -30,7 +30,7 @@ async def test_an_absent_broker_is_an_error() -> None:
         await dial("127.0.0.1", 1, 5.0)
 
 
-async def test_the_next_address_of_a_name_is_tried_when_one_refuses(
+async def test_the_next_address_of_a_name_is_tried_after_a_rejection(
     listening: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (1, listening)]
@@ -39,9 +39,7 @@ async def test_the_next_address_of_a_name_is_tried_when_one_refuses(
         assert dialled.getpeername()[1] == listening
 
 
-async def test_an_address_that_is_silent_leaves_time_for_the_next_one(
-    listening: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silent_address_leaves_time_for_the_next_one(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect
 
@@ -55,10 +53,10 @@ async def test_an_address_that_is_silent_leaves_time_for_the_next_one(
         assert dialled.getpeername()[1] == listening
 
 
-async def test_a_broker_that_does_not_answer_costs_the_timeout(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hangs(_dialled: socket.socket, _address: tuple[str, int]) -> None:
+async def test_a_silent_broker_times_out(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_dialled: socket.socket, _address: tuple[str, int]) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", hangs)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", hang)
     with pytest.raises(TimeoutError, match="timed out"):
         await dial("127.0.0.1", listening, 0.05)

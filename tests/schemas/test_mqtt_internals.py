@@ -1,4 +1,4 @@
-"""Private members of paho do what the transport layer uses them for, against a real broker."""
+"""The private members of paho that the transport layer uses, checked against a real broker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(mosquitto: Mosquitto) -> Iterator[SocketClient]:
     made.disconnect()
 
 
-def test_reconnect_without_an_adopted_socket_is_refused(mosquitto: Mosquitto) -> None:
+def test_a_reconnect_without_an_adopted_socket_is_rejected(mosquitto: Mosquitto) -> None:
     made = SocketClient("internals")
     made.connect_async(mosquitto.host, mosquitto.port)
     with pytest.raises(ConnectionError, match="adopt"):
@@ -58,7 +58,7 @@ def test_raw_packets_reach_the_broker(client: SocketClient) -> None:
     assert received == [b"!"]
 
 
-def test_a_packet_that_was_read_elsewhere_is_handled(client: SocketClient) -> None:
+def test_a_packet_read_elsewhere_is_handled(client: SocketClient) -> None:
     granted: list[int] = []
     client.on_subscribe = lambda _client, _data, mid, _reasons, _properties: granted.append(mid)
     client.handle_packet(0x90, b"\x00\x07\x00\x00")

@@ -1,3 +1,5 @@
+"""Object stores: folders, URLs, and missing packages."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,7 +25,7 @@ BOX = PreviewBox(bytes(32))
 
 @pytest.fixture(autouse=True)
 def _package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme that fsspec knows and whose package is not installed, as `s3` without s3fs."""
+    """Register a scheme whose package is not installed, like `s3` without s3fs."""
     known = {"class": "absentfs.AbsentFileSystem", "err": "Install absentfs to access Absent"}
     monkeypatch.setitem(known_implementations, "absent", known)
 
@@ -44,7 +46,7 @@ def test_a_scheme_whose_package_is_missing_names_the_package_and_no_password() -
     )
 
 
-def test_an_unknown_scheme_is_one_line() -> None:
+def test_an_unknown_scheme_is_rejected_in_one_line() -> None:
     with pytest.raises(
         ConfigError, match=r"expected a folder or a URL that fsspec opens, got nonsense://\. Correct it"
     ):

@@ -1,3 +1,5 @@
+"""Packed pixels: round trips, sizes, damage, and limits."""
+
 from __future__ import annotations
 
 import tracemalloc
@@ -23,7 +25,7 @@ PROFILES = pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 
 
 def picture_of(kind: str, height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Noise, waves, sensor grain, one value, or bright specks."""
+    """Return noise, waves, sensor grain, one value, or bright specks."""
     rng = np.random.default_rng(seed)
     shape = (height, width, channels)
     match kind:
@@ -54,7 +56,7 @@ def dropped_of(drop_ratio: float) -> int:
     st.integers(0, 1000),
     st.sampled_from((RAW, LOSSLESS)),
 )
-def test_unpacking_gives_every_kept_pixel_back_and_zero_elsewhere(
+def test_unpacking_restores_every_kept_pixel_and_zero_elsewhere(
     kind: str, height: int, width: int, channels: int, drop_ratio: float, seed: int, profile: int
 ) -> None:
     picture = picture_of(kind, height, width, channels, seed)
@@ -68,15 +70,13 @@ def test_unpacking_gives_every_kept_pixel_back_and_zero_elsewhere(
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from((1, 3)), st.data())
-def test_any_mask_whatever_its_rows_hold_comes_back(
-    height: int, width: int, channels: int, data: st.DataObject
-) -> None:
+def test_pictures_with_any_mask_are_restored(height: int, width: int, channels: int, data: st.DataObject) -> None:
     rows = st.lists(st.booleans(), min_size=width, max_size=width)
     kept = np.array(data.draw(st.lists(rows, min_size=height, max_size=height)))
     picture = picture_of("smooth", height, width, channels)
     packed = pack(picture, kept, LOSSLESS)
     np.testing.assert_array_equal(unpack(packed, kept, channels, LOSSLESS), picture * kept[..., None])
-    # What the encoder takes at a time does not show in the data.
+    # The size of the encoder's strips does not affect the data.
     strip = data.draw(st.integers(1, 30))
     with patch.object(residuals, "_STRIP_PIXELS", strip), patch.object(gather, "_STRIP_PIXELS", strip):
         assert pack(picture, kept, LOSSLESS) == packed
@@ -85,7 +85,7 @@ def test_any_mask_whatever_its_rows_hold_comes_back(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "method"), [("grain", lossless.LEFT), ("smooth", lossless.PLANE)])
-def test_each_way_of_predicting_is_chosen_where_it_is_better_and_exact(kind: str, method: int, channels: int) -> None:
+def test_the_better_predictor_is_chosen_and_exact(kind: str, method: int, channels: int) -> None:
     picture = picture_of(kind, 40, 43, channels)
     kept = kept_mask(KEY, 1, 1, 40, 43, 16)
     data = pack(picture, kept, LOSSLESS)
@@ -95,8 +95,8 @@ def test_each_way_of_predicting_is_chosen_where_it_is_better_and_exact(kind: str
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("channels", [1, 3])
-def test_dropped_pixels_decide_nothing_about_the_bytes_that_are_sent(seed: int, channels: int) -> None:
-    """The way of predicting included: stripes of two close levels leave little between the two ways."""
+def test_dropped_pixels_do_not_affect_the_packed_bytes(seed: int, channels: int) -> None:
+    # The choice of the predictor is included: stripes of two close levels make both almost equally good.
     random = np.random.default_rng(seed)
     kept = kept_mask(KEY, 1, seed, 64, 72, 40)
     stripes = np.broadcast_to((100 + np.arange(72) % 2)[None, :, None], (64, 72, channels)).astype(np.uint8)
@@ -108,21 +108,21 @@ def test_dropped_pixels_decide_nothing_about_the_bytes_that_are_sent(seed: int, 
     assert len(packed) == 1
 
 
-def test_raw_is_the_kept_pixels_in_raster_order_with_channels_interleaved() -> None:
+def test_raw_data_are_the_kept_pixels_in_raster_order_with_interleaved_channels() -> None:
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     kept = np.array([[True, False], [True, True]])
     assert pack(picture, kept, RAW) == bytes([0, 1, 2, 6, 7, 8, 9, 10, 11])
 
 
 @PROFILES
-def test_a_picture_that_is_a_view_is_packed_as_it_looks(profile: int) -> None:
+def test_a_view_is_packed_like_its_copy(profile: int) -> None:
     picture = picture_of("noise", 20, 30, 3)[::2, ::-1]
     kept = kept_mask(KEY, 1, 1, 10, 30, 16)
     np.testing.assert_array_equal(unpack(pack(picture, kept, profile), kept, 3, profile), picture * kept[..., None])
 
 
 @pytest.mark.parametrize(("kind", "at_most"), [("smooth", 0.4), ("flat", 0.01), ("noise", 1.0001)])
-def test_lossless_saves_what_there_is_to_save(kind: str, at_most: float) -> None:
+def test_lossless_data_are_as_short_as_the_picture_allows(kind: str, at_most: float) -> None:
     picture = picture_of(kind, 240, 320, 3)
     kept = kept_mask(KEY, 1, 1, 240, 320, 16)
     assert len(pack(picture, kept, LOSSLESS)) <= at_most * kept.sum() * 3
@@ -167,7 +167,7 @@ def _deflated(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
+def test_a_decompression_bomb_uses_no_more_memory_than_the_announced_frame() -> None:
     bomb = _deflated(bytes(32 * 2**20))
     kept: Mask = np.ones((64, 64), dtype=np.bool_)
     bitmap = _deflated(b"\xff" * (64 * 64 * 3 // 16))
@@ -181,7 +181,7 @@ def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
 
 
 @pytest.mark.parametrize("bitmap", [b"\x01", b"\x40"])
-def test_pairs_beyond_the_frame_are_refused(bitmap: bytes) -> None:
+def test_pairs_beyond_the_frame_are_rejected(bitmap: bytes) -> None:
     # Two kept grey pixels are one pair; the bitmap's byte has room for eight.
     kept: Mask = np.ones((1, 2), dtype=np.bool_)
     with pytest.raises(BadPixelsError, match="1 pairs"):
@@ -198,12 +198,12 @@ def test_pairs_beyond_the_frame_are_refused(bitmap: bytes) -> None:
         (b"\x01\xff", LOSSLESS, "Deflate"),
     ],
 )
-def test_messages_say_what_was_expected_and_what_came(data: bytes, profile: int, message: str) -> None:
+def test_errors_name_the_expected_and_the_received_value(data: bytes, profile: int, message: str) -> None:
     with pytest.raises(BadPixelsError, match=message):
         unpack_pixels(data, np.ones((2, 2), dtype=np.bool_), 1, profile)
 
 
-def test_an_unknown_profile_is_refused_both_ways() -> None:
+def test_an_unknown_profile_is_rejected_by_pack_and_unpack() -> None:
     kept = np.ones((2, 2), dtype=np.bool_)
     with pytest.raises(MalformedError, match="got 7"):
         pack(np.zeros((2, 2, 1), np.uint8), kept, 7)

@@ -1,3 +1,5 @@
+"""Philox random words, compared with published vectors."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,13 +27,15 @@ ONES = 0xFFFFFFFF
         ),
     ],
 )
-def test_published_vectors(counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, ...]) -> None:
+def test_words_equal_the_published_vectors(
+    counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, ...]
+) -> None:
     assert philox_words(key, counter) == words
 
 
 @settings(deadline=None, max_examples=50)
 @given(WORD, WORD, st.integers(0, 40))
-def test_many_counters_at_once_give_the_words_of_each(first: int, second: int, counters: int) -> None:
+def test_words_of_many_counters_equal_single_ones(first: int, second: int, counters: int) -> None:
     words = philox((first, second), counters)
     assert words.dtype == np.uint32
     assert [tuple(row) for row in words.tolist()] == [

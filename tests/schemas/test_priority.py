@@ -23,7 +23,7 @@ print(os.nice(0), *open("/proc/self/autogroup").read().split()[-2:])
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")
-def test_a_process_of_its_own_session_lowers_itself_and_the_session() -> None:
+def test_a_session_leader_lowers_itself_and_its_session() -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", PROGRAM]
     lowered = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, start_new_session=True)
@@ -31,7 +31,7 @@ def test_a_process_of_its_own_session_lowers_itself_and_the_session() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no policies for threads")
-def test_a_block_leaves_the_scheduling_of_old_and_new_threads_as_it_was() -> None:
+def test_a_block_restores_the_scheduling_of_old_and_new_threads() -> None:
     end, own = threading.Event(), threading.get_native_id()
     threads = [threading.Thread(target=end.wait) for _ in range(2)]
 
@@ -52,10 +52,10 @@ def test_a_block_leaves_the_scheduling_of_old_and_new_threads_as_it_was() -> Non
         end.set()
 
 
-def test_a_system_that_is_busy_is_asked_again_and_one_that_refuses_is_left_alone(
+def test_a_busy_system_is_retried_and_a_rejection_is_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[str] = []
+    written: list[str] = []
 
     class Autogroup:
         refusals: ClassVar[list[OSError]] = []
@@ -63,13 +63,13 @@ def test_a_system_that_is_busy_is_asked_again_and_one_that_refuses_is_left_alone
         def write_text(self, text: str, encoding: str) -> None:
             if self.refusals:
                 raise self.refusals.pop()
-            said.append(text)
+            written.append(text)
 
     monkeypatch.setattr(priority, "AUTOGROUP", Autogroup())
     monkeypatch.setattr(priority, "_RETRY_S", 0.0)
     Autogroup.refusals = [BlockingIOError(), BlockingIOError()]
     priority._lower_session(7)
-    assert said == ["7"]
+    assert written == ["7"]
     Autogroup.refusals = [PermissionError()]
     priority._lower_session(8)
-    assert said == ["7"]
+    assert written == ["7"]

@@ -1,4 +1,4 @@
-"""Produce requests: what goes together, what is sent again and under which number, and when a wait ends."""
+"""Produce requests: grouping of batches, retries with their sequence numbers, and deadlines."""
 
 from __future__ import annotations
 
@@ -74,33 +74,33 @@ async def requests(cluster: Cluster) -> ProduceRequests:
     return ProduceRequests(cluster, 60.0)
 
 
-async def test_batches_that_are_due_together_go_to_each_node_in_one_request(
-    cluster: Cluster, requests: ProduceRequests
-) -> None:
+async def test_simultaneous_batches_go_to_each_node_in_one_request(cluster: Cluster, requests: ProduceRequests) -> None:
     cluster.answers = [{ONE: 5, TWO: 6}, {FAR: 7}]
     sent = (requests.send(Batch(name), place) for name, place in (("a", ONE), ("b", TWO), ("c", FAR)))
     assert await asyncio.gather(*sent) == [5, 6, 7]
     assert cluster.seen == [(1, {ONE: "a@0", TWO: "b@0"}), (2, {FAR: "c@0"})]
 
 
-@pytest.mark.parametrize("passing", [{ONE: NotLeaderForPartitionError(), TWO: 6}, KafkaConnectionError()])
-async def test_a_passing_refusal_is_sent_again_under_the_same_number(
-    cluster: Cluster, requests: ProduceRequests, passing: Any
+@pytest.mark.parametrize("temporary", [{ONE: NotLeaderForPartitionError(), TWO: 6}, KafkaConnectionError()])
+async def test_a_temporarily_rejected_batch_is_resent_with_the_same_sequence_number(
+    cluster: Cluster, requests: ProduceRequests, temporary: Any
 ) -> None:
-    cluster.answers = [passing]
+    cluster.answers = [temporary]
     await asyncio.gather(requests.send(Batch("a", 3), ONE), requests.send(Batch("b"), TWO))
     await requests.send(Batch("c"), ONE)
-    again = {ONE: "a@0"} if isinstance(passing, dict) else {ONE: "a@0", TWO: "b@0"}
+    again = {ONE: "a@0"} if isinstance(temporary, dict) else {ONE: "a@0", TWO: "b@0"}
     assert [batches for _, batches in cluster.seen] == [{ONE: "a@0", TWO: "b@0"}, again, {ONE: "c@3"}]
     assert cluster.updates == 1
 
 
-async def test_a_refused_batch_is_raised_and_uses_no_number(cluster: Cluster, requests: ProduceRequests) -> None:
+async def test_a_rejected_batch_raises_its_error_and_uses_no_sequence_number(
+    cluster: Cluster, requests: ProduceRequests
+) -> None:
     cluster.answers = [{ONE: InvalidTopicError(), TWO: 1}]
-    refused, kept = await asyncio.gather(
+    rejected, kept = await asyncio.gather(
         requests.send(Batch("a"), ONE), requests.send(Batch("b"), TWO), return_exceptions=True
     )
-    assert isinstance(refused, InvalidTopicError)
+    assert isinstance(rejected, InvalidTopicError)
     assert kept == 1
     await requests.send(Batch("c"), ONE)
     assert cluster.seen[-1] == (1, {ONE: "c@0"})
@@ -123,7 +123,7 @@ async def test_the_next_batch_waits_for_one_whose_caller_was_cancelled(
     assert cluster.seen[1:] == [(1, {ONE: "b@3"})]
 
 
-async def test_after_a_cancelled_batch_without_an_answer_the_producer_has_to_be_replaced(cluster: Cluster) -> None:
+async def test_a_cancelled_batch_without_an_answer_forces_a_new_producer(cluster: Cluster) -> None:
     requests = ProduceRequests(cluster, 0.01)
     cluster.open.clear()
     first = asyncio.create_task(requests.send(Batch("a"), ONE))
@@ -136,9 +136,7 @@ async def test_after_a_cancelled_batch_without_an_answer_the_producer_has_to_be_
     await requests.close(0.0)
 
 
-async def test_a_partition_that_is_missing_in_the_answer_is_an_error(
-    cluster: Cluster, requests: ProduceRequests
-) -> None:
+async def test_a_partition_missing_in_the_answer_is_an_error(cluster: Cluster, requests: ProduceRequests) -> None:
     cluster.answers = [{}]
     with pytest.raises(KafkaError, match="topic-0: expected an answer"):
         await requests.send(Batch("a"), ONE)
@@ -150,7 +148,7 @@ async def test_an_unknown_leader_is_requested(cluster: Cluster, requests: Produc
     assert cluster.updates == 0
 
 
-async def test_a_defect_ends_the_wait(
+async def test_an_unexpected_exception_ends_the_wait(
     cluster: Cluster, requests: ProduceRequests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> Any:
@@ -161,7 +159,7 @@ async def test_a_defect_ends_the_wait(
         await requests.send(Batch("a"), ONE)
 
 
-async def test_a_replaced_producer_ends_all_waits_and_takes_no_batch(
+async def test_a_replaced_producer_ends_all_waits_and_rejects_new_batches(
     cluster: Cluster, requests: ProduceRequests
 ) -> None:
     cluster.open.clear()
@@ -175,7 +173,7 @@ async def test_a_replaced_producer_ends_all_waits_and_takes_no_batch(
     await requests.close(60.0)
 
 
-async def test_an_orderly_end_waits_for_the_answers(cluster: Cluster, requests: ProduceRequests) -> None:
+async def test_closing_waits_for_the_answers(cluster: Cluster, requests: ProduceRequests) -> None:
     cluster.open.clear()
     waiting = asyncio.create_task(requests.send(Batch("a"), ONE))
     while not cluster.seen:
@@ -196,8 +194,8 @@ async def test_each_wait_ends_at_its_own_deadline(cluster: Cluster) -> None:
     await requests.close(0.0)
 
 
-async def test_a_batch_that_was_sent_later_may_wait_longer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of the deadlines moves only as this test says; the timer of the first one is a real one."""
+async def test_a_later_batch_has_a_later_deadline(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The test moves the clock of the deadlines; only the timer of the first one is real.
     now_s = 100.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
     requests = ProduceRequests(cluster, 0.05)

@@ -1,3 +1,5 @@
+"""Sets of numbers as ranges."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -24,7 +26,7 @@ def check(found: RangeSet, expected: set[int]) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(STEPS)
-def test_it_behaves_as_a_set_of_numbers_in_as_few_ranges_as_possible(steps: list[tuple[str, int, int]]) -> None:
+def test_a_range_set_equals_a_set_with_as_few_ranges_as_possible(steps: list[tuple[str, int, int]]) -> None:
     found, expected = RangeSet(), set[int]()
     for step, first, length in steps:
         numbers = set(range(first, first + length + 1))
@@ -39,7 +41,7 @@ def test_it_behaves_as_a_set_of_numbers_in_as_few_ranges_as_possible(steps: list
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(NUMBER), st.lists(NUMBER))
-def test_union_and_difference(first: list[int], second: list[int]) -> None:
+def test_union_and_difference_equal_those_of_sets(first: list[int], second: list[int]) -> None:
     left, right = RangeSet.of(first), RangeSet.of(second)
     check(left.minus(right), set(first) - set(second))
     left.update(right)
@@ -48,20 +50,20 @@ def test_union_and_difference(first: list[int], second: list[int]) -> None:
 
 
 @given(st.lists(NUMBER))
-def test_its_ranges_make_it_again(numbers: list[int]) -> None:
+def test_a_range_set_can_be_rebuilt_from_its_ranges(numbers: list[int]) -> None:
     found = RangeSet.of(numbers)
     assert RangeSet(reversed(list(found.ranges()))) == found
     assert found != RangeSet.of([*numbers, 99])
 
 
-def test_one_number_alone() -> None:
+def test_single_numbers_are_added_and_removed() -> None:
     found = RangeSet([(3, 9)])
     found.remove(5)
     found.add(11)
     assert list(found.ranges()) == [(3, 4), (6, 9), (11, 11)]
 
 
-def test_sets_that_share_only_where_their_ranges_begin_or_end_are_not_equal() -> None:
+def test_sets_with_equal_range_starts_or_ends_only_are_not_equal() -> None:
     assert RangeSet([(1, 3)]) != RangeSet([(1, 4)])
     assert RangeSet([(1, 3)]) != RangeSet([(2, 3)])
     assert RangeSet([(1, 3)]) != [(1, 3)]
@@ -70,7 +72,9 @@ def test_sets_that_share_only_where_their_ranges_begin_or_end_are_not_equal() ->
 
 @settings(deadline=None, max_examples=200)
 @given(st.sets(NUMBER), st.integers(1, 6), NUMBER)
-def test_joining_adds_only_below_and_leaves_as_many_ranges_as_asked(numbers: set[int], count: int, below: int) -> None:
+def test_joining_adds_numbers_only_below_the_limit_and_leaves_the_requested_number_of_ranges(
+    numbers: set[int], count: int, below: int
+) -> None:
     found = RangeSet.of(numbers)
     before = list(found.ranges())
     found.join_nearest(count, below)
@@ -81,7 +85,7 @@ def test_joining_adds_only_below_and_leaves_as_many_ranges_as_asked(numbers: set
     assert len(list(found.ranges())) == max(min(count, len(before)), len(before) - joinable)
 
 
-def test_joining_adds_as_few_numbers_as_it_can() -> None:
+def test_joining_adds_as_few_numbers_as_possible() -> None:
     found = RangeSet.of([0, 10, 12, 30])
     found.join_nearest(3, 100)
     assert list(found.ranges()) == [(0, 0), (10, 12), (30, 30)]

@@ -1,4 +1,4 @@
-"""Repeated work: a failure is logged and does not end it, and only a cancellation does."""
+"""Repeated work: a failure is logged and does not end the repetition; a cancellation does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.errors import error_text
 from schemas.runtime.repeat import attempt, repeat
 
 
-async def test_work_that_fails_is_logged_and_run_again_until_cancelled() -> None:
+async def test_failed_work_is_logged_and_repeated_until_cancellation() -> None:
     runs, enough = 0, asyncio.Event()
 
     async def work() -> None:
@@ -33,7 +33,7 @@ async def test_work_that_fails_is_logged_and_run_again_until_cancelled() -> None
 
 
 async def test_an_attempt_returns_the_result_or_logs_the_failure_with_its_values() -> None:
-    async def fails() -> int:
+    async def fail() -> int:
         raise TimeoutError
 
     async def answers() -> int:
@@ -41,9 +41,9 @@ async def test_an_attempt_returns_the_result_or_logs_the_failure_with_its_values
 
     with capture_logs() as logs:
         assert await attempt(answers, "store_not_read") == 5
-        assert await attempt(fails, "store_not_read", kind="clips") is None
+        assert await attempt(fail, "store_not_read", kind="clips") is None
     assert logs == [{"event": "store_not_read", "kind": "clips", "error": "TimeoutError", "log_level": "warning"}]
 
 
-def test_a_long_message_of_an_error_is_cut() -> None:
+def test_a_long_error_message_is_cut() -> None:
     assert error_text(ValueError("x" * 300)) == "x" * 200

@@ -1,4 +1,4 @@
-"""The list with a rollout and the gate's assessment: what is in force, and who may decide."""
+"""The list with a rollout and the gate's assessment: the models in force, and the trusted decider."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def live_name(models: Models) -> str:
     return found.model_id if found is not None else ""
 
 
-def test_a_failed_candidate_leaves_and_the_live_model_stays() -> None:
+def test_a_failed_candidate_is_removed_and_the_live_model_stays() -> None:
     now = settled(listed(), assessed(FAILED))
     assert slots(now).rollout is None
     assert live_name(now) == "old"
 
 
-def test_a_promotion_holds_only_where_the_list_permits_it() -> None:
+def test_a_promotion_applies_only_if_the_list_permits_it() -> None:
     assert live_name(settled(listed(), assessed(PROMOTED))) == "new"
     by_hand = rollout()
     by_hand.by_rule = False
@@ -93,7 +93,7 @@ def test_an_assessment_of_another_rollout_changes_nothing() -> None:
     assert settled(listed(), assessed(FAILED, begun_ms=4)) == listed()
 
 
-def test_only_the_listed_decider_is_believed() -> None:
+def test_only_the_listed_deciders_assessment_is_accepted() -> None:
     made = rollout()
     assert unseal_assessment(seal_assessment(assessed(PASSED), GATE), made) == assessed(PASSED)
     with pytest.raises(BadTagError):
@@ -103,7 +103,7 @@ def test_only_the_listed_decider_is_believed() -> None:
         unseal_assessment(seal_assessment(assessed(PASSED), GATE), made)
 
 
-def test_the_order_of_the_records_does_not_matter_and_an_old_assessment_takes_nothing_back() -> None:
+def test_records_apply_in_any_order_and_an_older_assessment_changes_nothing() -> None:
     records = RolloutRecords()
     records.apply_assessment(seal_assessment(assessed(FAILED, at_ms=9), GATE))
     records.listed = listed()
@@ -113,7 +113,7 @@ def test_the_order_of_the_records_does_not_matter_and_an_old_assessment_takes_no
         assert slots(records.models).rollout is None
 
 
-def test_an_assessment_that_comes_before_its_list_counts_although_the_earlier_rollout_had_one() -> None:
+def test_an_assessment_that_arrives_before_its_list_applies_despite_an_earlier_assessment() -> None:
     records, earlier, later = RolloutRecords(), rollout(), rollout()
     later.begun_ms += 1000
     records.listed = listed(earlier)
@@ -137,14 +137,14 @@ def test_a_list_with_shares_out_of_range_is_rejected() -> None:
             unseal(seal(listed(made), PERSON), TrustedSigners({PERSON.public: "person"}))
 
 
-def test_the_chosen_share_of_frames_is_about_right_and_the_same_for_every_processor() -> None:
+def test_about_the_chosen_share_of_frames_is_compared_and_all_processors_choose_the_same() -> None:
     key, again = (KeyRing(b"a fleet secret for rollouts").key(CameraId("site/a"), 0) for _ in range(2))
     chosen = [is_compared(key, 7, seq, rollout()) for seq in range(2000)]
     assert chosen == [is_compared(again, 7, seq, rollout()) for seq in range(2000)]
     assert 300 < sum(chosen) < 500
 
 
-def test_a_canary_serves_whole_cameras_and_another_candidate_other_ones() -> None:
+def test_a_canary_serves_whole_cameras_and_another_candidate_serves_others() -> None:
     keys = [KEYS.key(CameraId(f"site/cam-{number}"), 0) for number in range(400)]
     first = [is_canary(key, rollout(CANARY)) for key in keys]
     assert 60 < sum(first) < 140

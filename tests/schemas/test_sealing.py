@@ -1,4 +1,4 @@
-"""Sealed pixels: plain AES in counter mode by an oracle, and nothing of a picture for who has not the key."""
+"""Sealed pixels: AES in counter mode, compared with an oracle, and unreadable without the key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def flat(value: int) -> Picture:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 2**63 - 1), st.integers(0, 2**53 - 1), st.binary(max_size=100))
-def test_pixels_are_sealed_by_aes_256_in_counter_mode_under_a_key_of_their_boot(
+def test_pixels_are_sealed_by_aes_256_in_counter_mode_with_a_key_for_each_boot(
     boot_id: int, seq: int, data: bytes
 ) -> None:
     picture_key = bytes.fromhex(KEY.export().partition(":")[2])[KEY_BYTES:]
@@ -46,7 +46,7 @@ def test_pixels_are_sealed_by_aes_256_in_counter_mode_under_a_key_of_their_boot(
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_message_holds_its_pixels_only_sealed_and_no_longer_than_they_were(profile: int, share: float) -> None:
+def test_a_message_contains_only_sealed_pixels_of_unchanged_length(profile: int, share: float) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     frame, key = open_keyed_frame(CAMERA, encode_frame(KEY, 5, 6, 7, picture, Encoding(16, share, profile)), FLEET)
     opened = bytes(key.opened(5, 6, frame.pixels))
@@ -58,22 +58,22 @@ def test_a_message_holds_its_pixels_only_sealed_and_no_longer_than_they_were(pro
     np.testing.assert_array_equal(decoded[kept], picture[kept])
 
 
-def test_equal_pictures_are_sealed_differently_in_every_frame_boot_camera_and_generation() -> None:
+def test_equal_pictures_are_sealed_differently_for_each_frame_boot_camera_and_generation() -> None:
     keys = (KEY, derive_camera_key(SECRET, OTHER), derive_camera_key(SECRET, CAMERA, 1))
     places = [(key, boot, seq) for key in keys for boot in (1, 2) for seq in (0, 1)]
     sealed = {bytes(key.opened(boot, seq, bytes(64))) for key, boot, seq in places}
     assert len(sealed) == len(places)
 
 
-def test_the_bytes_of_a_black_and_a_white_frame_look_alike() -> None:
+def test_sealed_black_and_white_frames_are_indistinguishable() -> None:
     for value in (0, 255):
         frame = open_frame(CAMERA, encode_frame(KEY, 5, 9, 1, flat(value), Encoding(0)), FLEET)
         counts = np.bincount(np.frombuffer(frame.pixels, np.uint8), minlength=256)
-        # Of 3,072 even bytes each value comes 12 times, and more than 40 times but once in 10^8 tries.
+        # Of 3,072 uniform bytes each value occurs 12 times, and more than 40 times only once in 10^8 tries.
         assert counts.max() < 40
 
 
-def test_a_bridge_verifies_and_can_neither_open_a_frame_nor_guess_a_mask() -> None:
+def test_a_bridge_verifies_frames_and_cannot_open_them_or_compute_masks() -> None:
     frame, key = open_keyed_frame(CAMERA, encode_frame(KEY, 5, 6, 7, flat(9), Encoding(16)), BRIDGE)
     for read in (
         lambda: decode_picture(key, frame),
@@ -89,13 +89,13 @@ def test_a_bridge_verifies_and_can_neither_open_a_frame_nor_guess_a_mask() -> No
             read()
 
 
-def test_a_picture_for_people_opens_for_its_frame_its_camera_and_its_kind_alone() -> None:
+def test_a_sealed_preview_opens_only_for_its_frame_camera_and_kind() -> None:
     frame = Identity(CAMERA, 5, 6)
     sealed = FLEET.previews.seal(b"a JPEG", frame, "preview")
     assert b"JPEG" not in sealed
     assert FLEET.previews.open(sealed, frame, "preview") == b"a JPEG"
     assert FLEET.previews.seal(b"a JPEG", frame, "preview") != sealed
-    for box, other, what, changed in (
+    for keys, other, kind, changed in (
         (FLEET, Identity(OTHER, 5, 6), "preview", sealed),
         (FLEET, Identity(CAMERA, 5, 7), "preview", sealed),
         (FLEET, frame, "evidence", sealed),
@@ -105,9 +105,9 @@ def test_a_picture_for_people_opens_for_its_frame_its_camera_and_its_kind_alone(
         (KeyRing(b"the secret of another fleet"), frame, "preview", sealed),
     ):
         with pytest.raises(MalformedError, match="sealed"):
-            box.previews.open(changed, other, what)
+            keys.previews.open(changed, other, kind)
 
 
-def test_no_picture_is_sealed_as_nothing() -> None:
+def test_an_empty_picture_is_sealed_as_empty() -> None:
     frame = Identity(CAMERA, 5, 6)
     assert FLEET.previews.seal(b"", frame, "preview") == b"" == FLEET.previews.open(b"", frame, "preview")

@@ -1,3 +1,5 @@
+"""The settled clock: a wall clock that counts only after an hour without a step."""
+
 from __future__ import annotations
 
 from schemas.runtime.settled_clock import SETTLED_S, SettledClock
@@ -6,7 +8,7 @@ from tests.producers.spool_rig import Clock
 YEAR_S = 366 * 86_400
 
 
-def test_a_wall_clock_counts_after_an_hour_in_step_and_begins_that_hour_again_when_it_is_set() -> None:
+def test_a_wall_clock_counts_after_an_hour_without_a_step_and_a_step_restarts_that_hour() -> None:
     monotonic, ahead = Clock(0.0), Clock(YEAR_S)
     clock = SettledClock(lambda: round(1e3 * (1e9 + ahead.now_s + monotonic.now_s)), monotonic)
     assert clock.now_ms() == 0

@@ -1,4 +1,4 @@
-"""Settings of several roles: addresses and URLs are accepted in one form, and a refusal shows no password."""
+"""Settings of several roles: the form of addresses and URLs, and errors without passwords."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def test_an_address_is_a_host_and_a_port(text: str, found: tuple[str, int]) -> N
 @pytest.mark.parametrize(
     "text", ["", "broker", ":1883", "broker:", "broker:mqtt", "broker:65536", "broker:-1", "broker:²", "a..b:1883"]
 )
-def test_what_is_no_address_is_refused_with_the_expected_form(text: str) -> None:
+def test_an_invalid_address_is_rejected_with_the_expected_form(text: str) -> None:
     with pytest.raises(ConfigError, match="address: expected host:port with a port from 1 to 65535"):
         address(text)
     with pytest.raises(ValidationError, match="expected host:port, got"):
         Table.model_validate({"http": text})
 
 
-def test_a_port_of_0_is_one_to_listen_at_only() -> None:
+def test_port_0_is_accepted_only_for_listening() -> None:
     assert Table.model_validate({"http": "localhost:0"}).http == ("localhost", 0)
     with pytest.raises(ConfigError, match="a port from 1 to 65535"):
         address("localhost:0")
 
 
-def test_a_refusal_shows_no_password() -> None:
+def test_errors_show_no_password() -> None:
     with pytest.raises(ConfigError, match="without a user and a password") as refused:
         address("ada:secret@broker:1883")
     assert "secret" not in str(refused.value)
@@ -56,12 +56,12 @@ def test_a_refusal_shows_no_password() -> None:
 
 
 @pytest.mark.parametrize("text", ["http://host", "https://host:9090", "http://host:9090/a/path"])
-def test_a_url_is_that_of_a_web_server(text: str) -> None:
+def test_a_url_of_a_web_server_is_accepted(text: str) -> None:
     assert Table.model_validate({"prometheus": text}).prometheus == text
 
 
 @pytest.mark.parametrize("text", ["host:9090", "ftp://host", "http://", "http://a host", "http://host/a path"])
-def test_another_url_is_refused_with_the_expected_form(text: str) -> None:
+def test_another_url_is_rejected_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValidationError, match="expected http://host:port or https://host:port, got"):
         Table.model_validate({"prometheus": text})
 
@@ -82,6 +82,6 @@ def test_a_quantity_may_have_a_unit_of_its_kind(name: str, text: str, found: flo
 
 
 @pytest.mark.parametrize(("name", "text"), [("room_bytes", "7d"), ("wait_s", "1MiB"), ("wait_s", "1 min more")])
-def test_a_unit_of_another_kind_is_refused(name: str, text: str) -> None:
+def test_a_unit_of_another_kind_is_rejected(name: str, text: str) -> None:
     with pytest.raises(ValidationError, match=name):
         Table.model_validate({name: text})

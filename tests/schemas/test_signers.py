@@ -1,3 +1,5 @@
+"""Signers of models: keys, signatures, and the file of trusted signers."""
+
 from __future__ import annotations
 
 import subprocess
@@ -35,31 +37,31 @@ def trust_file(folder: Path, *lines: str) -> Path:
     return file
 
 
-@given(message=st.binary(max_size=200), position=st.integers(min_value=0), what=st.sampled_from(SignaturePurpose))
-def test_a_signature_holds_for_its_message_its_purpose_and_its_signer_alone(
-    message: bytes, position: int, what: SignaturePurpose
+@given(message=st.binary(max_size=200), position=st.integers(min_value=0), purpose=st.sampled_from(SignaturePurpose))
+def test_a_signature_is_valid_only_for_its_message_purpose_and_signer(
+    message: bytes, position: int, purpose: SignaturePurpose
 ) -> None:
     trusted = TrustedSigners({ADA.public: "ada", BOB.public: "bob"})
-    signature = ADA.sign(what, message)
-    assert trusted.verify(what, message, ADA.public, signature) == "ada"
-    bent = bytearray(signature)
-    bent[position % len(bent)] ^= 1 << position % 8
-    others = set(SignaturePurpose) - {what}
+    signature = ADA.sign(purpose, message)
+    assert trusted.verify(purpose, message, ADA.public, signature) == "ada"
+    flipped = bytearray(signature)
+    flipped[position % len(flipped)] ^= 1 << position % 8
+    others = set(SignaturePurpose) - {purpose}
     for wrong in (
-        (what, message + b"x", ADA.public, signature),
+        (purpose, message + b"x", ADA.public, signature),
         *((other, message, ADA.public, signature) for other in others),
-        (what, message, BOB.public, signature),
-        (what, message, ADA.public, bytes(bent)),
-        (what, message, ADA.public, signature[:-1]),
-        (what, message, ADA.public, b""),
-        (what, message, b"", signature),
-        (what, message, ADA.public[:-1], signature),
+        (purpose, message, BOB.public, signature),
+        (purpose, message, ADA.public, bytes(flipped)),
+        (purpose, message, ADA.public, signature[:-1]),
+        (purpose, message, ADA.public, b""),
+        (purpose, message, b"", signature),
+        (purpose, message, ADA.public[:-1], signature),
     ):
         with pytest.raises(BadTagError):
             trusted.verify(*wrong)
 
 
-def test_what_ssh_keygen_takes_for_a_key_is_what_is_trusted(tmp_path: Path) -> None:
+def test_trusted_signers_are_read_from_public_keys_in_the_format_of_ssh_keygen(tmp_path: Path) -> None:
     file = trust_file(tmp_path, "# who may publish", "", ADA.line("ada@office"), f"  {BOB.line('bob')}  ")
     trusted = TrustedSigners.read(file)
     assert (
@@ -73,13 +75,13 @@ def test_what_ssh_keygen_takes_for_a_key_is_what_is_trusted(tmp_path: Path) -> N
     assert len(ADA.public) == 32
 
 
-def test_a_file_that_names_nobody_trusts_nobody(tmp_path: Path) -> None:
+def test_an_empty_file_of_trusted_signers_trusts_nobody(tmp_path: Path) -> None:
     for trusted in (TrustedSigners.read(trust_file(tmp_path, "# nobody yet")), TrustedSigners.read(None)):
         with pytest.raises(BadTagError, match="no signer is, --trust FILE names them"):
             trusted.verify(SignaturePurpose.MODELS, b"x", ADA.public, ADA.sign(SignaturePurpose.MODELS, b"x"))
 
 
-def test_a_signer_trusts_itself_besides_those_whom_it_names() -> None:
+def test_a_signer_trusts_itself_and_the_named_signers() -> None:
     named = TrustedSigners({BOB.public: "bob"})
     trusted = named.with_signer(ADA)
     assert (
@@ -110,7 +112,7 @@ WRONG_LINES = {
 
 
 @pytest.mark.parametrize("kind", WRONG_LINES)
-def test_another_kind_of_line_is_named_by_its_number(tmp_path: Path, kind: str) -> None:
+def test_an_invalid_line_is_named_by_its_number(tmp_path: Path, kind: str) -> None:
     file = trust_file(tmp_path, BOB.line("bob"), WRONG_LINES[kind])
     with pytest.raises(
         ConfigError, match="trusted-signers, line 2: expected a public key as `ssh-ed25519 BASE64 NAME`"
@@ -118,14 +120,14 @@ def test_another_kind_of_line_is_named_by_its_number(tmp_path: Path, kind: str) 
         TrustedSigners.read(file)
 
 
-def test_a_missing_or_huge_file_of_trusted_signers_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_or_too_large_file_of_trusted_signers_is_rejected_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trusted signers: expected a readable file, got .*absent: No such file"):
         TrustedSigners.read(tmp_path / "absent")
     with pytest.raises(ConfigError, match="expected at most"):
         TrustedSigners.read(trust_file(tmp_path, "#" * MAX_TRUST_BYTES, "#"))
 
 
-def test_a_private_key_is_read_back_and_stays_its_owners(tmp_path: Path) -> None:
+def test_a_private_key_can_be_read_again_and_only_by_its_owner(tmp_path: Path) -> None:
     file = tmp_path / "ada.key"
     write_signer(file, ADA)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -135,13 +137,13 @@ def test_a_private_key_is_read_back_and_stays_its_owners(tmp_path: Path) -> None
     assert "PRIVATE" not in repr(ADA)
 
 
-def test_a_key_that_openssl_made_is_taken(tmp_path: Path) -> None:
+def test_a_key_made_by_openssl_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", file], check=True, capture_output=True)
     assert Signer.read(file).sign(SignaturePurpose.BUNDLE, b"x")
 
 
-def test_what_is_no_private_key_is_refused_without_being_shown(tmp_path: Path) -> None:
+def test_an_invalid_private_key_is_rejected_without_showing_it(tmp_path: Path) -> None:
     file = tmp_path / "key"
     with pytest.raises(SecretError, match=r"signer: expected a readable private key, got .*: No such file"):
         Signer.read(file)

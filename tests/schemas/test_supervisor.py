@@ -1,4 +1,4 @@
-"""Supervision of a child process: restarts with growing delays, one run, and an orderly end."""
+"""Supervision of a child process: restarts with growing delays, single runs, and an orderly end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 class Program:
-    """A process whose end a test decides."""
+    """A process whose exit the test controls."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -55,7 +55,7 @@ def started(policy: RestartPolicy = POLICY) -> tuple[Supervisor, Program, Clock]
     return supervisor, program, clock
 
 
-def test_the_first_restart_is_at_once_and_the_next_ones_after_growing_delays() -> None:
+def test_the_first_restart_is_immediate_and_later_ones_have_growing_delays() -> None:
     supervisor, program, clock = started()
     delays = []
     for _ in range(4):
@@ -72,7 +72,7 @@ def test_the_first_restart_is_at_once_and_the_next_ones_after_growing_delays() -
     assert supervisor.check() is Step.GIVEN_UP
 
 
-def test_a_steady_run_forgets_earlier_failures() -> None:
+def test_a_steady_run_resets_the_failures() -> None:
     supervisor, program, clock = started()
     for _ in range(3):
         program.status = 1
@@ -85,7 +85,7 @@ def test_a_steady_run_forgets_earlier_failures() -> None:
     assert supervisor.failures == 0
 
 
-def test_a_start_that_fails_is_no_steady_run_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_of_any_duration_is_no_steady_run(monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor, program, clock = started()
 
     def start() -> int:
@@ -104,7 +104,7 @@ def test_a_start_that_fails_is_no_steady_run_however_long_it_takes(monkeypatch: 
     assert step is Step.GIVEN_UP
 
 
-def test_an_excused_end_is_no_failure_and_still_waits() -> None:
+def test_an_excused_exit_is_no_failure_and_still_delays_the_restart() -> None:
     supervisor, program, clock = started()
     for _ in range(20):
         program.status = 1
@@ -122,19 +122,19 @@ def test_a_final_status_is_no_failure() -> None:
     assert supervisor.failures == 0
 
 
-async def test_one_run_returns_its_exit_status() -> None:
+async def test_a_single_run_returns_its_exit_status() -> None:
     program = Program()
-    looks = 0
+    polls = 0
 
-    async def look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
+    async def on_poll() -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
             program.status = 4
 
-    found = await Supervisor(program).run(asyncio.Event(), 1.0, poll_s=0.001, on_poll=look)
+    found = await Supervisor(program).run(asyncio.Event(), 1.0, poll_s=0.001, on_poll=on_poll)
     assert found == (4, Cause.ENDED)
-    assert (program.starts, looks) == (1, 3)
+    assert (program.starts, polls) == (1, 3)
 
 
 async def test_a_stop_ends_the_run_within_its_deadline() -> None:
@@ -149,7 +149,7 @@ async def test_a_run_ends_at_its_time_limit() -> None:
     assert await Supervisor(program).run(asyncio.Event(), 1.0, poll_s=0.001, limit_s=0.0) == (-15, Cause.EXPIRED)
 
 
-async def test_a_run_restarts_and_reports_each_end() -> None:
+async def test_a_run_restarts_and_reports_each_exit() -> None:
     program = Program()
     ends: list[int] = []
 

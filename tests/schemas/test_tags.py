@@ -1,4 +1,4 @@
-"""Tags by an oracle: GMAC of another implementation's construction, then keyed BLAKE2b."""
+"""Tags compared with an oracle: GMAC of another implementation, then keyed BLAKE2b."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_tag_is_keyed_blake2b_over_the_name_and_gmac_of_the_message(
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 65_535, 65_536, 70_000])
-def test_no_bit_of_a_message_may_change(size: int) -> None:
+def test_any_changed_bit_of_a_message_invalidates_its_tag(size: int) -> None:
     tagger, message = Tagger(KEY), bytes(size)
     signed = tagger.signed(Purpose.FRAME, "a/b", message)
     for bit in {0, 8 * size // 2, 8 * (size - 1), 8 * size, 8 * len(signed) - 1} - {-8}:
@@ -45,13 +45,13 @@ def test_no_bit_of_a_message_may_change(size: int) -> None:
     assert not tagger.holds(Purpose.FRAME, "a/b", b"\0" + signed)
 
 
-def test_a_tag_is_of_its_key_its_purpose_and_its_camera() -> None:
+def test_a_tag_depends_on_its_key_purpose_and_camera() -> None:
     tags = {Tagger(KEY).tag(purpose, "a/b", b"body") for purpose in Purpose}
     assert len(tags) == len(Purpose)
     others = {Tagger(bytes(32)).tag(Purpose.FRAME, "a/b", b"body"), Tagger(KEY).tag(Purpose.FRAME, "a/c", b"body")}
     assert not others & tags
 
 
-def test_too_short_a_message_has_no_tag() -> None:
+def test_a_message_shorter_than_a_tag_is_invalid() -> None:
     for length in range(9):
         assert not Tagger(KEY).holds(Purpose.FRAME, "a/b", bytes(length))

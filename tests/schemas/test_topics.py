@@ -1,3 +1,5 @@
+"""MQTT topics, Kafka topics, and camera names."""
+
 from __future__ import annotations
 
 import re
@@ -14,7 +16,7 @@ LONGEST = f"{NAME[:32]}/{NAME[:31]}"
 
 @pytest.mark.parametrize("channel", list(Channel))
 @pytest.mark.parametrize("camera", ["site/camera", LONGEST, f"b/{NAME[:-1]}", "0-x.y_z/9"])
-def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
+def test_a_topic_can_be_parsed_again(camera: str, channel: Channel) -> None:
     topic = mqtt_topic(CameraId(camera), channel)
     assert topic == f"pointillist/v1/{camera}/{channel.value}"
     assert parse_mqtt_topic(topic) == (camera, channel)
@@ -41,7 +43,7 @@ def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
         "/" * 60_000,
     ],
 )
-def test_what_is_no_topic_of_ours_is_malformed_in_a_short_message(topic: str) -> None:
+def test_an_invalid_topic_is_malformed_with_a_short_error(topic: str) -> None:
     with pytest.raises(MalformedError) as caught:
         parse_mqtt_topic(topic)
     assert len(str(caught.value)) < 500
@@ -62,14 +64,14 @@ def test_kafka_topics_are_valid_names_and_distinct() -> None:
 @pytest.mark.parametrize(
     "text", ["camera", "a/b/c", "A/b", "a/", "-a/b", "a/b\n", f"{NAME}a/b", "a/ü", f"{NAME}/{NAME}", f"{LONGEST}a"]
 )
-def test_a_bad_name_is_a_users_error_or_a_bad_message(text: str) -> None:
+def test_an_invalid_name_is_a_users_error_or_a_malformed_message(text: str) -> None:
     with pytest.raises(ConfigError, match="site/camera"):
         camera_id(text)
     with pytest.raises(MalformedError):
         camera_id_on_wire(text)
 
 
-def test_a_name_without_a_site_is_one_at_the_given_site() -> None:
+def test_a_name_without_a_site_belongs_to_the_default_site() -> None:
     assert camera_at("door") == f"{DEFAULT_SITE}/door"
     assert camera_at("door", "hall") == "hall/door"
     assert camera_at("yard/gate", "hall") == "yard/gate"

@@ -1,3 +1,5 @@
+"""Stamps of frames in a trace file."""
+
 from __future__ import annotations
 
 import os
@@ -14,7 +16,7 @@ FRAME = Identity(CameraId("hall/door"), 0xAB, 7)
 
 
 @pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
+def end_trace() -> Iterator[None]:
     yield
     trace.end()
 
@@ -26,7 +28,7 @@ def test_without_a_folder_nothing_is_stamped(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_stamps_are_lines_of_time_stamp_and_frame_in_a_file_of_the_process(tmp_path: Path) -> None:
+def test_stamps_are_lines_of_time_stamp_and_frame_in_a_file_for_each_process(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "here"
     trace.begin(folder, "bridge")
     assert trace.on()
@@ -44,7 +46,7 @@ def test_stamps_are_lines_of_time_stamp_and_frame_in_a_file_of_the_process(tmp_p
     assert before_ns <= int(second[0]) == int(third[0]) <= time.time_ns()
 
 
-def test_what_is_stamped_is_written_within_half_a_second_of_the_next_stamp(
+def test_stamps_are_written_within_half_a_second_of_the_next_stamp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_ns = 10**18
@@ -58,7 +60,7 @@ def test_what_is_stamped_is_written_within_half_a_second_of_the_next_stamp(
     assert file.read_text().count("\n") == 2
 
 
-def test_a_full_disk_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
@@ -68,7 +70,7 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     trace.end()
 
 
-def test_stamps_that_are_written_while_others_are_taken_are_written_once(tmp_path: Path) -> None:
+def test_stamps_written_while_others_arrive_are_written_once(tmp_path: Path) -> None:
     trace.begin(tmp_path, "bridge")
     assert trace._active is not None
     active = trace._active

@@ -27,12 +27,12 @@ def test_an_error_of_the_user_or_of_a_file_is_one_line(
     assert capsys.readouterr().err == "error: expected data, got none\n"
     with pytest.raises(SystemExit):
         run_command((tmp_path / "cifar10.npz").read_bytes)
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path / 'cifar10.npz'}: expected")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {tmp_path / 'cifar10.npz'}: expected")
+    assert output.count("\n") == 1
 
 
-def test_a_defect_keeps_its_trace() -> None:
+def test_an_unexpected_exception_keeps_its_traceback() -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
@@ -40,7 +40,7 @@ def test_a_defect_keeps_its_trace() -> None:
         run_command(fail)
 
 
-def test_every_command_of_the_lab_ends_so() -> None:
+def test_every_command_of_the_lab_reports_user_errors_in_one_line() -> None:
     commands = [text for file in LAB.rglob("*.py") if '\nif __name__ == "__main__":\n' in (text := file.read_text())]
     assert commands
     assert all("run_command(main)" in text for text in commands)

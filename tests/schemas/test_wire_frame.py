@@ -1,3 +1,5 @@
+"""Frame and control messages on the wire: round trips, limits, tags, and damage."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.u
 
 
 def signed_frame(**fields: object) -> bytes:
-    """A frame with a right tag and any fields, its pixels sealed."""
+    """Return a frame with a valid tag, any fields, and sealed pixels."""
     plain: dict[str, object] = {"boot_id": 1, "width": 1, "height": 1, "channels": 1, "pixels": b"x"}
     frame = Frame(**(plain | fields))  # type: ignore[arg-type]
     frame.pixels = bytes(KEY.opened(frame.boot_id, frame.seq, frame.pixels))
@@ -73,14 +75,14 @@ def signed_frame(**fields: object) -> bytes:
     st.integers(1, 40),
     st.integers(1, 40),
     st.sampled_from((1, 3)),
-    st.sampled_from((0, 1, 16, 45)),  # to make the patterns of a number takes longest
+    st.sampled_from((0, 1, 16, 45)),  # few numbers, because making their patterns takes long
     st.sampled_from((RAW, LOSSLESS)),
     st.sampled_from((0.0, 0.2, 1.0)),
     st.integers(1, 2**63 - 1),
     st.integers(0, LARGEST_SEQ),
     TRUTHS,
 )
-def test_what_a_camera_encodes_the_server_opens(
+def test_the_server_opens_every_frame_that_a_camera_encodes(
     height: int,
     width: int,
     channels: int,
@@ -103,7 +105,7 @@ def test_what_a_camera_encodes_the_server_opens(
     np.testing.assert_array_equal(found, picture if frame.whole else picture * kept[..., None])
 
 
-def test_a_probe_comes_whole_with_the_mask_that_its_drop_would_have_used() -> None:
+def test_a_probe_has_all_pixels_and_the_mask_that_it_would_have_used() -> None:
     picture = noise(32, 32, 3)
     payloads = [encode_frame(KEY, BOOT, seq, 1, picture, Encoding(16, 0.25)) for seq in range(40)]
     frames = [open_frame(CAMERA, payload, KEYS) for payload in payloads]
@@ -128,23 +130,25 @@ def test_a_probe_comes_whole_with_the_mask_that_its_drop_would_have_used() -> No
         (8192, 1, 2**35 - 1, 1.0, 52),
     ],
 )
-def test_what_a_message_adds_to_its_pixels(height: int, width: int, seq: int, share: float, limit: int) -> None:
+def test_a_message_has_a_bounded_overhead_over_its_pixels(
+    height: int, width: int, seq: int, share: float, limit: int
+) -> None:
     picture = np.zeros((height, width, 3), np.uint8)
     payload = encode_frame(KEY, BOOT, seq, LATEST_MS, picture, Encoding(16, share), Truth(9, True))
     assert len(payload) - len(open_frame(CAMERA, payload, KEYS).pixels) <= limit
 
 
-def test_only_a_traced_frame_is_longer_for_it() -> None:
-    usual, traced = (
+def test_only_a_traced_frame_is_longer() -> None:
+    untraced, traced = (
         encode_frame(KEY, BOOT, 3, LATEST_MS, noise(16, 24, 3), Encoding(16), traced=traced) for traced in (False, True)
     )
-    assert len(traced) == len(usual) + 3
-    assert [open_frame(CAMERA, payload, KEYS).traced for payload in (usual, traced)] == [False, True]
+    assert len(traced) == len(untraced) + 3
+    assert [open_frame(CAMERA, payload, KEYS).traced for payload in (untraced, traced)] == [False, True]
     large = encode_frame(KEY, BOOT, 3, LATEST_MS, noise(300, 400, 3), Encoding(0), traced=True)
     assert open_frame(CAMERA, large, KEYS).traced
 
 
-def test_the_largest_of_everything_stays_within_the_general_limit() -> None:
+def test_the_largest_frame_stays_within_the_general_limit() -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
     picture = np.zeros((1440, 2560, 3), np.uint8)
     payload = encode_frame(key, BOOT, LARGEST_SEQ, LATEST_MS, picture, Encoding(56, 1.0, LOSSLESS), Truth(1000, True))
@@ -165,7 +169,7 @@ def test_any_bytes_raise_a_wire_error(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
-def test_every_change_of_one_byte_is_refused(profile: int) -> None:
+def test_every_change_of_one_byte_is_rejected(profile: int) -> None:
     payload = encode_frame(KEY, BOOT, 300, LATEST_MS, noise(8, 8, 1), Encoding(16, 0.0, profile), Truth(3))
     for place in range(len(payload)):
         for change in (1, 0x80, 0xFF):
@@ -188,7 +192,7 @@ def test_every_change_of_one_byte_is_refused(profile: int) -> None:
     st.integers(0, 3),
     st.binary(max_size=80),
 )
-def test_even_a_signed_frame_decodes_or_raises_a_wire_error(
+def test_a_signed_frame_with_any_fields_decodes_or_raises_a_wire_error(
     width: int, height: int, channels: int, dropped: int, whole: bool, profile: int, pixels: bytes
 ) -> None:
     for side, depth in ((2**32, 2**32), (12, 4)):
@@ -228,12 +232,12 @@ def test_even_a_signed_frame_decodes_or_raises_a_wire_error(
         ({"key_generation": 1}, BadTagError),
     ],
 )
-def test_a_field_out_of_its_range_is_named_by_its_error(fields: dict[str, object], error: type[WireError]) -> None:
+def test_a_field_out_of_its_range_raises_its_own_error(fields: dict[str, object], error: type[WireError]) -> None:
     with pytest.raises(error):
         open_frame(CAMERA, signed_frame(**fields), KEYS)
 
 
-def test_a_message_too_large_is_refused_unread() -> None:
+def test_a_message_above_the_size_limit_is_rejected_unread() -> None:
     with pytest.raises(BadSizeError, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
         open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
 
@@ -241,7 +245,7 @@ def test_a_message_too_large_is_refused_unread() -> None:
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("size", [(300, 400), (834, 832)])  # the length of the second ends in a full byte
-def test_a_large_frame_opens(profile: int, share: float, size: tuple[int, int]) -> None:
+def test_a_large_frame_is_accepted(profile: int, share: float, size: tuple[int, int]) -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
     payload = encode_frame(
         key, BOOT, 2**53 - 1, LATEST_MS, noise(*size, 3), Encoding(16, share, profile), Truth(9, attacked=True)
@@ -250,7 +254,7 @@ def test_a_large_frame_opens(profile: int, share: float, size: tuple[int, int]) 
     assert open_frame(CAMERA, payload, KEYS).whole == (share == 1)
 
 
-def of_many_fields(field: bytes) -> bytes:
+def repeat_field(field: bytes) -> bytes:
     return field * (PLAIN_MESSAGE_BYTES // len(field) + 1)
 
 
@@ -260,20 +264,20 @@ LARGE = encode_frame(KEY, BOOT, 1, 1, noise(300, 400, 3), Encoding(0))
 @pytest.mark.parametrize(
     "payload",
     [
-        of_many_fields(b"\x10\x01"),  # seq, over and over
-        of_many_fields(b"\x80\x01\x00"),  # a field that no message has
-        of_many_fields(b"\x72\x00"),  # empty pixels
-        of_many_fields(b"\x80"),  # a number without end
-        b"\x72" + of_many_fields(b"\xff"),  # a length without end
-        of_many_fields(b"\x0b\x0c"),  # groups
+        repeat_field(b"\x10\x01"),  # seq, over and over
+        repeat_field(b"\x80\x01\x00"),  # a field that no message has
+        repeat_field(b"\x72\x00"),  # empty pixels
+        repeat_field(b"\x80"),  # a number without end
+        b"\x72" + repeat_field(b"\xff"),  # a length without end
+        repeat_field(b"\x0b\x0c"),  # groups
         b"\x62\x04\x72\x80\x80\x04" + bytes(2**16 + 9),  # a length within another field
         b"\x80\x01" + LARGE,
         LARGE + b"\x10\x01",
-        LARGE[:-9] + of_many_fields(b"\x10\x01") + LARGE[-9:],
-        of_many_fields(b"\x10\x01") + LARGE,
+        LARGE[:-9] + repeat_field(b"\x10\x01") + LARGE[-9:],
+        repeat_field(b"\x10\x01") + LARGE,
     ],
 )
-def test_a_large_message_that_is_not_mostly_pixels_is_refused_unparsed(
+def test_a_large_message_without_mostly_pixels_is_rejected_unparsed(
     payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frame_module, "Frame", None)
@@ -282,7 +286,7 @@ def test_a_large_message_that_is_not_mostly_pixels_is_refused_unparsed(
 
 
 @pytest.mark.parametrize("kind", list(OPENERS))
-def test_a_control_message_too_large_is_refused_unparsed(kind: type) -> None:
+def test_a_control_message_above_its_size_limit_is_rejected_unparsed(kind: type) -> None:
     largest = KEY.sign(Purpose.LEDGER, b"\xff" * (MAX_CONTROL_BYTES - 9))
     with pytest.raises(MalformedError, match="Ledger"):
         open_own_message(Ledger, KEY, largest)
@@ -292,18 +296,18 @@ def test_a_control_message_too_large_is_refused_unparsed(kind: type) -> None:
             opener(payload)
 
 
-def test_a_camera_parses_only_what_is_signed() -> None:
+def test_a_camera_parses_only_signed_messages() -> None:
     with pytest.raises(BadTagError):
         open_own_message(Confirm, KEY, b"\xff" * 1000)
 
 
-def test_a_frame_of_one_camera_is_not_taken_for_anothers() -> None:
+def test_a_frame_of_one_camera_is_rejected_for_another() -> None:
     payload = encode_frame(KEY, 1, 0, 0, noise(4, 4, 3), Encoding())
     with pytest.raises(BadTagError, match="site/other"):
         open_frame(CameraId("site/other"), payload, KEYS)
 
 
-def test_a_camera_refuses_a_picture_that_may_not_travel() -> None:
+def test_a_camera_rejects_a_picture_that_no_message_can_carry() -> None:
     with pytest.raises(BadSizeError):
         encode_frame(KEY, 1, 0, 0, np.zeros((4, 4, 2), np.uint8), Encoding())
 
@@ -327,7 +331,7 @@ def test_settings_out_of_range_are_config_errors(fields: dict[str, float]) -> No
         Status(boot_id=BOOT, state=ONLINE, turn=Turn(connection=1, message=2, at_ms=3)),
     ],
 )
-def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) -> None:
+def test_control_messages_are_valid_only_for_their_camera_and_kind(message: Signed) -> None:
     payload = sign_message(KEY, message)
     for found in (open_message(type(message), CAMERA, payload, KEYS), open_own_message(type(message), KEY, payload)):
         found.ClearField("tag")
@@ -342,11 +346,11 @@ def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) 
 
 @pytest.mark.parametrize("attacked", [False, True])
 @pytest.mark.parametrize("truth", [Truth(0), Truth(0, True), Truth(41), Truth(41, True)])
-def test_ground_truth_reads_back_and_is_never_mistaken_for_none(truth: Truth, attacked: bool) -> None:
+def test_ground_truth_can_be_read_again_and_differs_from_none(truth: Truth, attacked: bool) -> None:
     truth = truth._replace(attacked=attacked)
     assert 0 < truth.to_wire() < 2**32
     assert Truth.from_wire(truth.to_wire()) == truth
 
 
-def test_no_ground_truth_is_none() -> None:
+def test_no_ground_truth_is_read_as_none() -> None:
     assert Truth.from_wire(0) is None

@@ -1,4 +1,4 @@
-"""Frames that depend on a key frame, on the wire: `lossless` stands for a profile whose frames do."""
+"""Frames that depend on a key frame, on the wire; `lossless` represents such a profile."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_probe_is_no_key_frame() -> None:
 
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
-def test_under_raw_and_lossless_no_frame_is_a_key_frame_or_depends_on_one(profile: int) -> None:
+def test_raw_and_lossless_frames_are_no_key_frames_and_depend_on_none(profile: int) -> None:
     assert not is_key_frame(open_frame(CAMERA, message(2, profile=profile), KEYS))
     with pytest.raises(MalformedError, match="expected key distance 0"):
         open_frame(CAMERA, message(2, 1, profile=profile), KEYS)
@@ -53,13 +53,13 @@ def test_under_raw_and_lossless_no_frame_is_a_key_frame_or_depends_on_one(profil
 @pytest.mark.parametrize(
     "change", [{"key_distance": 3}, {"whole": True}, {"profile": RAW}, {"profile": 9}, {"key_distance": 2**60}]
 )
-def test_an_impossible_key_frame_is_refused(change: dict[str, int]) -> None:
+def test_an_impossible_key_frame_is_rejected(change: dict[str, int]) -> None:
     with pytest.raises(MalformedError):
         open_frame(CAMERA, message(2, **{"key_distance": 2, **change}), KEYS)
 
 
 @keyed
-def test_the_tag_covers_the_name_of_the_key_frame() -> None:
+def test_the_tag_covers_the_key_distance() -> None:
     frame = Frame.FromString(message(2, 2))
     frame.key_distance = 1
     with pytest.raises(BadTagError):
@@ -78,7 +78,7 @@ def test_the_tag_covers_the_name_of_the_key_frame() -> None:
         {"profile": RAW},
     ],
 )
-def test_a_key_frame_that_does_not_fit_is_refused(change: dict[str, int]) -> None:
+def test_a_key_frame_of_another_format_is_rejected(change: dict[str, int]) -> None:
     key_frame, frame = Frame.FromString(message(0)), Frame.FromString(message(1, 1))
     check_key_frame(frame, key_frame)
     for name, value in change.items():
@@ -88,7 +88,7 @@ def test_a_key_frame_that_does_not_fit_is_refused(change: dict[str, int]) -> Non
 
 
 @keyed
-def test_a_frame_that_depends_on_a_key_frame_is_none() -> None:
+def test_a_frame_that_depends_on_a_key_frame_is_no_key_frame() -> None:
     first, second = Frame.FromString(message(1, 1)), Frame.FromString(message(2, 1))
     with pytest.raises(MalformedError, match="expected a key frame"):
         check_key_frame(second, first)

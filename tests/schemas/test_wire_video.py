@@ -30,7 +30,7 @@ def message(**changes: int) -> bytes:
 
 
 @given(st.binary(min_size=1, max_size=5000), st.sampled_from(Codec), st.sampled_from(Colour))
-def test_a_unit_comes_back(data: bytes, codec: Codec, colour: Colour) -> None:
+def test_a_unit_can_be_opened_again(data: bytes, codec: Codec, colour: Colour) -> None:
     found = open_unit(pack_unit(AccessUnit(codec, colour, data)))
     assert (found.codec, found.colour, bytes(found.data)) == (codec, colour, data)
 
@@ -38,18 +38,20 @@ def test_a_unit_comes_back(data: bytes, codec: Codec, colour: Colour) -> None:
 @pytest.mark.parametrize(
     ("change", "found"), [(None, None), (0.0, 0.0), (0.0001, 1 / 256), (0.75, 0.75), (255.0, 255.0), (1e6, 65534 / 256)]
 )
-def test_a_change_comes_back_and_the_least_one_is_no_stillness(change: float | None, found: float | None) -> None:
+def test_a_change_can_be_read_again_and_the_smallest_one_differs_from_none(
+    change: float | None, found: float | None
+) -> None:
     assert open_unit(pack_unit(UNIT._replace(change=change))).change == found
 
 
 @given(st.integers(1, 2**24))
-def test_a_padded_length_is_at_most_12_percent_longer_and_padded_already(length: int) -> None:
+def test_a_padded_length_is_at_most_12_percent_longer_and_needs_no_further_padding(length: int) -> None:
     padded = padded_length(length)
     assert length <= padded <= length * 1.12
     assert padded_length(padded) == padded
 
 
-def test_lengths_up_to_four_kilobytes_take_few_values() -> None:
+def test_lengths_up_to_four_kilobytes_have_few_padded_lengths() -> None:
     assert len({padded_length(length) for length in range(1, 4097)}) < 130
 
 
@@ -67,17 +69,17 @@ def test_lengths_up_to_four_kilobytes_take_few_values() -> None:
         b"\0\xff\xff\xff" + bytes(40),
     ],
 )
-def test_bytes_that_are_no_unit_are_refused(packed: bytes) -> None:
+def test_bytes_that_are_no_unit_are_rejected(packed: bytes) -> None:
     with pytest.raises(BadPixelsError, match="access unit"):
         open_unit(packed)
 
 
-def test_a_unit_larger_than_a_whole_picture_is_not_sent() -> None:
+def test_a_unit_larger_than_a_complete_picture_cannot_be_packed() -> None:
     with pytest.raises(BadSizeError, match="Lower the quality"):
         pack_unit(UNIT._replace(data=bytes(14 * 2**20 + 1)))
 
 
-def test_a_unit_larger_than_a_whole_picture_is_not_opened() -> None:
+def test_a_unit_larger_than_a_complete_picture_cannot_be_opened() -> None:
     length = MAX_FRAME_BYTES + 1
     packed = bytearray(padded_length(HEAD_BYTES + length))
     packed[3:HEAD_BYTES] = length.to_bytes(HEAD_BYTES - 3, "little")
@@ -85,7 +87,7 @@ def test_a_unit_larger_than_a_whole_picture_is_not_opened() -> None:
         open_unit(bytes(packed))
 
 
-def test_a_frame_names_its_group_and_its_place() -> None:
+def test_a_frame_carries_its_group_and_its_place() -> None:
     frame = open_frame(CAMERA, message(), KEYS)
     assert (frame.seq - frame.key_distance, frame.place) == (5, 3)
     assert open_unit(opened_pixels(KEY, frame)).data == UNIT.data
@@ -94,13 +96,13 @@ def test_a_frame_names_its_group_and_its_place() -> None:
     assert not is_key_frame(open_frame(CAMERA, message(key_distance=0, place=0, whole=1), KEYS))
 
 
-def test_the_frames_of_a_group_share_the_mask_of_its_key_frame_and_others_have_their_own() -> None:
+def test_frames_of_a_group_share_the_mask_of_its_key_frame_and_others_have_their_own() -> None:
     assert mask_seq(Frame(seq=9, key_distance=4, place=3, profile=VIDEO)) == 5
     assert mask_seq(Frame(seq=9, profile=VIDEO)) == 9
     assert mask_seq(Frame(seq=9, key_distance=4, place=3, profile=RAW)) == 9
 
 
-def test_what_is_outside_of_the_pixels_takes_at_most_52_bytes() -> None:
+def test_a_message_has_at_most_52_bytes_besides_its_pixels() -> None:
     assert len(message(captured_ms=1_800_000_000_000)) - len(pack_unit(UNIT)) <= 52
 
 
@@ -116,7 +118,7 @@ def test_what_is_outside_of_the_pixels_takes_at_most_52_bytes() -> None:
         {"profile": LOSSLESS, "key_distance": 0},
     ],
 )
-def test_an_impossible_place_is_refused(change: dict[str, int]) -> None:
+def test_an_impossible_place_is_rejected(change: dict[str, int]) -> None:
     with pytest.raises(MalformedError):
         parse_frame(message(**change))
 
@@ -129,6 +131,6 @@ def test_the_tag_covers_the_place() -> None:
 
 
 @pytest.mark.parametrize("size", [{"width": 63}, {"height": 32}])
-def test_small_pictures_are_refused(size: dict[str, int]) -> None:
+def test_small_pictures_are_rejected(size: dict[str, int]) -> None:
     with pytest.raises(BadSizeError, match="profile raw or lossless"):
         parse_frame(message(**size))
