@@ -56,7 +56,7 @@ async def test_acknowledged_frames_that_are_never_confirmed_are_explained_once_i
             await asyncio.sleep(3.5 if answered else 0.7)  # longer than the interval after which it would log again
     found = [each["reason"] for each in logs if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
-    assert all(f"the key is not that of {camera_id}" in each for each in found)
+    assert all(f"the key does not belong to {camera_id}" in each for each in found)
 
 
 async def test_a_rejected_subscription_is_logged_once_and_retried(tmp_path: Path, camera_id: CameraId) -> None:
