@@ -105,7 +105,7 @@ FIXED_S, EACH_S, BATCH = 0.005, 0.0025, 64
 
 
 def simulate(rate: float, linger: Linger, seconds: float = 20.0) -> tuple[float, float, float]:
-    """Return the median and 99th percentile of the time in seconds of Poisson arrivals at a worker, and its busy share."""
+    """Return the median and 99th percentile of the seconds of Poisson arrivals at a worker, and its busy share."""
     random = Random(0)
     arrivals = [random.expovariate(rate)]
     while arrivals[-1] < seconds:
