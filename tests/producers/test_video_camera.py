@@ -113,12 +113,15 @@ def test_a_full_spool_sheds_complete_tails_of_groups(tmp_path: Path, length: int
     device.spool.close()
 
 
-def test_frames_of_confirmed_groups_and_probes_stay(tmp_path: Path) -> None:
+def test_probes_stay_when_the_frames_of_their_group_are_shed(tmp_path: Path) -> None:
     device = Device(tmp_path, 64 * 2**10, group_frames=1000)
-    encoding = Encoding(16, 0.2, VIDEO)
-    device.send(20, encoding)
-    probes = {seq for seq in device.waiting() if device.sent[seq][0] == seq and device.sent[seq][1] == 0} - {0}
-    assert probes <= set(device.waiting())
+    device.send(60, Encoding(16, 0.2, VIDEO))
+    waiting, boot_id = device.waiting(), device.spool.current.boot_id
+    kept_segments = range(waiting[0], 60)
+    assert set(kept_segments) & set(device.spool.current.shed)
+    probes = {seq for seq in kept_segments if KEY.is_probe(boot_id, seq, 0.2)}
+    assert probes
+    assert probes <= set(waiting)
     device.spool.close()
 
 
