@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from schemas.identity import CameraId, Identity
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import Meta
-from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.fake_bridge import SECRET
 from tests.waiting import until
 
 QUICK = LinkSettings(
@@ -122,9 +122,3 @@ async def camera(
         yield made
     finally:
         await made.close()
-
-
-@contextmanager
-def watching(broker: tuple[str, int], confirming: Callable[[Identity], bool] = lambda _: True) -> Iterator[FakeBridge]:
-    with FakeBridge(broker, confirming) as bridge:
-        yield bridge

@@ -29,6 +29,15 @@ class Connect(NamedTuple):
     properties: dict[str, object]
 
 
+def variable_byte_integer(number: int) -> bytes:
+    """Encode a number as MQTT's variable byte integer (MQTT 5, section 1.5.5)."""
+    digits = bytearray()
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*digits, number))
+
+
 def read_connect(body: bytes) -> Connect:
     """Parse the body of a CONNECT packet (MQTT 5, section 3.1)."""
     assert body[:7] == b"\x00\x04MQTT\x05"
@@ -99,11 +108,7 @@ class ScriptedBroker:
     def send(self, first: int, body: bytes) -> None:
         """Send one packet."""
         assert self._writer is not None
-        size, digits = len(body), bytearray()
-        while size > 127:
-            digits.append(size & 127 | 128)
-            size >>= 7
-        self._writer.write(bytes((first, *digits, size)) + body)
+        self._writer.write(bytes([first]) + variable_byte_integer(len(body)) + body)
 
     def hang_up(self) -> None:
         """Close the connection without a DISCONNECT."""

@@ -19,6 +19,7 @@ from producers.bridge.mqtt.packets import (
     pubacks,
     publish_qos_0,
 )
+from tests.producers.scripted_broker import variable_byte_integer
 
 MAX = 1 << 20
 LENGTHS = {
@@ -31,15 +32,6 @@ LENGTHS = {
     2_097_152: b"\x80\x80\x80\x01",
 }
 """Variable byte integers at their edges (OASIS MQTT 5.0, section 1.5.5)."""
-
-
-def variable(number: int) -> bytes:
-    """Return a variable byte integer."""
-    digits = bytearray()
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes((*digits, number))
 
 
 @st.composite
@@ -62,7 +54,7 @@ def publishes(draw: st.DrawFn) -> tuple[int, bytes]:
 def test_packets_come_out_whole_however_the_stream_is_cut(
     packets: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
-    stream = b"".join(bytes([first]) + variable(len(body)) + body for first, body in packets)
+    stream = b"".join(bytes([first]) + variable_byte_integer(len(body)) + body for first, body in packets)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     splitter = PacketSplitter(MAX)
     found: list[tuple[int, bytes]] = []
@@ -113,7 +105,7 @@ def test_any_bytes_are_a_publish_packet_or_a_protocol_error(first: int, body: by
 def test_properties_of_any_length_and_other_flags_change_nothing(size: int, first: int, packet_id: int) -> None:
     topic, number = b"t" * 700, packet_id.to_bytes(2, "big") if packet_id else b""
     for payload in (b"", b"payload"):
-        body = b"\x02\xbc" + topic + number + variable(size) + bytes(size) + payload
+        body = b"\x02\xbc" + topic + number + variable_byte_integer(size) + bytes(size) + payload
         assert parse_publish(first, body) == Publish(topic, packet_id, payload, bool(first & 1))
 
 

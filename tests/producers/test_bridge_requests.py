@@ -17,8 +17,9 @@ from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import LOSSLESS, Command, KeyRequest, ProbeRequest
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.bridge_rig import KEYS
+from tests.producers.fake_bridge import FakeBridge
 from tests.producers.kafka_stand_in import Event
-from tests.producers.publisher_rig import camera, watching
+from tests.producers.publisher_rig import camera
 from tests.waiting import until
 
 CAMERA, GATE = CameraId("site/door"), CameraId("site/gate")
@@ -137,7 +138,7 @@ async def test_a_camera_keeps_the_key_frame_of_a_signed_request(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(1)
             await until(lambda: cam.spool.frames == 0, "a connection: requests are not retained")

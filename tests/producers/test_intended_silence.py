@@ -31,7 +31,7 @@ from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
 from schemas.runtime.health import Health
 from tests.producers.fleet_rig import capturing, offline_camera
-from tests.producers.test_reader import Numbers
+from tests.producers.source_rig import Numbers
 from tests.waiting import until
 
 CAMERA = CameraId("lab/door")

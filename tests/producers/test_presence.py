@@ -14,6 +14,7 @@ from schemas.messages.frame import open_own_message, sign_message
 from schemas.messages.frame_size import fitting_size, over_size
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, Refusal, Status
 from tests.producers.bridge_rig import KEYS
+from tests.producers.kafka_stand_in import Event
 
 CAMERA = CameraId("site/door")
 KEY = KEYS.current(CAMERA)
@@ -92,9 +93,8 @@ def test_the_suggested_size_fits_the_limit_in_whole_blocks(size: tuple[int, int]
     assert f"size to {width}x{height}" in over_size(*size, most)
 
 
-class Event:
-    def __init__(self, value: bytes, key: bytes = CAMERA.encode(), kind: bytes = b"pointillist.v1.Refusal") -> None:
-        self.value, self.key, self.headers = value, key, [("ce_type", kind)]
+def refusal_event(value: bytes) -> Event:
+    return Event(CAMERA.encode(), value, [("ce_type", b"pointillist.v1.Refusal")])
 
 
 def test_a_refusal_is_forwarded_to_its_camera_at_most_twice_a_second() -> None:
@@ -104,7 +104,7 @@ def test_a_refusal_is_forwarded_to_its_camera_at_most_twice_a_second() -> None:
     signed = sign_message(KEY, Refusal(boot_id=7, seq=3, reason="over_size", detail="x" * 200))
     forged = Refusal(boot_id=7, seq=3, detail="made up").SerializeToString()
     for now_s in (0.0, 0.1, 0.6):
-        forwarder.forward([Event(signed), Event(forged)], now_s)
+        forwarder.forward([refusal_event(signed), refusal_event(forged)], now_s)
     assert [topic for topic, _ in published] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
     assert open_own_message(Refusal, KEY, published[0][1]).detail == "x" * 200
     assert refused == ["Refusal"] * 3

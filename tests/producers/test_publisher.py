@@ -19,8 +19,8 @@ from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, open_own_message, sign_message
 from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Meta, Status
 from schemas.topics import Channel, mqtt_topic
-from tests.producers.fake_bridge import SECRET
-from tests.producers.publisher_rig import ONCE, PICTURE, QUICK, STEADY, camera, watching
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.publisher_rig import ONCE, PICTURE, QUICK, STEADY, camera
 from tests.producers.scripted_broker import GRANTED_QOS_1, NOT_AUTHORIZED, scripted_broker
 from tests.waiting import until
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.brokers
 async def test_confirmed_frames_leave_the_spool_and_are_counted_in_the_closing_ledger(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id, link=ONCE) as cam:
             cam.publish(40)
             await cam.drain()
@@ -47,7 +47,7 @@ async def test_acknowledged_frames_that_are_never_confirmed_are_explained_once_i
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, answered: bool
 ) -> None:
     patient = QUICK.model_copy(update={"first_answer_s": 3.0 if answered else 0.5})
-    with capture_logs() as logs, watching(broker, lambda _: answered) as bridge:
+    with capture_logs() as logs, FakeBridge(broker, lambda _: answered) as bridge:
         bridge.confirming_ledgers = answered
         async with camera(tmp_path, broker, camera_id, link=patient) as cam:
             cam.publish(3)
@@ -100,7 +100,7 @@ async def test_frames_without_a_subscriber_are_resent_without_a_grace_once_a_bri
     async with camera(tmp_path, broker, camera_id, link=never) as cam:
         cam.publish(5)
         await until(lambda: len(cam.publisher._window) == 5 and not cam.publisher._unacknowledged)
-        with watching(broker) as bridge:
+        with FakeBridge(broker) as bridge:
             cam.publish(1)
             await cam.drain()
             assert dict(bridge.received) == dict.fromkeys(cam.identities(*range(6)), 1)
@@ -110,7 +110,7 @@ async def test_only_frames_older_than_a_later_confirmation_are_resent(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     dropped = {3, 4, 9}
-    with watching(broker, lambda frame: frame.seq not in dropped or bridge.received[frame] > 1) as bridge:
+    with FakeBridge(broker, lambda frame: frame.seq not in dropped or bridge.received[frame] > 1) as bridge:
         async with camera(tmp_path, broker, camera_id, link=ONCE) as cam:
             cam.publish(20)
             await cam.drain()
@@ -125,7 +125,7 @@ async def test_a_damaged_frame_is_shed_and_later_frames_are_sent(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
-    with watching(broker, lambda _: confirming) as bridge:
+    with FakeBridge(broker, lambda _: confirming) as bridge:
         async with camera(tmp_path, broker, camera_id, frames=2) as cam:
             cam.publish(10)
             frame = cam.spool.get((cam.spool.current.boot_id, 5))
@@ -144,7 +144,7 @@ async def test_the_window_bounds_unconfirmed_frames_and_retries_stay_rare(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
-    with watching(broker, lambda _: confirming) as bridge:
+    with FakeBridge(broker, lambda _: confirming) as bridge:
         async with camera(tmp_path, broker, camera_id, frames=16) as cam:
             begun = time.monotonic()
             cam.publish(100)
@@ -165,7 +165,7 @@ async def test_the_window_bounds_unconfirmed_frames_and_retries_stay_rare(
 async def test_unsigned_confirmations_and_confirmations_of_other_frames_free_nothing(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker, lambda _: False) as bridge:
+    with FakeBridge(broker, lambda _: False) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(4)
             await until(lambda: len(bridge.received) == 4)
@@ -185,7 +185,7 @@ async def test_a_killed_broker_without_persistence_loses_no_frame(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     confirming = False
-    with watching(broker, lambda _: confirming) as bridge:
+    with FakeBridge(broker, lambda _: confirming) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(30)
             await until(lambda: len(bridge.received) == 30)
@@ -201,7 +201,7 @@ async def test_a_killed_broker_without_persistence_loses_no_frame(
 async def test_a_hanging_broker_is_detected_and_the_camera_continues_to_spool(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id, frames=8) as cam:
             await until(lambda: cam.publisher.link.up)
             await asyncio.to_thread(mosquitto.pause)
@@ -224,7 +224,7 @@ async def test_a_hanging_broker_is_detected_and_the_camera_continues_to_spool(
 async def test_a_spool_too_small_for_an_outage_sheds_and_counts_the_oldest_frames(
     tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id, limits=SpoolLimits(max_bytes=100_000)) as cam:
             await until(lambda: cam.publisher.link.up)
             cam.cut(True)
@@ -249,7 +249,7 @@ async def test_frames_of_an_earlier_process_are_sent_with_its_boot_id(
         first.cut(True)
         first.publish(5)
         expected = first.identities(*range(5))
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id) as second:
             second.publish(5)
             await second.drain()
@@ -263,7 +263,7 @@ async def test_commands_apply_to_later_frames_unless_they_are_outdated_or_forged
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     topic = mqtt_topic(camera_id, Channel.SETTINGS)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         key = bridge.keys.current(camera_id)
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(1)
@@ -295,7 +295,7 @@ async def test_a_temporarily_unreadable_spool_causes_no_duplicate_frame(
     def fail(*_: object) -> bytes:
         raise StateError("too many open files")
 
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id, link=STEADY) as cam:
             with monkeypatch.context() as patch:
                 patch.setattr(SegmentReader, "read", fail)

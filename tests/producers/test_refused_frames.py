@@ -12,7 +12,7 @@ from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import DEGRADED, ONLINE, Refusal, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import FakeBridge
-from tests.producers.publisher_rig import Camera, camera, watching
+from tests.producers.publisher_rig import Camera, camera
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -30,7 +30,7 @@ async def test_rejected_frames_degrade_a_camera_with_the_reason_until_none_is_re
 ) -> None:
     monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 3600)
     topic = mqtt_topic(camera_id, Channel.STATUS)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
 
         def status() -> tuple[int, str]:
             found = Status.FromString(bridge.topics.get(topic, b""))
@@ -53,7 +53,7 @@ async def test_rejected_frames_degrade_a_camera_with_the_reason_until_none_is_re
 async def test_refusals_of_another_boot_frame_or_key_change_nothing(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(1)
             await until(lambda: cam.spool.frames == 0)

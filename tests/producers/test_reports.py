@@ -19,8 +19,9 @@ from schemas.messages.camera_status import is_newer
 from schemas.messages.frame import Encoding, encode_frame, open_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Command, Meta, Status
 from schemas.topics import Channel, mqtt_topic
-from tests.producers.fake_bridge import SECRET
-from tests.producers.publisher_rig import PICTURE, STEADY, camera, watching
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.publisher_rig import PICTURE, STEADY, camera
+from tests.producers.scripted_broker import variable_byte_integer
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.brokers
 async def test_a_ledger_is_resent_until_it_is_confirmed(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         bridge.confirming_ledgers = False
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(3)
@@ -44,7 +45,7 @@ async def test_two_devices_with_one_name_are_both_degraded_and_keep_their_connec
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status = mqtt_topic(camera_id, Channel.STATUS)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path / "a", broker, camera_id, link=STEADY) as first:
             await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
             async with camera(tmp_path / "b", broker, camera_id, link=STEADY) as second:
@@ -62,7 +63,7 @@ async def test_a_broken_connection_publishes_the_will_and_the_next_one_replaces_
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status, meta = mqtt_topic(camera_id, Channel.STATUS), mqtt_topic(camera_id, Channel.META)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
             assert Meta.FromString(bridge.topics[meta]).install_id == cam.spool.install_id
@@ -76,7 +77,7 @@ async def test_the_ledger_reports_the_first_unconfirmed_frame_while_the_camera_r
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     unconfirmed = {7}
-    with watching(broker, lambda frame: frame.seq not in unconfirmed) as bridge:
+    with FakeBridge(broker, lambda frame: frame.seq not in unconfirmed) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             cam.publish(10)
             boot = camera_id, cam.spool.current.boot_id
@@ -92,7 +93,7 @@ async def test_status_meta_and_last_will_are_signed_and_ordered(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status, meta = mqtt_topic(camera_id, Channel.STATUS), mqtt_topic(camera_id, Channel.META)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
 
         def status_message() -> Status:
             return open_message(Status, camera_id, bridge.topics[status], bridge.keys)
@@ -118,7 +119,7 @@ async def test_a_forged_status_is_not_taken_for_a_second_device_of_the_same_name
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     status = mqtt_topic(camera_id, Channel.STATUS)
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with camera(tmp_path, broker, camera_id) as cam:
             await until(lambda: status in bridge.topics)
             forged = Status(state=ONLINE, install_id="another", boot_id=1)
@@ -179,17 +180,8 @@ class Meter:
                 if first & 0xF0 == 0x40:  # PUBACK
                     await asyncio.sleep(0.01)  # a slow broker
                     self._open -= 1
-                sink.write(bytes((first,)) + variable_length(len(body)) + body)
+                sink.write(bytes((first,)) + variable_byte_integer(len(body)) + body)
         sink.close()
-
-
-def variable_length(length: int) -> bytes:
-    """MQTT's variable byte integer."""
-    found = bytearray()
-    while length > 127:
-        found.append(length & 127 | 128)
-        length >>= 7
-    return bytes((*found, length))
 
 
 async def test_ledgers_of_many_old_boots_stay_within_the_brokers_receive_maximum(
@@ -203,7 +195,7 @@ async def test_ledgers_of_many_old_boots_stay_within_the_brokers_receive_maximum
     meter = Meter(broker, receive_maximum=10)
     address = await meter.start()
     try:
-        with watching(broker) as bridge:
+        with FakeBridge(broker) as bridge:
             async with camera(tmp_path, address, camera_id, link=STEADY) as cam:
                 await cam.drain()
                 assert cam.publisher.link.connections == 1

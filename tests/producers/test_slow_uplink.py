@@ -14,7 +14,8 @@ import pytest
 
 from schemas.identity import CameraId
 from schemas.messages.frame import encode_frame
-from tests.producers.publisher_rig import QUICK, Camera, camera, watching
+from tests.producers.fake_bridge import FakeBridge
+from tests.producers.publisher_rig import QUICK, Camera, camera
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -101,7 +102,7 @@ def publish(cam: Camera, side: int) -> int:
 async def test_a_frame_that_takes_two_keep_alives_arrives_on_the_first_connection(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, listening: socket.socket
 ) -> None:
-    with watching(broker) as bridge:
+    with FakeBridge(broker) as bridge:
         async with behind_slow_uplink(listening, tmp_path, broker, camera_id) as (uplink, cam):
             assert publish(cam, SIDE) > 8 * BYTES_PER_S
             cam.publish(2)
@@ -113,7 +114,7 @@ async def test_a_frame_that_takes_two_keep_alives_arrives_on_the_first_connectio
 async def test_frames_buffered_in_a_proxy_for_two_keep_alives_arrive_on_the_first_connection(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
-    with watching(broker) as bridge, socket.socket() as listening:
+    with FakeBridge(broker) as bridge, socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         async with behind_slow_uplink(listening, tmp_path, broker, camera_id, limit=2**20) as (uplink, cam):
             sent = [publish(cam, 120) for _ in range(16)]
