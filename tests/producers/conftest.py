@@ -1,3 +1,5 @@
+"""Fixtures for tests of cameras and bridges: broker addresses, unused names, and a bridge without Kafka."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

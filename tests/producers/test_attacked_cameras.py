@@ -130,11 +130,11 @@ def test_consecutive_attacks_and_attacks_on_other_cameras_do_not_overlap(folder:
 def test_an_invalid_generator_description_is_rejected_in_one_line(
     tmp_path: Path, change: tuple[str, str], expected: str
 ) -> None:
-    made = write_generator(tmp_path / "generator")
-    file = made / "generator.toml"
+    attack_generator = write_generator(tmp_path / "generator")
+    file = attack_generator / "generator.toml"
     file.write_text(file.read_text().replace(*change))
     with pytest.raises(ConfigError, match=expected) as raised:
-        read_generator(made)
+        read_generator(attack_generator)
     assert str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -268,9 +268,11 @@ def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly_and_stretched(g
 
 def test_resampling_to_the_networks_size_keeps_most_of_an_attack_on_a_larger_frame(tmp_path: Path) -> None:
     checks = np.indices((8, 8)).sum(0) % 2 * np.float32(2) - 1  # the finest pattern, which resampling weakens most
-    made = Generator(write_generator(tmp_path / "checks", direction=np.broadcast_to(checks, (4, 3, 8, 8))))
+    attack_generator = Generator(write_generator(tmp_path / "checks", direction=np.broadcast_to(checks, (4, 3, 8, 8))))
     picture = np.full((64, 64, 3), 128, np.uint8)
-    moved = torch.from_numpy(attack(picture, made, 0, 16 / 255).astype(np.float32) - 128).permute(2, 0, 1)[None]
+    moved = torch.from_numpy(attack(picture, attack_generator, 0, 16 / 255).astype(np.float32) - 128).permute(2, 0, 1)[
+        None
+    ]
     seen = torch.nn.functional.interpolate(moved, (8, 8), mode="bilinear", align_corners=False, antialias=True)
     plain = torch.nn.functional.interpolate(
         16 * torch.from_numpy(checks.copy())[None, None], (64, 64), mode="bilinear", align_corners=False
@@ -315,9 +317,9 @@ def test_grey_frames_and_grey_generators_stay_within_the_bound(generator: Genera
 def test_directions_beyond_the_bounds_are_clipped_to_them(tmp_path: Path) -> None:
     wild = np.zeros((4, 3, 8, 8), np.float32)
     wild[:, 0], wild[:, 1], wild[:, 2] = 7, np.nan, -np.inf
-    made = Generator(write_generator(tmp_path / "wild", direction=wild))
+    attack_generator = Generator(write_generator(tmp_path / "wild", direction=wild))
     picture = np.full((8, 8, 3), 100, np.uint8)
-    assert attack(picture, made, 0, EPS)[0, 0].tolist() == [100 + LEVELS, 100, 100 - LEVELS]
+    assert attack(picture, attack_generator, 0, EPS)[0, 0].tolist() == [100 + LEVELS, 100, 100 - LEVELS]
 
 
 # Time and truth

@@ -1,4 +1,4 @@
-"""One Kafka record for every MQTT message: the frame, the event, or a dead letter with the reason."""
+"""The Kafka record of each MQTT message: a frame, an event, or a dead letter with its reason."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def frame(seq: int = 5, camera_id: CameraId = CAMERA, generation: int = 0) -> by
 
 
 def ledger(**fields: object) -> bytes:
-    said: dict[str, object] = {"boot_id": 9, "revision": 1, "next": 10} | fields
-    return sign_message(KEYS.key(CAMERA, 0), Ledger(**said))  # type: ignore[arg-type]  # fields of several types
+    values: dict[str, object] = {"boot_id": 9, "revision": 1, "next": 10} | fields
+    return sign_message(KEYS.key(CAMERA, 0), Ledger(**values))  # type: ignore[arg-type]  # fields of several types
 
 
-def odd(count: int) -> list[Range]:
+def separate_ranges(count: int) -> list[Range]:
     """Return ranges of one frame each with gaps between them."""
     return [Range(first=3 * n, last=3 * n) for n in range(count)]
 
@@ -55,7 +55,7 @@ def letter(record: Record) -> DeadLetter:
     return DeadLetter.FromString(record.value)
 
 
-def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_headers() -> None:
+def test_a_frame_is_forwarded_unchanged_with_its_cameras_key_and_its_identity_in_the_headers() -> None:
     payload = frame(seq=5)
     record = RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), payload)
     assert (record.topic, record.key, record.value) == (KafkaTopic.FRAMES, b"hall/door", payload)
@@ -71,7 +71,7 @@ def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_hea
     }
 
 
-def test_a_frame_that_its_camera_samples_has_the_flag_and_in_a_bridge_with_spans_its_span() -> None:
+def test_a_traced_frame_has_the_flag_and_a_bridge_with_spans_adds_its_own_span() -> None:
     payload = encode_frame(KEYS.key(CAMERA, 0), 0xB007, 5, 1000, PICTURE, Encoding(16), traced=True)
     accept = RecordFactory("b1", BRIDGE_KEYS).accept
     sent = root("hall/door/000000000000b007/5")._replace(sampled=True)
@@ -86,7 +86,7 @@ def test_a_frame_that_its_camera_samples_has_the_flag_and_in_a_bridge_with_spans
     assert own.span_id != sent.span_id
 
 
-def test_a_camera_that_samples_every_frame_is_followed_in_few() -> None:
+def test_only_some_frames_are_followed_of_a_camera_that_traces_every_frame() -> None:
     def flag(seq: int) -> bytes:
         payload = encode_frame(KEYS.key(CAMERA, 0), 0xB007, seq, 1000, PICTURE, Encoding(16), traced=True)
         return dict(accept(topic(Channel.FRAME), payload).headers)["traceparent"][-2:]
@@ -109,7 +109,7 @@ def test_a_camera_that_samples_every_frame_is_followed_in_few() -> None:
         (Channel.META, Meta(width=32, boot_id=1), None),
     ],
 )
-def test_ledgers_and_announcements_are_events_of_their_camera_and_equal_ones_are_one_event(
+def test_ledgers_and_announcements_become_events_of_their_camera_and_equal_ones_have_one_id(
     channel: Channel, message: Ledger | Status | Meta, receipt: Receipt | None
 ) -> None:
     payload = sign_message(KEYS.key(CAMERA, 1), message)
@@ -125,7 +125,7 @@ def test_ledgers_and_announcements_are_events_of_their_camera_and_equal_ones_are
 
 
 @pytest.mark.parametrize(
-    ("where", "payload", "reason"),
+    ("mqtt_name", "payload", "reason"),
     [
         (topic(Channel.FRAME), b"", "malformed"),
         (topic(Channel.FRAME), b"\xff" * 50, "malformed"),
@@ -138,8 +138,8 @@ def test_ledgers_and_announcements_are_events_of_their_camera_and_equal_ones_are
         (topic(Channel.EVENT), ledger(boot_id=0), "malformed"),
         (topic(Channel.EVENT), ledger(revision=0), "malformed"),
         (topic(Channel.EVENT), ledger(next=2**50), "malformed"),
-        (topic(Channel.EVENT), ledger(next=10_000, shed=odd(65)), "malformed"),
-        (topic(Channel.EVENT), ledger(next=90_000, shed=odd(30_000)), "malformed"),
+        (topic(Channel.EVENT), ledger(next=10_000, shed=separate_ranges(65)), "malformed"),
+        (topic(Channel.EVENT), ledger(next=90_000, shed=separate_ranges(30_000)), "malformed"),
         (topic(Channel.STATUS), b"\xff", "malformed"),
         (topic(Channel.STATUS), Status(boot_id=1).SerializeToString(), "bad_tag"),
         (topic(Channel.META), Meta(boot_id=1, probe_share=0.5).SerializeToString(), "bad_tag"),
@@ -153,11 +153,13 @@ def test_ledgers_and_announcements_are_events_of_their_camera_and_equal_ones_are
         (b"elsewhere", frame(), "malformed"),
     ],
 )
-def test_what_is_refused_becomes_a_dead_letter_with_the_reason(where: bytes, payload: bytes, reason: str) -> None:
-    record = RecordFactory("b1", BRIDGE_KEYS).accept(where, payload)
+def test_a_rejected_message_becomes_a_dead_letter_with_the_reason(
+    mqtt_name: bytes, payload: bytes, reason: str
+) -> None:
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(mqtt_name, payload)
     found = letter(record)
     assert (found.stage, found.reason, found.verified) == ("bridge", reason, False)
-    assert found.origin_topic == where.decode(errors="replace")
+    assert found.origin_topic == mqtt_name.decode(errors="replace")
     assert (found.origin_partition, found.origin_offset) == (-1, -1)
     assert (found.payload, found.payload_bytes) == (payload[:DEAD_LETTER_PAYLOAD_BYTES], len(payload))
     assert "expected " in found.error or reason != "malformed"
@@ -165,7 +167,7 @@ def test_what_is_refused_becomes_a_dead_letter_with_the_reason(where: bytes, pay
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.DeadLetter"
 
 
-def test_a_dead_letter_names_its_origin_and_keeps_the_beginning_and_equal_payloads_are_two() -> None:
+def test_a_dead_letter_has_its_origin_and_the_start_of_its_payload_and_its_own_id() -> None:
     before_ms = time.time_ns() // 10**6
     payload = b"\xff" * 1_000_000
     factory = RecordFactory("b1", BRIDGE_KEYS)
@@ -187,17 +189,17 @@ def test_a_dead_letter_names_its_origin_and_keeps_the_beginning_and_equal_payloa
     assert before_ms <= found.at_ms <= time.time_ns() // 10**6
 
 
-def test_a_stranger_has_no_camera_and_no_channel() -> None:
+def test_a_dead_letter_of_an_unknown_topic_has_no_camera_and_no_channel() -> None:
     record = RecordFactory("b1", BRIDGE_KEYS).accept(b"elsewhere", b"payload")
     assert (record.key, record.channel, record.origin, letter(record).camera_id) == (b"", "unknown", "elsewhere", "")
 
 
-def test_an_announcement_is_as_large_as_it_may_be() -> None:
+def test_an_announcement_at_the_size_limit_is_not_rejected_for_its_size() -> None:
     found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.META), bytes(MAX_EVENT_BYTES)))
     assert found.reason != "bad_size"
 
 
-def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invented_topics_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records_module, "ROUTES", 10)
     factory = RecordFactory("b1", BRIDGE_KEYS)
     for number in range(100):
@@ -206,7 +208,7 @@ def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.Mon
     assert factory.accept(topic(Channel.FRAME), frame()).topic is KafkaTopic.FRAMES
 
 
-def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_its_beginning() -> None:
+def test_a_topic_of_another_form_is_not_cached_and_its_dead_letter_has_its_beginning() -> None:
     factory = RecordFactory("b1", BRIDGE_KEYS)
     for number in range(5):
         record = factory.accept(f"pointillist/v1/{'x' * 60_000}/{number}/frame".encode(), b"")
@@ -217,14 +219,14 @@ def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_
     assert not factory._routes
 
 
-def test_the_longest_name_of_a_camera_is_whole_in_a_dead_letter() -> None:
+def test_the_longest_name_of_a_camera_is_complete_in_a_dead_letter() -> None:
     longest = CameraId(f"{'s' * 63}/{'c' * 63}")
     assert letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.SETTINGS, longest), b"")).origin_topic.endswith(
         "settings"
     )
 
 
-def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_for_ever(
+def test_a_payload_that_raises_an_unexpected_exception_becomes_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
@@ -235,7 +237,7 @@ def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_
     assert (found.reason, found.error) == ("malformed", "RuntimeError: a defect")
 
 
-def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> None:
+def test_a_record_rejected_by_kafka_becomes_a_dead_letter_of_its_camera() -> None:
     factory = RecordFactory("b1", BRIDGE_KEYS)
     record = factory.accept(topic(Channel.FRAME), frame())
     refused = factory.refused_by_kafka(record, "x" * 10_000)
@@ -248,15 +250,15 @@ def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> No
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.binary(max_size=80))
-def test_any_payload_on_any_topic_is_a_record_and_never_a_frame(where: bytes, payload: bytes) -> None:
+def test_random_bytes_on_any_topic_become_a_dead_letter(mqtt_name: bytes, payload: bytes) -> None:
     factory = RecordFactory("b1", BRIDGE_KEYS)
-    for name in (where, topic(Channel.FRAME)):
+    for name in (mqtt_name, topic(Channel.FRAME)):
         assert factory.accept(name, payload).topic is KafkaTopic.DEAD_LETTERS
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_a_changed_frame_never_passes_as_a_frame(data: st.DataObject) -> None:
+def test_a_changed_frame_becomes_a_dead_letter(data: st.DataObject) -> None:
     payload = bytearray(frame())
     at = data.draw(st.integers(0, len(payload) - 1))
     payload[at] ^= data.draw(st.integers(1, 255))

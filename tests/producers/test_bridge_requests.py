@@ -1,4 +1,4 @@
-"""Signed requests of the server, from Kafka's events by way of the bridge to the camera that obeys them."""
+"""Signed requests of the server on their way from Kafka's events over the bridge to the camera."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ SIGNED: dict[type, Callable[[], bytes]] = {KeyRequest: key_request, ProbeRequest
 
 
 def event(kind: type, value: bytes | None = None, key: bytes | None = CAMERA.encode()) -> Event:
-    """Return a request as it lies in Kafka; a valid one where nothing is given."""
+    """Return a request as an event in Kafka; a valid one by default."""
     headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]  # type: ignore[attr-defined]  # of every message
     return Event(key, SIGNED[kind]() if value is None else value, headers)
 
 
-def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[tuple[str, bytes]], list[str]]:
-    """Return what the bridge publishes of events at these times, and the kinds of what it refuses."""
+def forwarded(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return the messages that the bridge publishes for events at these times, and the kinds of rejected requests."""
     out: list[tuple[str, bytes]] = []
     refused: list[str] = []
 
@@ -61,21 +61,21 @@ def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[
     return out, refused
 
 
-def test_a_key_request_is_obeyed_by_its_camera_alone(tmp_path: Path) -> None:
-    [(topic, payload)], _ = passed_on(KeyRequest, (0.0, [event(KeyRequest)]))
+def test_a_key_request_is_applied_only_by_its_camera(tmp_path: Path) -> None:
+    [(topic, payload)], _ = forwarded(KeyRequest, (0.0, [event(KeyRequest)]))
     assert topic == f"pointillist/v1/{CAMERA}/cmd/key"
     control = CameraControl(tmp_path, KEYS.current(CAMERA), Encoding())
     control.request_key(payload)
     assert control.key_wanted == (7, 3)
     stranger = CameraControl(tmp_path, derive_camera_key(b"another fleet's secret", CAMERA), Encoding())
     command = sign_message(KEYS.current(CAMERA), Command(issued_ms=1))
-    for taker, refused in ((stranger, payload), (control, command)):
+    for receiver, refused in ((stranger, payload), (control, command)):
         with pytest.raises(WireError):
-            taker.request_key(refused)
+            receiver.request_key(refused)
 
 
-def test_a_probe_request_is_obeyed_and_kept_by_its_camera_and_changes_no_other_setting(tmp_path: Path) -> None:
-    [(topic, payload)], _ = passed_on(ProbeRequest, (0.0, [event(ProbeRequest)]))
+def test_a_probe_request_is_applied_and_stored_by_its_camera_and_changes_no_other_setting(tmp_path: Path) -> None:
+    [(topic, payload)], _ = forwarded(ProbeRequest, (0.0, [event(ProbeRequest)]))
     assert topic == f"pointillist/v1/{CAMERA}/cmd/probes"
     control = CameraControl(tmp_path, KEYS.current(CAMERA), Encoding(24, 0.1, LOSSLESS))
     assert control.probe_request(payload)
@@ -86,23 +86,23 @@ def test_a_probe_request_is_obeyed_and_kept_by_its_camera_and_changes_no_other_s
         again.command(payload)
 
 
-def test_a_replayed_request_is_passed_on_once_in_a_while_and_keeps_no_other_waiting() -> None:
+def test_a_replayed_request_is_forwarded_at_a_bounded_rate_and_delays_no_other() -> None:
     again, other, gate = event(KeyRequest), event(KeyRequest, key_request(4)), (key_request(3, GATE), GATE.encode())
-    out, _ = passed_on(
+    out, _ = forwarded(
         KeyRequest, (0.0, [again, again]), (0.5, [again]), (0.6, [other, event(KeyRequest, *gate)]), (1.2, [again])
     )
     seqs = [KeyRequest.FromString(payload).seq for _, payload in out]
     assert (seqs, [topic.split("/")[3] for topic, _ in out]) == ([3, 4, 3, 3], ["door", "door", "gate", "door"])
     same, newer = event(ProbeRequest), event(ProbeRequest, probe_request(0.9, NOW_MS + 1))
-    out, _ = passed_on(ProbeRequest, (0.0, [same, same, newer]), (0.6, [same]))
+    out, _ = forwarded(ProbeRequest, (0.0, [same, same, newer]), (0.6, [same]))
     assert [ProbeRequest.FromString(payload).probe_share for _, payload in out] == pytest.approx([0.5, 0.9, 0.5])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("ahead_ms", [-MAX_AHEAD_MS, MAX_AHEAD_MS])
-def test_shares_and_times_at_their_bounds_are_passed_on_unchanged(share: float, ahead_ms: int) -> None:
+def test_shares_and_times_at_their_limits_are_forwarded_unchanged(share: float, ahead_ms: int) -> None:
     request = probe_request(share, NOW_MS + ahead_ms)
-    out, _ = passed_on(ProbeRequest, (0.0, [event(ProbeRequest, request)]))
+    out, _ = forwarded(ProbeRequest, (0.0, [event(ProbeRequest, request)]))
     assert [payload for _, payload in out] == [request]
 
 
@@ -119,22 +119,20 @@ def test_shares_and_times_at_their_bounds_are_passed_on_unchanged(share: float, 
           for ms in (MAX_AHEAD_MS + 1, -MAX_AHEAD_MS - 1, 2**62)),
     ],
 )  # fmt: skip
-def test_what_the_server_did_not_sign_just_now_is_counted_and_the_next_request_is_passed_on(
-    kind: type, bad: Event
-) -> None:
-    out, refused = passed_on(kind, (0.0, [bad, event(kind)]))
+def test_an_invalid_or_outdated_request_is_counted_and_the_next_one_is_forwarded(kind: type, bad: Event) -> None:
+    out, refused = forwarded(kind, (0.0, [bad, event(kind)]))
     assert (len(out), refused) == (1, [kind.__name__])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_records_are_passed_over(kind: type) -> None:
+def test_other_records_are_ignored(kind: type) -> None:
     [other] = set(KINDS) - {kind}
-    out, refused = passed_on(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
+    out, refused = forwarded(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
     assert (len(out), refused) == (1, [])
 
 
 @pytest.mark.brokers
-async def test_a_camera_keeps_the_key_frame_of_a_signed_request(
+async def test_a_camera_stores_the_key_frame_of_a_signed_request(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)

@@ -148,7 +148,7 @@ async def test_a_retained_status_of_a_revoked_camera_is_dropped_and_a_new_one_be
         assert [letter.reason for letter in letters] == ["malformed", "revoked_key"]
 
 
-async def test_reading_pauses_at_the_buffer_limit_and_resumes_below_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_pauses_at_the_buffer_limit_and_resumes_at_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seqs = range(1, 10)
     assert {len(frame(seq)) for seq in seqs} == {FRAME_BYTES - lanes_module.RECORD_OVERHEAD}
     async with bridged(monkeypatch, max_buffered_bytes=8 * FRAME_BYTES, batch_bytes=FRAME_BYTES) as bridge:

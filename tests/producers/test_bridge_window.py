@@ -1,3 +1,5 @@
+"""The window of acknowledgements: packet ids are released in the order of their arrival."""
+
 from __future__ import annotations
 
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[int], list[list[int]]]:
-    """Packet ids in arrival order, and the places in it that are settled together, in any order."""
+    """Draw packet ids in arrival order, and their positions in batches that are settled together, in any order."""
     packet_ids = draw(st.lists(st.integers(1, 65535), max_size=40))
     places = draw(st.permutations(range(len(packet_ids))))
     batches, at = [], 0
@@ -21,7 +23,7 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[list[int]]]:
 
 @settings(max_examples=200, deadline=None)
 @given(histories())
-def test_packet_ids_are_released_once_in_arrival_order_and_never_before_their_own_record(
+def test_packet_ids_are_released_once_in_arrival_order_after_their_own_records(
     history: tuple[list[int], list[list[int]]],
 ) -> None:
     packet_ids, batches = history
@@ -41,9 +43,7 @@ def test_packet_ids_are_released_once_in_arrival_order_and_never_before_their_ow
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 20), st.integers(0, 20), st.randoms(use_true_random=False))
-def test_what_an_older_connection_delivered_releases_nothing_on_a_newer_one(
-    before: int, after: int, random: object
-) -> None:
+def test_tickets_of_an_older_connection_release_nothing_on_a_newer_one(before: int, after: int, random: object) -> None:
     window = AckWindow()
     window.open()
     old = [window.receive(number + 1) for number in range(before)]
@@ -56,7 +56,7 @@ def test_what_an_older_connection_delivered_releases_nothing_on_a_newer_one(
     assert len(window) == 0
 
 
-def test_messages_received_between_settlements_keep_their_place() -> None:
+def test_messages_received_between_settlements_keep_their_order() -> None:
     window = AckWindow()
     window.open()
     first, second = window.receive(7), window.receive(8)

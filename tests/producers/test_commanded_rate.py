@@ -38,51 +38,51 @@ def camera(folder: Path, fps: float) -> AbstractAsyncContextManager[Camera]:
     return capturing(offline_camera(settings, KEY, folder))
 
 
-def command_rate(made: Camera, rate: float) -> None:
-    issued_ms = max(time.time_ns() // 10**6, made._control.state.issued_ms + 1)
-    assert made._control.command(sign_message(KEY, Command(issued_ms=issued_ms, frames_per_second=rate)))
+def command_rate(running_camera: Camera, rate: float) -> None:
+    issued_ms = max(time.time_ns() // 10**6, running_camera._control.state.issued_ms + 1)
+    assert running_camera._control.command(sign_message(KEY, Command(issued_ms=issued_ms, frames_per_second=rate)))
 
 
-async def is_idle(made: Camera) -> bool:
+async def is_idle(running_camera: Camera) -> bool:
     """Return whether the camera sends nothing for much longer than one frame at 50 frames a second."""
-    before = made.spool.current.next
+    before = running_camera.spool.current.next
     await asyncio.sleep(0.4)
-    return made.spool.current.next == before
+    return running_camera.spool.current.next == before
 
 
 @pytest.mark.parametrize("own", [RARELY, 0.0], ids=["paced", "every-frame"])
 async def test_a_camera_follows_a_commanded_rate_and_returns_to_its_own(tmp_path: Path, own: float) -> None:
-    async with camera(tmp_path, own) as made:
-        await until(lambda: made.spool.current.next > 0, "the first frame")
+    async with camera(tmp_path, own) as running_camera:
+        await until(lambda: running_camera.spool.current.next > 0, "the first frame")
         if own:
-            await until(lambda: is_idle(made), "an idle camera")
-        command_rate(made, 50.0)
-        first, began_s = made.spool.current.next, time.monotonic()
-        await until(lambda: made.spool.current.next >= first + 15, "frames at the commanded rate")
+            await until(lambda: is_idle(running_camera), "an idle camera")
+        command_rate(running_camera, 50.0)
+        first, began_s = running_camera.spool.current.next, time.monotonic()
+        await until(lambda: running_camera.spool.current.next >= first + 15, "frames at the commanded rate")
         assert time.monotonic() - began_s > 0.2
-        assert made._meta().frames_per_second == 50.0
-        command_rate(made, RARELY)
-        await until(lambda: is_idle(made), "an idle camera")
-        now = made.spool.current.next
-        command_rate(made, 0.0)
-        assert made._meta().frames_per_second == own
+        assert running_camera._meta().frames_per_second == 50.0
+        command_rate(running_camera, RARELY)
+        await until(lambda: is_idle(running_camera), "an idle camera")
+        now = running_camera.spool.current.next
+        command_rate(running_camera, 0.0)
+        assert running_camera._meta().frames_per_second == own
         if own:
-            await until(lambda: is_idle(made), "an idle camera")
+            await until(lambda: is_idle(running_camera), "an idle camera")
         else:
-            await until(lambda: made.spool.current.next > now + 20, "every frame of the source")
+            await until(lambda: running_camera.spool.current.next > now + 20, "every frame of the source")
 
 
 async def test_a_command_that_arrives_between_two_sleeps_takes_effect_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with camera(tmp_path, RARELY) as made:
+    async with camera(tmp_path, RARELY) as running_camera:
 
         async def command_meanwhile() -> None:
-            if not made.spool.current.next:
-                command_rate(made, 50.0)
+            if not running_camera.spool.current.next:
+                command_rate(running_camera, 50.0)
 
-        monkeypatch.setattr(made._fair_gate, "enter", command_meanwhile)
-        await until(lambda: made.spool.current.next > 5, "frames at the commanded rate")
+        monkeypatch.setattr(running_camera._fair_gate, "enter", command_meanwhile)
+        await until(lambda: running_camera.spool.current.next > 5, "frames at the commanded rate")
 
 
 async def test_the_patterns_of_a_new_drop_ratio_are_made_in_a_thread(
@@ -97,14 +97,14 @@ async def test_the_patterns_of_a_new_drop_ratio_are_made_in_a_thread(
     monkeypatch.setattr(masks, "spread_patterns", record_thread)
     monkeypatch.setattr(masks, "_POOLS", {})
     monkeypatch.setattr(masks, "_AT_HAND", masks.CodebookCache(256))
-    async with camera(tmp_path, 50.0) as made:
-        await until(lambda: made.spool.current.next > 0, "the first frame")
-        assert made._control.command(sign_message(KEY, Command(issued_ms=1, dropped_per_block=40)))
-        first = made.spool.current.next
-        await until(lambda: made.spool.current.next > first, "a frame after the command")
-        stored = made.spool.get((made.spool.current.boot_id, first))
+    async with camera(tmp_path, 50.0) as running_camera:
+        await until(lambda: running_camera.spool.current.next > 0, "the first frame")
+        assert running_camera._control.command(sign_message(KEY, Command(issued_ms=1, dropped_per_block=40)))
+        first = running_camera.spool.current.next
+        await until(lambda: running_camera.spool.current.next > first, "a frame after the command")
+        stored = running_camera.spool.get((running_camera.spool.current.boot_id, first))
         assert stored is not None
-        assert parse_frame(made.spool.read(stored)).dropped_per_block == 40
+        assert parse_frame(running_camera.spool.read(stored)).dropped_per_block == 40
     assert len(threads) == 2
     assert threading.current_thread() not in threads
 
@@ -115,19 +115,19 @@ async def test_no_frame_is_sent_after_a_pause_that_arrives_while_patterns_are_ma
     pools, sent = {0}, list[int]()
     monkeypatch.setattr("producers.sources.scene.SceneSource.live", True)
 
-    async with camera(tmp_path, 50.0) as made:
+    async with camera(tmp_path, 50.0) as running_camera:
 
         def pause_meanwhile(dropped: int) -> None:
-            assert made._control.command(sign_message(KEY, Command(issued_ms=2, enabled=False)))
-            sent.append(made.spool.current.next)
+            assert running_camera._control.command(sign_message(KEY, Command(issued_ms=2, enabled=False)))
+            sent.append(running_camera.spool.current.next)
             pools.add(dropped)
 
-        await until(lambda: made.spool.current.next > 0, "the first frame")
+        await until(lambda: running_camera.spool.current.next > 0, "the first frame")
         monkeypatch.setattr("producers.camera.camera.has_pool", lambda dropped: dropped in pools)
         monkeypatch.setattr("producers.camera.camera.make_pool", pause_meanwhile)
         # The camera's own drop ratio has no patterns from here on, so the next frame waits for them.
-        await until(lambda: "command" in made.publisher.presence._rests, "a pause")
-        assert sent == [made.spool.current.next]
+        await until(lambda: "command" in running_camera.publisher.presence._rests, "a pause")
+        assert sent == [running_camera.spool.current.next]
 
 
 async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
@@ -143,8 +143,8 @@ async def test_frames_are_compared_with_plain_video_at_the_rate_in_force(
     monkeypatch.setattr(comparison, "EVERY", 1)  # each key frame is compared
     source = SourceSettings(kind="scene", size=(160, 128))
     settings = CameraSettings(camera_id=CAMERA, fps=20.0, source=source, profile="video", measure_codec=True)
-    async with capturing(offline_camera(settings, KEY, tmp_path)) as made:
+    async with capturing(offline_camera(settings, KEY, tmp_path)) as running_camera:
         await until(lambda: bool(rates), "the first frame")
-        command_rate(made, 50.0)
+        command_rate(running_camera, 50.0)
         await until(lambda: 50.0 in rates, "a key frame at the commanded rate")
     assert set(rates) == {20.0, 50.0}

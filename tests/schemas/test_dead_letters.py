@@ -8,8 +8,8 @@ from schemas.pointillist_pb2 import DeadLetter
 
 
 def test_a_dead_letter_names_the_origin_of_its_payload_and_the_reason() -> None:
-    made = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", 3, -1), "hall/door", b"payload", 77)
-    assert made == DeadLetter(
+    letter = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", 3, -1), "hall/door", b"payload", 77)
+    assert letter == DeadLetter(
         origin_topic="a/topic",
         origin_partition=3,
         origin_offset=-1,
@@ -25,8 +25,8 @@ def test_a_dead_letter_names_the_origin_of_its_payload_and_the_reason() -> None:
 
 def test_error_and_payload_are_cut_and_the_full_length_is_kept() -> None:
     payload = bytes(DEAD_LETTER_PAYLOAD_BYTES + 9)
-    made = dead_letter("validate", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
-    assert (len(made.error), made.payload) == (ERROR_CHARACTERS, payload[:-9])
-    assert made.payload_bytes == len(payload)
-    made = dead_letter("validate", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5)
-    assert made.payload_bytes == 5
+    letter = dead_letter("validate", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
+    assert (len(letter.error), letter.payload) == (ERROR_CHARACTERS, payload[:-9])
+    assert letter.payload_bytes == len(payload)
+    letter = dead_letter("validate", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5)
+    assert letter.payload_bytes == 5

@@ -24,8 +24,8 @@ async def test_the_network_client_of_each_client_has_connections_and_limits(
     kafka: Kafka, kafka_topics: TopicFactory, client: type
 ) -> None:
     topic = await kafka_topics()
-    made = client(bootstrap_servers=kafka.bootstrap, request_timeout_ms=7000)
-    network = NetworkClient.inside(made)
+    instance = client(bootstrap_servers=kafka.bootstrap, request_timeout_ms=7000)
+    network = NetworkClient.inside(instance)
     assert network is not None
     assert network.request_timeout_s == 7.0
     seen: list[set[int]] = []
@@ -38,13 +38,13 @@ async def test_the_network_client_of_each_client_has_connections_and_limits(
     network.on_metadata(seen.append)
     network.limit_requests(limit)
     try:
-        await made.start()
-        await (made.partitions_for(topic) if isinstance(made, AIOKafkaProducer) else _metadata(made))
+        await instance.start()
+        await (instance.partitions_for(topic) if isinstance(instance, AIOKafkaProducer) else _metadata(instance))
         assert seen
         assert network.connections()
         assert limits
     finally:
-        await (made.close() if isinstance(made, AIOKafkaAdminClient) else made.stop())
+        await (instance.close() if isinstance(instance, AIOKafkaAdminClient) else instance.stop())
 
 
 async def _metadata(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:

@@ -14,9 +14,11 @@ from schemas.metrics import END_TO_END, SECONDS, Metric, observe_often
 def test_a_metric_registers_its_name_help_labels_and_buckets() -> None:
     registry = CollectorRegistry()
     seen = Metric(Counter, "pointillist_seen_total", "Frames seen, by camera", ("camera_id",)).on(registry)
-    took = Metric(Histogram, "pointillist_took_seconds", "Time taken, by stage", ("stage",), (0.5, 2.0)).on(registry)
+    duration = Metric(Histogram, "pointillist_took_seconds", "Time taken, by stage", ("stage",), (0.5, 2.0)).on(
+        registry
+    )
     seen.labels(camera_id="site/door").inc(3)
-    took.labels("unpack").observe(1.0)
+    duration.labels("unpack").observe(1.0)
     families = {family.name: family for family in registry.collect()}
     assert families["pointillist_seen"].documentation == "Frames seen, by camera"
     assert families["pointillist_took_seconds"].documentation == "Time taken, by stage"

@@ -91,8 +91,8 @@ def test_a_signed_list_is_accepted_only_from_a_trusted_signer() -> None:
 
 @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
 def test_the_shares_of_a_rollout_are_from_0_to_1(share: float) -> None:
-    made = Rollout(candidate=model("b", "model.toml"), frames=0, cameras=1)
-    within = Models(published=[model("a")], rollout=made)
+    rollout = Rollout(candidate=model("b", "model.toml"), frames=0, cameras=1)
+    within = Models(published=[model("a")], rollout=rollout)
     assert unseal(seal(within, SIGNER), TRUSTED) == within
     for name in ("frames", "cameras"):
         beyond = Models.FromString(within.SerializeToString())

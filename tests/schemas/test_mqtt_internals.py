@@ -31,19 +31,19 @@ def drive(client: Client, holds: Callable[[], object]) -> None:
 
 @pytest.fixture
 def client(mosquitto: Mosquitto) -> Iterator[SocketClient]:
-    made = SocketClient("internals")
-    made.connect_async(mosquitto.host, mosquitto.port, KEEPALIVE_S)
-    made.adopt(socket.create_connection((mosquitto.host, mosquitto.port)))
-    drive(made, made.is_connected)
-    yield made
-    made.disconnect()
+    socket_client = SocketClient("internals")
+    socket_client.connect_async(mosquitto.host, mosquitto.port, KEEPALIVE_S)
+    socket_client.adopt(socket.create_connection((mosquitto.host, mosquitto.port)))
+    drive(socket_client, socket_client.is_connected)
+    yield socket_client
+    socket_client.disconnect()
 
 
 def test_a_reconnect_without_an_adopted_socket_is_rejected(mosquitto: Mosquitto) -> None:
-    made = SocketClient("internals")
-    made.connect_async(mosquitto.host, mosquitto.port)
+    socket_client = SocketClient("internals")
+    socket_client.connect_async(mosquitto.host, mosquitto.port)
     with pytest.raises(ConnectionError, match="adopt"):
-        made.reconnect()
+        socket_client.reconnect()
 
 
 def test_raw_packets_reach_the_broker(client: SocketClient) -> None:

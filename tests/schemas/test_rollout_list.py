@@ -47,15 +47,15 @@ def model(name: str) -> Model:
 
 
 def rollout(slot: Slot = SHADOW, **fields: object) -> Rollout:
-    made = Rollout(
+    current = Rollout(
         candidate=model("new"), begun_ms=5, slot=slot, frames=0.2, cameras=0.25, by_rule=True, decider=GATE.public
     )
-    made.MergeFrom(Rollout(**fields))  # type: ignore[arg-type]
-    return made
+    current.MergeFrom(Rollout(**fields))  # type: ignore[arg-type]
+    return current
 
 
-def listed(made: Rollout | None = None) -> Models:
-    return begin(Models(published=[model("old")], changed_ms=1), made or rollout())
+def listed(current: Rollout | None = None) -> Models:
+    return begin(Models(published=[model("old")], changed_ms=1), current or rollout())
 
 
 def assessed(outcome: Outcome, slot: Slot = SHADOW, begun_ms: int = 5, at_ms: int = 9) -> Assessment:
@@ -94,13 +94,13 @@ def test_an_assessment_of_another_rollout_changes_nothing() -> None:
 
 
 def test_only_the_listed_deciders_assessment_is_accepted() -> None:
-    made = rollout()
-    assert unseal_assessment(seal_assessment(assessed(PASSED), GATE), made) == assessed(PASSED)
+    current = rollout()
+    assert unseal_assessment(seal_assessment(assessed(PASSED), GATE), current) == assessed(PASSED)
     with pytest.raises(BadTagError):
-        unseal_assessment(seal_assessment(assessed(PASSED), STRANGER), made)
-    made.decider = b""
+        unseal_assessment(seal_assessment(assessed(PASSED), STRANGER), current)
+    current.decider = b""
     with pytest.raises(BadTagError):
-        unseal_assessment(seal_assessment(assessed(PASSED), GATE), made)
+        unseal_assessment(seal_assessment(assessed(PASSED), GATE), current)
 
 
 def test_records_apply_in_any_order_and_an_older_assessment_changes_nothing() -> None:
@@ -131,10 +131,10 @@ def test_an_assessment_that_arrives_before_its_list_applies_despite_an_earlier_a
 
 def test_a_list_with_shares_out_of_range_is_rejected() -> None:
     for share in (1.5, math.nan):
-        made = rollout()
-        made.frames = share
+        current = rollout()
+        current.frames = share
         with pytest.raises(MalformedError, match="shares from 0 to 1"):
-            unseal(seal(listed(made), PERSON), TrustedSigners({PERSON.public: "person"}))
+            unseal(seal(listed(current), PERSON), TrustedSigners({PERSON.public: "person"}))
 
 
 def test_about_the_chosen_share_of_frames_is_compared_and_all_processors_choose_the_same() -> None:
