@@ -35,7 +35,7 @@ class ListInMemory:
     def __init__(self, broker: tuple[str, int], site: str, folder: Path, **defaults: object) -> None:
         self.site = site
         self.cameras: dict[str, dict[str, Any]] = {}
-        self.refused: dict[CameraId, str] = {}
+        self.rejected: dict[CameraId, str] = {}
         self.error = ""
         self.defect: Exception | None = None
         self.after_read: Callable[[], None] | None = None
@@ -65,7 +65,7 @@ class ListInMemory:
         }
         if self.after_read is not None:
             self.after_read()
-        return CameraSpecs(members, dict(self.refused))
+        return CameraSpecs(members, dict(self.rejected))
 
 
 @dataclass

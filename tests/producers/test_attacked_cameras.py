@@ -51,9 +51,6 @@ def scene(index: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> Pi
     return SceneSimulator(0, 0, size, channels).render(index)[0]
 
 
-# The scenario
-
-
 def scenario(folder: object, *attacks: dict[str, object]) -> dict[str, object]:
     defaults = {"camera": "cam-0", "kind": "attack", "at_s": 1, "for_s": 2, "generator": str(folder)}
     return {
@@ -113,9 +110,6 @@ def test_an_invalid_attack_is_rejected_in_one_line_with_its_place_and_the_expect
 def test_consecutive_attacks_and_attacks_on_other_cameras_do_not_overlap(folder: Path) -> None:
     document = scenario(folder, {}, {"at_s": 3}, {"camera": "cam-1"})
     assert len(parse_scenario(document).faults) == 3
-
-
-# The generator
 
 
 @pytest.mark.parametrize(
@@ -187,9 +181,6 @@ def test_an_attack_runs_without_torch_and_parsing_a_scenario_without_onnxruntime
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
-# Targets
-
-
 def settings_of(classes: tuple[str, ...] | int = CLASSES) -> GeneratorSettings:
     return GeneratorSettings(name="g", classes=classes, channels=3, height=8, width=8, eps=0.1)
 
@@ -215,9 +206,6 @@ def test_a_target_class_is_given_by_name_or_number() -> None:
     assert settings_of(10).target_of(7, 0, 0) == 7
     with pytest.raises(ConfigError, match="from 0 to 9, got 'give-way'"):
         settings_of(10).check_target("give-way")
-
-
-# The lens
 
 
 @settings(deadline=None, max_examples=80)
@@ -320,9 +308,6 @@ def test_directions_beyond_the_bounds_are_clipped_to_them(tmp_path: Path) -> Non
     attack_generator = Generator(write_generator(tmp_path / "wild", direction=wild))
     picture = np.full((8, 8, 3), 100, np.uint8)
     assert attack(picture, attack_generator, 0, EPS)[0, 0].tolist() == [100 + LEVELS, 100, 100 - LEVELS]
-
-
-# Time and truth
 
 
 def captured(position: int, label: int | None = 3) -> CapturedFrame:

@@ -126,7 +126,7 @@ async def test_a_camera_above_its_quota_is_confirmed_at_the_rate_of_its_quota(
         rig.cameras.frames(camera, range(600))
         await rig.cameras.all_confirmed(camera, range(600))
         assert time.monotonic() - begun > 600 / 200 - 1 - 0.2
-        await until(lambda: bridge.metric("pointillist_bridge_throttled_cameras") == 0, "nobody held back")
+        await until(lambda: bridge.metric("pointillist_bridge_throttled_cameras") == 0, "no throttled camera")
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=camera) == 0
 
 

@@ -53,7 +53,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
         assert ended or task.cancelled()
 
 
-def sending(health: Health | None = None) -> Sender:
+def new_sender(health: Health | None = None) -> Sender:
     found = health or Health()
     return Sender("nowhere:1", name="b1", on_health=lambda ok, detail: found.set("kafka", ok, detail))
 
@@ -66,7 +66,7 @@ async def test_a_producer_that_does_not_start_in_time_is_closed_before_the_next_
     kafka: KafkaStandIn,
 ) -> None:
     health = Health()
-    sender = sending(health)
+    sender = new_sender(health)
     kafka.reachable.clear()
     async with running(deliver(sender)) as task:
         await until(lambda: len(kafka.producers) > 2, "several tries")
@@ -80,13 +80,13 @@ async def test_a_producer_that_does_not_start_in_time_is_closed_before_the_next_
 
 async def test_a_producer_cancelled_during_its_start_is_closed(kafka: KafkaStandIn) -> None:
     kafka.reachable.clear()
-    async with running(deliver(sending())):
+    async with running(deliver(new_sender())):
         await until(lambda: kafka.producers, "a try")
     assert kafka.producers[-1].ended == 1
 
 
 async def test_a_producer_whose_connections_do_not_close_delays_no_other_producer(kafka: KafkaStandIn) -> None:
-    sender = sending()
+    sender = new_sender()
     kafka.closing.clear()
     kafka.batch_errors.append(KafkaError("out of order"))
     await asyncio.wait_for(deliver(sender), 60)
@@ -98,7 +98,7 @@ async def test_a_producer_whose_connections_do_not_close_delays_no_other_produce
 async def test_a_batch_rejected_for_its_size_leaves_the_batches_of_other_partitions_in_flight(
     kafka: KafkaStandIn,
 ) -> None:
-    sender, refused = sending(), list[str]()
+    sender, refused = new_sender(), list[str]()
     kafka.answers.clear()
     kafka.batch_errors.append(MessageSizeTooLargeError())
     record = PlainRecord(b"key", b"value", [])
@@ -131,7 +131,7 @@ def follow_requests(reported: Reported) -> Coroutine[Any, Any, None]:
 FOLLOWERS = [(follow_backlog, backlog_module), (follow_requests, requests_module)]
 
 
-async def answered(kafka: KafkaStandIn, reported: Reported) -> None:
+async def wait_for_report(kafka: KafkaStandIn, reported: Reported) -> None:
     """Wait until a report arrives after all queued failures."""
     await until(lambda: not kafka.failures and kafka.events.empty(), "all failures")
     before = len(reported)
@@ -149,7 +149,7 @@ async def test_a_reader_of_kafka_logs_one_warning_after_repeated_failures_at_its
         kafka.failures.extend([KafkaError("away")] * failures)
         with structlog.testing.capture_logs() as logs:
             async with running(follow(reported)):
-                await answered(kafka, reported)
+                await wait_for_report(kafka, reported)
         assert [entry["log_level"] for entry in logs] == ["warning"] * complaints
         unknown = max(0, failures - module.LOG_AFTER + 1)
         assert reported.count(None) == (unknown if module is backlog_module else 0)
@@ -160,7 +160,7 @@ async def test_a_known_backlog_stays_known_through_all_failures(kafka: KafkaStan
     async with running(follow_backlog(reported)):
         for failures in (0, 2, 4):
             kafka.failures.extend([KafkaError("away")] * failures)
-            await answered(kafka, reported)
+            await wait_for_report(kafka, reported)
         assert None not in reported
 
 
@@ -285,10 +285,10 @@ async def test_a_batch_is_resent_when_another_batch_has_broken_its_producer(
     await until(lambda: len(kafka.batches) == 1, "a batch in flight")
     with monkeypatch.context() as patched:
 
-        async def broken(*_: object, **__: object) -> None:
+        async def fail(*_: object, **__: object) -> None:
             raise OSError("gone")
 
-        patched.setattr(produce_module, "produce", broken)
+        patched.setattr(produce_module, "produce", fail)
         with pytest.raises(OSError, match="gone"):
             await sender.deliver("topic", 1, [PlainRecord(b"key", b"value", [])], lambda *_: None, once=True)
     await until(lambda: len(kafka.batches) == 2, "the batch sent again")

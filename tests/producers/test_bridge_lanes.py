@@ -44,7 +44,7 @@ def lane_of(linger: Linger, batch_bytes: int, partition: int = 0) -> Lane:
     return lane
 
 
-def taken(lane: Lane) -> list[int]:
+def take_values(lane: Lane) -> list[int]:
     return [entry.value[0] for entry, _ in lane.next_batch()]
 
 
@@ -88,9 +88,9 @@ async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
         assert not lane.due.is_set()
     await asyncio.wait_for(lane.due.wait(), 60)
     assert time.monotonic() - began >= 0.195
-    assert taken(lane) == [1, 2]
+    assert take_values(lane) == [1, 2]
     assert not lane.due.is_set()
-    assert taken(lane) == []
+    assert take_values(lane) == []
 
 
 async def test_a_record_is_sent_at_once_while_batches_take_little_of_the_time() -> None:
@@ -98,12 +98,12 @@ async def test_a_record_is_sent_at_once_while_batches_take_little_of_the_time() 
     lane = lane_of(linger, 10 * SIZE)
     put(lane, 1)
     assert lane.due.is_set()
-    assert taken(lane) == [1]
+    assert take_values(lane) == [1]
     linger.begin(time.monotonic() - 60)  # a batch has been in flight for a minute
     put(lane, 2)
     assert not lane.due.is_set()
     lane.end_linger()
-    assert taken(lane) == [2]
+    assert take_values(lane) == [2]
 
 
 async def test_records_of_other_lanes_are_sent_with_a_batch_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,17 +128,17 @@ async def test_a_lane_is_due_at_once_when_it_is_full_or_its_linger_is_ended() ->
         assert not lane.due.is_set()
         put(lane, first + 2, 100)
         assert not lane.due.is_set()  # one byte is left
-        assert taken(lane) == [first, first + 1, first + 2]
+        assert take_values(lane) == [first, first + 1, first + 2]
     for number in range(3):
         assert not lane.due.is_set()
         put(lane, number)
     assert lane.due.is_set()
-    assert taken(lane) == [0, 1, 2]
+    assert take_values(lane) == [0, 1, 2]
     put(lane, 3)
     assert not lane.due.is_set()
     lane.end_linger()
     assert lane.due.is_set()
-    assert taken(lane) == [3]
+    assert take_values(lane) == [3]
 
 
 @pytest.mark.parametrize("batch_bytes", [2 * SIZE, 3 * SIZE - 1])
@@ -148,10 +148,10 @@ async def test_a_batch_is_filled_up_to_its_limit_and_has_at_least_one_record(bat
     for number in range(1, 6):
         put(lane, number)
     before = time.monotonic()
-    assert taken(lane) == [0]
+    assert take_values(lane) == [0]
     assert lane.due.is_set()
     assert lane.first_at >= before
-    assert [taken(lane) for _ in range(3)] == [[1, 2], [3, 4], [5]]
+    assert [take_values(lane) for _ in range(3)] == [[1, 2], [3, 4], [5]]
     assert not lane.due.is_set()
     put(lane, 6)
     assert not lane.due.is_set()

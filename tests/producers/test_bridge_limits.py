@@ -62,10 +62,10 @@ async def test_a_camera_with_too_many_unprocessed_bytes_keeps_its_frames(monkeyp
         kafka.ends = {partition: 3}
         numbers = iter(range(20, 40))
 
-        async def again() -> bool:
+        async def resend() -> bool:
             return await accepted(bridge, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
 
-        await until(again, "the frame in Kafka")
+        await until(resend, "the frame in Kafka")
 
 
 async def test_a_resent_frame_that_waits_in_kafka_is_neither_stored_nor_counted_again(
@@ -124,21 +124,21 @@ async def test_a_camera_has_its_own_rate_until_the_file_no_longer_lists_it(
     numbers = iter(range(1, 1000))
     async with bridged(monkeypatch, **settings) as bridge:
 
-        async def goes() -> bool:
+        async def sends_frame() -> bool:
             number = next(numbers)
             return await accepted(bridge, FRAMES, frame(number), number, KafkaTopic.FRAMES)
 
-        assert not await goes()
+        assert not await sends_frame()
         await until(lambda: over_quota(bridge, CAMERA) == 1, "counted for the camera")
         file.write_text(json.dumps({CAMERA: 64}))
-        await until(goes, "the camera accepted")
+        await until(sends_frame, "the camera accepted")
         file.write_text(json.dumps({YARD: 64}))
         os.utime(file, (1, 1))
 
-        async def refused() -> bool:
-            return not await goes()
+        async def is_rejected() -> bool:
+            return not await sends_frame()
 
-        await until(refused, "the camera refused again")
+        await until(is_rejected, "the camera rejected again")
 
 
 async def test_rejections_in_the_brokers_log_are_counted_and_logged_once_for_each_client(

@@ -47,18 +47,18 @@ def event(kind: type, value: bytes | None = None, key: bytes | None = CAMERA.enc
 def forwarded(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[tuple[str, bytes]], list[str]]:
     """Return the messages that the bridge publishes for events at these times, and the kinds of rejected requests."""
     out: list[tuple[str, bytes]] = []
-    refused: list[str] = []
+    rejected: list[str] = []
 
     def publish(topic: str, payload: bytes) -> None:
         out.append((topic, payload))
 
     if kind is KeyRequest:
-        forward = key_requests(KEYS, publish, refused.append).forward
+        forward = key_requests(KEYS, publish, rejected.append).forward
     else:
-        forward = probe_requests(KEYS, publish, refused.append, lambda: NOW_MS).forward
+        forward = probe_requests(KEYS, publish, rejected.append, lambda: NOW_MS).forward
     for now_s, events in groups:
         forward(events, now_s)
-    return out, refused
+    return out, rejected
 
 
 def test_a_key_request_is_applied_only_by_its_camera(tmp_path: Path) -> None:
@@ -120,15 +120,15 @@ def test_shares_and_times_at_their_limits_are_forwarded_unchanged(share: float, 
     ],
 )  # fmt: skip
 def test_an_invalid_or_outdated_request_is_counted_and_the_next_one_is_forwarded(kind: type, bad: Event) -> None:
-    out, refused = forwarded(kind, (0.0, [bad, event(kind)]))
-    assert (len(out), refused) == (1, [kind.__name__])
+    out, rejected = forwarded(kind, (0.0, [bad, event(kind)]))
+    assert (len(out), rejected) == (1, [kind.__name__])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_records_are_ignored(kind: type) -> None:
     [other] = set(KINDS) - {kind}
-    out, refused = forwarded(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
-    assert (len(out), refused) == (1, [])
+    out, rejected = forwarded(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
+    assert (len(out), rejected) == (1, [])
 
 
 @pytest.mark.brokers

@@ -171,10 +171,10 @@ async def test_reading_pauses_at_the_buffer_limit_and_resumes_at_half_of_it(monk
 
 
 async def test_an_unknown_backlog_stops_no_camera_from_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise KafkaError("away")
 
-    monkeypatch.setattr("tests.producers.kafka_stand_in.Admin._send_request", away)
+    monkeypatch.setattr("tests.producers.kafka_stand_in.Admin._send_request", fail)
     small: dict[str, Any] = {"camera_backlog_bytes": 2 * FRAME_BYTES, "credit_bytes": 1}
     async with bridged(monkeypatch, ready=False, **small) as bridge, asyncio.timeout(60):
         # The bridge is never healthy for long: the lag cannot be read.
@@ -522,11 +522,11 @@ async def test_no_frame_is_confirmed_while_the_lag_is_unknown_and_frames_lost_me
         assert {each.options["client_id"] for each in (follower, *kafka.admins)} == {"b1-backlog"}
         assert ("coordinator", "pointillist-processors") in kafka.requests
 
-        async def broken(*_: object) -> None:
+        async def fail(*_: object) -> None:
             raise AttributeError("a controller that is not known")
 
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
-            patched.setattr("tests.producers.kafka_stand_in.Admin._send_request", broken)
+            patched.setattr("tests.producers.kafka_stand_in.Admin._send_request", fail)
             await until(lambda: len(kafka.admins) > 5, "asked again")
             assert bridge.confirmed() == [0]
             assert bridge.health.report()[1]["lag"]["ok"] is False

@@ -49,10 +49,10 @@ async def log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         stand_in.patch(monkeypatch)
         stand_in.room = SMALL_BYTES
 
-        async def held() -> list[bytes]:
+        async def stand_in_values() -> list[bytes]:
             return [each.value for each in stand_in.log["topic", 0]]
 
-        return Log("nowhere:1", "topic", held)
+        return Log("nowhere:1", "topic", stand_in_values)
     kafka: Kafka = request.getfixturevalue("kafka")
     topic = f"contract-{new_camera().replace('/', '-')}"
     await create_topics(kafka.bootstrap, {topic: TopicSpec(1, config={"max.message.bytes": str(SMALL_BYTES)})})

@@ -189,18 +189,18 @@ def test_no_error_repeats_an_address() -> None:
 
 @pytest.mark.parametrize("document", [7, {"site": "yard", "cameras": ["door"]}, {"site": "yard", "cameras": 3}])
 def test_a_document_of_another_form_is_rejected_in_one_line(document: Any) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as caught:
         parse_camera_file(document, Path(), "cameras.yaml")
-    assert str(refused.value).startswith("cameras.yaml")
-    assert "\n" not in str(refused.value)
+    assert str(caught.value).startswith("cameras.yaml")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["2024-02-30", "!!int x", "9" * 5000, "[" * 3000])
 def test_a_value_that_yaml_cannot_represent_is_rejected_in_one_line(tmp_path: Path, value: str) -> None:
     (tmp_path / "cameras.yaml").write_text(f"site: yard\ninstalled: {value}\ncameras: []\n")
-    with pytest.raises(ConfigError, match="expected YAML") as refused:
+    with pytest.raises(ConfigError, match="expected YAML") as caught:
         read_yaml(tmp_path / "cameras.yaml", "cameras")
-    assert len(str(refused.value).splitlines()) == 1
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_home_folder_of_an_unknown_user_is_rejected() -> None:

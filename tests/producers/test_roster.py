@@ -155,10 +155,10 @@ async def test_a_camera_with_a_temporarily_unreadable_enrolment_continues_in_its
     cameras.cameras = {name: {"fps": 10, "source": {"file": str(video)}} for name in ("one", "other")}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.frames("one") > 5)
-        one, cameras.refused = cameras.cameras.pop("one"), {roster.id("one"): "expected an enrolment"}
+        one, cameras.rejected = cameras.cameras.pop("one"), {roster.id("one"): "expected an enrolment"}
         cameras.mark_changed()
         await until(lambda: roster.reported("one") == ("failing", "expected an enrolment"))
-        cameras.cameras["one"], cameras.refused = one, {}
+        cameras.cameras["one"], cameras.rejected = one, {}
         cameras.mark_changed()
         await until(lambda: roster.task is not None and roster.task.done(), "the end of the fleet")
     assert (len(roster.boots("one")), len(roster.boots("other"))) == (2, 1)
@@ -182,7 +182,7 @@ async def test_an_invalid_list_is_reported_and_changes_nothing(
         before = roster.frames("one")
         await until(lambda: roster.frames("one") > before + 5, "frames of the running camera")
         cameras.error, cameras.defect = "", None
-        cameras.refused = {roster.id("two"): "expected an enrolment"}
+        cameras.rejected = {roster.id("two"): "expected an enrolment"}
         cameras.mark_changed()
         await until(lambda: roster.value("pointillist_camera_list_refused") == 0)
         await until(lambda: roster.reported("two") == ("failing", "expected an enrolment"))
@@ -195,11 +195,11 @@ async def test_a_roster_waits_for_a_spool_in_use(
 ) -> None:
     from producers.spool.folder import FolderLock
 
-    held = FolderLock(spool_root(state_dir) / cameras.site / "one")
+    lock = FolderLock(spool_root(state_dir) / cameras.site / "one")
     cameras.cameras = {"one": {"source": {"file": str(video)}}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: "in use" in roster.reported("one")[1])
-        held.release()
+        lock.release()
         await until(lambda: roster.frames("one") == 40)
 
 

@@ -31,7 +31,7 @@ class Uplink:
 
     def __init__(self, broker: tuple[str, int]) -> None:
         self.is_stopped = False
-        self.passed = 0
+        self.relayed_bytes = 0
         """Bytes that reached the broker."""
         self.connections = 0
         self._broker = broker
@@ -60,7 +60,7 @@ class Uplink:
             while data := await source.read(int(BYTES_PER_S * STEP_S)):
                 target.write(data)
                 if slow:
-                    self.passed += len(data)
+                    self.relayed_bytes += len(data)
                     await asyncio.sleep(STEP_S)
                     while self.is_stopped:
                         await asyncio.sleep(STEP_S)
@@ -129,6 +129,6 @@ async def test_an_uplink_that_stalls_within_a_frame_is_disconnected(
 ) -> None:
     async with behind_slow_uplink(listening, tmp_path, broker, camera_id) as (uplink, cam):
         publish(cam, SIDE)
-        await until(lambda: uplink.passed > 2 * BYTES_PER_S, "the beginning of the frame")
+        await until(lambda: uplink.relayed_bytes > 2 * BYTES_PER_S, "the beginning of the frame")
         uplink.is_stopped = True
         await until(lambda: not cam.publisher.link.up, "the end of the connection", 5 * QUICK.keepalive_s)

@@ -22,7 +22,7 @@ from schemas.errors import SourceError
 from schemas.messages.frame import Truth
 
 
-def read(source: Source) -> CapturedFrame:
+def read_frame(source: Source) -> CapturedFrame:
     captured = source.read()
     assert captured is not None
     return captured
@@ -35,9 +35,6 @@ def dataset(tmp_path: Path) -> Path:
     images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None], (10, 6, 5))
     np.savez(file, test_x=images, test_y=np.arange(10) + 10, train_x=images[:3])
     return file
-
-
-# Settings
 
 
 @pytest.mark.parametrize(
@@ -63,22 +60,19 @@ def test_an_address_is_hidden_in_the_settings() -> None:
     assert "secret" not in repr(SourceSettings(kind="url", address=SecretStr("rtsp://user:secret@camera/1")))
 
 
-# Scenes
-
-
 def test_a_scene_source_gives_the_simulators_frames_with_their_class() -> None:
     source = open_source(SourceSettings(kind="scene", seed=7, size=(40, 24)), camera_index=3)
     simulator = SceneSimulator(7, 3, (24, 40))
     for position in range(3):
         picture, label = simulator.render(position)
-        captured = read(source)
+        captured = read_frame(source)
         assert (captured.position, captured.truth) == (position, Truth(label))
         np.testing.assert_array_equal(captured.picture, picture)
 
 
 def test_prerendered_scenes_repeat_and_positions_continue() -> None:
     source = open_source(SourceSettings(kind="scene", prerendered=2))
-    captured = [read(source) for _ in range(5)]
+    captured = [read_frame(source) for _ in range(5)]
     assert [c.position for c in captured] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(captured[0].picture, captured[4].picture)
     assert not np.array_equal(captured[0].picture, captured[1].picture)
@@ -87,9 +81,6 @@ def test_prerendered_scenes_repeat_and_positions_continue() -> None:
 def test_a_scene_too_small_to_draw_is_a_source_error() -> None:
     with pytest.raises(SourceError, match="16 to 4096"):
         open_source(SourceSettings(kind="scene", size=(8, 8)))
-
-
-# Data sets
 
 
 def test_cameras_divide_a_data_set_by_stride(dataset: Path) -> None:
@@ -106,24 +97,24 @@ def test_cameras_divide_a_data_set_by_stride(dataset: Path) -> None:
 
 def test_an_explicit_offset_replaces_the_cameras_index(dataset: Path) -> None:
     source = open_source(SourceSettings(kind="dataset", file=dataset, offset=4), camera_index=2)
-    assert read(source).picture[0, 0, 0] == 4
+    assert read_frame(source).picture[0, 0, 0] == 4
 
 
 def test_a_looped_data_set_continues_its_positions(dataset: Path) -> None:
     source = open_source(SourceSettings(kind="dataset", file=dataset, stride=4, loop=True), camera_index=1)
     source.seek(2)
-    captured = [read(source) for _ in range(3)]
+    captured = [read_frame(source) for _ in range(3)]
     assert [(c.position, int(c.picture[0, 0, 0])) for c in captured] == [(2, 9), (3, 1), (4, 5)]
 
 
 def test_a_split_without_labels_has_no_truth(dataset: Path) -> None:
-    assert read(open_source(SourceSettings(kind="dataset", file=dataset, split="train"))).truth is None
+    assert read_frame(open_source(SourceSettings(kind="dataset", file=dataset, split="train"))).truth is None
 
 
 def test_cameras_share_one_copy_of_the_images(tmp_path: Path) -> None:
     file = tmp_path / "plain.npz"
     np.savez(file, images=np.zeros((2, 4, 4, 3), np.uint8))
-    first, second = (read(open_source(SourceSettings(kind="dataset", file=file))) for _ in range(2))
+    first, second = (read_frame(open_source(SourceSettings(kind="dataset", file=file))) for _ in range(2))
     assert np.shares_memory(first.picture, second.picture)
 
 
@@ -166,7 +157,7 @@ def test_a_damaged_byte_in_a_data_set_is_a_source_error_or_changes_nothing(tmp_p
             source = open_source(SourceSettings(kind="dataset", file=file))
         except SourceError:
             continue
-        assert np.array_equal(read(source).picture[..., 0], pictures[0])
+        assert np.array_equal(read_frame(source).picture[..., 0], pictures[0])
 
 
 def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:
@@ -182,12 +173,9 @@ def test_a_missing_data_set_is_a_source_error(tmp_path: Path) -> None:
         open_source(SourceSettings(kind="dataset", file=tmp_path / "nowhere.npz"))
 
 
-# Framing
-
-
 def test_the_region_is_cut_before_size_and_channels_change(dataset: Path) -> None:
     settings = SourceSettings(kind="dataset", file=dataset, region=(1, 2, 4, 4), size=(2, 2), channels=3, offset=6)
-    picture = read(open_source(settings)).picture
+    picture = read_frame(open_source(settings)).picture
     np.testing.assert_array_equal(picture, np.full((2, 2, 3), 6))
 
 

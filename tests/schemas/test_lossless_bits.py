@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from schemas.pixels import lossless, residuals
 from schemas.pixels.masks import Mask
 
-# What another version of zlib may write differently is inflated first: the rest is pinned to the bit, so that the
-# frames of every camera in the field stay readable, and as small.
+# Versions of zlib may compress differently, so the tests inflate the data first. All other bits are pinned: the frames
+# of every camera in the field must stay readable, and as small.
 
 
 def holes(height: int, width: int, share: int) -> Mask:
