@@ -6,7 +6,6 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -160,8 +159,14 @@ class Quarantine:
 
     def _remove(self, name: str) -> None:
         for ending in _ENDINGS:
-            with suppress(FileNotFoundError):
-                self._files.rm_file(self._path(name) + ending)
+            path = self._path(name) + ending
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                continue
+            except Exception:  # each kind of store has its own errors, some also for a missing file
+                if self._files.exists(path):
+                    raise
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if self._root else name

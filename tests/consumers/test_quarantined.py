@@ -126,3 +126,23 @@ def test_frames_of_a_camera_are_found_when_the_database_sorts_names_without_slas
         connection.execute(text("ALTER TABLE quarantine ALTER COLUMN name TYPE text COLLATE slashless"))
     rig.verdicts([verdict(1, flagged=True)])
     assert names_and_copies(rig, tmp_path / "copied") == ([name_of(1)], 1)
+
+
+def test_frames_are_purged_from_a_store_with_an_error_of_its_own_for_a_missing_file(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sealed frame has no plain file. FTP answers the deletion of a missing file like a forbidden one."""
+    rig.verdicts([verdict(1, flagged=True)])
+    files = rig.store.quarantine._files
+    remove = files.rm_file
+
+    def remove_existing(path: str) -> None:
+        if not files.exists(path):
+            raise OSError("550 The system cannot find the file specified.")
+        remove(path)
+
+    monkeypatch.setattr(files, "rm_file", remove_existing)
+    while purge(rig.store, Bounds(quarantine_bytes=0)):
+        pass
+    assert rig.count("quarantine") == 0
+    assert not list((rig.folder / "quarantine").rglob("*.*"))
