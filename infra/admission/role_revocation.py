@@ -125,7 +125,7 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
     if role in SUPER_USERS:
         # Kafka reads its super users when it starts.
         _end_processes(layout, list(nodes))
-        _await_restart(layout, list(nodes))
+        _await_restart(layout, list(nodes), role)
         asyncio.run(grant(admin, RESTART_S, generations=generations))
         with tempfile.TemporaryDirectory() as folder:
             former = authority.issue(role, days=BRIEF_DAYS, generation=generations[role] - 1)
@@ -153,13 +153,13 @@ def _end_processes(layout: Layout, names: list[str]) -> None:
             process.send(signal.SIGKILL)
 
 
-def _await_restart(layout: Layout, names: list[str]) -> None:
-    """Wait until these roles run again; BrokerError when one does not."""
+def _await_restart(layout: Layout, names: list[str], revoked: str) -> None:
+    """Wait until these processes run again; BrokerError when one does not. `revoked` is the revoked role."""
     end = time.monotonic() + RESTART_S
     while missing := [name for name in names if running(layout.folder, name) is None]:
         if time.monotonic() >= end:
             raise BrokerError(
                 f"{missing[0]}: expected a restart within {RESTART_S:g} s, got none. Start it, and run "
-                f"`pointillist revoke --role {kind_of(missing[0])} {layout.state_option}` again."
+                f"`pointillist revoke --role {revoked} {layout.state_option}` again."
             )
         time.sleep(_POLL_S)

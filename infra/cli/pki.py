@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -297,5 +298,5 @@ def _revoke_role(role: str, state: Path, within: float) -> None:
     else:
         typer.echo(
             "no Kafka runs here: start the role with its new folder, then `pointillist topics --rights --kafka "
-            f"HOST:PORT --kafka-tls {roles / 'admin'}`"
+            f"HOST:PORT --kafka-tls {shlex.quote(str(roles / 'admin'))}`"
         )

@@ -90,3 +90,10 @@ def test_the_command_of_status_after_the_end_of_up_has_the_state_folder(layout: 
     write_json(layout.folder / "roles.json", {"bridge": {"pid": 1, "listen": None, "metrics": None}})
     (command,) = re.findall(r"options: (pointillist .*) …", run("status", "--state", layout.folder).output)
     assert shlex.split(command) == ["pointillist", "up", "--state", str(layout.folder.resolve())]
+
+
+def test_the_command_after_the_revocation_of_a_role_has_the_folder_of_a_certificate(layout: Layout) -> None:
+    Authority.create(layout.pki)
+    assert run("ca", "init", "--keep", "--state", layout.folder).exit_code == 0
+    words = command_in(run("revoke", "--role", "bridge", "--state", layout.folder).stdout)
+    assert words[-2:] == ["--kafka-tls", str(layout.folder.resolve() / "pki" / "roles" / "admin")]

@@ -409,7 +409,17 @@ def test_a_role_that_ignores_sigterm_is_killed_and_one_that_does_not_restart_is_
     monkeypatch.setattr(role_revocation, "running", lambda _, name: processes.get(name))
     role_revocation._end_processes(fleet, ["bridge-1", "bridge-2", "bridge-3"])
     assert [each.signals for each in processes.values()] == [[signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]]
-    role_revocation._await_restart(fleet, ["bridge-1", "bridge-2"])
+    role_revocation._await_restart(fleet, ["bridge-1", "bridge-2"], "bridge")
     monkeypatch.setattr(role_revocation, "RESTART_S", 0.0)
     with pytest.raises(BrokerError, match=r"^bridge-3: expected a restart within 0 s, got none\. Start it, and run "):
-        role_revocation._await_restart(fleet, ["bridge-1", "bridge-3"])
+        role_revocation._await_restart(fleet, ["bridge-1", "bridge-3"], "bridge")
+
+
+def test_a_kafka_that_is_not_started_again_is_named_with_the_command_that_was_run(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(role_revocation, "RESTART_S", 0.0)
+    monkeypatch.setattr(role_revocation, "running", lambda *_: None)
+    monkeypatch.setattr(role_revocation, "_running_kafka", lambda _: {"kafka": "127.0.0.1:1"})
+    with pytest.raises(BrokerError, match=r"^kafka: expected a restart .* `pointillist revoke --role admin --state "):
+        revoke_role(fleet, "admin")
