@@ -311,3 +311,13 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
 
 def test_the_readme_has_at_most_150_lines() -> None:
     assert len(README.page.read_text().splitlines()) <= 150
+
+
+def test_each_memory_in_the_readme_belongs_to_the_named_system(tmp_path: Path) -> None:
+    measured = read(RESULTS, "cost/footprint.json")
+    for name, gigabytes in (("scene", 7), ("general", 3)):
+        measured["systems"][name]["memory_bytes_in_all"] = gigabytes * 10**9
+    (tmp_path / "cost").mkdir()
+    (tmp_path / "cost" / "footprint.json").write_text(json.dumps(measured))
+    assert "took 7.0 GB of memory with 8 simulated cameras and the small network" in requirements(tmp_path)
+    assert " and 3.0 GB with the general network and one attached camera;" in requirements(tmp_path)

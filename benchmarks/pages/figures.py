@@ -141,11 +141,12 @@ def front(picks: Sequence[Pick] = FRONT, rows_of: Callable[[str], Sequence[Row]]
 def requirements(results: Path = RESULTS) -> str:
     """Return the README's sentence on the memory and disk that a measured system took."""
     found = read(results, "cost/footprint.json")
-    disk, memory = found["disk_bytes"], [each["memory_bytes_in_all"] for each in found["systems"].values()]
-    stores = disk["packages"] + disk["kafka"] + max(each["state_bytes"] for each in found["systems"].values())
+    disk, systems = found["disk_bytes"], found["systems"]
+    memory = {name: each["memory_bytes_in_all"] / 1e9 for name, each in systems.items()}
+    stores = disk["packages"] + disk["kafka"] + max(each["state_bytes"] for each in systems.values())
     return (
-        f"`up` took {min(memory) / 1e9:.1f} GB of memory with 8 simulated cameras and the small network, and "
-        f"{max(memory) / 1e9:.1f} GB with the general network;\n"
+        f"`up` took {memory['scene']:.1f} GB of memory with 8 simulated cameras and the small network, and "
+        f"{memory['general']:.1f} GB with the general network and one attached camera;\n"
         f"program and state took {stores / 1e9:.1f} GB of disk, {disk['packages_of_torch'] / 1e9:.1f} GB of them for "
         "PyTorch with its CUDA libraries ([by role and store](docs/capacity.md#what-a-server-needs))."
     )
