@@ -94,7 +94,8 @@ class Authority:
         if (folder / AUTHORITY_FILE).exists():
             raise StateError(
                 f"{folder}: expected no authority, got an existing one, whose certificates would become "
-                "worthless. Choose another folder, or complete this one by `ca init --keep`."
+                "worthless. Choose another folder, or complete this one by `pointillist ca init --keep "
+                f"{Layout(folder.parent).state_option}`."
             )
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"Pointillist fleet {secrets.token_hex(4)}")

@@ -161,7 +161,7 @@ def test_an_expired_enrolment_and_another_name_are_rejected_by_the_command(fleet
 def test_the_commands_create_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) -> None:
     state, out = tmp_path / "state", tmp_path / "door.enrolment"
     assert run("ca", "init", "--state", state, "--host", "broker.example").exit_code == 0
-    assert refusal(run("ca", "init", "--state", state)).endswith("complete this one by `ca init --keep`.")
+    assert refusal(run("ca", "init", "--state", state)).endswith(f"`pointillist ca init --keep --state {state}`.")
     assert run("ca", "role", "bridge-7", "--state", state).exit_code == 0
     assert "user bridge-7" in rights_file(state / "pki").read_text()
     done = run("enroll", DOOR, "--out", out, "--mqtt", "broker.example:8883", "--state", state)
