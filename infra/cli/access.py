@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -231,9 +232,10 @@ def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] |
         return None
     missing = [camera for camera in cameras if not layout.enrolment(camera).is_file()]
     if missing:
+        file = layout.enrolment(missing[0])
         raise SecretError(
-            f"{layout.enrolment(missing[0])} is missing: expected the enrolment of {missing[0]}. Run "
-            f"`pointillist enroll {missing[0]} {layout.state_option}`."
+            f"{file} is missing: expected the enrolment of {missing[0]}. Run `pointillist enroll {missing[0]} --out "
+            f"{shlex.quote(str(file))} {layout.state_option}`."
         )
     return {camera: Enrolment.read(layout.enrolment(camera)).tls for camera in cameras}
 

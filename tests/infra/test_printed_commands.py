@@ -13,6 +13,7 @@ from infra.cameras.identity import camera_identity
 from infra.cli.access import enrolments
 from infra.local.files import write_json
 from infra.pki.authority import Authority
+from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout, write_secret
 from infra.up.console_address import check_console
@@ -21,7 +22,7 @@ from infra.up.system_state import known_camera, role_states
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
-from tests.infra.command_line import refusal, run
+from tests.infra.command_line import parsed, refusal, run
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
@@ -59,7 +60,6 @@ def enrolled_in_part(layout: Layout) -> None:
         (lambda layout: check_console(UpSettings(http="0.0.0.0:8080", state=layout.folder), layout), "user add NAME"),
         (lambda layout: role_tls(layout.pki, "bridge"), "ca role bridge"),
         (lambda layout: Authority(layout.pki), "ca init"),
-        (enrolled_in_part, "enroll site/gate"),
     ],
 )
 def test_a_command_in_an_error_has_the_state_folder(
@@ -67,7 +67,9 @@ def test_a_command_in_an_error_has_the_state_folder(
 ) -> None:
     with pytest.raises(UserError) as refused:
         act(layout)
-    assert command_in(str(refused.value)) == ["pointillist", *words.split(), "--state", str(layout.folder.resolve())]
+    command = command_in(str(refused.value))
+    assert command == ["pointillist", *words.split(), "--state", str(layout.folder.resolve())]
+    parsed(command[1:])
 
 
 def test_the_key_of_another_fleet_leads_to_the_right_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +99,12 @@ def test_the_command_after_the_revocation_of_a_role_has_the_folder_of_a_certific
     assert run("ca", "init", "--keep", "--state", layout.folder).exit_code == 0
     words = command_in(run("revoke", "--role", "bridge", "--state", layout.folder).stdout)
     assert words[-2:] == ["--kafka-tls", str(layout.folder.resolve() / "pki" / "roles" / "admin")]
+
+
+def test_the_command_of_a_missing_enrolment_writes_it(layout: Layout) -> None:
+    Authority.create(layout.pki)
+    assert run("ca", "init", "--keep", "--state", layout.folder).exit_code == 0
+    with pytest.raises(UserError) as refused:
+        enrolled_in_part(layout)
+    assert run(*command_in(str(refused.value))[1:]).exit_code == 0
+    assert Enrolment.read(layout.enrolment(GATE)).camera == GATE
