@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 import socket
 from typing import Final
 
@@ -92,7 +93,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
         where = " and ".join([*([format_address(outside)] if outside else []), f"127.0.0.1:{port}"])
         raise ConfigError(
             f"--mqtt: expected {where}, where `pointillist up` of {layout.folder} listens, got {given}. Start it with "
-            f"`pointillist up --listen {given} {layout.state_option}` first."
+            f"`pointillist up --listen {shlex.quote(given)} {layout.state_option}` first."
         )
     return given
 

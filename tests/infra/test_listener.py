@@ -110,7 +110,7 @@ def test_an_enrolment_names_only_an_address_on_which_up_listens(tmp_path: Path) 
     for other in ("broker:8883", "127.0.0.2:8883", "broker:21603", "127.0.0.2:21600"):
         line = refusal(run("enroll", DOOR, "--out", out, "--mqtt", other, "--state", layout.folder))
         assert line.startswith("--mqtt: expected 127.0.0.2:21603 and 127.0.0.1:21600, where `pointillist up` of ")
-        assert f"`up --listen {other}`" in line
+        assert f"`pointillist up --listen {other} {layout.state_option}`" in line
     assert not out.exists()
 
 
@@ -131,7 +131,7 @@ def test_an_enrolment_without_a_listener_is_for_loopback_and_the_error_names_the
     assert listener_for_devices(layout, None) == "127.0.0.1:21600"
     line = refusal(run("enroll", DOOR, "--out", tmp_path / "out", "--mqtt", "broker:8883", "--state", layout.folder))
     assert "expected 127.0.0.1:21600, where" in line
-    assert "`up --listen broker:8883`" in line
+    assert f"`pointillist up --listen broker:8883 {layout.state_option}`" in line
 
 
 def test_a_damaged_file_of_the_last_run_counts_as_a_run_without_a_listener(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout, write_secret
 from infra.up.console_address import check_console
+from infra.up.listener import listener_for_devices
 from infra.up.settings import UpSettings
 from infra.up.system_state import known_camera, role_states
 from schemas.errors import UserError
@@ -108,3 +109,10 @@ def test_the_command_of_a_missing_enrolment_writes_it(layout: Layout) -> None:
         enrolled_in_part(layout)
     assert run(*command_in(str(refused.value))[1:]).exit_code == 0
     assert Enrolment.read(layout.enrolment(GATE)).camera == GATE
+
+
+def test_an_address_in_brackets_is_one_word_for_every_shell(layout: Layout) -> None:
+    write_json(layout.run, {"options": {"listen": "127.0.0.2:8883"}})
+    with pytest.raises(UserError) as refused:
+        listener_for_devices(layout, "[fd00::7]:8883")
+    assert "`pointillist up --listen '[fd00::7]:8883' --state '" in str(refused.value)
