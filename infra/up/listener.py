@@ -83,7 +83,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
     outside = parse_listener(options["listen"]) if options.get("listen") else None
     port: int | None = read_json(layout.folder / "ports.json").get("mosquitto")
     local = [(host, port) for host in LOCAL_HOSTS]
-    if not asked:
+    if given is None or not asked:
         found = outside or ((LOCAL_HOSTS[1], port) if port else None)
         return format_address(found) if found is not None else None
     names = certificate_hosts(role_folder(layout.pki, "mosquitto") / CERTIFICATE_FILE)
