@@ -12,79 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-REWRITTEN = (
-    "benchmarks",
-    "consumers",
-    "infra",
-    "lab",
-    "processors",
-    "producers",
-    "schemas",
-    "tests/benchmarks/test_gpu_report.py",
-    "tests/axe.py",
-    "tests/commanded_camera.py",
-    "tests/commands.py",
-    "tests/conftest.py",
-    "tests/consumers/test_clips.py",
-    "tests/consumers/test_mutes.py",
-    "tests/infra/command_line.py",
-    "tests/infra/test_certainty.py",
-    "tests/infra/test_gate.py",
-    "tests/infra/test_imagenet.py",
-    "tests/infra/test_rollout_gate.py",
-    "tests/infra/test_settings.py",
-    "tests/infra/test_up_listed.py",
-    "tests/kafka_files.py",
-    "tests/lab",
-    "tests/processors/kernel_rig.py",
-    "tests/processors/test_await_key_frame.py",
-    "tests/processors/test_chain.py",
-    "tests/processors/test_candidates.py",
-    "tests/processors/test_certify.py",
-    "tests/processors/test_compare.py",
-    "tests/processors/test_device_turns.py",
-    "tests/processors/test_fill_contract.py",
-    "tests/processors/test_publish.py",
-    "tests/processors/test_squares.py",
-    "tests/processors/test_verdict_words.py",
-    "tests/processors/test_rollout.py",
-    "tests/producers/fleet_rig.py",
-    "tests/producers/spool_rig.py",
-    "tests/producers/test_bridge_lanes.py",
-    "tests/processors/test_decoding.py",
-    "tests/producers/test_bridge_packets.py",
-    "tests/producers/test_bridge_requests.py",
-    "tests/producers/test_broker_contract.py",
-    "tests/producers/test_motion_box.py",
-    "tests/producers/test_spool.py",
-    "tests/producers/test_spool_damage.py",
-    "tests/producers/test_spool_faults.py",
-    "tests/producers/test_spool_machine.py",
-    "tests/producers/test_video_camera.py",
-    "tests/producers/test_video_groups.py",
-    "tests/producers/test_window.py",
-    "tests/schemas/test_abandoned.py",
-    "tests/schemas/test_backoff.py",
-    "tests/schemas/test_fill.py",
-    "tests/schemas/test_kafka_follow.py",
-    "tests/schemas/test_kafka_internals.py",
-    "tests/schemas/test_kafka_reader.py",
-    "tests/schemas/test_kafka_sender.py",
-    "tests/schemas/test_moving.py",
-    "tests/schemas/test_rollout_list.py",
-    "tests/schemas/test_wire_key_frames.py",
-    "tests/schemas/test_wire_video.py",
-    "tests/scheduling.py",
-    "tests/system",
-    "tests/test_architecture.py",
-    "tests/test_docs.py",
-    "tests/test_english.py",
-    "tests/test_figures.py",
-    "tests/test_scheduling.py",
-    "tests/test_waiting.py",
-    "tests/waiting.py",
-)
-"""Folders and files that follow the rules; the list grows until it names the whole product."""
+PRODUCT = ("benchmarks", "consumers", "infra", "lab", "processors", "producers", "schemas")
+PLACES = (*PRODUCT, "tests")
 FIRST_WORDS = {
     "what", "who", "whose", "whom", "those", "where", "how", "so", "as", "of", "by", "to", "whoever", "whatever",
 }  # fmt: skip
@@ -135,24 +64,18 @@ def noun_phrases(file: Path) -> list[str]:
 
 
 def files(place: str) -> list[Path]:
-    """Return the Python files of a folder, or the file itself; generated ones are left out."""
-    path = ROOT / place
-    return sorted(each for each in (path.rglob("*.py") if path.is_dir() else [path]) if not each.stem.endswith("_pb2"))
+    """Return the Python files of a folder; generated ones are left out."""
+    return sorted(each for each in (ROOT / place).rglob("*.py") if not each.stem.endswith("_pb2"))
 
 
-@pytest.mark.parametrize("place", REWRITTEN)
+@pytest.mark.parametrize("place", PLACES)
 def test_docstrings_and_comments_are_plain_english(place: str) -> None:
     checked = files(place)
     assert checked
     assert [fault for file in checked for fault in faults(file)] == []
 
 
-PRODUCT = ("benchmarks", "consumers", "infra", "lab", "processors", "producers", "schemas")
-TESTS = ("tests/lab", "tests/system", "tests/conftest.py")
-"""Tests whose functions follow the rule on verbs."""
-
-
-@pytest.mark.parametrize("place", [*PRODUCT, *TESTS])
+@pytest.mark.parametrize("place", PLACES)
 def test_the_docstring_of_a_function_begins_with_a_verb(place: str) -> None:
     assert [fault for file in files(place) for fault in noun_phrases(file)] == []
 

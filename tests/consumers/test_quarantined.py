@@ -131,7 +131,7 @@ def test_frames_of_a_camera_are_found_when_the_database_sorts_names_without_slas
 def test_frames_are_purged_from_a_store_with_an_error_of_its_own_for_a_missing_file(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sealed frame has no plain file. FTP answers the deletion of a missing file like a forbidden one."""
+    # A sealed frame has no plain file, and FTP answers the deletion of a missing file like a forbidden one.
     rig.verdicts([verdict(1, flagged=True)])
     files = rig.store.quarantine._files
     remove = files.rm_file

@@ -30,14 +30,14 @@ DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """A state folder that a shell would read as several words."""
+    """Create a state folder whose name a shell would split into words."""
     folder = tmp_path / "my fleet; rm"
     folder.mkdir()
     return Layout(folder)
 
 
 def command_in(message: str) -> list[str]:
-    """The words of the only command in a message, as a shell reads them."""
+    """Return the words of the only command in a message, split like a shell does."""
     (command,) = re.findall(r"`(pointillist .*?)`", message)
     return shlex.split(command)
 

@@ -46,7 +46,7 @@ def test_a_time_outside_the_bounds_is_refused(seconds: float) -> None:
 
 
 async def settings_of(kafka: Kafka) -> dict[str, dict[str, str]]:
-    """The settings of all our topics, by Kafka's names."""
+    """Return the settings of all our topics, by Kafka's names."""
     client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await client.start()
     try:
