@@ -23,7 +23,7 @@ from infra.up.system_state import known_camera, role_states
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
-from tests.infra.command_line import parsed, refusal, run
+from tests.infra.command_line import parse_arguments, refusal, run
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
@@ -70,7 +70,7 @@ def test_a_command_in_an_error_has_the_state_folder(
         act(layout)
     command = command_in(str(refused.value))
     assert command == ["pointillist", *words.split(), "--state", str(layout.folder.resolve())]
-    parsed(command[1:])
+    parse_arguments(command[1:])
 
 
 def test_the_key_of_another_fleet_leads_to_the_right_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
