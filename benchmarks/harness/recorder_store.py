@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,9 +45,12 @@ def settings_in(folder: Path, database: str | None = None, kafka: str = NO_BROKE
 
 def open_store(settings: RecorderSettings, keys: KeyRing) -> Store:
     """Return a recorder's store, with the tables in its database."""
-    engine = open_engine(settings.database, writes=True)
-    store = Store(engine, settings, keys.previews)
-    store.prepare()
+    with ExitStack() as stack:
+        engine = open_engine(settings.database, writes=True)
+        stack.callback(engine.dispose)
+        store = Store(engine, settings, keys.previews)
+        store.prepare()
+        stack.pop_all()
     return store
 
 

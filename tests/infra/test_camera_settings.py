@@ -114,7 +114,7 @@ def test_a_reset_is_retained_for_an_offline_camera(
     assert (line.who, line.what, line.subject, line.detail, line.outcome) == (
         OWNER, "command", CAMERA, "own settings", sent
     )  # fmt: skip
-    assert "it will when it is back" in done.stdout
+    assert "it resets on its return" in done.stdout
     back = commanded_camera(mosquitto, tmp_path)
     try:
         wait_until(lambda: back.control.state.issued_ms, "the reset applied")
