@@ -46,6 +46,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.boots: list[int] = []
         self.unsent: list[FrameKey] = []
         self.numbers = count()
+        self.position_lost = False
+        """Whether damage has removed the position of the newest frames, until the next frame has one."""
         self.start()
 
     def waiting(self) -> set[FrameKey]:
@@ -76,8 +78,9 @@ class SpoolMachine(RuleBasedStateMachine):
                 assert {key for key in self.shed if key[0] == ledger.boot_id} <= entered
         assert spool.take_damage().frames >= len(lost)
         assert spool.position <= len(self.published)
-        if not self.damaged and not self.rebuilt:
+        if not self.damaged and not self.rebuilt and not self.position_lost:
             assert spool.position == len(self.published)
+        self.position_lost = spool.position < len(self.published)
         self.shed |= lost
         self.damaged.clear()
         self.copies.clear()
@@ -101,6 +104,7 @@ class SpoolMachine(RuleBasedStateMachine):
             assert spool.append(payload, len(self.published), 1000 + len(self.published), 1) == key[1]
         finally:
             if spool.current.next > key[1]:
+                self.position_lost = False
                 self.published[key] = payload
                 self.unsent.append(key)
             self.check_oldest_shed(before)
