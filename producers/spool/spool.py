@@ -187,10 +187,7 @@ class Spool:
         self.payload_bytes += len(payload)
         ledger.next = seq + 1
         ledger.position = position + 1
-        # The frame is published now. An error would make the caller publish it again; the next frame sheds instead.
-        with contextlib.suppress(StateError):
-            while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
-                self._shed(self._segments[0])
+        self._shed_to_fit()
         return seq
 
     def get(self, key: FrameKey) -> SpooledFrame | None:
@@ -369,6 +366,18 @@ class Spool:
                 if self._segments and not self._writer.writes(self._segments[-1]):
                     self._drop_if_done(self._segments[-1])
                 raise
+
+    def _shed_to_fit(self) -> None:
+        """Shed the oldest segments above the bound. A segment that stays is shed with the next frame.
+
+        Raises nothing: the newest frame is published, and after an error the caller would publish it again.
+        """
+        while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
+            oldest = self._segments[0]
+            with contextlib.suppress(StateError):  # its ledger stays outdated and is saved again later
+                self._shed(oldest)
+            if self._segments[0] is oldest:
+                return
 
     def _shed(self, segment: Segment) -> None:
         """Shed the waiting frames of a segment, and remove its file."""

@@ -321,6 +321,24 @@ def test_an_empty_segment_left_by_failed_writes_is_replaced(tmp_path: Path, monk
     assert readable(Spool(tmp_path, CAMERA), boot_id) == RangeSet([(1, 3)])
 
 
+def test_the_bound_holds_for_small_segments_of_many_boots_while_no_ledger_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = SpoolLimits(max_bytes=200_000)
+    for frames, length in [(1, 100)] * 8 + [(5, 30_000)]:
+        spool = Spool(tmp_path, CAMERA, limits)
+        fill(spool, frames, length)
+        kill(spool)
+    spool = Spool(tmp_path, CAMERA, limits)
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.spool.ledgers.write_ledger", refuse(errno.ENOSPC))
+        # The second frame exceeds the bound. To return to it, all small segments have to go, and a large one.
+        boot_id = fill(spool, 2, 30_000)
+    assert spool.bytes <= limits.max_bytes
+    assert all(spool.get((boot_id, seq)) for seq in range(2))
+    spool.close()
+
+
 def test_a_start_without_space_for_a_ledger_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("producers.spool.ledgers.write_ledger", refuse(errno.ENOSPC))
