@@ -145,7 +145,10 @@ def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Resul
         system.await_role("fleet")
         # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
         wait_until(
-            lambda: len(list(layout.quarantine.rglob("*.png.sealed"))) >= 100, "100 flagged frames", 60 * minutes
+            lambda: len(list(layout.quarantine.rglob("*.png.sealed"))) >= 100,
+            "100 flagged frames",
+            60 * minutes,
+            system=system,
         )
         begun = time.monotonic()
         _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
@@ -154,7 +157,7 @@ def repair_live(state: Path, bundle: Path, clean: Path, minutes: float) -> Resul
         before = _models(layout)
         published = time.monotonic()
         _command("model", "publish", repaired, "--state", state)
-        wait_until(lambda: len(_models(layout)) > len(before), "a verdict of the repaired model", 120)
+        wait_until(lambda: len(_models(layout)) > len(before), "a verdict of the repaired model", 120, system=system)
         served_s = time.monotonic() - published
         switched_ms = unix_ms()
         time.sleep(30)

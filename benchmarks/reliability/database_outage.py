@@ -87,7 +87,7 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
         with RunningSystem(state, "--cameras", cameras, "--fps", fps, "--no-prometheus") as system:
             system.await_role("fleet")
             with _recorder(system, url):
-                wait_until(lambda: _newest(servers[0]) > 0, "the first row", 60)
+                wait_until(lambda: _newest(servers[0]) > 0, "the first row", 60, system=system)
                 time.sleep(SETTLED_S)
                 servers[0].kill()
                 before = count_frames(database)
@@ -99,7 +99,12 @@ def _run(state: Path, cameras: int, fps: float, *, fails_over: bool) -> Result:
                 else:
                     last.start()
                 waited = count_frames(database) - before
-                wait_until(lambda: _lag_s(state, last) <= CAUGHT_UP_S, "a recorder that has caught up", CATCH_UP_S)
+                wait_until(
+                    lambda: _lag_s(state, last) <= CAUGHT_UP_S,
+                    "a recorder that has caught up",
+                    CATCH_UP_S,
+                    system=system,
+                )
                 caught_up_s = time.monotonic() - at
                 time.sleep(SETTLED_S)
                 system.send("fleet", signal.SIGSTOP)

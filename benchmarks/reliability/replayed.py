@@ -83,7 +83,12 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
         with httpx2.Client(base_url=url, headers=owner, timeout=90) as api:
             letters = _settled(lambda: _letters(api))
             answers = {reason: _replayed(api, reason) for reason in letters}
-            wait_until(lambda: api.get("/audit").json().get("frames_dead_lettered") == 0, "all recorded", PATIENCE_S)
+            wait_until(
+                lambda: api.get("/audit").json().get("frames_dead_lettered") == 0,
+                "all recorded",
+                PATIENCE_S,
+                system=system,
+            )
             again = {reason: _replayed(api, reason) for reason in letters}
         system.interrupt()
         report = system.finish()

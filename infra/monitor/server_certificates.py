@@ -67,7 +67,7 @@ class ServerCertificates:
     async def measure(self, mosquitto: MosquittoMetrics) -> None:
         """Read the ends again."""
         for purpose, read in self._servers.items():
-            with suppress(OSError):  # a server that does not answer has metrics and alerts of its own
+            with suppress(OSError, PointillistError):  # other metrics and alerts cover a server that does not answer
                 self._ends[purpose] = await asyncio.to_thread(read)
         if "mqtt_server" in self._ends and (end := mosquitto.certificate_end) is not None:
             self._ends["mqtt_server"] = end

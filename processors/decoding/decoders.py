@@ -2,8 +2,8 @@
 
 A group's units are decoded in the order of their places. A unit that comes too early waits for those before it, within
 a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
-After any of these failures, a key frame of the camera is due. The later groups of a camera with a rejected unit,
-or ended a process, are decoded in a process for suspects for an hour, apart from others and with a lower priority.
+After any of these failures, a key frame of the camera is due. If a unit of a camera is rejected or ends a process, the
+camera is a suspect for an hour: its groups are decoded in a process of their own, with a lower priority.
 
 While a process does not answer, it keeps its camera alone. Another process, which waits for this, takes over the other
 cameras, and opens their decoders with the held units of their groups.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -27,14 +26,14 @@ from zlib import crc32
 import structlog
 
 from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
-from processors.decoding.process import DecodingProcess, ProcessLost, StartError
+from processors.decoding.process import DecodingProcess
+from processors.decoding.starter import ProcessStarter
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.limits import MAX_CAMERAS, MAX_GROUP_FRAMES, USUAL_FRAME_PIXELS
 from schemas.messages.access_unit import AccessUnit
 from schemas.messages.frame_size import over_size
 from schemas.pixels.planes import Planes
-from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -54,9 +53,6 @@ _SHARE_OF_ONE: Final = 1 / 4
 _LONGEST_GROUP_S: Final = 60.0
 """Seconds of the longest group of the settings: for this long, the units of a restored group are needed, and a group
 without a frame may be the live one."""
-
-_LOG_EVERY_S: Final = 60.0
-
 
 WaitedS = Callable[[CameraId, float], float]
 
@@ -167,7 +163,8 @@ class VideoDecoders:
     ) -> None:
         """`start` returns a new process, given its most pixels and bytes."""
         self._settings = settings or DecodingSettings()
-        self._start = start
+        limits = self._settings.most_pixels, self._settings.process_bytes
+        self._starter = ProcessStarter(lambda: start(*limits))
         self._counts: Counter[str] = Counter()
         self._changing = threading.Lock()
         self._chains: defaultdict[CameraId, OrderedDict[tuple[int, int], _Chain]] = defaultdict(OrderedDict)
@@ -183,11 +180,6 @@ class VideoDecoders:
         """Lanes whose process does not answer for now, by the camera that occupies it."""
         self._patience = Patience(self._settings.patience_s, self._settings.timeout_s)
         self._usual = Precedence()
-        self._spare: DecodingProcess | None = None
-        """A process that waits for its first lane."""
-        self._start_failures: dict[int, str] = {}
-        """The error of the last start, by the number of each lane that waits for a process."""
-        self._log_throttle: Throttle[str] = Throttle(_LOG_EVERY_S, remembered=1)
         self.stalled_s = -math.inf
         """Time of the last `poll` at which no process could be started. Waits for other frames begin again then: the
         frames that wait for a process keep later ones unread."""
@@ -202,8 +194,7 @@ class VideoDecoders:
     @property
     def start_failure(self) -> str:
         """The error because of which a lane has no process; empty if none waits for one."""
-        with self._changing:
-            return next(iter(self._start_failures.values()), "")
+        return self._starter.failure
 
     @property
     def held_bytes(self) -> int:
@@ -314,8 +305,7 @@ class VideoDecoders:
             lanes = [*self._lanes.values(), *self._kept.values()]
         for lane in lanes:
             lane.close()
-        if self._spare is not None:
-            self._spare.kill()
+        self._starter.close()
 
     def _chain(self, unit: VideoUnit) -> _Chain:
         chains, key = self._chains[unit.camera_id], (unit.boot_id, unit.key_seq)
@@ -497,39 +487,8 @@ class VideoDecoders:
         self._usual.wait(YIELD_S)
 
     def _start_process(self, number: int) -> DecodingProcess:
-        """Return a process that is ready, and start the spare one behind it. Called on a lane's thread.
-
-        Raises `StartError`, which `start_failure` shows until a later start of this lane succeeds.
-        """
-        with self._changing:
-            process, self._spare = self._spare, None
-        try:
-            if process is None or not _is_ready(process):
-                process = self._start(*self._limits)
-                if not _is_ready(process):
-                    raise StartError("the decoding process ended before it was ready")
-            if number == _SUSPECTS:
-                _reduce_priority(process)
-        except (OSError, MemoryError, StartError) as error:
-            failure = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
-            with self._changing:
-                self._start_failures[number] = failure
-                is_due = self._log_throttle.try_acquire("start", time.monotonic())
-            if is_due:
-                log.error("decoding_process_not_started", error=failure)
-            raise StartError(failure) from error
-        with self._changing:
-            self._start_failures.pop(number, None)
-            if self._spare is None and not self._closed:
-                try:
-                    self._spare = self._start(*self._limits)
-                except (OSError, MemoryError) as error:  # the next lane starts its own
-                    log.warning("spare_decoding_process_not_started", error=repr(error))
-        return process
-
-    @property
-    def _limits(self) -> tuple[int, int]:
-        return self._settings.most_pixels, self._settings.process_bytes
+        """Return a ready process for a lane. Called on the lane's thread. Raises `StartError`."""
+        return self._starter.start(number, _reduce_priority if number == _SUSPECTS else None)
 
     def _split_lane(self, lane: Lane, camera_id: CameraId) -> None:
         """Give the other cameras of a slow lane to a new one. Called on the lane's thread."""
@@ -564,16 +523,6 @@ class VideoDecoders:
 
 def _matches_group(chain: _Chain, unit: VideoUnit) -> bool:
     return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MAX_GROUP_FRAMES
-
-
-def _is_ready(process: DecodingProcess) -> bool:
-    """Return whether a process has started; end it otherwise."""
-    try:
-        process.limits()
-    except ProcessLost:
-        process.kill()
-        return False
-    return True
 
 
 def _reduce_priority(process: DecodingProcess) -> None:

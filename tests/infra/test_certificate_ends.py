@@ -38,7 +38,7 @@ from schemas.keys.roots import Role, Roots
 from schemas.metrics import BROKER_UP, CERTIFICATE_EXPIRATION
 from schemas.runtime.health import Health
 from schemas.runtime.throttle import Throttle
-from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, MqttAccess
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, KafkaAccess, MqttAccess
 from tests.infra.secure import SECRET, make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.secure_postgresql import SecurePostgreSQL
@@ -276,7 +276,8 @@ def test_servers_without_tls_or_without_a_trusted_authority_have_no_end(
 @pytest.mark.brokers
 async def test_the_monitor_stays_connected_while_its_certificate_is_damaged(fleet: Layout) -> None:
     with running_mosquitto(fleet) as (host, port):
-        broker = MqttAccess(host, port, role_tls(fleet.pki, "monitor"))
+        tls = role_tls(fleet.pki, "monitor")
+        broker = MqttAccess(host, port, tls)
         registry = CollectorRegistry()
         mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
         mosquitto.start()
@@ -286,5 +287,9 @@ async def test_the_monitor_stays_connected_while_its_certificate_is_damaged(flee
             with pytest.raises(ConfigError):
                 mosquitto.reconnect()
             mosquitto.measure()
+            servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka=KafkaAccess("127.0.0.1:1", tls)))
+            await servers.measure(mosquitto)
+            assert servers.ends["mqtt_server"]() == mosquitto.certificate_end
+            assert math.isnan(servers.ends["kafka_server"]())
         finally:
             mosquitto.close()
