@@ -35,6 +35,6 @@ def sample_videos() -> list[Path]:
 
 
 def present_videos() -> list[Path]:
-    """Return the files of the sample videos that there are, sorted by name, for benchmarks that use scenes instead."""
+    """Return the files of the sample videos, sorted by name; empty without any: the benchmark then uses scenes."""
     folder = os.environ.get("POINTILLIST_DATA")
     return sorted(Path(folder, "video").glob("*.mp4")) if folder else []

@@ -18,7 +18,7 @@ def wait_until(
     every_s: float = 0.2,
     system: RunningSystem | None = None,
 ) -> float:
-    """Wait until `holds()` is true, which is asked every `every_s`; return the seconds that it took.
+    """Call `holds` every `every_s` until it returns true, and return the seconds that it took.
 
     Raises TimeoutError after `within_s`, and RuntimeError if `up` of the `system` ends before. Both name `what`.
     """

@@ -7,7 +7,8 @@ Two systems run after each other, each by `pointillist up` on an empty state fol
 
 Each runs until the first verdict is recorded, then for `--warm` seconds. Then the memory of each role is read: its
 proportional set size (PSS), with the processes that it has started. PSS divides a page by the number of processes that
-share it, so the sum of all roles is the memory of the system. The camera of `general` is not counted.
+share it, so the sum of all roles is the memory of the system, if no other program shares pages with it: the program
+refuses to measure next to one that has loaded PyTorch. The camera of `general` is not counted.
 
 Disk is the space on the disk: of the state folder at that time, of the Python packages that `make setup` installs, and
 of Kafka's program files with their class archive.
@@ -32,10 +33,10 @@ import psutil
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.data_sets import sample_video
 from benchmarks.harness.document import machine, report
-from benchmarks.harness.general import general_bundle
 from benchmarks.harness.records import count_frames
 from benchmarks.harness.system import COMMAND, RunningSystem, undisturbed
 from benchmarks.harness.waiting import wait_until
+from bundles import GENERAL
 from infra.local.kafka_jars import class_archive, jar_folder, java_binary, kafka_jars
 from infra.state_folder import Layout
 
@@ -95,6 +96,21 @@ def memory_bytes(system: RunningSystem) -> dict[str, int]:
     return sizes
 
 
+def require_unshared(system: RunningSystem) -> None:
+    """Raise RuntimeError if a process outside the system has loaded PyTorch: it would take a part of shared pages."""
+    supervisor = psutil.Process(system.process.pid)
+    own = {each.pid for each in (supervisor, *supervisor.children(recursive=True))}
+    others = [each.pid for each in psutil.process_iter() if each.pid not in own and _has_torch(each)]
+    if others:
+        raise RuntimeError(f"memory: expected no other process with PyTorch, got {others}. Stop these processes first.")
+
+
+def _has_torch(process: psutil.Process) -> bool:
+    with suppress(psutil.Error, OSError):
+        return any(Path(each.path).name.startswith("libtorch") for each in process.memory_maps())
+    return False
+
+
 @contextmanager
 def attached(system: RunningSystem) -> Iterator[None]:
     """Attach one camera that plays a sample video, once the system is ready."""
@@ -116,6 +132,7 @@ def measure(state: Path, warm_s: float, *options: object) -> dict[str, Any]:
         with attached(system) if "--cameras" in options else nullcontext():
             wait_until(lambda: count_frames(database), "a verdict", PATIENCE_S, system=system)
             time.sleep(warm_s)
+            require_unshared(system)
             memory = memory_bytes(system)
             found = {
                 "options": " ".join(str(each) for each in options if not isinstance(each, Path)),
@@ -135,7 +152,11 @@ def main() -> None:
     arguments = command_line(__doc__, json=Path, warm=Option(60.0, "Seconds from the first verdict to the reading."))
     with tempfile.TemporaryDirectory(prefix="pointillist-footprint-") as folder:
         place = Path(folder)
-        general = general_bundle(place)
+        general = place / GENERAL
+        # In another process: this one must not load PyTorch.
+        subprocess.run(
+            [*COMMAND, "bundle", "create", "--imagenet", "--out", str(general)], check=True, stdout=sys.stderr
+        )
         systems = {
             "scene": measure(place / "scene", arguments.warm),
             "general": measure(place / "general", arguments.warm, "--cameras", 0, "--bundle", general),

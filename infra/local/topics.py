@@ -19,7 +19,7 @@ RETENTION_S: Final = 86_400.0
 """Seconds for which new topics keep their records, unless a setting changes it."""
 LEAST_RETENTION_S: Final = 3600.0
 MOST_RETENTION_S: Final = 7 * 86_400.0
-"""Kafka forgets the progress of a group that has been stopped for seven days."""
+"""Kafka deletes the offsets of a group that has been stopped for seven days."""
 COPIES: Final = 3
 """Copies of each partition on several nodes: any one may be lost."""
 

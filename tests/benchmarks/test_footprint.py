@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil
+import pytest
 
 from benchmarks.harness.system import RunningSystem
 from benchmarks.pages.capacity import SYSTEMS, read
-from benchmarks.scale.footprint import PACKAGES, folder_bytes, memory_bytes, package_bytes, used_bytes
+from benchmarks.scale.footprint import PACKAGES, folder_bytes, memory_bytes, package_bytes, require_unshared, used_bytes
 
 MIB = 2**20
 HOLD_MEMORY = (
@@ -42,6 +43,14 @@ class _System:
         self.role.stdout.readline()
         self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
+    def kill(self) -> None:
+        """End all processes."""
+        for child in psutil.Process(self.role.pid).children():
+            child.kill()
+        for process in (self.process, self.role):
+            process.kill()
+            process.communicate()
+
     def roles(self) -> dict[str, Any]:
         return {"processor-1": {"pid": self.role.pid}, "gone": {"pid": 2**22 + 1}}
 
@@ -54,11 +63,23 @@ def test_a_role_counts_with_its_child_processes_and_an_ended_role_does_not_count
         assert sizes["processor-1"] > 60 * MIB
         assert sizes["up"] < 40 * MIB
     finally:
-        for child in psutil.Process(system.role.pid).children():
-            child.kill()
-        for process in (system.process, system.role):
-            process.kill()
-            process.communicate()
+        system.kill()
+
+
+def test_no_memory_is_read_next_to_another_process_with_pytorch() -> None:
+    import torch  # noqa: F401  # this process is not part of the system
+
+    system = _System()
+    try:
+        with pytest.raises(RuntimeError, match=rf"expected no other process with PyTorch, got .*\b{os.getpid()}\b"):
+            require_unshared(cast(RunningSystem, system))
+    finally:
+        system.kill()
+
+
+def test_the_benchmark_itself_loads_no_pytorch() -> None:
+    code = "import sys, benchmarks.scale.footprint; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_package_of_a_server_is_measured_with_its_files() -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from consumers.database import archive as archive_module
 from consumers.database.archive import Archive, RowKind, grown
+from consumers.database.runs import all_numbers, boot_numbers
 from consumers.database.tables import archived
 from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import ON_POSTGRESQL, MakeRig, Rig, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, dead_letter, verdict
 
 NUMBERS = st.sets(st.integers(0, 40))
 
@@ -85,3 +86,13 @@ def test_the_ranges_of_the_boots_used_last_are_cached(rig: Rig, monkeypatch: pyt
         assert list(archive.frames(connection, "lab/a", 1).ranges()) == [(3, 5)]
         rows = connection.execute(archived.select().where(archived.c.camera == "lab/a")).all()
         assert [(row.first, row.last) for row in rows] == [(3, 5)]
+
+
+def test_only_verified_dead_letters_have_identities(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    for seq in (1, 2, 4):
+        rig.letter(dead_letter(seq, verified=seq != 2))
+    expected = RangeSet.of({1, 4})
+    with rig.engine.begin() as connection:
+        assert boot_numbers(connection, RowKind.DEAD_LETTER, CAMERA, BOOT) == expected
+    assert all_numbers(rig.engine, RowKind.DEAD_LETTER) == {(CAMERA, BOOT): expected}
