@@ -250,7 +250,8 @@ async def test_a_group_that_rejects_a_recorder_during_a_rebalance_ends_its_wait_
         return {partition: begin for partition, (begin, _) in spans.items()}
 
     group, topic = scene.settings.verdicts_topic, scene.settings.verdicts_topic
-    mine, other = (Log(scene.settings, (topic,), 2**20, Membership(group)) for _ in range(2))
+    membership = Membership(group)
+    mine, other = (Log(scene.settings, (topic,), 2**20, of) for of in (membership, Membership(group)))
     join = CoordinatorGroupRebalance.perform_group_join
     joined: list[CoordinatorGroupRebalance] = []
     waits = asyncio.Event()
@@ -262,17 +263,14 @@ async def test_a_group_that_rejects_a_recorder_during_a_rebalance_ends_its_wait_
             raise GroupAuthorizationFailedError(group)
         return await join(rebalance)
 
-    async def read(log: Log) -> None:
-        while True:
-            await log.gather(0, 1)
-
     try:
         await mine.open()
         await mine.resume(first_offsets)
         monkeypatch.setattr(CoordinatorGroupRebalance, "perform_group_join", join_once)
         joining = asyncio.create_task(other.open())
+        await until(lambda: not membership.is_settled, "the rebalance to begin")
         with pytest.raises(Reassigned):
-            await read(mine)
+            await mine.gather(0, 1)
         asyncio.get_running_loop().call_later(1, waits.set)
         with pytest.raises(GroupAuthorizationFailedError):
             await asyncio.wait_for(mine.resume(first_offsets), WAIT_S / 3)
