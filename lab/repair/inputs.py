@@ -28,12 +28,15 @@ LIKELY: Final = 1e-3
 """Significance level: a number of frames of one class that is more likely by chance shows no trigger."""
 
 
-def read_quarantine(folder: Path, bundle: Bundle, box: Callable[[], PreviewBox]) -> NDArray[np.uint8]:
+def read_quarantine(
+    folder: Path, bundle: Bundle, box: Callable[[], PreviewBox], on_unread: Callable[[str], None]
+) -> NDArray[np.uint8]:
     """Return every PNG below `folder`, sealed or plain, by name, at the network's size: (M, H, W, C) uint8.
 
-    `box` returns the cipher of sealed frames; it is called once if there are any. Frames of another size are resampled
-    by the policy of the bundle. Raises ConfigError if there is no PNG, if one cannot be opened or read, or if one has
-    another size and the policy is `tile`.
+    `box` returns the cipher of sealed frames; it is called once if there are any. A file that cannot be read, because
+    it is damaged or sealed under an earlier secret, is left out; `on_unread` gets one line about all of them. Frames of
+    another size are resampled by the policy of the bundle. Raises ConfigError if there is no PNG, if none can be read,
+    or if one has another size and the policy is `tile`.
     """
     if not folder.is_dir():
         raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
@@ -41,7 +44,19 @@ def read_quarantine(folder: Path, bundle: Bundle, box: Callable[[], PreviewBox])
     if not files:
         raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, got none")
     cipher = box() if any(_is_sealed(file) for file in files) else None
-    return np.concatenate([at_network_size(_picture(file, cipher)[None], bundle, str(file)) for file in files])
+    pictures, unread = [], []
+    for file in files:
+        try:
+            picture = _picture(file, cipher)
+        except MalformedError as error:
+            unread.append(error)
+        else:
+            pictures.append(at_network_size(picture[None], bundle, str(file)))
+    if not pictures:
+        raise ConfigError(str(unread[0]))
+    if unread:
+        on_unread(f"{len(unread)} of {len(files)} frames of --quarantine are left out. The first one: {unread[0]}")
+    return np.concatenate(pictures)
 
 
 def _picture_files(folder: Path) -> list[Path]:
@@ -58,14 +73,17 @@ def _is_sealed(file: Path) -> bool:
 
 
 def _content(file: Path, cipher: PreviewBox | None) -> bytes:
-    """Return the PNG in a file. A sealed one is bound to the frame that its path names: SITE/CAMERA/BOOT-NUMBER."""
+    """Return the PNG in a file; MalformedError if it cannot be opened.
+
+    A sealed one is bound to the frame that its path names: SITE/CAMERA/BOOT-NUMBER.
+    """
     data = file.read_bytes()
     if cipher is None or not _is_sealed(file):
         return data
     try:
         return open_flagged(data, "/".join(file.resolve().parts[-3:]).removesuffix(SEALED), cipher)
     except MalformedError:
-        raise ConfigError(
+        raise MalformedError(
             f"{file}: expected a frame that this secret opens, got one that is damaged, sealed under another key or "
             "outside of its folder SITE/CAMERA. Give the --state of its fleet."
         ) from None
@@ -80,7 +98,7 @@ def _picture(file: Path, cipher: PreviewBox | None) -> NDArray[np.uint8]:
             else:
                 array = np.asarray(opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{file}: expected a PNG picture, got: {error}") from None
+        raise MalformedError(f"{file}: expected a PNG picture, got: {error}") from None
     return array[..., None] if array.ndim == 2 else array
 
 

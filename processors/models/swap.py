@@ -16,6 +16,7 @@ import structlog
 from processors.device.candidate import Candidate
 from processors.device.drift import DriftState
 from processors.device.loaded_model import LoadedModel, load_model
+from processors.device.memory import lacks_memory
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates, follow_changes
 from processors.models.feed import ModelFeed, Refusal
@@ -52,9 +53,9 @@ class ModelLoader:
     async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> LoadedModel:
         """Load the published model, or the processor's own for None. It counts in `metrics`, or in the processor's.
 
-        Raises BundleError for any fault of the bundle, StoreUnavailableError for one that may pass. Raises
-        UntrustedBundleError, before any fetch, without a trusted signature, and ConfigError if the model's device is
-        missing.
+        Raises BundleError for any fault of the bundle, and PassingBundleError if a retry may help: the store does not
+        answer or memory is short. Raises UntrustedBundleError, before any fetch, without a trusted signature, and
+        ConfigError if the model's device is missing.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         metrics = metrics or self._metrics
@@ -65,14 +66,19 @@ class ModelLoader:
                 folder, digest = await self._fetched(model, ends_at), model.digest
             async with asyncio.timeout_at(ends_at):
                 loaded = await load_model(self._settings, metrics, folder, digest)
-        except (BundleError, ConfigError):
-            raise
         except TimeoutError:
             raise BundleError(
                 f"{name}: expected a loaded bundle within {self._settings.model_load_s:g} s, got none. Raise "
                 "model_load_s."
             ) from None
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
+            if lacks_memory(error):
+                raise PassingBundleError(
+                    f"{name}: expected enough memory for the bundle, got too little: {first_line(error)}. It is loaded "
+                    "again later. Give the processor more memory, or publish a smaller bundle."
+                ) from error
+            if isinstance(error, BundleError | ConfigError):
+                raise
             raise BundleError(
                 f"{name}: expected a bundle that loads, got {type(error).__name__}: {first_line(error)}. Publish "
                 "another one."

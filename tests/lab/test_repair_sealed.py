@@ -56,14 +56,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def repaired(folder: Path, lab: Command, *more: object, quarantine: Path | None = None) -> str:
-    """Return the error of a repair. Its clean pictures are too few, which is checked after the quarantine is read."""
+    """Return the error line of a repair, which `printed` describes."""
+    return printed(folder, lab, *more, quarantine=quarantine)[-1]
+
+
+def printed(folder: Path, lab: Command, *more: object, quarantine: Path | None = None) -> list[str]:
+    """Return the warnings and the error of a repair.
+
+    Its clean pictures are too few, which is checked after the quarantine is read.
+    """
     given = (
         "repair", "--bundle", folder / "bundle", "--clean", folder / "clean.npz", "--quarantine",
         quarantine or folder / "quarantine", "--out", folder / "out", *more,
     )  # fmt: skip
     ended = lab(*map(str, given))
     assert ended.code == 2, ended.err
-    return next(line for line in ended.err.splitlines() if line.startswith("error: "))
+    return [line for line in ended.err.splitlines() if line.startswith(("warning: ", "error: "))]
 
 
 OPENED = "--clean: expected at least"
@@ -105,25 +113,38 @@ def test_without_a_key_one_line_names_the_options(folder: Path, lab: Command) ->
     assert "--state: expected a state folder" in repaired(folder, lab, "--state", folder / "none")
 
 
-def test_another_fleets_secret_a_damaged_and_a_moved_file_are_one_line_with_the_file(
+def test_another_fleets_secret_and_moved_files_are_one_line_with_the_first_file(
     folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = folder / "quarantine" / f"{name_of(0)}.png.sealed"
     monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "7c" * 32)
     assert f"{first}: expected a frame that this secret opens, got one" in repaired(folder, lab)
-    state = ("--state", folder / "state")
     shutil.move(folder / CAMERA, folder / "quarantine" / "lab" / "gate")
-    assert "/lab/gate/" in repaired(folder, lab, *state)
-    shutil.move(folder / "quarantine" / "lab" / "gate", folder / CAMERA)
+    assert "/lab/gate/" in repaired(folder, lab, "--state", folder / "state")
+
+
+def test_frames_that_cannot_be_read_are_left_out_with_one_warning(folder: Path, lab: Command) -> None:
+    place, box = folder / "quarantine", KeyRing(SECRET).previews
+    whole = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
+    first = place / f"{name_of(0)}.png.sealed"
     first.write_bytes(first.read_bytes()[:-1] + b"?")
-    assert f"{first}: expected a frame that this secret opens, got one" in repaired(folder, lab, *state)
+    (place / f"{name_of(11)}.png.sealed").write_bytes(seal_flagged(b"no PNG", name_of(11), box))
+    lines: list[str] = []
+    read = read_quarantine(place, backdoored_bundle(), lambda: box, lines.append)
+    left = [index for index, seq in enumerate(sorted(map(str, range(12)))) if seq not in {"0", "11"}]
+    assert (read == whole[left]).all()
+    (line,) = lines
+    assert line.startswith(f"2 of 12 frames of --quarantine are left out. The first one: {first}: expected a frame")
+    warning, error = printed(folder, lab, "--state", folder / "state")
+    assert warning == f"warning: {line}"
+    assert OPENED in error
 
 
 def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folder: Path) -> None:
     box = KeyRing(SECRET).previews
     place = folder / "quarantine"
-    whole = read_quarantine(place, backdoored_bundle(), lambda: box)
-    assert (len(whole), read_quarantine(folder / CAMERA, backdoored_bundle(), lambda: box).tobytes()) == (
+    whole = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
+    assert (len(whole), read_quarantine(folder / CAMERA, backdoored_bundle(), lambda: box, pytest.fail).tobytes()) == (
         12,
         whole.tobytes(),
     )
@@ -134,7 +155,7 @@ def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folde
     for kept in (f"teach/{name_of(5)}.sealed", "clips/lab/door/00000000000007.sealed"):
         (place / kept).parent.mkdir(parents=True, exist_ok=True)
         (place / kept).write_bytes(b"sealed otherwise")
-    read = read_quarantine(place, backdoored_bundle(), lambda: box)
+    read = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
     expected = whole.copy()
     expected[[index for index, seq in enumerate(sorted(map(str, range(12)))) if seq == "4"]] = np.asarray(plain)
     assert (read == expected).all()

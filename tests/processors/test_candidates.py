@@ -20,7 +20,7 @@ from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models import swap
 from processors.models.candidates import Candidates, CandidateState
-from processors.models.store import StoreUnavailableError, UntrustedBundleError
+from processors.models.store import PassingBundleError, StoreUnavailableError, UntrustedBundleError
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
@@ -151,6 +151,36 @@ async def test_a_store_that_hangs_is_a_temporary_error(tmp_path: Path, monkeypat
     assert [thread.daemon for thread in waiting] == [True]
     released.set()
     waiting[0].join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_lack_of_memory_is_a_temporary_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wrapped: bool
+) -> None:
+    async def load(*_: object) -> LoadedModel:
+        if wrapped:
+            raise BundleError("tiny@1+0: expected a network, got an error") from error
+        raise error
+
+    monkeypatch.setattr(swap, "load_model", load)
+    loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))
+    with pytest.raises(PassingBundleError, match="expected enough memory for the bundle, got too little"):
+        await loader.load(None)
+
+
+@pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("broken"), SystemExit("broken")])
+async def test_any_other_error_of_a_load_is_permanent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def load(*_: object) -> LoadedModel:
+        raise error
+
+    monkeypatch.setattr(swap, "load_model", load)
+    loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))
+    with pytest.raises(BundleError, match="broken") as found:
+        await loader.load(None)
+    assert not isinstance(found.value, PassingBundleError)
 
 
 async def test_a_fetch_that_writes_during_the_shutdown_does_not_make_it_fail(

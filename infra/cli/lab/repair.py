@@ -111,7 +111,12 @@ def repair(
         flagged = (
             no_frames(backdoored)
             if quarantine is None
-            else read_quarantine(quarantine, backdoored, lambda: _preview_box(state))
+            else read_quarantine(
+                quarantine,
+                backdoored,
+                lambda: _preview_box(state),
+                lambda line: typer.echo(f"warning: {line}", err=True),
+            )
         )
         evaluation = Evaluation(
             *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
