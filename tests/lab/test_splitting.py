@@ -54,9 +54,9 @@ def small(monkeypatch: pytest.MonkeyPatch, path: int, trials: int) -> None:
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_interval_contains_the_exact_rate_for_nearly_all_seeds(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, 400, 60)
-    truth, found = exact(STEPS[steps]), [walk(STEPS[steps], seed).rate for seed in range(40)]
-    assert sum(each.low <= truth <= each.high for each in found) >= 36
-    assert np.mean([each.value for each in found]) == pytest.approx(truth, rel=0.1)
+    truth, found = exact(STEPS[steps]), [walk(STEPS[steps], seed).rate for seed in range(20)]
+    assert sum(each.low <= truth <= each.high for each in found) >= 17
+    assert np.mean([each.value for each in found]) == pytest.approx(truth, rel=0.15)
 
 
 def test_the_upper_end_is_valid_if_most_splittings_find_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
