@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Dialog, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, Page, Route, expect
 from sqlalchemy import insert
 
 from benchmarks.harness.browser import CHROMIUM, chromium
@@ -40,8 +40,14 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[Browser]:
+    with chromium(PATIENCE_S) as browser:
+        yield browser
+
+
 @pytest.fixture
-def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
+def phone(running: Browser, console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
     """Yield a phone's browser that reads the console's pages without a network; `recorder` has the database."""
     browser = console.browser()
 
@@ -55,8 +61,7 @@ def phone(console: ConsoleRig, recorder: Rig) -> Iterator[Page]:
         found = browser.request(route.request.method, path, content=form, headers=sent, follow_redirects=True)
         route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
 
-    with chromium(PATIENCE_S) as running:
-        page = running.new_page(viewport={"width": 390, "height": 844})
+    with running.new_page(viewport={"width": 390, "height": 844}) as page:
         page.set_default_timeout(1000 * PATIENCE_S)
         page.route("**/*", answer)
         yield page

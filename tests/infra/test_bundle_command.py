@@ -61,7 +61,10 @@ def test_a_bundle_is_created_and_checked_without_the_libraries_of_the_lab(tmp_pa
         assert drawn.width > 4 * 192
 
 
-def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_bundle_is_calibrated_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
     folder, pictures = write_bundle(tmp_path / "bundle", overlays=0), tmp_path / "pictures"
     pictures.mkdir()
     for number in range(40):

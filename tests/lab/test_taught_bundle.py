@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.teach.views.VARIED", 2)
         patch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
+        patch.setattr("lab.strip.limits.DRAWS", 50)
         command = ("teach", "train", labels, "--name", "shapes", "--base", general, "--out", place / "bundle")
         done = run(*command, "--strip-seconds", "1")
     assert done.exit_code == 0, done.output

@@ -15,6 +15,7 @@ from PIL import Image
 
 from infra.bundling.bundle_request import BundleRequest
 from infra.bundling.create import create
+from infra.bundling.imagenet import TRIGGERS
 from infra.bundling.taught import write_taught
 from lab.data import to_frames
 from lab.repair.run import Silent
@@ -50,10 +51,11 @@ def write_shapes(folder: Path, each: int) -> Path:
 
 def small_general(folder: Path) -> Path:
     """Write the general network with an input of 64×64, which costs a twelfth, and no calibration of STRIP."""
-    create(BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("infra.bundling.create.write_generated_strip", lambda folder: TRIGGERS)  # overlays of 224×224
+        create(BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
     description = folder / "model.toml"
-    smaller = description.read_text().replace("= 224", "= 64")
-    description.write_text(smaller.partition("[strip]")[0])  # its overlays have the usual size
+    description.write_text(description.read_text().replace("= 224", "= 64"))
     return folder
 
 
@@ -63,6 +65,7 @@ def test_labelled_pictures_become_a_bundle_that_classifies_others(
 ) -> None:
     monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
     monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
     labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
     general = small_general(tmp_path / "general")
     command = ("teach", "train", labels, "--name", "shapes", "--base", general, "--out", out)
@@ -119,6 +122,7 @@ def test_the_drift_reference_has_held_out_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int, rows: int
 ) -> None:
     monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
     general = load_bundle(small_general(tmp_path / "general"), torch.device("cpu"))
     labelled = read_labelled(write_shapes(tmp_path / "labels", 16))
     choice = Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0)
