@@ -107,3 +107,6 @@ class KafkaTopic(StrEnum):
     compacted."""
     VIEWS = "pointillist.views.v1"
     """`View`: from consoles to all processors, while a camera's page is open."""
+
+    # Two hashes for each frame in the bridge: that of an Enum is a Python function.
+    __hash__ = str.__hash__

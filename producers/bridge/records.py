@@ -137,7 +137,7 @@ class RecordFactory:
         event_id = frame_event_id(boot_id, seq)
         name = f"{camera_id}/{event_id}"
         # One frame is one trace. Its camera has marked it as sampled, or not.
-        traceparent = root(name)._replace(sampled=frame.traced).header()
+        traceparent = root(name, sampled=frame.traced).header()
         if frame.traced:
             traceparent = trace.follow("bridge", name, traceparent) or traceparent
         headers = event_headers(route.source, Frame, event_id)

@@ -43,8 +43,10 @@ def unpack_moving(moving: int, height: int, width: int) -> Box | None:
 
 def check_moving(moving: int) -> None:
     """Raise MalformedError unless the field `moving` is 0 or a box that is not empty."""
+    if not moving:
+        return
     top, bottom, left, right = moving.to_bytes(4, "little")
-    if moving and not (top < bottom and left < right):
+    if not (top < bottom and left < right):
         raise MalformedError(
             f"moving: expected first < last of rows and columns, got {top} to {bottom} and {left} to {right}"
         )

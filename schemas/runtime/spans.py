@@ -108,10 +108,10 @@ _ROLE_OF: Final[dict[str, RoleName]] = {
 }
 
 
-def root(frame: str) -> Context:
-    """Return the trace of a frame and its first span, the camera's; not sampled."""
+def root(frame: str, *, sampled: bool = False) -> Context:
+    """Return the trace of a frame and its first span, the camera's."""
     digits = blake2b(frame.encode(), digest_size=24).hexdigest()
-    return Context(digits[:32], digits[32:], False)
+    return Context(digits[:32], digits[32:], sampled)
 
 
 def parsed(header: bytes) -> Context | None:
@@ -171,8 +171,8 @@ class FrameSpans:
 
     def sample(self, frame: str) -> bool:
         """Return whether this new frame of a camera is traced, and follow it if so."""
-        place = root(frame)
-        return in_share(place, self._share) and self._follow("camera", frame, place._replace(sampled=True), "")
+        place = root(frame, sampled=True)
+        return in_share(place, self._share) and self._follow("camera", frame, place, "")
 
     def follow(self, role: RoleName, frame: str, before: Context) -> Context | None:
         """Follow a sampled frame into `role`, and return the place of the role's span.

@@ -21,7 +21,7 @@ from schemas.runtime import trace
 from schemas.runtime.spans import Span, parsed, root
 
 CAMERA = CameraId("site/door")
-SENT = root(f"{CAMERA}/0000000000000007/5")._replace(sampled=True)
+SENT = root(f"{CAMERA}/0000000000000007/5", sampled=True)
 TRACE = SENT.header()
 
 
@@ -79,7 +79,7 @@ def test_with_spans_a_sampled_frame_carries_the_processors_span_to_its_result() 
         trace.stamp("delivered", sampled.identity)
         unsampled = root(str(sampled.identity)).header()
         assert validated(unsampled).traceparent == unsampled
-        assert validated(root("site/other/0000000000000007/5")._replace(sampled=True).header()).traceparent is None
+        assert validated(root("site/other/0000000000000007/5", sampled=True).header()).traceparent is None
         assert validated(b"00-1-2-01").traceparent is None
     finally:
         trace.end_spans()

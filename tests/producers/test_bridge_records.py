@@ -74,7 +74,7 @@ def test_a_frame_is_forwarded_unchanged_with_its_cameras_key_and_its_identity_in
 def test_a_traced_frame_has_the_flag_and_a_bridge_with_spans_adds_its_own_span() -> None:
     payload = encode_frame(KEYS.key(CAMERA, 0), 0xB007, 5, 1000, PICTURE, Encoding(16), traced=True)
     accept = RecordFactory("b1", BRIDGE_KEYS).accept
-    sent = root("hall/door/000000000000b007/5")._replace(sampled=True)
+    sent = root("hall/door/000000000000b007/5", sampled=True)
     assert dict(accept(topic(Channel.FRAME), payload).headers)["traceparent"] == sent.header()
     trace.begin_spans(lambda _: None)
     try:

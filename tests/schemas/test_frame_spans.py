@@ -23,7 +23,7 @@ from schemas.runtime.spans import (
 
 FRAME = Identity(CameraId("hall/door"), 0xAB, 7)
 NAME = str(FRAME)
-SENT = root(NAME)._replace(sampled=True)
+SENT = root(NAME, sampled=True)
 
 
 class Clock:
@@ -156,19 +156,19 @@ def test_stamps_of_other_frames_and_roles_do_not_belong_to_a_span(spans: FrameSp
 
 
 def test_a_context_of_another_trace_is_rejected(spans: FrameSpans) -> None:
-    assert spans.follow("processor", NAME, root("hall/gate/00000000000000ab/7")._replace(sampled=True)) is None
+    assert spans.follow("processor", NAME, root("hall/gate/00000000000000ab/7", sampled=True)) is None
     assert len(spans) == 0
 
 
 def test_an_impossible_frame_name_is_rejected(spans: FrameSpans) -> None:
     name = "x" * 200
-    assert spans.follow("recorder", name, root(name)._replace(sampled=True)) is None
+    assert spans.follow("recorder", name, root(name, sampled=True)) is None
 
 
 def test_one_camera_cannot_use_up_the_shared_rate(spans: FrameSpans, clock: Clock) -> None:
     def followed(camera: str, frames: int) -> int:
         names = [f"{camera}/00000000000000ab/{seq}" for seq in range(frames)]
-        places = [spans.follow("bridge", name, root(name)._replace(sampled=True)) for name in names]
+        places = [spans.follow("bridge", name, root(name, sampled=True)) for name in names]
         assert all(context is not None for context in places)  # beyond the limit the context only loses its flag
         return sum(context is not None and context.sampled for context in places)
 
@@ -189,7 +189,7 @@ def test_a_rejected_frame_is_no_longer_followed(spans: FrameSpans, traced: list[
 
 def test_beyond_the_rate_the_next_role_gets_the_header_without_the_flag(traced: list[Span]) -> None:
     names = [f"hall/door/00000000000000ab/{seq}" for seq in range(4 * CAMERA_FRAMES_PER_S)]
-    headers = [trace.follow("bridge", name, root(name)._replace(sampled=True).header()) for name in names]
+    headers = [trace.follow("bridge", name, root(name, sampled=True).header()) for name in names]
     last = headers[-1]
     assert last == root(names[-1]).header()
     assert trace.follow("processor", names[-1], last) == last

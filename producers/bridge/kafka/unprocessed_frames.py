@@ -23,7 +23,7 @@ class UnprocessedFrames:
 
     def bytes_of(self, camera: CameraId) -> int:
         """Return the unprocessed bytes of a camera's frames that this bridge has delivered."""
-        return self._bytes[camera]
+        return self._bytes.get(camera, 0)
 
     def mean(self, partition: int) -> float:
         """Return the mean size of a partition's unprocessed frames that this bridge has delivered; 0 without any."""
