@@ -47,8 +47,8 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
     def schedule(self) -> None:
         """Assign the first groups when all workers have collected the tests. Later calls assign more."""
-        if self._file.exists():
-            self._groups, slow = json.loads(self._file.read_text())
+        if self._file.exists() and (text := self._file.read_text()):  # it is empty if the collection failed
+            self._groups, slow = json.loads(text)
             self._first = list(dict.fromkeys((*CHAINS, *map(self._split_scope, slow))))
             self._file.unlink()
         super().schedule()
