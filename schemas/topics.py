@@ -108,5 +108,5 @@ class KafkaTopic(StrEnum):
     VIEWS = "pointillist.views.v1"
     """`View`: from consoles to all processors, while a camera's page is open."""
 
-    # Two hashes for each frame in the bridge: that of an Enum is a Python function.
+    # The bridge hashes topics for each frame, and Enum's own hash is a slow function in Python.
     __hash__ = str.__hash__

@@ -29,14 +29,17 @@ LIKELY: Final = 1e-3
 
 
 def read_quarantine(
-    folder: Path, bundle: Bundle, box: Callable[[], PreviewBox], on_unread: Callable[[str], None]
+    folder: Path,
+    bundle: Bundle,
+    box: Callable[[], PreviewBox],
+    skipped: Callable[[str, str], object] = lambda name, why: None,
 ) -> NDArray[np.uint8]:
     """Return every PNG below `folder`, sealed or plain, by name, at the network's size: (M, H, W, C) uint8.
 
-    `box` returns the cipher of sealed frames; it is called once if there are any. A file that cannot be read, because
-    it is damaged or sealed under an earlier secret, is left out; `on_unread` gets one line about all of them. Frames of
-    another size are resampled by the policy of the bundle. Raises ConfigError if there is no PNG, if none can be read,
-    or if one has another size and the policy is `tile`.
+    `box` returns the cipher of sealed frames; it is called once if there are any. A file that is damaged, or sealed
+    under an earlier secret, is left out, and `skipped` is called with its path and the reason. Frames of another size
+    are resampled by the policy of the bundle. Raises ConfigError if there is no PNG, if none can be read, or if one has
+    another size and the policy is `tile`.
     """
     if not folder.is_dir():
         raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
@@ -44,18 +47,18 @@ def read_quarantine(
     if not files:
         raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, got none")
     cipher = box() if any(_is_sealed(file) for file in files) else None
-    pictures, unread = [], []
+    pictures, unread = [], dict[Path, str]()
     for file in files:
         try:
             picture = _picture(file, cipher)
         except MalformedError as error:
-            unread.append(error)
+            unread[file] = str(error)
         else:
             pictures.append(at_network_size(picture[None], bundle, str(file)))
     if not pictures:
-        raise ConfigError(str(unread[0]))
-    if unread:
-        on_unread(f"{len(unread)} of {len(files)} frames of --quarantine are left out. The first one: {unread[0]}")
+        raise ConfigError(f"{files[0]}: {unread[files[0]]}")
+    for file, why in unread.items():
+        skipped(str(file), why)
     return np.concatenate(pictures)
 
 
@@ -84,12 +87,13 @@ def _content(file: Path, cipher: PreviewBox | None) -> bytes:
         return open_flagged(data, "/".join(file.resolve().parts[-3:]).removesuffix(SEALED), cipher)
     except MalformedError:
         raise MalformedError(
-            f"{file}: expected a frame that this secret opens, got one that is damaged, sealed under another key or "
-            "outside of its folder SITE/CAMERA. Give the --state of its fleet."
+            "expected a frame that this secret opens, got one that is damaged, sealed under another key or outside of "
+            "its folder SITE/CAMERA. Give the --state of its fleet."
         ) from None
 
 
 def _picture(file: Path, cipher: PreviewBox | None) -> NDArray[np.uint8]:
+    """Return the picture in a file; MalformedError if it cannot be opened or read."""
     try:
         with Image.open(io.BytesIO(_content(file, cipher))) as opened:
             if opened.mode in ("I", "I;16", "I;16B"):
@@ -97,8 +101,10 @@ def _picture(file: Path, cipher: PreviewBox | None) -> NDArray[np.uint8]:
                 array = (np.asarray(opened) >> 8).astype(np.uint8)
             else:
                 array = np.asarray(opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise MalformedError(f"{file}: expected a PNG picture, got: {error}") from None
+    except UnidentifiedImageError:  # its text has an address in memory
+        raise MalformedError("expected a PNG picture, got a file that is damaged or of another kind") from None
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise MalformedError(f"expected a PNG picture, got: {error}") from None
     return array[..., None] if array.ndim == 2 else array
 
 

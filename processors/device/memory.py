@@ -11,12 +11,19 @@ _NO_MEMORY: Final = re.compile(r"allocate (\d+ bytes of )?memory|bad_alloc")
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether memory is exhausted, by an error or by the one that caused it.
+    """Return whether an error, or one of its causes, means that memory is exhausted."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:  # `raise error from error` makes an error its own cause
+        if _means_it(cause):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__
+    return False
 
-    On the CPU, torch and OpenVINO raise a plain RuntimeError then.
-    """
+
+def _means_it(error: BaseException) -> bool:
+    """Return whether this is an error of memory: on the CPU, torch and OpenVINO raise a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None:
-        return True
-    return error.__cause__ is not None and lacks_memory(error.__cause__)
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

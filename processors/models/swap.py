@@ -74,8 +74,8 @@ class ModelLoader:
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
             if lacks_memory(error):
                 raise PassingBundleError(
-                    f"{name}: expected enough memory for the bundle, got too little: {first_line(error)}. It is loaded "
-                    "again later. Give the processor more memory, or publish a smaller bundle."
+                    f"{name}: expected enough memory for the bundle, got too little: {first_line(error)}. Give the "
+                    "processor more memory, or publish a smaller bundle."
                 ) from error
             if isinstance(error, BundleError | ConfigError):
                 raise

@@ -216,9 +216,7 @@ def test_pictures_of_sixteen_bits_keep_their_brightness(folder: Path) -> None:
     Image.fromarray(levels).save(folder / "deep.PNG")
     (folder / "deep").mkdir()
     shutil.move(folder / "deep.PNG", folder / "deep" / "deep.PNG")
-    (read,) = read_quarantine(
-        folder / "deep", backdoored_bundle(), lambda: pytest.fail("no frame is sealed"), pytest.fail
-    )
+    (read,) = read_quarantine(folder / "deep", backdoored_bundle(), lambda: pytest.fail("no frame is sealed"))
     assert (read == (levels >> 8)[..., None]).all()
 
 

@@ -61,7 +61,7 @@ def repaired(folder: Path, lab: Command, *more: object, quarantine: Path | None 
 
 
 def printed(folder: Path, lab: Command, *more: object, quarantine: Path | None = None) -> list[str]:
-    """Return the warnings and the error of a repair.
+    """Return the lines about skipped frames and the error of a repair.
 
     Its clean pictures are too few, which is checked after the quarantine is read.
     """
@@ -71,7 +71,7 @@ def printed(folder: Path, lab: Command, *more: object, quarantine: Path | None =
     )  # fmt: skip
     ended = lab(*map(str, given))
     assert ended.code == 2, ended.err
-    return [line for line in ended.err.splitlines() if line.startswith(("warning: ", "error: "))]
+    return [line for line in ended.err.splitlines() if line.startswith(("skipped ", "error: "))]
 
 
 OPENED = "--clean: expected at least"
@@ -123,28 +123,27 @@ def test_another_fleets_secret_and_moved_files_are_one_line_with_the_first_file(
     assert "/lab/gate/" in repaired(folder, lab, "--state", folder / "state")
 
 
-def test_frames_that_cannot_be_read_are_left_out_with_one_warning(folder: Path, lab: Command) -> None:
+def test_frames_that_cannot_be_read_are_left_out_with_a_line_each(folder: Path, lab: Command) -> None:
     place, box = folder / "quarantine", KeyRing(SECRET).previews
-    whole = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
+    whole = read_quarantine(place, backdoored_bundle(), lambda: box)
     first = place / f"{name_of(0)}.png.sealed"
     first.write_bytes(first.read_bytes()[:-1] + b"?")
     (place / f"{name_of(11)}.png.sealed").write_bytes(seal_flagged(b"no PNG", name_of(11), box))
-    lines: list[str] = []
-    read = read_quarantine(place, backdoored_bundle(), lambda: box, lines.append)
+    skipped: dict[str, str] = {}
+    read = read_quarantine(place, backdoored_bundle(), lambda: box, skipped.__setitem__)
     left = [index for index, seq in enumerate(sorted(map(str, range(12)))) if seq not in {"0", "11"}]
     assert (read == whole[left]).all()
-    (line,) = lines
-    assert line.startswith(f"2 of 12 frames of --quarantine are left out. The first one: {first}: expected a frame")
-    warning, error = printed(folder, lab, "--state", folder / "state")
-    assert warning == f"warning: {line}"
+    assert [why[:24] for why in skipped.values()] == ["expected a frame that th", "expected a PNG picture, "]
+    *lines, error = printed(folder, lab, "--state", folder / "state")
+    assert lines == [f"skipped {file}: {why}" for file, why in skipped.items()]
     assert OPENED in error
 
 
 def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folder: Path) -> None:
     box = KeyRing(SECRET).previews
     place = folder / "quarantine"
-    whole = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
-    assert (len(whole), read_quarantine(folder / CAMERA, backdoored_bundle(), lambda: box, pytest.fail).tobytes()) == (
+    whole = read_quarantine(place, backdoored_bundle(), lambda: box)
+    assert (len(whole), read_quarantine(folder / CAMERA, backdoored_bundle(), lambda: box).tobytes()) == (
         12,
         whole.tobytes(),
     )
@@ -155,7 +154,7 @@ def test_sealed_and_plain_frames_are_read_together_and_kept_files_left_out(folde
     for kept in (f"teach/{name_of(5)}.sealed", "clips/lab/door/00000000000007.sealed"):
         (place / kept).parent.mkdir(parents=True, exist_ok=True)
         (place / kept).write_bytes(b"sealed otherwise")
-    read = read_quarantine(place, backdoored_bundle(), lambda: box, pytest.fail)
+    read = read_quarantine(place, backdoored_bundle(), lambda: box)
     expected = whole.copy()
     expected[[index for index, seq in enumerate(sorted(map(str, range(12)))) if seq == "4"]] = np.asarray(plain)
     assert (read == expected).all()

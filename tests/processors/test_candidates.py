@@ -154,14 +154,17 @@ async def test_a_store_that_hangs_is_a_temporary_error(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wraps", [0, 1, 2])
 async def test_a_lack_of_memory_is_a_temporary_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wrapped: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wraps: int
 ) -> None:
+    raised = error
+    for _ in range(wraps):
+        outer = BundleError("tiny@1+0: expected a network, got an error")
+        outer.__cause__, raised = raised, outer
+
     async def load(*_: object) -> LoadedModel:
-        if wrapped:
-            raise BundleError("tiny@1+0: expected a network, got an error") from error
-        raise error
+        raise raised
 
     monkeypatch.setattr(swap, "load_model", load)
     loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))
@@ -170,11 +173,12 @@ async def test_a_lack_of_memory_is_a_temporary_error(
 
 
 @pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("broken"), SystemExit("broken")])
+@pytest.mark.parametrize("own_cause", [False, True])
 async def test_any_other_error_of_a_load_is_permanent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, own_cause: bool
 ) -> None:
     async def load(*_: object) -> LoadedModel:
-        raise error
+        raise error from (error if own_cause else None)
 
     monkeypatch.setattr(swap, "load_model", load)
     loader = swap.ModelLoader(ProcessorSettings(kafka="none", bundle=tmp_path), ProcessorMetrics(CollectorRegistry()))

@@ -21,6 +21,7 @@ from infra.cli.lab.shared import (
 )
 from infra.cli.progress import PhaseBars, PhaseLines
 from infra.cli.roles import role_keys
+from infra.cli.terminal import print_skipped
 from schemas.errors import BundleError, ConfigError, SecretError
 from schemas.runtime.disk import enough_disk
 
@@ -111,12 +112,7 @@ def repair(
         flagged = (
             no_frames(backdoored)
             if quarantine is None
-            else read_quarantine(
-                quarantine,
-                backdoored,
-                lambda: _preview_box(state),
-                lambda line: typer.echo(f"warning: {line}", err=True),
-            )
+            else read_quarantine(quarantine, backdoored, lambda: _preview_box(state), print_skipped)
         )
         evaluation = Evaluation(
             *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
