@@ -10,10 +10,11 @@ import asyncio
 import math
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,9 @@ from infra.preflight.brokers import API_VERSIONS
 from schemas.errors import PointillistError
 from schemas.runtime.throttle import Throttle
 from schemas.settings import address
-from schemas.transport.access import KafkaAccess, Tls, certificate_end, secured
+from schemas.transport.access import EXPIRED, KafkaAccess, MqttAccess, Tls, certificate_end, secured
 
+MQTT: Final = "mqtt_server"
 EVERY_S: Final = 60.0
 """Seconds between two readings."""
 SOON_S: Final = 4 * 86_400.0
@@ -43,7 +45,8 @@ _TLS_MODES: Final = ("require", "verify-ca", "verify-full")
 class ServerCertificates:
     """The ends of the servers' certificates in Unix seconds; NaN until a server has answered.
 
-    A server that does not answer keeps its last end.
+    A server that does not answer keeps its last end. A certificate that has ended is refused before its end can be
+    read: without an earlier reading its end is the time of the first refusal.
     """
 
     def __init__(self, settings: MonitorSettings) -> None:
@@ -57,7 +60,8 @@ class ServerCertificates:
         if database is not None:
             url, tls = database
             self._servers["database_server"] = lambda: postgresql_end(url, tls)
-        self._ends = dict.fromkeys([*self._servers, *(["mqtt_server"] if mqtt.tls is not None else [])], math.nan)
+        self._mqtt = mqtt if mqtt.tls is not None else None
+        self._ends = dict.fromkeys([*self._servers, *([MQTT] if self._mqtt is not None else [])], math.nan)
 
     @property
     def ends(self) -> dict[str, Callable[[], float]]:
@@ -67,16 +71,40 @@ class ServerCertificates:
     async def measure(self, mosquitto: MosquittoMetrics) -> None:
         """Read the ends again."""
         for purpose, read in self._servers.items():
-            with suppress(OSError, PointillistError):  # other metrics and alerts cover a server that does not answer
-                self._ends[purpose] = await asyncio.to_thread(read)
-        if "mqtt_server" in self._ends and (end := mosquitto.certificate_end) is not None:
-            self._ends["mqtt_server"] = end
+            await self._read(purpose, read)
+        broker = self._mqtt
+        if broker is None:
+            return
+        if (end := mosquitto.certificate_end) is not None:
+            self._ends[MQTT] = end
             if end - time.time() < SOON_S and self._throttle.try_acquire("reconnect", time.monotonic()):
                 await asyncio.to_thread(mosquitto.reconnect)
+        elif math.isnan(self._ends[MQTT]):
+            await self._read(MQTT, lambda: mqtt_end(broker))
+
+    async def _read(self, purpose: str, read: Callable[[], float]) -> None:
+        try:
+            self._ends[purpose] = await asyncio.to_thread(read)
+        except (OSError, PointillistError) as error:
+            # Other metrics and alerts cover a server that does not answer.
+            if _has_expired(error) and not self._ends[purpose] < time.time():
+                self._ends[purpose] = time.time()
+
+
+def mqtt_end(broker: MqttAccess) -> float:
+    """Return the end of an MQTT broker's certificate; OSError if it does not answer. The connection ends before its
+    CONNECT."""
+    assert broker.tls is not None
+    plain = socket.create_connection(broker.address, _ANSWER_S)
+    with closing(secured(plain, broker.tls.context(), broker.host, _ANSWER_S)) as link:
+        return certificate_end(link)
 
 
 def kafka_end(kafka: KafkaAccess) -> float:
-    """Return the earliest end of the certificates of Kafka's nodes that answer; OSError if none does."""
+    """Return the earliest end of the certificates of Kafka's nodes that answer.
+
+    Raises OSError if none does, or if the certificate of one has ended.
+    """
     context, ends, failure = kafka.tls.context(), [], OSError("no address of Kafka")
     for place in kafka.bootstrap.split(","):
         host, port = address(place)
@@ -88,6 +116,8 @@ def kafka_end(kafka: KafkaAccess) -> float:
                 link.sendall(API_VERSIONS)
                 link.recv(4)
         except OSError as error:
+            if _has_expired(error):
+                raise
             failure = error
     if not ends:
         raise failure
@@ -135,3 +165,7 @@ def database_tls(text: str) -> tuple[URL, Tls] | None:
         return url, Tls(Path(root).read_text())
     except (OSError, ValueError):
         return None
+
+
+def _has_expired(error: Exception) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == EXPIRED

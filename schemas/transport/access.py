@@ -39,10 +39,12 @@ _WORDS: Final = {
     "RECORD_LAYER_FAILURE": "a server without TLS on this port",
     "UNEXPECTED_EOF_WHILE_READING": "the end of the connection as TLS began: this port may be without TLS",
 }
+EXPIRED: Final = 10
+"""OpenSSL's number of the X.509 verification result for an expired certificate."""
 # X.509 verification results by OpenSSL's numbers.
 _VERIFIED: Final = {
     9: "it is not valid yet: check this machine's clock",
-    10: "it has expired",
+    EXPIRED: "it has expired",
     18: "it is self-signed",
     19: "it is of another authority than the one we were given",
     20: "it is of another authority than the one we were given",

@@ -6,6 +6,8 @@ import asyncio
 import math
 import signal
 import socket
+import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from infra.local.http import get
 from infra.local.ports import free_port
 from infra.local.role_table import running
 from infra.monitor.mosquitto import MosquittoMetrics
-from infra.monitor.server_certificates import SOON_S, ServerCertificates
+from infra.monitor.server_certificates import SOON_S, ServerCertificates, mqtt_end
 from infra.monitor.settings import MonitorSettings
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.roles import Roles, role_folder, role_tls
@@ -258,6 +260,39 @@ async def test_the_monitor_exports_the_ends_that_kafka_and_postgresql_present(
     monkeypatch.setattr(socket, "create_connection", gone)
     await servers.measure(mosquitto)
     assert {purpose: exported_expiration(registry, purpose) for purpose in servers.ends} == presented
+
+
+@pytest.mark.brokers
+async def test_a_certificate_that_ended_before_the_monitor_started_has_the_time_of_its_refusal_as_end(
+    fleet: Layout,
+) -> None:
+    with running_mosquitto(fleet) as (host, port):
+        tls = role_tls(fleet.pki, "monitor")
+        broker = MqttAccess(host, port, tls)
+        issue_short(fleet, "mosquitto", -0.01)
+        process = running(fleet.folder, "mosquitto")
+        assert process is not None
+        process.send(signal.SIGHUP)
+
+        async def is_refused() -> bool:
+            try:
+                await asyncio.to_thread(mqtt_end, broker)
+            except ssl.SSLCertVerificationError:
+                return True
+            return False
+
+        await until(is_refused)  # mosquitto answers the signal later
+        # Kafka and PostgreSQL are refused as this broker is: before their own protocol begins.
+        servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka=KafkaAccess(f"127.0.0.1:1,{host}:{port}", tls)))
+        registry = CollectorRegistry()
+        mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
+        before = time.time()
+        await servers.measure(mosquitto)
+        found = {purpose: end() for purpose, end in servers.ends.items()}
+        assert set(found) == {"mqtt_server", "kafka_server"}
+        assert all(before <= end <= time.time() for end in found.values()), found
+        await servers.measure(mosquitto)
+        assert {purpose: end() for purpose, end in servers.ends.items()} == found
 
 
 @pytest.mark.parametrize(
