@@ -135,13 +135,11 @@ class RecordFactory:
         frame = open_frame(camera_id, payload, self._keys)
         boot_id, seq = frame.boot_id, frame.seq
         event_id = frame_event_id(boot_id, seq)
-        name = f"{camera_id}/{event_id}"
-        # One frame is one trace. Its camera has marked it as sampled, or not.
-        traceparent = root(name, sampled=frame.traced).header()
-        if frame.traced:
-            traceparent = trace.follow("bridge", name, traceparent) or traceparent
         headers = event_headers(route.source, Frame, event_id)
-        headers.append((trace.TRACEPARENT, traceparent))
+        if frame.traced:  # one frame is one trace, if its camera has sampled it
+            name = f"{camera_id}/{event_id}"
+            traceparent = root(name, sampled=True).header()
+            headers.append((trace.TRACEPARENT, trace.follow("bridge", name, traceparent) or traceparent))
         receipt = Receipt(camera_id, boot_id, frame.key_generation, seq)
         return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
 
