@@ -143,7 +143,7 @@ def test_without_the_database_a_change_is_answered_with_status_503(
     answer = cut_off.browser().post(f"/api/v1/{path}", json=sent)
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("the recorder's database: expected it to accept the change")
-    assert cut_off.context.store.noted() == []
+    assert cut_off.context.store.newest_operations() == []
 
 
 def test_without_the_database_the_page_of_sighting_rules_shows_why_none_is_saved(cut_off: ConsoleRig) -> None:

@@ -260,7 +260,9 @@ def test_an_offline_camera_can_be_deleted_until_it_sends_again(rig: ConsoleRig, 
     rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []
-    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [(OWNER, "forget", CAMERA)]
+    assert [(each.who, each.what, each.subject) for each in rig.context.store.newest_operations()] == [
+        (OWNER, "forget", CAMERA)
+    ]
     rig.close()
     restarted = ConsoleRig(tmp_path)
     try:

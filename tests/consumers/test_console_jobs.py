@@ -89,7 +89,7 @@ async def test_the_page_of_a_repair_shows_its_progress_its_report_and_how_to_pub
         str(rig.folder / "jobs" / "clean.npz"), "--quarantine", str(runs / "quarantine"), "--out", str(runs / "out"),
         "--json", str(runs / "figures.json"), "--progress",
     ]  # fmt: skip
-    noted = [(each.who, each.what, each.outcome) for each in rig.console.context.store.noted()][::-1]
+    noted = [(each.who, each.what, each.outcome) for each in rig.console.context.store.newest_operations()][::-1]
     assert noted == [
         (OWNER, "repair", "started"),
         (OWNER, "cancel", "cancellation requested"),
@@ -257,7 +257,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
         shown = (await browser.get(f"/jobs/{job.job_id}")).text
         assert "Resume</button>" in shown
         assert "Cancel</button>" not in shown
-    assert restarted.console.context.store.noted()[0].outcome == "interrupted"
+    assert restarted.console.context.store.newest_operations()[0].outcome == "interrupted"
     await restarted.close()
 
 

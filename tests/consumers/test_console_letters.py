@@ -138,7 +138,7 @@ def test_a_failed_replay_is_reported_and_logged(
     answer = console.browser().post(f"{ROOT}/dead-letters/replay", json={"reason": "bad_pixels"})
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("Kafka: expected it to accept the frames within 0.1 s, got ")
-    noted = console.context.store.noted()[0]
+    noted = console.context.store.newest_operations()[0]
     assert (noted.what, noted.outcome) == ("replay", answer.json()["error"])
 
 

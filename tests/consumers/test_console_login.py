@@ -103,9 +103,9 @@ def test_logins_failures_and_logouts_are_logged_and_counted(rig: ConsoleRig) -> 
     for _ in range(6):
         stranger.post("/login", data={"name": "admin", "password": "no"})
     address = "testclient"
-    assert [(each.who, each.what, each.subject, each.detail, each.outcome) for each in rig.context.store.noted()][
-        ::-1
-    ] == [
+    assert [
+        (each.who, each.what, each.subject, each.detail, each.outcome) for each in rig.context.store.newest_operations()
+    ][::-1] == [
         ("viewer", "login", address, "page", "logged in"),
         ("viewer", "logout", address, "page", "logged out"),
         ("unknown", "login", address, "page", "wrong password"),
@@ -152,8 +152,8 @@ def test_failed_logins_evict_no_line_of_a_user_from_the_audit_log(
     store.note("anna", "revoke", "lab/door", "", "done")
     for _ in range(5):
         assert stranger.get("/api/v1/cameras", headers={"Authorization": "Bearer pointillist_guess"}).status_code == 401
-    assert [each.who for each in store.noted()] == ["unknown"] * 3 + ["anna"]
-    assert [each.who for each in store.noted(limit=2)] == ["unknown", "anna"]
+    assert [each.who for each in store.newest_operations()] == ["unknown"] * 3 + ["anna"]
+    assert [each.who for each in store.newest_operations(limit=2)] == ["unknown", "anna"]
 
 
 async def test_a_login_is_possible_while_the_audit_log_cannot_be_written(users: Path) -> None:

@@ -77,7 +77,7 @@ class Scene:
 
     def log(self) -> list[tuple[str, str, str]]:
         """Return user, action and outcome of each line of the audit log, the oldest first."""
-        return [(each.who, each.what, each.outcome) for each in self.rig.context.store.noted()][::-1]
+        return [(each.who, each.what, each.outcome) for each in self.rig.context.store.newest_operations()][::-1]
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_login_at_the_provider_gives_the_highest_role_of_the_groups(scene: Sce
     session = scene.rig.context.sessions.find(scene.visitor.cookies[COOKIE])
     assert session is not None
     assert (session.name, str(session.roles)) == ("anna", "operator")
-    first = scene.rig.context.store.noted()[-1]
+    first = scene.rig.context.store.newest_operations()[-1]
     assert (first.who, first.what, first.detail) == ("anna", "login", "OpenID Connect, subject 4711")
     assert scene.visitor.post("/dead-letters/replay", data={"csrf": session.csrf}).status_code == 403
 

@@ -48,7 +48,7 @@ def test_the_link_logs_a_browser_in_as_the_owner(rig: ConsoleRig) -> None:
     assert '<meta http-equiv="refresh" content="0; url=/">' in opened.text
     assert "HttpOnly; SameSite=Strict" in opened.headers["set-cookie"]
     assert browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 409
-    line = rig.context.store.noted()[0]
+    line = rig.context.store.newest_operations()[0]
     assert (line.who, line.what, line.detail, line.outcome) == (OWNER, "login", "link", "logged in")
 
 
@@ -65,7 +65,7 @@ def test_programs_of_the_owner_log_in_with_the_token_of_the_file(rig: ConsoleRig
     headers = {"authorization": f"Bearer {token}"}
     answer = rig.visitor().post("/api/v1/dead-letters/replay", json={"reason": "none"}, headers=headers)
     assert answer.status_code == 503, "accepted; the dead letters of this rig cannot be read"
-    assert rig.context.store.noted()[0].who == OWNER
+    assert rig.context.store.newest_operations()[0].who == OWNER
 
 
 @pytest.mark.parametrize("token", ["", "guess", "ü"])
@@ -75,7 +75,7 @@ def test_a_wrong_link_is_rejected_and_logged(rig: ConsoleRig, token: str) -> Non
     assert answer.status_code == 403
     assert "This link is invalid or expired. Open the link that `pointillist up` or" in answer.text
     assert COOKIE not in visitor.cookies
-    assert rig.context.store.noted()[0].outcome == "wrong or old link"
+    assert rig.context.store.newest_operations()[0].outcome == "wrong or old link"
 
 
 def test_the_token_file_is_readable_only_by_its_owner_and_new_at_each_start(tmp_path: Path) -> None:

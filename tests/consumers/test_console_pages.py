@@ -84,7 +84,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
     poll(console)
     assert 'class="pill good"' in browser.get("/").text
-    assert [each.detail for each in console.context.store.noted(ALERT)] == ["closed", "acknowledged"]
+    assert [each.detail for each in console.context.store.newest_operations(ALERT)] == ["closed", "acknowledged"]
 
 
 def test_an_alert_by_p_values_and_the_last_probe_are_described_in_words(console: ConsoleRig, recorder: Rig) -> None:
@@ -440,7 +440,7 @@ def test_a_command_is_sent_and_logged_with_its_user_and_outcome(console: Console
     assert missing.status_code == 503
     assert missing.json()["error"].startswith("mqtt is missing")
     assert "mqtt+is+missing" in browser.post(path, data={"csrf": console.csrf(), "fps": "1"}).headers["location"]
-    log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
+    log = [(each.who, each.detail, each.outcome) for each in console.context.store.newest_operations(CAMERA)]
     assert log == [
         (OWNER, "enabled True", "expected an MQTT broker at 127.0.0.1:1"),
         (OWNER, "enabled false", "expected an MQTT broker at 127.0.0.1:1"),

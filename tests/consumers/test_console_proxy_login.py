@@ -50,7 +50,7 @@ def test_the_user_in_the_proxys_headers_is_logged_in_with_a_role_and_logged_once
     assert "<span>anna</span>" in page.text
     assert "Log out" not in page.text
     request(rig, ANNA)
-    lines = [(each.who, each.what, each.detail) for each in rig.context.store.noted()]
+    lines = [(each.who, each.what, each.detail) for each in rig.context.store.newest_operations()]
     assert lines == [("anna", "login", "proxy")]
 
 
@@ -128,7 +128,7 @@ def test_an_invalid_header_is_rejected_and_logged_in_one_line(
     answer = request(rig, headers, address)
     assert answer.status_code == 403
     assert answer.json()["error"].lower() == complaint.lower()
-    [line] = rig.context.store.noted()
+    [line] = rig.context.store.newest_operations()
     assert (line.who, line.outcome.lower()) == ("unknown", f"rejected: {complaint.lower()}")
 
 

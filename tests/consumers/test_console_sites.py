@@ -363,7 +363,7 @@ async def test_a_replay_is_logged_for_each_site_with_the_number_of_its_frames(
     user = User(both, browser, "north=admin,south=admin,west=admin")
     answer = await user.request("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
     assert answer.json() == {"outcome": "3 sent again"}
-    lines = [(each.site, each.outcome) for each in both.context.store.noted() if each.what == "replay"]
+    lines = [(each.site, each.outcome) for each in both.context.store.newest_operations() if each.what == "replay"]
     assert sorted(lines) == [("north", "2 sent again"), ("south", "1 sent again")]
     again = User(both, browser, "west=admin")
     answer = await again.request("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
@@ -375,10 +375,10 @@ async def test_a_line_of_the_audit_log_belongs_to_the_site_of_its_subject(
 ) -> None:
     store = both.context.store
     store.note("root", "login", "192.0.2.1", "page", "logged in")
-    ours = store.noted(sight=Sight(frozenset({"north"})))
+    ours = store.newest_operations(sight=Sight(frozenset({"north"})))
     assert {each.site for each in ours} == {"north"}
     assert "decision of north" in {each.detail for each in ours}
-    assert "login" in {each.what for each in store.noted(sight=ALL)}
+    assert "login" in {each.what for each in store.newest_operations(sight=ALL)}
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_the_audit_log_of_an_earlier_release_is_migrated_to_sites(
     store.prepare()
     store.prepare()
     assert len([each for each in sent if each.startswith("UPDATE")]) == 1
-    found = {each.subject: each.site for each in store.noted()}
+    found = {each.subject: each.site for each in store.newest_operations()}
     store.close()
     assert {subject: site for subject, site in found.items() if site} == {
         THEIRS: "south",

@@ -52,7 +52,7 @@ def test_the_audit_log_names_the_token_and_its_creator(rig: ConsoleRig, file: Pa
         assert get_with_token(rig, token).status_code == 200
     headers = {"authorization": f"Bearer {token}"}
     rig.visitor().post("/api/v1/dead-letters/replay", json={"reason": "none"}, headers=headers)
-    found = [(each.who, each.what, each.detail) for each in rig.context.store.noted()][::-1]
+    found = [(each.who, each.what, each.detail) for each in rig.context.store.newest_operations()][::-1]
     assert found == [("robot (token of root)", "login", "token"), ("robot (token of root)", "replay", "")]
 
 
@@ -64,7 +64,7 @@ def test_a_wrong_token_is_rejected_in_one_line_and_counted(rig: ConsoleRig, file
     assert answer.status_code == 401
     assert answer.json() == {"error": "token: expected a valid one, got one that is wrong, revoked or expired"}
     assert rig.context.logins.counts == {("token", "wrong"): 1}
-    line = rig.context.store.noted()[0]
+    line = rig.context.store.newest_operations()[0]
     assert (line.who, line.detail, line.outcome) == ("unknown", "token", "wrong, revoked or expired token")
 
 

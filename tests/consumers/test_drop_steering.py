@@ -147,7 +147,9 @@ async def test_a_camera_at_a_real_broker_raises_its_ratio_on_evidence_and_lowers
         assert camera.control.encoding.probe_share == 0.05
         assert [await round_at(at_ms) for at_ms in (2_000, 601_000, 602_000, 1_202_000)] == [32, 32, 28, 24]
         assert [await round_at(at_ms) for at_ms in (1_802_000, 2_402_000, 9_000_000)] == [20, 16, 16]
-        log = [(each.who, each.what, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
+        log = [
+            (each.who, each.what, each.detail, each.outcome) for each in console.context.store.newest_operations(CAMERA)
+        ]
         assert log[-1] == (
             "policy lab/*",
             "drop policy",
@@ -178,7 +180,10 @@ async def test_waiting_frames_and_shed_frames_raise_the_ratio_by_a_step(
     shed.confirmed_to = 62
     recorder.ledger(shed)
     assert await rounds(console, commands, 3_000 + WAIT_MS) == [(CAMERA, 24)]
-    assert console.context.store.noted(CAMERA)[0].detail == "drop ratio 0.312 to 0.375: 1 frames shed by the full spool"
+    assert (
+        console.context.store.newest_operations(CAMERA)[0].detail
+        == "drop ratio 0.312 to 0.375: 1 frames shed by the full spool"
+    )
     assert await rounds(console, commands, 4_000 + 2 * WAIT_MS) == []
 
 
@@ -228,7 +233,7 @@ async def test_a_disobeying_camera_gets_a_bounded_number_of_commands(
     save_evidence(console, 1.0)
     times = range(0, 2 * 3_600_000, 60_000)
     assert await rounds(console, commands, *times, obey=False) == [(CAMERA, 32)] * MOST_TRIES
-    tries = [each.detail.partition("0.5 on")[2] for each in console.context.store.noted(CAMERA)]
+    tries = [each.detail.partition("0.5 on")[2] for each in console.context.store.newest_operations(CAMERA)]
     assert tries == [*(f", try {number} of {MOST_TRIES}" for number in range(MOST_TRIES, 1, -1)), ""]
     assert "the camera has not applied 50.0 % yet" in console.browser().get(f"/camera/{CAMERA}").text
     announce(console, 32)
@@ -273,7 +278,7 @@ async def test_commands_that_the_broker_rejects_are_retried_in_the_next_round(
     save_evidence(console, 1.0)
     commands.away = True
     assert await rounds(console, commands, 0, 5_000) == []
-    assert console.context.store.noted(CAMERA) == []
+    assert console.context.store.newest_operations(CAMERA) == []
     commands.away = False
     assert await rounds(console, commands, 10_000, 15_000) == [(CAMERA, 32)]
 
@@ -363,7 +368,7 @@ def test_the_page_shows_policies_and_removes_them(console: ConsoleRig, commands:
     [policy] = console.context.drop_plan.policies
     assert (policy.accuracy, policy.calm_s, policy.least_s) == (None, 900.0, 120.0)
     assert "25.0 % to 50.0 %" in browser.get("/drop-policies").text
-    [line] = console.context.store.noted("lab/*")
+    [line] = console.context.store.newest_operations("lab/*")
     assert (line.site, line.outcome) == ("lab", "saved")
     assert "accuracy off" in line.detail
     browser.post("/drop-policies/remove", data={"csrf": console.csrf(), "cameras": "lab/*"})
@@ -390,8 +395,8 @@ def test_log_lines_of_policies_evict_no_line_of_a_user_from_the_audit_log(
     store.note("anna", "command", CAMERA, "", "confirmed")
     for number in range(5):
         store.note("policy lab/*", "drop policy", CAMERA, str(number), "confirmed", by_policy=True)
-    assert [each.detail for each in store.noted(CAMERA)] == ["4", "3", "2", ""]
-    assert [each.detail for each in store.noted(limit=2)] == ["4", ""]
+    assert [each.detail for each in store.newest_operations(CAMERA)] == ["4", "3", "2", ""]
+    assert [each.detail for each in store.newest_operations(limit=2)] == ["4", ""]
 
 
 async def test_the_calm_time_of_a_camera_that_was_offline_begins_with_its_return(

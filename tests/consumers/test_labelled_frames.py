@@ -400,7 +400,7 @@ def test_labels_are_set_removed_and_logged(rig: ConsoleRig, labelled_frames: Lab
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
-    noted = [(each.what, each.detail) for each in rig.context.store.noted()]
+    noted = [(each.what, each.detail) for each in rig.context.store.newest_operations()]
     assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
 
 

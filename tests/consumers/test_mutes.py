@@ -94,7 +94,7 @@ def test_a_muted_alert_is_not_counted_until_its_mute_ends(console: ConsoleRig, r
     assert 'class="card online good' in fleet
     assert "online, muted: a &lt;b&gt;painter&lt;/b&gt; works there" in fleet
     assert console.context.fleet.alerts() == (0, 0)
-    assert [(each.what, each.detail) for each in console.context.store.noted(ALERT)] == [
+    assert [(each.what, each.detail) for each in console.context.store.newest_operations(ALERT)] == [
         ("mute", "8h: a <b>painter</b> works there")
     ]
     raise_alert(recorder, OTHER)  # the camera restarts in front of the same sticker
@@ -143,7 +143,7 @@ def test_rules_of_a_muted_camera_are_not_counted_until_the_mute_is_ended(console
     assert browser.post(path, data={"csrf": console.csrf(), "mute": "end"}).status_code == 400, "nothing is muted"
     poll(console)
     assert "1 rule fires" in browser.get("/").text
-    assert [each.detail for each in console.context.store.noted(CAMERA)] == ["ended", "1h: repairs"]
+    assert [each.detail for each in console.context.store.newest_operations(CAMERA)] == ["ended", "1h: repairs"]
 
 
 def test_a_camera_with_a_muted_alert_can_be_muted_itself(console: ConsoleRig, recorder: Rig) -> None:
@@ -347,5 +347,5 @@ def test_a_mute_without_a_database_is_rejected_and_not_logged(tmp_path: Path) ->
     answer = rig.browser().post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": "1h", "reason": "repairs"})
     assert answer.status_code == 503
     assert "is missing" in answer.json()["error"]
-    assert rig.context.store.noted(CAMERA) == []
+    assert rig.context.store.newest_operations(CAMERA) == []
     rig.close()

@@ -47,7 +47,7 @@ def test_the_api_saves_lists_replaces_and_removes_rules(console: ConsoleRig, rec
     assert post(console, f"{RULES}/remove", **RULE) == (200, "removed")
     assert console.browser().get(RULES).json() == []
     assert rules(recorder.url) == ()
-    lines = [fields_of(each) for each in console.context.store.noted("lab/*")]
+    lines = [fields_of(each) for each in console.context.store.newest_operations("lab/*")]
     saved = "vehicle: frames 5, confidence 0.5, absent_s 30, cooldown_s 900"
     assert lines[:2] == [
         (OWNER, "sighting rule", "lab/*", "vehicle", "removed", "lab"),
@@ -83,7 +83,7 @@ def test_an_invalid_rule_is_rejected_in_one_line_and_changes_nothing(
     assert (status, error[: len(expected)]) == (400, expected)
     assert "\n" not in error
     assert rules(recorder.url) == before != ()
-    assert len(console.context.store.noted("lab/*")) == 1
+    assert len(console.context.store.newest_operations("lab/*")) == 1
 
 
 def test_a_body_that_is_no_object_is_rejected(console: ConsoleRig, recorder: Rig) -> None:
@@ -107,7 +107,7 @@ def test_without_the_recorders_database_rules_are_answered_with_status_503(tmp_p
     assert answer.status_code == 503
     assert "is missing" in answer.json()["error"]
     assert post(console, RULES, **RULE)[0] == 503
-    assert console.context.store.noted("lab/*") == []
+    assert console.context.store.newest_operations("lab/*") == []
     console.close()
 
 
@@ -138,7 +138,7 @@ def test_the_command_line_saves_lists_and_removes_rules(tmp_path: Path, capsys: 
     remove("gate-*", "vehicle", tmp_path)
     assert [each.wanted for each in rules(recorder.url)] == ["person"]
     store = Store(layout.console_url)
-    lines = [fields_of(each) for each in store.noted()]
+    lines = [fields_of(each) for each in store.newest_operations()]
     store.close()
     assert lines == [
         (OWNER, "sighting rule", "local/gate-*", "vehicle", "removed", "local"),

@@ -114,7 +114,7 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
     assert fresh.signer().export() == layout.signer().export()
     store = Store(fresh.console_url)
     store.prepare()
-    assert [each.subject for each in store.noted()] == ["site/cam"]
+    assert [each.subject for each in store.newest_operations()] == ["site/cam"]
     store.close()
 
 

@@ -109,7 +109,7 @@ def test_a_reset_is_retained_for_an_offline_camera(
     camera.describe()
     done = run_settings(mosquitto, "--reset", "--wait", "0.5", "--state", str(tmp_path))
     assert done.exit_code == 1
-    (line,) = Store(Layout(tmp_path).console_url).noted()
+    (line,) = Store(Layout(tmp_path).console_url).newest_operations()
     sent = "sent; the camera has not confirmed within 0.5 s"
     assert (line.who, line.what, line.subject, line.detail, line.outcome) == (
         OWNER, "command", CAMERA, "own settings", sent

@@ -566,7 +566,7 @@ def test_tokens_of_the_console_are_created_listed_revoked_and_in_the_audit_log(t
     assert token("revoke", "ci").returncode == 0
     assert token("list").stdout == ""
     store = Store(Layout(tmp_path).console_url)
-    lines = [(each.who, each.what, each.subject, each.detail, each.outcome) for each in store.noted()]
+    lines = [(each.who, each.what, each.subject, each.detail, each.outcome) for each in store.newest_operations()]
     store.close()
     who = owner_name()
     assert lines == [(who, "token", "ci", "", "revoked"), (who, "token", "ci", "operator, 7 days", "created")]

@@ -359,7 +359,7 @@ def test_a_candidate_is_promoted_only_by_a_passed_gate_or_force_and_steps_are_in
     assert live(state) == "tiny@3"
     with pytest.raises(ConfigError, match="expected a rollout"):
         run("promote", "--state", state, "--force")
-    noted = [(line.who, line.what, line.outcome) for line in Store(Layout(state).console_url).noted()]
+    noted = [(line.who, line.what, line.outcome) for line in Store(Layout(state).console_url).newest_operations()]
     assert noted == [(OWNER, "promote", "live"), (OWNER, "candidate", "begun"), (OWNER, "publish", "live")]
 
 

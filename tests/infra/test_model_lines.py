@@ -301,7 +301,10 @@ def test_a_publication_and_a_rollback_are_in_the_audit_log(topic: StandInTopic, 
     assert run("model", "publish", write_bundle(tmp_path / "bundle"), "--state", state, "--force").exit_code == 0
     name = topic.models.published[0].model_id
     assert run("model", "rollback", "--state", state).exit_code == 0
-    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(Layout(state).console_url).noted()]
+    noted = [
+        (line.who, line.what, line.subject, line.outcome)
+        for line in Store(Layout(state).console_url).newest_operations()
+    ]
     assert noted == [(OWNER, "roll back", name, "withdrawn"), (OWNER, "publish", name, "live")]
 
 

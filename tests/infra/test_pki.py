@@ -209,7 +209,7 @@ def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout
     assert run("rotate", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
     assert run("revoke", "--role", "bridge", *options).exit_code == 0
     assert run("enroll", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
-    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(fleet.console_url).noted()]
+    noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(fleet.console_url).newest_operations()]
     assert noted == [
         (OWNER, "enroll", DOOR, "done"),
         (OWNER, "revoke", "bridge", "done"),
@@ -243,8 +243,8 @@ def test_keys_certificates_and_backups_are_in_the_audit_log_if_it_exists(tmp_pat
     run_all()
     assert run("restore", "--from", tmp_path / "backups", "--state", fresh.folder).exit_code == 0
     store.close()
-    noted = [(line.what, line.subject, line.outcome) for line in Store(fresh.console_url).noted()]
-    noted += [(line.what, line.subject, line.outcome) for line in Store(layout.console_url).noted()][:1]
+    noted = [(line.what, line.subject, line.outcome) for line in Store(fresh.console_url).newest_operations()]
+    noted += [(line.what, line.subject, line.outcome) for line in Store(layout.console_url).newest_operations()][:1]
     assert noted == [
         ("restore", "state folder", "done"),
         ("key", "roles", "written"),
@@ -530,7 +530,7 @@ def test_the_url_of_a_backup_is_not_in_the_audit_log(tmp_path: Path) -> None:
     place = ("memory://ada:hunter2@host/backups", "--passphrase-file", tmp_path / "passphrase", "--state")
     assert run("backup", "--to", *place, layout.folder).exit_code == 0
     assert run("restore", "--from", *place, fresh.folder).exit_code == 0
-    lines = [*Store(layout.console_url).noted(), *Store(fresh.console_url).noted()]
+    lines = [*Store(layout.console_url).newest_operations(), *Store(fresh.console_url).newest_operations()]
     assert [line.what for line in lines] == ["backup", "restore"]
     assert all("hunter2" not in repr(line) for line in lines)
     store.close()

@@ -179,7 +179,7 @@ async def test_a_bad_canary_is_withdrawn_logged_and_stays_withdrawn_after_a_rest
         assert (record["outcome"], record["slot"], record["model_id"]) == ("failed", "canary", "new")
         assert "agreement" in [each["name"] for each in record["report"]["rules"] if each["finding"] == "fails"]
         assert len(differences(connection, 5)) == 24
-    (line,) = Store(rig.settings.console_store).noted()
+    (line,) = Store(rig.settings.console_store).newest_operations()
     assert (line.who, line.subject, line.outcome) == ("monitor", "new", "rolled back")
     after = rig.new_gate()
     rig.start_rollout(rollout(CANARY), after)
@@ -252,7 +252,7 @@ async def test_a_decision_that_could_not_be_saved_is_saved_and_logged_later(rig:
     with rig.engine.begin() as connection:
         (record,) = newest_rollouts(connection)
         assert (record["outcome"], record["slot"]) == ("failed", "canary")
-    noted = Store(rig.settings.console_store).noted()
+    noted = Store(rig.settings.console_store).newest_operations()
     assert sorted(line.outcome for line in noted) == ["measuring", "rolled back"]
 
 

@@ -52,7 +52,7 @@ def test_users_and_tokens_are_in_the_default_state_folder(tmp_path: Path, monkey
     assert run("token", "create", "elsewhere", "--file", tmp_path / "tokens").exit_code == 0
     assert run("token", "list").stdout.startswith("ci viewer")
     store = Store(layout.console_url)
-    noted = [(each.what, each.subject) for each in store.noted()]
+    noted = [(each.what, each.subject) for each in store.newest_operations()]
     store.close()
     assert noted == [("token", "ci"), ("user", "anna")]
 

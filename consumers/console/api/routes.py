@@ -161,7 +161,7 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
     subject = request.query_params.get("subject") or None
-    found = await context.read(context.store.noted, subject, 1_000, sight_of(request))
+    found = await context.read(context.store.newest_operations, subject, 1_000, sight_of(request))
     return JSONResponse([asdict(each) for each in found])
 
 

@@ -119,7 +119,7 @@ class Store:
             if made is not None:
                 connection.execute(delete(log).where(log.c.id <= made[0] - MOST_OPERATIONS))
 
-    def noted(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
+    def newest_operations(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
         """Return the newest lines of the audit log first, for a reader of these sites.
 
         Half of `limit` is for people's lines, if there are that many: lines of policies and of failed logins do not

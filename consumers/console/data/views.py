@@ -39,16 +39,16 @@ class Views:
         self._sender = Sender(kafka, name="console-views", deadline_s=_EVERY_S)
         self._topic = topic
         self._keys = keys
-        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._open_at: OrderedDict[str, float] = OrderedDict()
         self._certify: dict[str, int] = {}
         self._opened = asyncio.Event()
 
     def note(self, camera: str) -> None:
         """Note that a page of the camera is open."""
-        self._noted[camera] = time.monotonic()
-        self._noted.move_to_end(camera)
-        while len(self._noted) > MOST_VIEWS:
-            self._noted.popitem(last=False)
+        self._open_at[camera] = time.monotonic()
+        self._open_at.move_to_end(camera)
+        while len(self._open_at) > MOST_VIEWS:
+            self._open_at.popitem(last=False)
         self._opened.set()
 
     def certify(self, camera: str, frames: int) -> None:
@@ -58,10 +58,10 @@ class Views:
 
     def due(self, now_s: float) -> list[PlainRecord]:
         """Return a record for each open page and each request, and forget requests and closed pages."""
-        self._noted = OrderedDict((name, at_s) for name, at_s in self._noted.items() if now_s - at_s <= _OPEN_S)
+        self._open_at = OrderedDict((name, at_s) for name, at_s in self._open_at.items() if now_s - at_s <= _OPEN_S)
         until_ms = unix_ms() + int(1000 * _VIEW_S)
         certify, self._certify = self._certify, {}
-        views = [(name, View(until_ms=until_ms, certify=certify.get(name, 0))) for name in {**self._noted, **certify}]
+        views = [(name, View(until_ms=until_ms, certify=certify.get(name, 0))) for name in {**self._open_at, **certify}]
         return [
             PlainRecord(name.encode(), sign_message(self._keys.current(camera_id(name)), view), [])
             for name, view in views

@@ -89,7 +89,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         examined=camera.examined,
         windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,
-        operations=await context.read(context.store.noted, name, 20),
+        operations=await context.read(context.store.newest_operations, name, 20),
         held=held,
         no_records=no_records,
         clips=await context.read(context.clips.of, name, SHOWN_CLIPS) if context.clips is not None else None,
@@ -153,7 +153,7 @@ async def answer_history(context: ConsoleContext, request: Request, usual: str =
     until_ms = unix_ms()
     since_ms = until_ms - RANGES[asked]
     found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
-    noted = await context.read(context.store.noted, name, MOST_MARKS)
+    noted = await context.read(context.store.newest_operations, name, MOST_MARKS)
     found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
     found["models"] = context.published_ms()
     found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), [])

@@ -97,7 +97,7 @@ async def _system(context: ConsoleContext, request: Request) -> Response:
         ranges=list(RANGES),
         range=asked if asked in RANGES else USUAL,
         conditions=conditions,
-        operations=await context.read(context.store.noted, None, 50),
+        operations=await context.read(context.store.newest_operations, None, 50),
         found=found,
         bars=bars(found),
         balances=balances(found, context.fleet.sites()),
