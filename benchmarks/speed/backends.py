@@ -34,7 +34,7 @@ from infra.local.files import read_json
 from lab.networks import imagenet
 from processors.bundle import load_bundle, shipped_bundle
 from processors.bundle.formats import Network
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import Change, engines, restorer_inputs
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.cpu_flags import cpu_flags
@@ -218,7 +218,7 @@ def whole_chain(name: str) -> dict[str, Any]:
     """Compare the chosen runtimes with torch: rebuild and classify 64 frames of a shipped bundle, check 16 by STRIP."""
     bundle = load_bundle(shipped_bundle(name), CPU)
     assert bundle.overlays is not None
-    ways = {"torch": engines(bundle, Wish("torch")), "auto": engines(bundle, Wish())}
+    ways = {"torch": engines(bundle, BackendRequest("torch")), "auto": engines(bundle, BackendRequest())}
     frames = bundle.overlays.repeat(-(-max(BATCHES) // len(bundle.overlays)), 1, 1, 1)[: max(BATCHES)]
     kept = torch.rand(len(frames), 1, *frames.shape[2:], generator=torch.Generator().manual_seed(0)) >= 0.25
     runs: dict[tuple[str, str], Callable[[], object]] = {}

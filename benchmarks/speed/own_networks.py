@@ -42,7 +42,7 @@ from infra.state_folder import Layout
 from lab.chance import seeded
 from lab.networks import imagenet
 from processors.bundle import load_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.contract import BackendName, CpuPrecision
 from processors.device.backends.engines import engines
 from producers.camera.camera_settings import Profile
@@ -103,7 +103,7 @@ def bare_s(bundle: Path, cores: int, seconds: float, runtime: tuple[str, str], a
 @torch.inference_mode()
 def _bare(folder: Path, cores: int, seconds: float, runtime: tuple[BackendName, CpuPrecision], apart_s: float) -> float:
     torch.set_num_threads(max(1, cores // 2))
-    bundle = engines(load_bundle(folder, torch.device("cpu")), Wish(*runtime), mode="none")[0].bundle
+    bundle = engines(load_bundle(folder, torch.device("cpu")), BackendRequest(*runtime), mode="none")[0].bundle
     picture = torch.rand(1, 3, 224, 224)
     for _ in range(5):
         bundle.network_logits(picture)

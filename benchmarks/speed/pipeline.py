@@ -32,7 +32,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder
 from processors.bundle import load_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import engines
 from producers.scene import SceneSimulator
 from schemas.clock import unix_ms
@@ -59,7 +59,7 @@ def pictures(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
     """Return frames per second and CPU seconds per frame of the stages alone, over batches in memory."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
-    pipeline, _ = engines(load_bundle(bundle, torch.device("cpu")), Wish())
+    pipeline, _ = engines(load_bundle(bundle, torch.device("cpu")), BackendRequest())
     key = derive_camera_key(SECRET, CameraId("bench/camera"))
     scenes = pictures(BATCH)
     kept = np.stack([kept_mask(key, 1, seq, 32, 32, DROPPED) for seq in range(BATCH)])[:, None]

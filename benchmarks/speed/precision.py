@@ -28,7 +28,7 @@ from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
 from lab.training.filler import held_out_crops
 from processors.bundle import Bundle, load_bundle, shipped_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import restorers
 from processors.stages.learned import Restorers, reconstruct_learned
 
@@ -82,7 +82,8 @@ def large_rows() -> list[dict[str, Any]]:
         kept = random_masks(len(crops), crops.shape[2], crops.shape[3], ratio, torch.Generator().manual_seed(1))
         exact = None
         for way in LARGE_WAYS:
-            network = restorers(Wish("torch") if way == "torch" else Wish("openvino", way), 1)[1].large
+            request = BackendRequest("torch") if way == "torch" else BackendRequest("openvino", way)
+            network = restorers(request, 1)[1].large
             parts = zip(crops.split(32), kept.split(32), strict=True)  # type: ignore[no-untyped-call]  # no annotations
             found = torch.cat([reconstruct_learned(frames * mask, mask, network) for frames, mask in parts])
             decibels = float(psnr_db(found, crops).mean())
@@ -103,7 +104,10 @@ def main() -> None:
         document |= {"large_weights": weights, "large": large_rows()}
         report(document, arguments.out, shown=False)
     done = {(row["drop"], row["way"]) for row in document["rows"]}
-    ways = {"torch": Wish("torch"), **{precision: Wish("openvino", precision) for precision in PRECISIONS}}
+    ways = {
+        "torch": BackendRequest("torch"),
+        **{precision: BackendRequest("openvino", precision) for precision in PRECISIONS},
+    }
     left = [(ratio, way) for ratio in RATIOS for way in ways if (ratio, way) not in done]
     if not left:
         return

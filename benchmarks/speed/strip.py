@@ -32,7 +32,7 @@ from benchmarks.speed.device import one_call_s
 from infra.cli.lab.shared import bundle_folder
 from lab.data import to_frames
 from processors.bundle import Bundle, load_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import engines
 from processors.device.precision import arithmetic, choose_precision
 from processors.pipeline import Pipeline
@@ -64,7 +64,7 @@ def loop(bundle: Bundle, frames: Tensor) -> Tensor:
 @torch.inference_mode()
 def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
     """Measure all sides in turns of `BLOCK` inputs."""
-    live, chosen = engines(bundle, Wish(), "none")
+    live, chosen = engines(bundle, BackendRequest(), "none")
     plain = Pipeline(bundle, "none")
     passes: list[Tensor] = []
 

@@ -21,7 +21,7 @@ from lab.masks import check_drop_ratio, random_masks
 from lab.restoration.psnr import read_picture
 from lab.statistics import Interval, share_interval
 from processors.bundle import Bundle, load_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import engines
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
@@ -107,7 +107,7 @@ def check(
     bundle = load_bundle(folder, torch.device("cpu"))
     load_s = time.perf_counter() - begun
     chosen = picture_files(images, bundle.settings.classes, most)
-    pipeline, runs = engines(bundle, Wish())
+    pipeline, runs = engines(bundle, BackendRequest())
     classes = bundle.settings.classes
     masks, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     taken, labels, whole, dropped = [], [], [], []

@@ -20,7 +20,7 @@ from processors.bundle import Bundle, load_bundle
 from processors.bundle.folder import check_folder
 from processors.bundle.model_toml import Answer, Scores
 from processors.device.backends.choice_cache import open_cache
-from processors.device.backends.choose import RunsOn, Wish, check_wish
+from processors.device.backends.choose import BackendRequest, RunsOn, check_request
 from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
 from processors.device.certification import Sticker
@@ -175,10 +175,10 @@ def _set_threads(threads: int) -> None:
 def _prepare(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
 ) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
-    wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
+    request = _cpu_request(settings) if choose_device(settings.device).type == "cpu" else None
     check_folder(folder)
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
-    compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
+    compiled, runs = _on_gpu(settings, bundle) if request is None else _on_cpu(settings, bundle, request)
     sticker = Sticker(settings.certify_area, settings.certify_windows)
     executor = BatchExecutor(
         compiled, metrics, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
@@ -208,14 +208,16 @@ def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[CompiledPipeli
     return compiled, tuple(RunsOn(name, "torch", precision) for name in names)
 
 
-def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
+def _on_cpu(
+    settings: ProcessorSettings, bundle: Bundle, request: BackendRequest
+) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
     """Return the chain with the fastest backends of its networks on this machine; torch compiles nothing."""
     cache = None if settings.backend_cache is None else open_cache(settings.backend_cache)
-    pipeline, chosen = engines(bundle, wish, settings.mode, settings.denoise, cache)
+    pipeline, chosen = engines(bundle, request, settings.mode, settings.denoise, cache)
     return CompiledPipeline(pipeline), chosen.runs
 
 
-def _cpu_wish(settings: ProcessorSettings) -> Wish:
+def _cpu_request(settings: ProcessorSettings) -> BackendRequest:
     """Return the requested CPU backend and precision; ConfigError for settings that a CPU lacks."""
     if settings.compile:
         raise ConfigError(
@@ -223,6 +225,6 @@ def _cpu_wish(settings: ProcessorSettings) -> Wish:
         )
     if settings.precision == "tf32":
         raise ConfigError("precision tf32: expected the device cuda, got cpu. Choose another device.")
-    wish = Wish(settings.backend, settings.precision)
-    check_wish(wish)
-    return wish
+    request = BackendRequest(settings.backend, settings.precision)
+    check_request(request)
+    return request

@@ -43,7 +43,7 @@ from infra.bundling.tflite_file import without_signatures
 from lab.data import LabelledPictures
 from lab.repair.inputs import trainable_copy
 from processors.bundle import Bundle, load_bundle
-from processors.device.backends.choose import Wish
+from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import engines
 from schemas.errors import BundleError, ConfigError
 from tests.infra.own_networks import (
@@ -146,7 +146,7 @@ def test_a_network_in_float16_is_served_by_the_backends_of_a_cpu(tmp_path: Path)
     bundle = load_bundle(tmp_path / "out", CPU)
     frames = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     for backend in ("auto", "openvino"):
-        pipeline, chosen = engines(bundle, Wish(backend, "float32"), "plate")
+        pipeline, chosen = engines(bundle, BackendRequest(backend, "float32"), "plate")
         torch.testing.assert_close(pipeline.bundle.logits(frames), bundle.logits(frames), rtol=0.02, atol=0.05)
     assert str(chosen.classifier) == "openvino float32"
 
@@ -246,7 +246,7 @@ def test_a_tensorflow_lite_classifier_becomes_a_correct_bundle_that_cannot_be_tr
     notes = "\n".join(found.notes)
     assert ("one picture at a time and no other number" in notes) is flatten
     bundle = load_bundle(tmp_path / "out", CPU)
-    pipeline, chosen = engines(bundle, Wish())
+    pipeline, chosen = engines(bundle, BackendRequest())
     frames = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     # The runtime chooses its precision: bfloat16 on CPUs that have it.
     torch.testing.assert_close(pipeline.bundle.logits(frames), bundle.logits(frames), rtol=0.02, atol=0.05)

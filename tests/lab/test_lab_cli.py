@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from processors.device.backends import engines as engines_module
-from processors.device.backends.choose import BackendChoice, Wish
+from processors.device.backends.choose import BackendChoice, BackendRequest
 from processors.stages.learned import Restorers
 from tests.lab.colour_classifier import coloured_pictures, save_pictures
 from tests.lab.conftest import Command
@@ -98,9 +98,9 @@ def test_psnr_runs_the_restorer_like_a_processor_unless_torch_is_selected(
     backends: list[str] = []
     real = engines_module.restorers
 
-    def recorded_restorers(wish: Wish, threads: int) -> tuple[BackendChoice, Restorers]:
-        backends.append(wish.backend)
-        return real(Wish("torch"), threads)
+    def recorded_restorers(request: BackendRequest, threads: int) -> tuple[BackendChoice, Restorers]:
+        backends.append(request.backend)
+        return real(BackendRequest("torch"), threads)
 
     monkeypatch.setattr(engines_module, "restorers", recorded_restorers)
     picture = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.formats import Network
 from processors.device.backends import choose as module
-from processors.device.backends.choose import BackendChoice, Wish, check_wish, choose
+from processors.device.backends.choose import BackendChoice, BackendRequest, check_request, choose
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.engines import RESTORED, TOLERANCE, _same_logits, engines, restorer_inputs, restorers
 from processors.device.backends.int8 import largest_weight
@@ -100,11 +100,13 @@ def within(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
     return "" if torch.allclose(exact, got, rtol=0.1) else "too far"
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], wish: Wish) -> BackendChoice:
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], wanted: BackendRequest
+) -> BackendChoice:
     monkeypatch.setattr(module, "BACKENDS", (backend,))
     monkeypatch.setattr(module, "trial", lambda networks, inputs: seconds[: len(networks)])
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16")
-    return choose(Scaled(), torch.rand(4, 3, 8, 8), wish, fits=within, allowed=allowed)
+    return choose(Scaled(), torch.rand(4, 3, 8, 8), wanted, fits=within, allowed=allowed)
 
 
 ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
@@ -132,26 +134,26 @@ ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
 def test_the_fastest_backend_within_tolerance_is_chosen_and_low_precision_needs_a_clear_gain(
     monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], runs: str
 ) -> None:
-    assert str(chosen(monkeypatch, backend, seconds, Wish())) == runs
+    assert str(chosen(monkeypatch, backend, seconds, BackendRequest())) == runs
 
 
 @pytest.mark.parametrize(
-    ("backend", "wish", "message"),
+    ("backend", "wanted", "message"),
     [
-        (FakeBackend(ALL), Wish(precision="int8"), "^int8: expected a network .*, got int8 is not allowed for it"),
-        (FakeBackend(ALL, unsuited=True), Wish("openvino"),
+        (FakeBackend(ALL), BackendRequest(precision="int8"), "^int8: expected a network .*, got int8 is not allowed"),
+        (FakeBackend(ALL, unsuited=True), BackendRequest("openvino"),
          "^openvino: expected a network that can be run so, got openvino: no such network"),
-        (FakeBackend(ALL, broken="all"), Wish("openvino"),
+        (FakeBackend(ALL, broken="all"), BackendRequest("openvino"),
          "^openvino: expected a network that can be run so, got openvino: no such layer"),
-        (FakeBackend(ALL, broken="float32"), Wish("openvino", "float32"),
+        (FakeBackend(ALL, broken="float32"), BackendRequest("openvino", "float32"),
          "^openvino float32: expected a network .*, got openvino float32: an input of float16"),
     ],
 )  # fmt: skip
 def test_a_requested_backend_or_precision_that_the_network_does_not_allow_is_rejected(
-    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wanted: BackendRequest, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        chosen(monkeypatch, backend, [1.0], wish)
+        chosen(monkeypatch, backend, [1.0], wanted)
 
 
 @needs_openvino
@@ -163,7 +165,7 @@ def test_a_memory_error_is_raised_instead_of_a_fallback_to_torch(monkeypatch: py
     monkeypatch.setattr(f"processors.device.backends.openvino_cpu.{step}", lacking)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
     with pytest.raises(MemoryError):
-        choose(network, torch.rand(4, 3, 8, 8), Wish(), fits=within)
+        choose(network, torch.rand(4, 3, 8, 8), BackendRequest(), fits=within)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -178,20 +180,24 @@ ABSENT, PLAIN = FakeBackend(ALL, lacks="the package openvino"), FakeBackend({"fl
 
 
 @pytest.mark.parametrize(
-    ("backend", "wish", "message"),
+    ("backend", "wanted", "message"),
     [
-        (ABSENT, Wish("openvino"), "^backend openvino: expected the package openvino, got none"),
-        (ABSENT, Wish(precision="int8"), "^precision int8: expected a processor and a backend with it, got fl"),
-        (PLAIN, Wish(precision="bf16"), "^precision bf16: expected .*, got float32"),
-        (PLAIN, Wish("torch", "bf16"), "^precision bf16: expected another backend, got torch"),
+        (ABSENT, BackendRequest("openvino"), "^backend openvino: expected the package openvino, got none"),
+        (
+            ABSENT,
+            BackendRequest(precision="int8"),
+            "^precision int8: expected a processor and a backend with it, got fl",
+        ),
+        (PLAIN, BackendRequest(precision="bf16"), "^precision bf16: expected .*, got float32"),
+        (PLAIN, BackendRequest("torch", "bf16"), "^precision bf16: expected another backend, got torch"),
     ],
 )
 def test_a_requested_backend_or_precision_that_the_machine_lacks_is_named_in_the_error(
-    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wanted: BackendRequest, message: str
 ) -> None:
     monkeypatch.setattr(module, "BACKENDS", (backend,))
     with pytest.raises(ConfigError, match=message):
-        check_wish(wish)
+        check_request(wanted)
 
 
 @pytest.mark.parametrize(
@@ -264,8 +270,8 @@ def test_the_restorer_stays_within_its_tolerance_in_every_precision_and_size(
 ) -> None:
     if precision not in OpenVino().precisions():
         pytest.skip("not on this processor")
-    _, both = restorers(Wish("openvino", precision), 1)
-    _, exact = restorers(Wish("torch"), 1)
+    _, both = restorers(BackendRequest("openvino", precision), 1)
+    _, exact = restorers(BackendRequest("torch"), 1)
     seen = restorer_inputs(False)
     frames, kept = (nn.functional.interpolate(x[:5], size) for x in (seen[:, :3] + 0.5, seen[:, 3:]))
     got, wanted = (reconstruct_learned(frames, kept > 0.5, each.of(*size)) for each in (both, exact))
@@ -276,8 +282,8 @@ def test_the_restorer_stays_within_its_tolerance_in_every_precision_and_size(
 @needs_openvino
 @torch.inference_mode()
 def test_the_restorer_of_large_frames_agrees_with_torch() -> None:
-    _, both = restorers(Wish("openvino", "float32"), 1)
-    _, exact = restorers(Wish("torch"), 1)
+    _, both = restorers(BackendRequest("openvino", "float32"), 1)
+    _, exact = restorers(BackendRequest("torch"), 1)
     frames, kept = torch.rand(1, 3, 136, 144), torch.rand(1, 1, 136, 144) > 0.25
     got, wanted = (reconstruct_learned(frames, kept, each.of(136, 144)) for each in (both, exact))
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
@@ -289,8 +295,8 @@ def test_the_8_bit_restorer_of_large_frames_stays_close_because_its_first_layer_
     if "int8" not in OpenVino().precisions():
         pytest.skip("not on this processor")
     seen = restorer_inputs(True)
-    _, both = restorers(Wish("openvino", "int8"), 1)
-    _, exact = restorers(Wish("torch"), 1)
+    _, both = restorers(BackendRequest("openvino", "int8"), 1)
+    _, exact = restorers(BackendRequest("torch"), 1)
     filled, kept = seen[:32, :3] + 0.5, seen[:32, 3:]
     got, wanted = (each.large(filled, kept) for each in (both, exact))
     assert not torch.equal(got, wanted)
@@ -304,7 +310,7 @@ def test_the_8_bit_restorer_of_large_frames_stays_close_because_its_first_layer_
 @torch.inference_mode()
 def test_the_whole_chain_gives_the_same_verdicts_through_openvino(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path)
-    pipeline, found = engines(bundle, Wish("openvino", "float32"))
+    pipeline, found = engines(bundle, BackendRequest("openvino", "float32"))
     assert found.runs == (("classifier", "openvino", "float32"), ("restorer", "openvino", "float32"))
     frames, kept = torch.rand(7, 3, 40, 36), torch.rand(7, 1, 40, 36) > 0.25
     got, wanted = pipeline(frames, kept), Pipeline(bundle)(frames, kept)
@@ -385,12 +391,12 @@ def test_a_bundle_that_allows_8_bit_integers_runs_in_them(tmp_path: Path) -> Non
     bundle = load_bundle(int8_bundle(tmp_path / "int8", noise()), CPU)
     plain = tiny_bundle(tmp_path / "float32")
     assert bundle.model_id != plain.model_id
-    _, found = engines(bundle, Wish("openvino", "int8"), "plate")
+    _, found = engines(bundle, BackendRequest("openvino", "int8"), "plate")
     assert found.runs == (("classifier", "openvino", "int8"),)
     with pytest.raises(
         BundleError, match=r"tiny@1.*int8: expected a network that can be run so, got int8 is not allowed for it"
     ):
-        engines(plain, Wish("openvino", "int8"), "plate")
+        engines(plain, BackendRequest("openvino", "int8"), "plate")
 
 
 @pytest.mark.parametrize(
@@ -479,4 +485,4 @@ def test_openvino_reports_a_lack_of_memory_as_a_plain_runtime_error(
     monkeypatch.setattr("processors.device.backends.openvino_cpu._compiled", lacking)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).eval()
     with pytest.raises(MemoryError, match="openvino float32: expected enough memory"):
-        choose(network, torch.rand(4, 3, 8, 8), Wish(), fits=within)
+        choose(network, torch.rand(4, 3, 8, 8), BackendRequest(), fits=within)

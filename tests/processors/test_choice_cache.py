@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from processors.device.backends import choice_cache as cache_module
 from processors.device.backends import choose as module
 from processors.device.backends.choice_cache import key_of, open_cache
-from processors.device.backends.choose import BackendChoice, Wish, choose
+from processors.device.backends.choose import BackendChoice, BackendRequest, choose
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.openvino_cpu import OpenVino
 from schemas.errors import BundleError
@@ -56,8 +56,8 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     return made
 
 
-def chosen(folder: Path, network: nn.Module | None = None, wish: Wish | None = None) -> BackendChoice:
-    return choose(network or Weighted(), INPUTS, wish or Wish(), fits=within, cache=open_cache(folder))
+def chosen(folder: Path, network: nn.Module | None = None, request: BackendRequest | None = None) -> BackendChoice:
+    return choose(network or Weighted(), INPUTS, request or BackendRequest(), fits=within, cache=open_cache(folder))
 
 
 def test_a_cached_choice_is_not_measured_again(tmp_path: Path, trials: Trials) -> None:
@@ -73,7 +73,7 @@ def test_another_network_request_or_version_is_measured(
 ) -> None:
     chosen(tmp_path)
     chosen(tmp_path, Weighted(1.01))
-    chosen(tmp_path, wish=Wish(precision="float32"))
+    chosen(tmp_path, request=BackendRequest(precision="float32"))
     assert trials.count == 3
     monkeypatch.setattr(cache_module, "machine_state", lambda: "another processor")
     chosen(tmp_path)
@@ -133,17 +133,17 @@ def test_a_cached_model_whose_comparison_fails_is_measured_again(tmp_path: Path,
         return within(exact, got, precision)
 
     for _ in range(2):
-        found = choose(Weighted(), INPUTS, Wish(), fits=fits, cache=open_cache(tmp_path))
+        found = choose(Weighted(), INPUTS, BackendRequest(), fits=fits, cache=open_cache(tmp_path))
         assert str(found) == "openvino float32"
     assert (trials.count, faults) == (2, [])
 
 
 def test_a_cached_choice_of_torch_is_ignored_if_another_backend_is_requested(tmp_path: Path, trials: Trials) -> None:
-    wish = Wish(backend="openvino", precision="float32")
-    chosen(tmp_path, wish=wish)
+    request = BackendRequest(backend="openvino", precision="float32")
+    chosen(tmp_path, request=request)
     (entry,) = tmp_path.glob("*/*/choice.json")
     entry.write_text('{"backend": "torch", "precision": "float32", "speedup": 1}')
-    assert str(chosen(tmp_path, wish=wish)) == "openvino float32"
+    assert str(chosen(tmp_path, request=request)) == "openvino float32"
 
 
 @pytest.mark.parametrize("age_s", [cache_module.LASTS_S - 3600, cache_module.LASTS_S + 3600])
@@ -278,7 +278,7 @@ def test_an_entry_that_another_process_removes_or_replaces_causes_no_failure(
 
 
 def test_a_network_without_weights_has_no_key() -> None:
-    assert key_of(lambda x: x, (INPUTS,), Wish()) is None
+    assert key_of(lambda x: x, (INPUTS,), BackendRequest()) is None
 
 
 @needs_openvino
@@ -309,7 +309,7 @@ def test_a_choice_of_openvino_comes_from_the_cache_with_the_same_outputs(
             choose(
                 network,
                 INPUTS,
-                Wish(precision="float32"),
+                BackendRequest(precision="float32"),
                 fits=within,
                 allowed=("float32",),
                 cache=open_cache(tmp_path),

@@ -69,7 +69,7 @@ def certify(
         from lab.provenance import made_by
         from processors.bundle import load_bundle
         from processors.device.backends.choice_cache import machine_state
-        from processors.device.backends.choose import Wish
+        from processors.device.backends.choose import BackendRequest
         from processors.device.backends.contract import runtime_of
         from processors.device.backends.engines import engines
         from processors.pipeline import Pipeline
@@ -85,7 +85,7 @@ def certify(
         for size in sizes:
             check_patch(pictures, size)
         if fast and network.device.type == "cpu":
-            pipeline, found_engines = engines(network, Wish())
+            pipeline, found_engines = engines(network, BackendRequest())
             runtime = repr(found_engines.runs)
         else:
             pipeline, runtime = Pipeline(network), f"{runtime_of(network.network)} on {network.device.type}"

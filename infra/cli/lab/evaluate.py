@@ -118,7 +118,7 @@ def psnr(
 
         from lab.masks import check_drop_ratio
         from lab.restoration.psnr import picture_files, psnr_rows, summary
-        from processors.device.backends.choose import Wish
+        from processors.device.backends.choose import BackendRequest
         from processors.device.backends.engines import restorers
         from processors.stages.learned import reconstruct_learned
 
@@ -133,7 +133,7 @@ def psnr(
             print_skipped(name, why)
 
         files, rows = picture_files(images), []
-        _, networks = restorers(Wish("auto" if run_by == "auto" else "torch"), torch.get_num_threads())
+        _, networks = restorers(BackendRequest("auto" if run_by == "auto" else "torch"), torch.get_num_threads())
 
         @torch.inference_mode()
         def fill(frames: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

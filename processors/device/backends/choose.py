@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class BackendRequest:
     """The requested backend and precision; `auto` is the fastest within its tolerance."""
 
     backend: BackendName = "auto"
@@ -97,29 +97,33 @@ It returns the fault in words, and an empty text within the tolerance of that pr
 """
 
 
-def check_wish(wish: Wish) -> None:
+def check_request(request: BackendRequest) -> None:
     """Raise ConfigError if this machine lacks the requested backend, or no backend has the requested precision."""
     backends = {backend.name: backend for backend in BACKENDS}
-    if wish.backend in backends and (lacks := backends[wish.backend].lacks()):
-        raise ConfigError(f"backend {wish.backend}: expected {lacks}, got none. Install it, or choose auto or torch.")
-    if wish.precision not in COARSER:
-        return
-    if wish.backend == "torch":
+    if request.backend in backends and (lacks := backends[request.backend].lacks()):
         raise ConfigError(
-            f"precision {wish.precision}: expected another backend, got torch, which computes in float32. Choose auto."
+            f"backend {request.backend}: expected {lacks}, got none. Install it, or choose auto or torch."
         )
-    some = [backend for backend in BACKENDS if wish.backend in ("auto", backend.name) and not backend.lacks()]
-    if not any(wish.precision in backend.precisions() for backend in some):
+    if request.precision not in COARSER:
+        return
+    if request.backend == "torch":
+        raise ConfigError(
+            f"precision {request.precision}: expected another backend, got torch, which computes in float32. Choose "
+            "auto."
+        )
+    some = [backend for backend in BACKENDS if request.backend in ("auto", backend.name) and not backend.lacks()]
+    if not any(request.precision in backend.precisions() for backend in some):
         have = ", ".join(sorted({p for backend in some for p in backend.precisions()})) or "float32"
         raise ConfigError(
-            f"precision {wish.precision}: expected a processor and a backend with it, got {have}. Choose one of these."
+            f"precision {request.precision}: expected a processor and a backend with it, got {have}. Choose one of "
+            "these."
         )
 
 
 def choose(
     network: Network,
     inputs: Tensor,
-    wish: Wish,
+    request: BackendRequest,
     *,
     fits: Fits,
     allowed: Sequence[CpuPrecision] = ("float32", "bf16"),
@@ -134,13 +138,13 @@ def choose(
     choice that `cache` holds is checked and not measured again. Raises ConfigError for a request that this machine or
     this network cannot fulfil.
     """
-    check_wish(wish)
+    check_request(request)
     own = BackendChoice(network, runtime_of(network), "float32")
-    request = (wish, tuple(allowed), free_sides, exact_first)
-    key = None if cache is None else key_of(network, (inputs, calibration), *request)
-    if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, wish, fits)) is not None:
+    settings = (request, tuple(allowed), free_sides, exact_first)
+    key = None if cache is None else key_of(network, (inputs, calibration), *settings)
+    if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, request, fits)) is not None:
         return known
-    best = _measured(own, inputs, wish, fits, allowed, calibration, free_sides, exact_first)
+    best = _measured(own, inputs, request, fits, allowed, calibration, free_sides, exact_first)
     if cache is not None and key is not None:
         cache.keep(key, best.backend, best.precision, best.speedup, best.save)
     # It would keep the other forms of the model in memory.
@@ -149,14 +153,14 @@ def choose(
 
 @torch.inference_mode()
 def _cached(
-    cache: ChoiceCache, key: str, own: BackendChoice, inputs: Tensor, wish: Wish, fits: Fits
+    cache: ChoiceCache, key: str, own: BackendChoice, inputs: Tensor, request: BackendRequest, fits: Fits
 ) -> BackendChoice | None:
     """Return the choice that the cache holds if it still fits the network's own outputs."""
     found = cache.find(key)
     if found is None:
         return None
     if (found.backend, found.precision) == (own.backend, own.precision):
-        return replace(own, speedup=found.speedup) if _permits_own(wish) else None
+        return replace(own, speedup=found.speedup) if _permits_own(request) else None
     backend = next((each for each in BACKENDS if each.name == found.backend and not each.lacks()), None)
     if backend is None:
         return None
@@ -171,15 +175,15 @@ def _cached(
     return BackendChoice(_FallbackNetwork(network, own.network), found.backend, found.precision, found.speedup)
 
 
-def _permits_own(wish: Wish) -> bool:
+def _permits_own(request: BackendRequest) -> bool:
     """Return whether a request permits the network's own runtime."""
-    return wish.backend in ("auto", "torch") and wish.precision in ("auto", "float32")
+    return request.backend in ("auto", "torch") and request.precision in ("auto", "float32")
 
 
 def _measured(
     own: BackendChoice,
     inputs: Tensor,
-    wish: Wish,
+    request: BackendRequest,
     fits: Fits,
     allowed: Sequence[CpuPrecision],
     calibration: Tensor | None,
@@ -189,20 +193,20 @@ def _measured(
     """Return the fastest choice by a trial."""
     found: list[BackendChoice] = []
     refusals: list[str] = []
-    if _permits_own(wish):
+    if _permits_own(request):
         found.append(own)
     for backend in BACKENDS:
-        if wish.backend in ("auto", backend.name) and not backend.lacks():
-            wanted = [each for each in backend.precisions() if wish.precision in ("auto", each)]
+        if request.backend in ("auto", backend.name) and not backend.lacks():
+            wanted = [each for each in backend.precisions() if request.precision in ("auto", each)]
             with torch.inference_mode():
                 found += _of_backend(
                     backend, own, inputs, [each for each in wanted if each in allowed], fits, calibration, free_sides,
                     exact_first, refusals,
                 )  # fmt: skip
-            if wish.precision in wanted and wish.precision not in allowed:
-                refusals.append(f"{wish.precision} is not allowed for it")
+            if request.precision in wanted and request.precision not in allowed:
+                refusals.append(f"{request.precision} is not allowed for it")
     if not found:
-        asked = " ".join(each for each in (wish.backend, wish.precision) if each != "auto")
+        asked = " ".join(each for each in (request.backend, request.precision) if each != "auto")
         raise ConfigError(
             f"{asked}: expected a network that can be run so, got {'; '.join(refusals) or 'no backend'}. Choose auto."
         )

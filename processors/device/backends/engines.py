@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from processors.bundle import Bundle
 from processors.bundle.formats import Network
 from processors.device.backends.choice_cache import ChoiceCache
-from processors.device.backends.choose import BackendChoice, RunsOn, Wish, choose
+from processors.device.backends.choose import BackendChoice, BackendRequest, RunsOn, choose
 from processors.device.backends.contract import CpuPrecision
 from processors.networks.filler import Filler
 from processors.networks.restorer import Restorer, restored, seen
@@ -57,34 +57,34 @@ class Engines:
 
 def engines(
     bundle: Bundle,
-    wish: Wish,
+    request: BackendRequest,
     mode: Mode = "default",
     denoise: DenoiseSettings | None = None,
     cache: ChoiceCache | None = None,
 ) -> tuple[Pipeline, Engines]:
-    """Return the chain of a bundle on the CPU, with the fastest backends that `wish` allows.
+    """Return the chain of a bundle on the CPU, with the fastest backends that `request` allows.
 
     The chain runs with as many threads as torch has in this thread. `cache` holds earlier choices. Raises ConfigError
     for a missing requirement of this machine, BundleError if the bundle's calibration does not fit.
     """
-    classifier = _classifier(bundle, wish, cache)
+    classifier = _classifier(bundle, request, cache)
     fast = replace(bundle, network=classifier.network)
     if mode != "default":
         return Pipeline(fast, mode, denoise), Engines(classifier)
-    restorer, both = restorers(wish, torch.get_num_threads(), cache)
+    restorer, both = restorers(request, torch.get_num_threads(), cache)
     return Pipeline(fast, mode, denoise, both), Engines(classifier, restorer)
 
 
 # The bundle's network
 
 
-def _classifier(bundle: Bundle, wish: Wish, cache: ChoiceCache | None) -> BackendChoice:
+def _classifier(bundle: Bundle, request: BackendRequest, cache: ChoiceCache | None) -> BackendChoice:
     calibration = None if bundle.calibration is None else _as_seen(bundle, bundle.calibration)
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16") if calibration is None else ("float32", "bf16", "int8")
     inputs = torch.cat([_as_seen(bundle, some) for some in _pictures(bundle)])
     try:
         return choose(
-            bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration, cache=cache
+            bundle.network, inputs, request, fits=_same_logits, allowed=allowed, calibration=calibration, cache=cache
         )
     except ConfigError as error:
         raise BundleError(f"{bundle.model_id}: {error}") from error
@@ -176,7 +176,9 @@ class _LazyNetwork:
 
 
 @lru_cache(maxsize=4)
-def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tuple[BackendChoice, Restorers]:
+def restorers(
+    request: BackendRequest, threads: int, cache: ChoiceCache | None = None
+) -> tuple[BackendChoice, Restorers]:
     """Return the backend of the restorer for small frames, and both restorers.
 
     The restorer for large frames is another network with its own choice. The first layer of the small one sees the
@@ -188,7 +190,7 @@ def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tup
     choice = choose(
         Change(small).eval(),
         calibration[:_TRIED],
-        wish,
+        request,
         fits=_same_pixels,
         allowed=("float32", "bf16", "int8"),
         calibration=calibration,
@@ -200,7 +202,7 @@ def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tup
     fast = _BackendRestorer(choice.network, small.kept_gain)
 
     def make() -> Network:
-        again = Wish("openvino", wish.precision if wish.precision in ("auto", "int8") else "float32")
+        again = BackendRequest("openvino", request.precision if request.precision in ("auto", "int8") else "float32")
         inputs = restorer_inputs(True)
         change = Change(large).eval()
         return choose(
