@@ -25,7 +25,7 @@ from zlib import crc32
 
 import structlog
 
-from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
+from processors.decoding.lane import GROUPS_PER_CAMERA, Group, Job, Lane, Patience, Precedence
 from processors.decoding.process import DecodingProcess
 from processors.decoding.starter import ProcessStarter
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
@@ -37,8 +37,6 @@ from schemas.pixels.planes import Planes
 
 log = structlog.get_logger()
 
-GROUPS_PER_CAMERA: Final = 3
-"""Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
 _SUSPECT_S: Final = 3600.0
 """Seconds since a camera's last failure after which its next group is decoded with those of others again."""

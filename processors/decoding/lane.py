@@ -37,6 +37,8 @@ _UNITS_OF_A_PROCESS: Final = 500_000
 _USED_S: Final = CPU_S / 2
 """CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
 suspect."""
+GROUPS_PER_CAMERA: Final = 3
+"""Open groups of a camera: resent frames of a group may come after the key frame of the next."""
 
 
 class Group:
@@ -249,7 +251,9 @@ class Lane:
     def _decoded(self, job: Job) -> Planes:
         group = job.group
         process = self._process
-        if process is not None and (self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S):
+        if process is not None and (
+            self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S or process.is_full()
+        ):
             self._end_process()
         if group.failure is not None:
             raise MissingReferenceError(f"{group.name}: an earlier frame failed: {group.failure}")
@@ -330,6 +334,10 @@ class Lane:
                         raise CancelledError from None
 
     def _make_room(self, group: Group) -> None:
+        # A stream can make each decoder take several times the memory that its pictures need.
+        own = [each for each in self._open if each.camera_id == group.camera_id]
+        for earlier in own[: 1 - GROUPS_PER_CAMERA]:
+            self._close(earlier)
         used = sum(map(_size, self._open)) + _size(group)
         while self._open and used > self._open_pixels:
             closed = self._decoder_to_close(group)

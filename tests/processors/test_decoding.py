@@ -357,6 +357,15 @@ def test_the_decoders_of_many_small_pictures_fit_into_the_memory_of_a_process(ma
     assert decoders.counts == {"decoded": 150}
 
 
+def test_decoders_that_fill_the_memory_of_a_process_reject_no_unit(make: Make, processes: Processes) -> None:
+    decoders = make(process_bytes=2**26)
+    (data,) = chain(1)
+    for number in range(200):
+        assert shows(decoders.submit(unit(data, camera=CameraId(f"site/cam-{number}")), 0.0), 0)
+    assert decoders.counts == {"decoded": 200}
+    assert len(processes.started) > 2  # the first one, and one that waits for its loss
+
+
 def test_units_in_memory_are_bounded(make: Make) -> None:
     units = chain(3)
     decoders = make(open_pixels=HEIGHT * WIDTH, held_bytes=len(units[0]) + 1)

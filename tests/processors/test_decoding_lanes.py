@@ -16,7 +16,7 @@ import structlog
 
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
-from processors.decoding.lane import DECODER_PIXELS, Patience
+from processors.decoding.lane import DECODER_PIXELS, GROUPS_PER_CAMERA, Patience
 from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
@@ -42,6 +42,9 @@ class Scripted:
     def used_s(self) -> float:
         return self.cpu_s
 
+    def is_full(self) -> bool:
+        return False
+
     def limits(self) -> list[str]:
         return []
 
@@ -66,7 +69,7 @@ class Scripted:
         return Planes(np.full((height, width), self.number, np.uint8), None, None)
 
     def close_decoder(self, _decoder: int) -> None:
-        pass
+        self._hanging.closed += 1
 
     def kill(self) -> None:
         self._hanging.killed.append(self.number)
@@ -79,6 +82,7 @@ class Hanging:
         self.begun = threading.Semaphore(0)
         self.over = threading.Event()
         self.is_lost = False
+        self.closed = 0
         self.killed: list[int] = []
         self.started: list[Scripted] = []
 
@@ -373,6 +377,14 @@ def test_later_groups_reuse_the_decoders_of_earlier_ones(four: VideoDecoders) ->
             group, place = divmod(each - 2 * camera, 6)
             submit(four, CameraId(f"site/{camera}"), place, key=100 + 6 * group).result(WAIT_S)
     assert four.counts.get("reopened", 0) == 0
+
+
+def test_a_camera_has_no_more_open_decoders_than_groups_that_may_get_frames(
+    decoders: VideoDecoders, hanging: Hanging
+) -> None:
+    for key in range(10):
+        submit(decoders, DOOR, 0, key=key).result(WAIT_S)
+    assert hanging.closed == 10 - GROUPS_PER_CAMERA
 
 
 def test_new_cameras_get_the_decoders_of_cameras_that_have_left(four: VideoDecoders) -> None:
