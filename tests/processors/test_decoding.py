@@ -209,6 +209,18 @@ def test_a_restored_unit_counts_once_the_earlier_one_has_arrived(make: Make) -> 
     assert shows(early, 3)
 
 
+def test_restored_units_count_as_held_before_the_earlier_ones_have_arrived(make: Make) -> None:
+    units = chain(3)
+    most = 6 * len(units[2])
+    decoders = make(held_bytes=most)
+    for number in range(20):
+        decoders.restore(unit(units[2], 2, camera=CameraId(f"site/cam-{number}")))
+        assert 0 < decoders.held_bytes <= most
+    for number in range(20):
+        decoders.discard(CameraId(f"site/cam-{number}"))
+    assert decoders.held_bytes == 0
+
+
 def test_a_repeated_key_frame_ends_no_group(make: Make) -> None:
     decoders = make()
     units = chain(2)
