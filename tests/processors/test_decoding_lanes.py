@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
 
 class Scripted:
-    """A process that answers at once, except that the unit `hang` takes until `answer` is called."""
+    """A process that answers at once, except that the units `hang` and `hold` take until `answer` is called.
+
+    `hang` counts as slow. A unit takes 10 ms of CPU time, `costly` takes a second.
+    """
 
     pid = 1
 
@@ -60,8 +64,10 @@ class Scripted:
     ) -> Planes:
         if unit.data == b"bad":
             raise BadPixelsError("bad")
-        if unit.data == b"hang" and not self._hanging.over.is_set():
-            slow.note()
+        self.cpu_s += 1.0 if unit.data == b"costly" else 0.01
+        if unit.data in (b"hang", b"hold") and not self._hanging.over.is_set():
+            if unit.data == b"hang":
+                slow.note()
             self._hanging.begun.release()
             assert self._hanging.over.wait(WAIT_S)
             if self._hanging.is_lost:
@@ -122,8 +128,8 @@ def decoder(done: Future[Planes]) -> int:
     return int(done.result(WAIT_S).luma[0, 0])
 
 
-def hang(decoders: VideoDecoders, hanging: Hanging, camera: CameraId) -> Future[Planes]:
-    done = submit(decoders, camera, 0, b"hang")
+def hang(decoders: VideoDecoders, hanging: Hanging, camera: CameraId, data: bytes = b"hang") -> Future[Planes]:
+    done = submit(decoders, camera, 0, data)
     assert hanging.begun.acquire(timeout=WAIT_S)
     return done
 
@@ -144,6 +150,23 @@ def test_other_cameras_are_decoded_while_one_hangs(decoders: VideoDecoders, hang
         later.result(WAIT_S)
     assert decoders.counts["hung"] == 1
     assert hanging.killed == [0]
+
+
+def test_a_camera_whose_units_cost_much_waits_for_the_others(decoders: VideoDecoders, hanging: Hanging) -> None:
+    hang(decoders, hanging, CameraId("site/first"), b"hold")
+    order: list[bytes] = []
+
+    def note(data: bytes, _: Future[Planes]) -> None:
+        order.append(data)
+
+    done = [(b"costly", submit(decoders, DOOR, place, b"costly")) for place in range(5)]
+    done += [(b"unit", submit(decoders, GATE, place)) for place in range(50)]
+    for data, each in done:
+        each.add_done_callback(partial(note, data))
+    hanging.answer(lost=False)
+    for _, each in done:
+        each.result(WAIT_S)
+    assert order[:51].count(b"unit") == 50
 
 
 def test_the_failed_start_of_a_spare_process_fails_no_frame(hanging: Hanging) -> None:
