@@ -25,7 +25,7 @@ from zlib import crc32
 
 import structlog
 
-from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
+from processors.decoding.lane import GROUPS_PER_CAMERA, Group, Job, Lane, Patience, Precedence
 from processors.decoding.process import DecodingProcess
 from processors.decoding.starter import ProcessStarter
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
@@ -37,8 +37,6 @@ from schemas.pixels.planes import Planes
 
 log = structlog.get_logger()
 
-GROUPS_PER_CAMERA: Final = 3
-"""Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
 _SUSPECT_S: Final = 3600.0
 """Seconds since a camera's last failure after which its next group is decoded with those of others again."""
@@ -266,9 +264,13 @@ class VideoDecoders:
         chain = self._chain(unit)
         if not _matches_group(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
             return
-        if chain.gave_up:
+        if chain.gave_up or unit.place in chain.ahead:
+            return
+        if not self._make_room_for(chain, len(unit.unit.data)):
+            self._refuse(chain)
             return
         chain.ahead[unit.place] = unit
+        self._count_held(chain, len(unit.unit.data))
         self._pass_waiting(chain)
 
     def poll(self, now_s: float, waited_s: WaitedS | None = None) -> None:
@@ -334,6 +336,7 @@ class VideoDecoders:
         """Forget a group, but let its frames under way be decoded: a takeover submits several groups at once."""
         self._held -= chain.held
         chain.held = 0
+        chain.ahead.clear()
         self._by_use.pop(chain, None)
         self._incomplete.pop(chain, None)
         chain.displaced = True
@@ -342,7 +345,14 @@ class VideoDecoders:
     def _drop_units(self, chain: _Chain) -> None:
         self._held -= chain.held
         chain.held = 0
+        chain.ahead.clear()
         chain.group.units = None
+
+    def _count_held(self, chain: _Chain, size: int) -> None:
+        chain.held += size
+        self._held += size
+        self._by_use[chain] = None
+        self._by_use.move_to_end(chain)
 
     def _resubmit(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
         under_way = chain.under_way.get(unit.place)
@@ -377,6 +387,8 @@ class VideoDecoders:
         """Pass on the waiting units, and hold the restored ones, whose earlier units have all come."""
         while True:
             waiting, ahead = chain.waiting.pop(chain.next, None), chain.ahead.pop(chain.next, None)
+            if ahead is not None:
+                self._count_held(chain, -len(ahead.unit.data))
             if waiting is not None:
                 self._pass_on(chain, waiting.unit, waiting.done)
             elif ahead is None:
@@ -410,10 +422,7 @@ class VideoDecoders:
         own = _copied(unit.unit)
         if chain.group.units is not None:
             chain.group.units.append(own)
-            chain.held += len(own.data)
-            self._held += len(own.data)
-        self._by_use[chain] = None
-        self._by_use.move_to_end(chain)
+        self._count_held(chain, len(own.data) if chain.group.units is not None else 0)
         most = self._settings.held_bytes
         if self._held > most and chain.held > most * _SHARE_OF_ONE:
             self._drop_units(chain)
@@ -442,7 +451,6 @@ class VideoDecoders:
 
     def _refuse(self, chain: _Chain) -> None:
         log.warning("group_not_restored", group=chain.group.name, held_bytes=self._held)
-        chain.ahead.clear()
         chain.restored_s = None
         self._give_up(chain)
         self._drop_units(chain)

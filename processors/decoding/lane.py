@@ -1,4 +1,4 @@
-"""A decoding process with its thread: cameras take turns, and decoders are opened and closed within a bound.
+"""A decoding process with its thread: cameras share its CPU time, and decoders are opened and closed within a bound.
 
 If a decoder was closed, or its process was replaced, it is opened again with the earlier units of its group.
 
@@ -20,6 +20,7 @@ import structlog
 from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback, StartError
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
+from processors.device.shares import DeviceShares
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
@@ -37,6 +38,8 @@ _UNITS_OF_A_PROCESS: Final = 500_000
 _USED_S: Final = CPU_S / 2
 """CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
 suspect."""
+GROUPS_PER_CAMERA: Final = 3
+"""Open groups of a camera: resent frames of a group may come after the key frame of the next."""
 
 
 class Group:
@@ -159,7 +162,8 @@ class Lane:
         self._open_pixels = open_pixels
         self._leaving = False
         self._jobs: OrderedDict[CameraId, deque[Job]] = OrderedDict()
-        """Jobs by camera; the first camera is the next."""
+        """Jobs by camera. Of cameras with the same CPU time, the first is the next."""
+        self._shares = DeviceShares()
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None
@@ -218,7 +222,8 @@ class Lane:
                 self._change.wait()
             if self._closed or self._leaving:
                 return None
-            camera_id, jobs = self._jobs.popitem(last=False)
+            camera_id = min(self._jobs, key=self._shares.used_s)
+            jobs = self._jobs.pop(camera_id)
             job = jobs.popleft()
             if jobs:
                 self._jobs[camera_id] = jobs
@@ -230,6 +235,8 @@ class Lane:
             if not job.done.set_running_or_notify_cancel():
                 continue
             self._before()
+            process = self._process
+            used_s = 0.0 if process is None else process.used_s()
             try:
                 planes = self._decoded(job)
             except (WireError, CancelledError) as error:
@@ -240,6 +247,9 @@ class Lane:
             else:
                 self._counted("decoded")
                 job.done.set_result(planes)
+            if process is not None and process is self._process:
+                group, seconds = job.group, max(0.0, process.used_s() - used_s)  # 0 if it has ended since
+                self._shares.charge([group.camera_id], group.height * group.width, seconds)
         self._end_process()
         if self._leaving:
             self._left(self)
@@ -249,7 +259,9 @@ class Lane:
     def _decoded(self, job: Job) -> Planes:
         group = job.group
         process = self._process
-        if process is not None and (self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S):
+        if process is not None and (
+            self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S or process.is_full()
+        ):
             self._end_process()
         if group.failure is not None:
             raise MissingReferenceError(f"{group.name}: an earlier frame failed: {group.failure}")
@@ -330,6 +342,10 @@ class Lane:
                         raise CancelledError from None
 
     def _make_room(self, group: Group) -> None:
+        # A stream can make each decoder take several times the memory that its pictures need.
+        own = [each for each in self._open if each.camera_id == group.camera_id]
+        for earlier in own[: 1 - GROUPS_PER_CAMERA]:
+            self._close(earlier)
         used = sum(map(_size, self._open)) + _size(group)
         while self._open and used > self._open_pixels:
             closed = self._decoder_to_close(group)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from processors.decoding.protocol import UNIT_BYTES, Operation, Request, Status, picture_bytes
+from processors.decoding.sandbox import address_space
 from schemas.errors import BadPixelsError
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.pixels.planes import Planes, chroma_shape
@@ -27,6 +28,8 @@ _STARVED: Final = 5
 """Multiple of the time limit for a process that waits for a core."""
 _USED: Final = 0.5
 """Share of the time limit as CPU time from which a process has not waited for a core."""
+_FULL: Final = 0.75
+"""Share of the memory for decoders from which a process counts as full. The rest is enough for one more unit."""
 
 
 class ProcessLost(Exception):  # noqa: N818  # a state of the process
@@ -74,6 +77,9 @@ class DecodingProcess:
         finally:
             os.close(descriptor)
         self._limits: list[str] | None = None
+        self._full_bytes = round(_FULL * memory_bytes)
+        self._ready_bytes = 0
+        """Its address space when it was ready."""
 
     @property
     def pid(self) -> int:
@@ -84,6 +90,7 @@ class DecodingProcess:
         """Return the limits that hold in it, once it is ready; `ProcessLost` if it does not start."""
         if self._limits is None:
             self._limits = json.loads(self._receive(START_S)[1])
+            self._ready_bytes = self._address_space()
         return self._limits
 
     def decode(
@@ -171,6 +178,16 @@ class DecodingProcess:
             return time.clock_gettime(~self.pid << 3 | 2)
         except OSError:  # it has ended
             return 0.0
+
+    def is_full(self) -> bool:
+        """Return whether its decoders have taken most of their memory."""
+        return self._address_space() - self._ready_bytes >= self._full_bytes
+
+    def _address_space(self) -> int:
+        try:
+            return address_space(self.pid)
+        except OSError:  # it has ended
+            return 0
 
     def _is_starved(self, least_s: float) -> bool:
         """Return whether it could run, but has less than `least_s` CPU seconds in all."""

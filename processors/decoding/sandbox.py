@@ -48,7 +48,7 @@ def confine(memory_bytes: int) -> list[str]:
     if libc.unshare(_NEW_USER | _NEW_NET) == 0:
         held.append("no network")
     for name, kind, limit in (
-        ("memory", resource.RLIMIT_AS, _address_space() + memory_bytes),
+        ("memory", resource.RLIMIT_AS, address_space() + memory_bytes),
         ("descriptors", resource.RLIMIT_NOFILE, len(list(Path("/proc/self/fd").iterdir()))),
         ("processes", resource.RLIMIT_NPROC, 0),
         ("files", resource.RLIMIT_FSIZE, 0),
@@ -66,8 +66,9 @@ def confine(memory_bytes: int) -> list[str]:
     return held
 
 
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+def address_space(process: int | str = "self") -> int:
+    """Return the bytes of address space of a process, by its id. Raises OSError if it has ended."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[0])
     return pages * resource.getpagesize()
 
 

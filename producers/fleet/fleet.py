@@ -39,6 +39,9 @@ _log = structlog.get_logger()
 
 _POLL_S: Final = 0.5
 """Interval between two checks of the list and of the tasks."""
+_REREAD_S: Final = 30.0
+"""Interval between two reads of an unchanged list that is invalid, or has cameras that cannot run: their cause may lie
+elsewhere, as in the rights of a file."""
 _OPENING_S: Final = 3.0
 """Maximum time for which cameras that start together wait for each other's sources."""
 _REMOVAL_S: Final = 10.0
@@ -91,6 +94,8 @@ class Fleet:
         self._starts_together = starts_together
         self._instruments = Instruments(registry)
         self._list_refused = CAMERA_LIST_REFUSED.on(registry)
+        self._list_error = ""
+        """The error of the last read of the list; empty if it was read."""
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, self._root))
         self._fair_gate = FairGate()
         self._brokers: dict[tuple[tuple[str, int], bool, Login | None], tuple[Broker, dict[CameraId, Tls]]] = {}
@@ -162,17 +167,23 @@ class Fleet:
         """Run the cameras until the stop, `ends_at_ms` (Unix time) or until every source has ended.
 
         A list of cameras is read again when its stamp differs from `stamp`, which was taken before its first read. If
-        the list cannot be read, its former cameras continue.
+        the list cannot be read, its former cameras continue. A list that cannot be read, or has cameras that cannot
+        run, is also read again without a change.
         """
         self._apply(self._specs)
+        reread_s = time.monotonic() + _REREAD_S
         while not self._stop.is_set() and not self._is_over(ends_at_ms):
             left_s = _seconds_until(ends_at_ms)
             stopping = asyncio.create_task(self._stop.wait(), name="fleet-stop")
             await asyncio.wait({stopping}, timeout=_POLL_S if left_s is None else min(_POLL_S, left_s))
             stopping.cancel()
-            if cameras is not None and not self._stop.is_set() and (now := cameras.stamp()) != stamp:
+            if cameras is None or self._stop.is_set():
+                continue
+            is_due = bool(self._list_error or self._specs.rejected) and time.monotonic() >= reread_s
+            if (now := cameras.stamp()) != stamp or is_due:
                 stamp = now
                 await self._reread(cameras)
+                reread_s = time.monotonic() + _REREAD_S
 
     async def drain(self, drain_s: float, *, resume: bool = False) -> None:
         """End all cameras: wait up to `drain_s` for their confirmations, and close them.
@@ -252,17 +263,21 @@ class Fleet:
     async def _reread(self, cameras: CameraList) -> None:
         try:
             specs = await run_in_daemon_thread(cameras.read, "camera-list")
-        except UserError as error:
+        except Exception as error:  # a defect in reading the list must not end the cameras
             self._list_refused.set(1)
-            self._health.set("list", True, f"as before: {error}")
-            _log.error("camera_list_rejected", error=str(error))
-            return
-        except Exception:  # a defect in reading the list must not end the cameras
-            self._list_refused.set(1)
-            self._health.set("list", True, "as before: its reading failed, see the log")
-            _log.exception("camera_list_failed")
+            before, self._list_error = self._list_error, str(error) or type(error).__name__
+            is_new = self._list_error != before
+            if isinstance(error, UserError):
+                self._health.set("list", True, f"as before: {error}")
+                if is_new:
+                    _log.error("camera_list_rejected", error=str(error))
+            else:
+                self._health.set("list", True, "as before: its reading failed, see the log")
+                if is_new:
+                    _log.exception("camera_list_failed")
             return
         self._list_refused.set(0)
+        self._list_error = ""
         self._health.set("list", True)
         self._apply(specs)
 

@@ -84,7 +84,9 @@ class VideoSource:
     def _open(self) -> tuple[InputContainer, Iterator[av.VideoFrame], Framing]:
         """Open the file and read its first frame."""
         try:
-            container = av.open(str(self._file), mode="r", hwaccel=accelerator(self._hardware, self._name))
+            # An absolute path: in `10:20.mp4`, FFmpeg would take `10` for a protocol.
+            file = str(self._file.absolute())
+            container = av.open(file, mode="r", hwaccel=accelerator(self._hardware, self._name))
         except (av.FFmpegError, OSError, NotImplementedError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError.of(self._name, reason) from None

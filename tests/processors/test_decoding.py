@@ -209,6 +209,18 @@ def test_a_restored_unit_counts_once_the_earlier_one_has_arrived(make: Make) -> 
     assert shows(early, 3)
 
 
+def test_restored_units_count_as_held_before_the_earlier_ones_have_arrived(make: Make) -> None:
+    units = chain(3)
+    most = 6 * len(units[2])
+    decoders = make(held_bytes=most)
+    for number in range(20):
+        decoders.restore(unit(units[2], 2, camera=CameraId(f"site/cam-{number}")))
+        assert 0 < decoders.held_bytes <= most
+    for number in range(20):
+        decoders.discard(CameraId(f"site/cam-{number}"))
+    assert decoders.held_bytes == 0
+
+
 def test_a_repeated_key_frame_ends_no_group(make: Make) -> None:
     decoders = make()
     units = chain(2)
@@ -355,6 +367,15 @@ def test_the_decoders_of_many_small_pictures_fit_into_the_memory_of_a_process(ma
     for key in range(150):
         assert shows(decoders.submit(unit(data, key=key, captured_ms=key), 0.0), 0)
     assert decoders.counts == {"decoded": 150}
+
+
+def test_decoders_that_fill_the_memory_of_a_process_reject_no_unit(make: Make, processes: Processes) -> None:
+    decoders = make(process_bytes=2**26)
+    (data,) = chain(1)
+    for number in range(200):
+        assert shows(decoders.submit(unit(data, camera=CameraId(f"site/cam-{number}")), 0.0), 0)
+    assert decoders.counts == {"decoded": 200}
+    assert len(processes.started) > 2  # the first one, and one that waits for its loss
 
 
 def test_units_in_memory_are_bounded(make: Make) -> None:

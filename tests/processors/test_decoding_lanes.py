@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import structlog
 
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
-from processors.decoding.lane import DECODER_PIXELS, Patience
+from processors.decoding.lane import DECODER_PIXELS, GROUPS_PER_CAMERA, Patience
 from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
@@ -30,7 +31,10 @@ DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 
 
 class Scripted:
-    """A process that answers at once, except that the unit `hang` takes until `answer` is called."""
+    """A process that answers at once, except that the units `hang` and `hold` take until `answer` is called.
+
+    `hang` counts as slow. A unit takes 10 ms of CPU time, `costly` takes a second.
+    """
 
     pid = 1
 
@@ -41,6 +45,9 @@ class Scripted:
 
     def used_s(self) -> float:
         return self.cpu_s
+
+    def is_full(self) -> bool:
+        return False
 
     def limits(self) -> list[str]:
         return []
@@ -57,8 +64,10 @@ class Scripted:
     ) -> Planes:
         if unit.data == b"bad":
             raise BadPixelsError("bad")
-        if unit.data == b"hang" and not self._hanging.over.is_set():
-            slow.note()
+        self.cpu_s += 1.0 if unit.data == b"costly" else 0.01
+        if unit.data in (b"hang", b"hold") and not self._hanging.over.is_set():
+            if unit.data == b"hang":
+                slow.note()
             self._hanging.begun.release()
             assert self._hanging.over.wait(WAIT_S)
             if self._hanging.is_lost:
@@ -66,7 +75,7 @@ class Scripted:
         return Planes(np.full((height, width), self.number, np.uint8), None, None)
 
     def close_decoder(self, _decoder: int) -> None:
-        pass
+        self._hanging.closed += 1
 
     def kill(self) -> None:
         self._hanging.killed.append(self.number)
@@ -79,6 +88,7 @@ class Hanging:
         self.begun = threading.Semaphore(0)
         self.over = threading.Event()
         self.is_lost = False
+        self.closed = 0
         self.killed: list[int] = []
         self.started: list[Scripted] = []
 
@@ -118,8 +128,8 @@ def decoder(done: Future[Planes]) -> int:
     return int(done.result(WAIT_S).luma[0, 0])
 
 
-def hang(decoders: VideoDecoders, hanging: Hanging, camera: CameraId) -> Future[Planes]:
-    done = submit(decoders, camera, 0, b"hang")
+def hang(decoders: VideoDecoders, hanging: Hanging, camera: CameraId, data: bytes = b"hang") -> Future[Planes]:
+    done = submit(decoders, camera, 0, data)
     assert hanging.begun.acquire(timeout=WAIT_S)
     return done
 
@@ -140,6 +150,23 @@ def test_other_cameras_are_decoded_while_one_hangs(decoders: VideoDecoders, hang
         later.result(WAIT_S)
     assert decoders.counts["hung"] == 1
     assert hanging.killed == [0]
+
+
+def test_a_camera_whose_units_cost_much_waits_for_the_others(decoders: VideoDecoders, hanging: Hanging) -> None:
+    hang(decoders, hanging, CameraId("site/first"), b"hold")
+    order: list[bytes] = []
+
+    def note(data: bytes, _: Future[Planes]) -> None:
+        order.append(data)
+
+    done = [(b"costly", submit(decoders, DOOR, place, b"costly")) for place in range(5)]
+    done += [(b"unit", submit(decoders, GATE, place)) for place in range(50)]
+    for data, each in done:
+        each.add_done_callback(partial(note, data))
+    hanging.answer(lost=False)
+    for _, each in done:
+        each.result(WAIT_S)
+    assert order[:51].count(b"unit") == 50
 
 
 def test_the_failed_start_of_a_spare_process_fails_no_frame(hanging: Hanging) -> None:
@@ -373,6 +400,14 @@ def test_later_groups_reuse_the_decoders_of_earlier_ones(four: VideoDecoders) ->
             group, place = divmod(each - 2 * camera, 6)
             submit(four, CameraId(f"site/{camera}"), place, key=100 + 6 * group).result(WAIT_S)
     assert four.counts.get("reopened", 0) == 0
+
+
+def test_a_camera_has_no_more_open_decoders_than_groups_that_may_get_frames(
+    decoders: VideoDecoders, hanging: Hanging
+) -> None:
+    for key in range(10):
+        submit(decoders, DOOR, 0, key=key).result(WAIT_S)
+    assert hanging.closed == 10 - GROUPS_PER_CAMERA
 
 
 def test_new_cameras_get_the_decoders_of_cameras_that_have_left(four: VideoDecoders) -> None:

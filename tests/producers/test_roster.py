@@ -166,6 +166,32 @@ async def test_a_camera_with_a_temporarily_unreadable_enrolment_continues_in_its
 
 
 @pytest.mark.brokers
+async def test_cameras_and_lists_that_could_not_be_read_are_read_again_without_a_change(
+    cameras: ListInMemory,
+    mosquitto: Mosquitto,
+    bridge: FakeBridge,
+    state_dir: Path,
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("producers.fleet.fleet._REREAD_S", 0.1)
+    source = {"fps": 10, "source": {"file": str(video), "loop": True}}
+    cameras.cameras = {"one": source}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        cameras.rejected = {roster.id("two"): "expected a readable enrolment, got Permission denied"}
+        cameras.mark_changed()
+        await until(lambda: roster.reported("two")[0] == "failing")
+        cameras.rejected, cameras.cameras["two"] = {}, source
+        await until(lambda: roster.frames("two") > 0, "frames of the camera that could not run")
+        cameras.error, cameras.cameras["three"] = "cameras.yaml: expected a readable file", source
+        cameras.mark_changed()
+        await until(lambda: roster.value("pointillist_camera_list_refused") == 1)
+        cameras.error = ""
+        await until(lambda: roster.frames("three") > 0, "frames of the camera of the list that could not be read")
+    assert len(roster.boots("one")) == 1
+
+
+@pytest.mark.brokers
 async def test_an_invalid_list_is_reported_and_changes_nothing(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
 ) -> None:

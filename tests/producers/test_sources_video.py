@@ -71,6 +71,17 @@ def test_a_video_yields_every_frame_once_and_ends(video: Path) -> None:
     source.close()
 
 
+def test_a_file_in_the_current_folder_may_have_a_colon_in_its_name(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path("2026-11-29T10:20:30.mp4")
+    (tmp_path / file).write_bytes(video.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    source = open_source(SourceSettings(kind="video", file=file))
+    assert len(numbers(source)) == FRAMES
+    source.close()
+
+
 @pytest.mark.parametrize("position", [0, 3, 7, FRAMES - 1])
 def test_seeking_returns_the_requested_frame_forwards_and_backwards(video: Path, position: int) -> None:
     source = open_source(SourceSettings(kind="video", file=video))
