@@ -119,7 +119,7 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Seconds without a frame after which the metrics of a camera that is not faulty are removed."""
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: cameras that were removed there raise no alert until they send
-    again. Default: SQLite in the state folder."""
+    again. Default: that of `up` on the state folder, SQLite in it unless `console.store` is set."""
     shutdown_s: float = Field(default=10.0, gt=0)
     """Deadline of the shutdown, in seconds."""
 

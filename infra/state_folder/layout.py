@@ -60,6 +60,13 @@ class Layout:
         return _sqlite_url(self.console_database)
 
     @property
+    def console_store(self) -> str:
+        """The URL of the console's own database in the last run of `up`: `console_url`, unless a setting named one."""
+        console = self._options().get("console")
+        found = console.get("store") if isinstance(console, dict) else None
+        return found if isinstance(found, str) and found else self.console_url
+
+    @property
     def users(self) -> Path:
         """The users who may log in to the console."""
         return self.folder / "users"

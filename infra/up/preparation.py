@@ -50,12 +50,15 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
         print_line(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras are degraded and retry")
 
 
-def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
-    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well."""
+def forget_former(layout: Layout, cameras: Sequence[CameraId], store_url: str) -> None:
+    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well.
+
+    `store_url` is that of the console's own database.
+    """
     former = set(scenario_cameras(layout)).difference(cameras)
     if not former:
         return
-    with Store.opened(layout.console_url) as store:
+    with Store.opened(store_url) as store:
         store.forget(*sorted(former))
 
 

@@ -174,7 +174,7 @@ class _Run:
         # A new run: its sources start at their beginning, its faults count from its own start.
         forget_starts(self._layout.folder)
         note_commands(self._layout, settings, self._live.print_line)
-        forget_former(self._layout, cameras)
+        forget_former(self._layout, cameras, self._settings.console.store or self._layout.console_url)
         if (note := advice(self._settings, self._layout)) is not None:
             self._live.print_line(note)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.

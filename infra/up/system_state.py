@@ -193,7 +193,8 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
     except StateError:  # the recorder has not created it yet
         return {}
     try:
-        return _read(engine, recorded_reviews(layout.console_url) or {}, read_forgotten(layout.console_url), now_ms)
+        store = layout.console_store
+        return _read(engine, recorded_reviews(store) or {}, read_forgotten(store), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
             f"the recorder's database: expected a response in {layout.folder}, got "
