@@ -29,7 +29,7 @@ from schemas.clock import monotonic_ms
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
 from schemas.transport.access import MqttAccess
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
-from tests.consumers.recorder_rig import CAMERA, sign_as_processor, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, sign_as_processor, verdict
 
 
 @pytest.fixture
@@ -159,6 +159,22 @@ def test_a_saved_camera_that_is_merged_again_keeps_its_own_probes(rig: ConsoleRi
         fleet.merge_saved(saved, 0, monotonic_ms())
         assert list(shown.probes) == []
         shown.probes.append(True)
+
+
+def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_row(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    fleet = rig.context.fleet
+    shown = fleet.camera(CAMERA)
+    assert shown is not None
+    assert shown.last is not None
+    earlier = shown.last._replace(boot=BOOT - 1, recorded_ms=shown.last.recorded_ms + 500)
+    later = shown.last._replace(boot=BOOT + 1, class_name="yield", recorded_ms=shown.last.recorded_ms + 60_000)
+    for saved, verdict_of_card, state in ((earlier, "stop", State.SILENT), (later, "yield", State.ONLINE)):
+        fleet.merge_saved(Camera(CAMERA, last=saved), 0, monotonic_ms() + 60_000)
+        rig.tick(later_ms=60_000)
+        card = fleet.card(CAMERA)
+        assert card is not None
+        assert (card.verdict, card.state) == (verdict_of_card, state)
 
 
 def test_the_last_picture_has_its_own_url(rig: ConsoleRig) -> None:
