@@ -62,9 +62,18 @@ class Layout:
     @property
     def console_store(self) -> str:
         """The URL of the console's own database in the last run of `up`: `console_url`, unless a setting named one."""
+        return self._console_option("store") or self.console_url
+
+    @property
+    def kept_files(self) -> str:
+        """The folder or URL of the console's own files in the last run of `up`: the quarantine, unless a setting named
+        another."""
+        return self._console_option("kept_files") or str(self.quarantine)
+
+    def _console_option(self, name: str) -> str:
         console = self._options().get("console")
-        found = console.get("store") if isinstance(console, dict) else None
-        return found if isinstance(found, str) and found else self.console_url
+        found = console.get(name) if isinstance(console, dict) else None
+        return found if isinstance(found, str) else ""
 
     @property
     def users(self) -> Path:
