@@ -177,14 +177,22 @@ def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_
         assert (card.verdict, card.state) == (verdict_of_card, state)
 
 
-def test_the_last_picture_has_its_own_url(rig: ConsoleRig) -> None:
+def test_the_last_picture_has_its_own_url(rig: ConsoleRig, tmp_path: Path) -> None:
     jpeg = jpeg_scene()
     rig.show([verdict(0, preview=jpeg)])
-    browser = rig.browser()
-    assert f"/picture/{CAMERA}.jpg?1" in browser.get("/").text
-    answer = browser.get(f"/picture/{CAMERA}.jpg?1")
+    browser, url = rig.browser(), f"/picture/{CAMERA}.jpg?{BOOT:x}-0"
+    assert url in browser.get("/").text
+    answer = browser.get(url)
     assert (answer.content, answer.headers["content-type"]) == (jpeg, "image/jpeg")
     assert browser.get("/picture/lab/none.jpg").status_code == 404
+    # A browser that has the picture must not show it as that of a later console.
+    rig.close()
+    restarted = ConsoleRig(tmp_path)
+    restarted.show([verdict(1, preview=jpeg_scene(1))])
+    page = restarted.browser().get("/").text
+    assert url not in page
+    assert f"/picture/{CAMERA}.jpg?{BOOT:x}-1" in page
+    restarted.close()
 
 
 def test_only_changed_parts_are_pushed(rig: ConsoleRig) -> None:
