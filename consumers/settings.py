@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
 from schemas.limits import MAX_CAMERAS
@@ -13,7 +15,16 @@ from schemas.topics import KafkaTopic
 
 DAY_S: Final = 86_400.0
 
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
+
+def _host(text: str) -> str:
+    """Return the name or address in a `Host` header: without port and brackets."""
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        return re.sub(r"(?<=.):[0-9]+$", "", text).strip("[]")
+
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$"), AfterValidator(_host)]
 
 POSTGRESQL_BYTES: Final = 64 * 2**30
 """Two days of 1,000 frames a second."""

@@ -144,6 +144,9 @@ def test_the_printed_url_can_be_opened_from_a_browser() -> None:
     assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
     named = UpSettings(http="0.0.0.0:8443", allowed_host=("cameras.example",))
     assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"
+    bracketed = UpSettings(http="[::]:8443", allowed_host=("[2001:db8::7]:8443",))
+    assert console_url(bracketed, "[::]:8443") == "https://[2001:db8::7]:8443"
+    assert "2001:db8::7" in certificate_hosts(bracketed)
 
 
 def test_a_login_by_provider_or_proxy_replaces_users(layout: Layout) -> None:
