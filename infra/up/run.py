@@ -38,6 +38,7 @@ from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
 from infra.up.preparation import (
     check_sources,
+    console_places,
     fleet_parts,
     forget_former,
     note_commands,
@@ -182,6 +183,7 @@ class _Run:
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         if (listed := self._settings.cameras_file) is not None:
             options["cameras_file"] = str(listed.resolve())
+        options["console"] |= console_places(self._settings)
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 

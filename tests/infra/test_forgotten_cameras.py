@@ -140,6 +140,21 @@ def test_other_programs_use_the_console_s_database_that_a_setting_of_up_names(tm
     assert read_forgotten(own).keys() == {"local/cam-1", "yard/attached"}
 
 
+def test_a_relative_place_of_the_console_is_that_of_up_from_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    own = {"store": "sqlite:///own%3F.sqlite?timeout=3", "kept_files": "kept"}
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=own)
+    assert layout.console_store == f"sqlite:///{tmp_path}/own%3F.sqlite?timeout=3"
+    assert layout.kept_files == f"{tmp_path}/kept"
+    elsewhere = {"store": "postgresql+psycopg://me@db/own", "kept_files": "s3://bucket/kept"}
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=elsewhere)
+    assert {"store": layout.console_store, "kept_files": layout.kept_files} == elsewhere
+
+
 def test_a_camera_removed_from_the_file_of_a_run_can_be_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
