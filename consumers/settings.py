@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
 from schemas.limits import MAX_CAMERAS
@@ -13,7 +15,16 @@ from schemas.topics import KafkaTopic
 
 DAY_S: Final = 86_400.0
 
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
+
+def _host(text: str) -> str:
+    """Return the name or address in a `Host` header: without port and brackets."""
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        return re.sub(r"(?<=.):[0-9]+$", "", text).strip("[]")
+
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$"), AfterValidator(_host)]
 
 POSTGRESQL_BYTES: Final = 64 * 2**30
 """Two days of 1,000 frames a second."""
@@ -119,7 +130,7 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Seconds without a frame after which the metrics of a camera that is not faulty are removed."""
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: cameras that were removed there raise no alert until they send
-    again. Default: SQLite in the state folder."""
+    again. Default: that of `up` on the state folder, SQLite in it unless `console.store` is set."""
     shutdown_s: float = Field(default=10.0, gt=0)
     """Deadline of the shutdown, in seconds."""
 

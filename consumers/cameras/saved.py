@@ -13,9 +13,9 @@ from typing import Final
 from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
 from consumers.cameras.state import State, StateWithReason, current
-from consumers.database.cameras import boot_totals
+from consumers.database.cameras import boot_totals, last_recorded
 from consumers.database.engine import PreparedStatement, insert_or_replace
-from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
+from consumers.database.tables import camera_snapshots, camera_states, cameras
 from schemas.clock import unix_ms
 
 STATES_OVERLAP_MS: Final = 15_000
@@ -53,7 +53,7 @@ class CameraStates:
             # Not before: the transaction may have waited, and readers follow this time.
             now_ms = unix_ms()
             quiet = [saved.camera for saved, _ in changed if saved.judged.state is State.SILENT]
-            newest = boot_totals(connection, quiet, func.max(boots.c.last_ms))
+            newest = boot_totals(connection, quiet, last_recorded(now_ms))
             rows = [
                 {
                     "camera": saved.camera,

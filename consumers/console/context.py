@@ -136,6 +136,7 @@ class ConsoleContext:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
         )  # fmt: skip
+        self.templates.globals["picture_of"] = self.fleet.picture
         self.templates.filters |= {
             "percent": percent,
             "rate": frame_rate,

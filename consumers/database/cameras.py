@@ -6,9 +6,9 @@ Each camera signs both. A message older than the stored one is ignored, so retai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, case, delete, func, select
 
 from consumers.database.engine import insert_or_replace
 from consumers.database.tables import boots, cameras
@@ -18,13 +18,24 @@ from schemas.batched import batched
 from schemas.messages.camera_status import is_newer
 from schemas.pointillist_pb2 import Meta, Status
 
+_AHEAD_MS: Final = 60_000
+"""Milliseconds by which another machine's clock may be ahead."""
+
+
+def last_recorded(now_ms: int) -> ColumnElement[int | None]:
+    """Return the aggregate over the table `boots` that is the time of the last recording, NULL without one.
+
+    A boot whose last frame was recorded while the clock was ahead does not count: nothing corrects its time.
+    """
+    return func.max(case((boots.c.last_ms <= now_ms + _AHEAD_MS, boots.c.last_ms)))
+
 
 def boot_totals(connection: Connection, names: Sequence[str], total: ColumnElement[Any]) -> dict[str, int]:
-    """Return `total`, an aggregate over the table `boots`, for each of these cameras with a boot."""
+    """Return `total`, an aggregate over the table `boots`, for each of these cameras for which it is not NULL."""
     found: dict[str, int] = {}
     for some in batched(names):
         query = select(boots.c.camera, total).where(boots.c.camera.in_(some)).group_by(boots.c.camera)
-        found |= {name: int(value) for name, value in connection.execute(query)}
+        found |= {name: int(value) for name, value in connection.execute(query) if value is not None}
     return found
 
 

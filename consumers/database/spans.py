@@ -37,14 +37,16 @@ def partition(from_ms: int) -> str:
 def next_span(held: Sequence[Span], at_ms: int) -> Span:
     """Return a new span for frames recorded at `at_ms`, which none of the ascending `held` spans contains.
 
-    It overlaps no other span. Its length depends on the size of the newest span; the first is an hour.
+    It overlaps no other span. Its length depends on the size of the one before it; the first is an hour. Later spans do
+    not count: after a clock was ahead, one of them holds few frames, and stays the newest for long.
     """
-    newest = held[-1] if held else Span(0, HOUR_MS, LARGE)
-    full = newest.frames * DAY_MS > LARGE * (newest.to_ms - newest.from_ms)
+    earlier = [span for span in held if span.to_ms <= at_ms]
+    before = earlier[-1] if earlier else Span(0, HOUR_MS, LARGE)
+    full = before.frames * DAY_MS > LARGE * (before.to_ms - before.from_ms)
     length = HOUR_MS if full else DAY_MS
     begin = at_ms - at_ms % length
     return Span(
-        max([begin, *(span.to_ms for span in held if span.to_ms <= at_ms)]),
+        max([begin, *(span.to_ms for span in earlier)]),
         min([begin + length, *(span.from_ms for span in held if span.from_ms > at_ms)]),
     )
 

@@ -18,7 +18,8 @@ class AnnouncerSettings(RoleSettings, MqttSettings):
     """URL of the console, http:// or https://, that the devices link to."""
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: cameras that were removed there are no longer announced. Default:
-    SQLite in the state folder. Without either, removed cameras stay."""
+    that of `up` on the state folder, SQLite in it unless `console.store` is set. Without either, removed cameras
+    stay."""
     name: str = "announcer"
     """Name of the announcer. The MQTT client id is this name and a hash of the name and the database."""
     look_s: float = Field(default=2.0, gt=0)

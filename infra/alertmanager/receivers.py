@@ -22,6 +22,33 @@ _NAMES: Final = ("name", "receiver")
 _SECRET_LETTERS: Final = 6
 
 
+class _Plain(str):
+    """A number, a truth value or a time as the file writes it: for Alertmanager, 17:00 and 0123 may be texts."""
+
+    tag = ""
+
+    @classmethod
+    def of_node(cls, _: yaml.SafeLoader, node: yaml.ScalarNode) -> _Plain:
+        """Return the text of a node, with its kind in YAML."""
+        text = cls(node.value)
+        text.tag = node.tag
+        return text
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+for _kind in ("bool", "float", "int", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Plain.of_node)
+_Dumper.add_representer(_Plain, lambda dumper, text: dumper.represent_scalar(text.tag, text))
+
+
 def configuration(receivers: Path | None) -> dict[str, Any]:
     """Return the shipped configuration, with the file's receivers; the first one is the default.
 
@@ -49,7 +76,7 @@ def configuration(receivers: Path | None) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     what = f"--receivers {file}"
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(
             f"{what}: expected a file of Alertmanager's receivers, got {error.strerror}. Correct the path."
@@ -129,9 +156,4 @@ def _values(found: Any) -> Iterator[str]:
 
 def as_yaml(found: dict[str, Any]) -> str:
     """Return a configuration in Alertmanager's format."""
-
-    class Plain(yaml.SafeDumper):
-        def ignore_aliases(self, data: object) -> bool:
-            return True
-
-    return yaml.dump(found, Dumper=Plain, sort_keys=False, allow_unicode=True)
+    return yaml.dump(found, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

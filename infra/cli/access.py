@@ -81,10 +81,10 @@ def text_of(file: Path) -> str:
 
 
 def console_store(given: str, state: Path | None) -> str:
-    """Return the URL of the console's own database: `given`, or that in the state folder; empty without both."""
+    """Return the URL of the console's own database: `given`, or that of the state folder; empty without both."""
     from infra.state_folder import Layout
 
-    return resolve(given) or (Layout(state.resolve()).console_url if state is not None else "")
+    return resolve(given) or (Layout(state.resolve()).console_store if state is not None else "")
 
 
 def mqtt_place(

@@ -43,7 +43,7 @@ def forget(
     sends = found.age_s is not None and found.age_s <= SILENT_AFTER_S
     if found.state not in GONE or (sends and found.state not in (State.OFFLINE, State.SILENT)):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
-    with Store.opened(layout.console_url) as store:
+    with Store.opened(layout.console_store) as store:
         store.forget(identity)
     note(layout.folder, "forget", identity, "by the command line", "done")
     typer.echo(f"{identity} is forgotten until it sends again")

@@ -23,14 +23,19 @@ if TYPE_CHECKING:
     from processors.bundle import Bundle
 
 StoreUrl = Annotated[
-    str, typer.Option(help="SQLAlchemy URL of the console's database. Default: the database in the state folder.")
+    str,
+    typer.Option(
+        help="SQLAlchemy URL of the console's database. Default: that of `up` on the state folder, SQLite in it unless "
+        "`console.store` is set."
+    ),
 ]
 KeptFiles = Annotated[
     str,
     typer.Option(
         "--kept-files",
         "--quarantine",
-        help="Folder or URL of the console's own files. Default: the quarantine in the state folder.",
+        help="Folder or URL of the console's own files. Default: those of `up` on the state folder, in its quarantine "
+        "unless `console.kept_files` is set.",
     ),
 ]
 
@@ -237,9 +242,9 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     folder = state or DEFAULT_STATE
     # A mistyped folder would get a database of its own, and the labels with it.
     layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
-    with Store.opened(resolve(store) or layout.console_url) as opened:
+    with Store.opened(resolve(store) or layout.console_store) as opened:
         keys = role_keys(folder, "console")
-        yield LabelledFrames(opened.engine, kept_files or str(layout.quarantine), keys.previews)
+        yield LabelledFrames(opened.engine, kept_files or layout.kept_files, keys.previews)
 
 
 def _print_counts(done: str, counts: dict[str, int]) -> None:

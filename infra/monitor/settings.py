@@ -64,8 +64,9 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     console: HttpUrl | None = None
     """URL at which people reach the console, for the links in these alerts."""
     console_store: str = ""
-    """SQLAlchemy URL of the console's own database: an alert ends when its episode is closed there. Default: SQLite in
-    the state folder. Without either, an alert ends 15 minutes after it was raised."""
+    """SQLAlchemy URL of the console's own database: an alert ends when its episode is closed there. Default: that of
+    `up` on the state folder, SQLite in it unless `console.store` is set. Without either, an alert ends 15 minutes after
+    it was raised."""
     signer: Path | None = None
     """File of the private key that signs the gate's assessments, see `signer init`. Default: the key in the state
     folder. Without a key the gate measures, but decides nothing."""

@@ -60,6 +60,22 @@ class Layout:
         return _sqlite_url(self.console_database)
 
     @property
+    def console_store(self) -> str:
+        """The URL of the console's own database in the last run of `up`: `console_url`, unless a setting named one."""
+        return self._console_option("store") or self.console_url
+
+    @property
+    def kept_files(self) -> str:
+        """The folder or URL of the console's own files in the last run of `up`: the quarantine, unless a setting named
+        another."""
+        return self._console_option("kept_files") or str(self.quarantine)
+
+    def _console_option(self, name: str) -> str:
+        console = self._options().get("console")
+        found = console.get(name) if isinstance(console, dict) else None
+        return found if isinstance(found, str) else ""
+
+    @property
     def users(self) -> Path:
         """The users who may log in to the console."""
         return self.folder / "users"

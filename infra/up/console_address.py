@@ -44,8 +44,9 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
             "none of them. Give one: else passwords would be sent unencrypted."
         )
     console = settings.console.model_copy(update={"http": _address(settings), "behind_proxy": settings.behind_proxy})
-    if layout.users.is_file():
-        read_users(layout.users, required=not console.has_other_logins)
+    users = console.users or layout.users
+    if console.users is not None or users.is_file():
+        read_users(users, required=not console.has_other_logins)
     elif console.needs_users:
         raise ConfigError(
             f"{layout.users} is missing: a console at {settings.http or 'a proxy'} needs users. Run "

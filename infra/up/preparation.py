@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from bundles import GENERAL
 from consumers.console.data.store import Store
+from consumers.database.engine import database_url
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
@@ -50,12 +52,26 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
         print_line(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras are degraded and retry")
 
 
-def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
-    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well."""
+def console_places(settings: UpSettings) -> dict[str, str]:
+    """Return where settings put the console's own database and files, for programs in any working folder."""
+    store, files = settings.console.store, settings.console.kept_files
+    if store.startswith("sqlite:"):
+        url = database_url(store)
+        store = url.set(database=str(Path(url.database or "").resolve())).render_as_string(hide_password=False)
+    if files and "://" not in files:
+        files = str(Path(files).resolve())
+    return {"store": store, "kept_files": files}
+
+
+def forget_former(layout: Layout, cameras: Sequence[CameraId], store_url: str) -> None:
+    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well.
+
+    `store_url` is that of the console's own database.
+    """
     former = set(scenario_cameras(layout)).difference(cameras)
     if not former:
         return
-    with Store.opened(layout.console_url) as store:
+    with Store.opened(store_url) as store:
         store.forget(*sorted(former))
 
 

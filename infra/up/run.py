@@ -38,6 +38,7 @@ from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
 from infra.up.preparation import (
     check_sources,
+    console_places,
     fleet_parts,
     forget_former,
     note_commands,
@@ -174,7 +175,7 @@ class _Run:
         # A new run: its sources start at their beginning, its faults count from its own start.
         forget_starts(self._layout.folder)
         note_commands(self._layout, settings, self._live.print_line)
-        forget_former(self._layout, cameras)
+        forget_former(self._layout, cameras, self._settings.console.store or self._layout.console_url)
         if (note := advice(self._settings, self._layout)) is not None:
             self._live.print_line(note)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
@@ -182,6 +183,7 @@ class _Run:
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         if (listed := self._settings.cameras_file) is not None:
             options["cameras_file"] = str(listed.resolve())
+        options["console"] |= console_places(self._settings)
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 

@@ -41,9 +41,18 @@ MESSAGE_OVERHEAD = 512
 
 
 SET_BY_UP: Final[dict[str, frozenset[str]]] = {
-    "bridge": frozenset(("name", "camera_messages_per_s", "camera_bytes_per_s", "camera_window_bytes", "camera_rates")),
-    "processor": frozenset(("bundle", "backend_cache", "instance", "model_cache", "trust")),
-    "recorder": frozenset(("database", "quarantine")),
+    "bridge": frozenset(
+        (
+            "name",
+            "camera_messages_per_s",
+            "camera_bytes_per_s",
+            "camera_window_bytes",
+            "camera_rates",
+            "processors_group",
+        )
+    ),
+    "processor": frozenset(("bundle", "backend_cache", "group", "instance", "model_cache", "trust")),
+    "recorder": frozenset(("database", "group", "quarantine")),
     "console": frozenset(
         (
             "database",

@@ -22,6 +22,7 @@ from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.state import State, alert
 from consumers.console.data.roles import NO_ANSWER_S, PASSED, RoleState, with_kafka
+from consumers.database.cameras import last_recorded
 from consumers.database.console_store import Reviews, read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
@@ -193,7 +194,8 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
     except StateError:  # the recorder has not created it yet
         return {}
     try:
-        return _read(engine, recorded_reviews(layout.console_url) or {}, read_forgotten(layout.console_url), now_ms)
+        store = layout.console_store
+        return _read(engine, recorded_reviews(store) or {}, read_forgotten(store), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
             f"the recorder's database: expected a response in {layout.folder}, got "
@@ -204,9 +206,9 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
 
 
 def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms: int) -> dict[str, CameraState]:
-    counted = select(boots.c.camera, func.sum(boots.c.frames), func.max(boots.c.last_ms)).group_by(boots.c.camera)
+    counted = select(boots.c.camera, func.sum(boots.c.frames), last_recorded(now_ms)).group_by(boots.c.camera)
     with engine.begin() as connection:
-        sent = {name: (int(frames), int(last_ms)) for name, frames, last_ms in connection.execute(counted)}
+        sent = {name: (int(frames), last_ms) for name, frames, last_ms in connection.execute(counted)}
         statuses = {row.camera: CameraRow(*row) for row in connection.execute(select(cameras))}
         saved = {each.camera: each for each in read_states(connection)}
         standing = open_episodes(newest_alerts(connection), reviews)
@@ -216,7 +218,7 @@ def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms
         name
         for name in sent.keys() | statuses.keys()
         if forgotten.get(name, -1)
-        < max(sent[name][1] if name in sent else 0, statuses[name].seen_ms if name in statuses else 0)
+        < max((sent[name][1] or 0) if name in sent else 0, statuses[name].seen_ms if name in statuses else 0)
     }
     return {
         name: _camera(name, statuses.get(name), saved.get(name), sent.get(name), alerts[name], muted.get(name), now_ms)
@@ -228,7 +230,7 @@ def _camera(
     name: str,
     status: CameraRow | None,
     saved: SavedState | None,
-    sent: tuple[int, int] | None,
+    sent: tuple[int, int | None] | None,
     alerts: int,
     mute: Mute | None,
     now_ms: int,

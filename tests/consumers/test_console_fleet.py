@@ -29,7 +29,7 @@ from schemas.clock import monotonic_ms
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
 from schemas.transport.access import MqttAccess
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
-from tests.consumers.recorder_rig import CAMERA, sign_as_processor, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, sign_as_processor, verdict
 
 
 @pytest.fixture
@@ -161,14 +161,38 @@ def test_a_saved_camera_that_is_merged_again_keeps_its_own_probes(rig: ConsoleRi
         shown.probes.append(True)
 
 
-def test_the_last_picture_has_its_own_url(rig: ConsoleRig) -> None:
+def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_row(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    fleet = rig.context.fleet
+    shown = fleet.camera(CAMERA)
+    assert shown is not None
+    assert shown.last is not None
+    earlier = shown.last._replace(boot=BOOT - 1, recorded_ms=shown.last.recorded_ms + 500)
+    later = shown.last._replace(boot=BOOT + 1, class_name="yield", recorded_ms=shown.last.recorded_ms + 60_000)
+    for saved, verdict_of_card, state in ((earlier, "stop", State.SILENT), (later, "yield", State.ONLINE)):
+        fleet.merge_saved(Camera(CAMERA, last=saved), 0, monotonic_ms() + 60_000)
+        rig.tick(later_ms=60_000)
+        card = fleet.card(CAMERA)
+        assert card is not None
+        assert (card.verdict, card.state) == (verdict_of_card, state)
+
+
+def test_the_last_picture_has_its_own_url(rig: ConsoleRig, tmp_path: Path) -> None:
     jpeg = jpeg_scene()
     rig.show([verdict(0, preview=jpeg)])
-    browser = rig.browser()
-    assert f"/picture/{CAMERA}.jpg?1" in browser.get("/").text
-    answer = browser.get(f"/picture/{CAMERA}.jpg?1")
+    browser, url = rig.browser(), f"/picture/{CAMERA}.jpg?{BOOT:x}-0"
+    assert url in browser.get("/").text
+    answer = browser.get(url)
     assert (answer.content, answer.headers["content-type"]) == (jpeg, "image/jpeg")
     assert browser.get("/picture/lab/none.jpg").status_code == 404
+    # A browser that has the picture must not show it as that of a later console.
+    rig.close()
+    restarted = ConsoleRig(tmp_path)
+    restarted.show([verdict(1, preview=jpeg_scene(1))])
+    page = restarted.browser().get("/").text
+    assert url not in page
+    assert f"/picture/{CAMERA}.jpg?{BOOT:x}-1" in page
+    restarted.close()
 
 
 def test_only_changed_parts_are_pushed(rig: ConsoleRig) -> None:

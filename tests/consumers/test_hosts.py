@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from consumers.console.access.hosts import Hosts
+from consumers.console.settings import ConsoleSettings
 
 MORE = [
     "localhost:1/static/?", "127.0.0.1:18400@evil", "127.0.0.1:", "127.0.0.1:http", "localhost:123456",
@@ -31,3 +32,11 @@ def test_accepted_hosts_are_the_own_address_and_the_configured_names(
     hosts = Hosts(listen, allowed_host)
     assert [host for host in accepted if host not in hosts] == []
     assert [host for host in rejected if host in hosts] == []
+
+
+def test_an_allowed_host_is_accepted_as_a_request_names_it() -> None:
+    written = ("cameras.example:8443", "[2001:DB8::7]", "[2001:db8::8]:8443", "2001:db8::9", "door.example")
+    allowed = ConsoleSettings(allowed_host=written).allowed_host
+    assert allowed == ("cameras.example", "2001:db8::7", "2001:db8::8", "2001:db8::9", "door.example")
+    requests = ("cameras.example:8443", "cameras.example", "[2001:db8::7]:80", "[2001:db8::8]:8443", "[2001:db8::9]")
+    assert [host for host in requests if host not in Hosts("127.0.0.1", allowed)] == []

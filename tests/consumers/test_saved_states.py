@@ -16,7 +16,7 @@ from consumers.cameras.state import State, StateWithReason
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.database_poller import DatabasePoller
-from consumers.database.tables import camera_snapshots, camera_states, cameras
+from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import DatabaseReader
 from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
@@ -199,6 +199,20 @@ def test_a_restarted_recorder_saves_a_silent_camera(recorder: Rig, repeated: boo
     if repeated:
         time.sleep(0.002)
         recorder.verdicts([verdict(0)])
+    clock.now_ms += 60_000
+    housekeeping(recorder, clock())
+    assert saved_state(recorder).judged.state is State.SILENT
+
+
+def test_a_silent_camera_is_saved_although_an_earlier_boot_was_recorded_by_a_clock_that_was_ahead(
+    recorder: Rig,
+) -> None:
+    clock = Clock()
+    recorder.cameras = CameraCache(recorder.settings, clock)
+    recorder.verdicts([verdict(0, boot=BOOT + 1)])
+    with recorder.engine.begin() as connection:
+        connection.execute(boots.update().values(last_ms=boots.c.last_ms + 3_600_000))
+    recorder.verdicts([verdict(0)])
     clock.now_ms += 60_000
     housekeeping(recorder, clock())
     assert saved_state(recorder).judged.state is State.SILENT

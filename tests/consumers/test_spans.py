@@ -32,3 +32,10 @@ def test_a_span_is_a_day_or_an_hour_if_a_day_would_be_large() -> None:
     assert next_span([], at_ms) == (at_ms - 7, at_ms - 7 + HOUR_MS, 0, 0)
     before = Span(100 * DAY_MS, 100 * DAY_MS + 3 * HOUR_MS, 0)
     assert next_span([before], at_ms) == (before.to_ms, 101 * DAY_MS, 0, 0)
+
+
+def test_a_span_by_a_clock_that_was_ahead_does_not_change_the_length_of_the_next_one() -> None:
+    at_ms = 100 * DAY_MS
+    ahead = Span(400 * DAY_MS, 401 * DAY_MS, 10)
+    assert next_span([Span(at_ms - HOUR_MS, at_ms, LARGE), ahead], at_ms) == (at_ms, at_ms + HOUR_MS, 0, 0)
+    assert next_span([ahead], at_ms) == (at_ms, at_ms + HOUR_MS, 0, 0)

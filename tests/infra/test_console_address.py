@@ -118,6 +118,17 @@ def test_invalid_settings_of_the_console_are_rejected_before_anything_runs(layou
             check_console(UpSettings.model_validate({"state": layout.folder, **options_of_up}), layout)
 
 
+def test_the_console_s_own_file_of_users_replaces_that_of_the_state_folder(layout: Layout, tmp_path: Path) -> None:
+    own = layout.users.rename(tmp_path / "own-users")
+    shared = {"http": "0.0.0.0:8443", "state": layout.folder, "console": {"users": own}}
+    settings = UpSettings.model_validate(shared)
+    check_console(settings, layout)
+    assert console_options(layout, settings)["users"] == own
+    own.unlink()
+    with pytest.raises(ConfigError, match=r"own-users: expected a file of users, got No such file"):
+        check_console(settings, layout)
+
+
 @pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0", "proxy.example", "*", "192.0.2.1/24"])
 def test_a_proxy_is_an_address_or_a_network_and_never_every_host(proxy: str) -> None:
     with pytest.raises(ValueError, match="behind_proxy"):
@@ -133,6 +144,9 @@ def test_the_printed_url_can_be_opened_from_a_browser() -> None:
     assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
     named = UpSettings(http="0.0.0.0:8443", allowed_host=("cameras.example",))
     assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"
+    bracketed = UpSettings(http="[::]:8443", allowed_host=("[2001:db8::7]:8443",))
+    assert console_url(bracketed, "[::]:8443") == "https://[2001:db8::7]:8443"
+    assert "2001:db8::7" in certificate_hosts(bracketed)
 
 
 def test_a_login_by_provider_or_proxy_replaces_users(layout: Layout) -> None:

@@ -10,10 +10,12 @@ import yaml
 
 import bundles
 from consumers.cameras.state import State
+from consumers.database.console_store import read_forgotten
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots
 from consumers.database.tables import camera_states as saved_states
 from infra.cli import app, camera, camera_forget, status  # noqa: F401  # the imports register the commands
+from infra.cli.access import console_store
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
 from infra.up.interrupts import interrupts
@@ -122,6 +124,35 @@ def test_cameras_of_an_earlier_scenario_are_not_listed_in_a_run_without_them(tmp
     assert {each.name: each.state for each in camera_states(layout)} == {
         "local/cam-0": "offline", "local/cam-1": "silent", "yard/attached": "offline",
     }  # fmt: skip
+
+
+def test_other_programs_use_the_console_s_database_that_a_setting_of_up_names(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.folder.mkdir()
+    own = f"sqlite:///{tmp_path}/own.sqlite"
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 2}]}, console={"store": own})
+    assert console_store("", layout.folder) == own  # of the recorder, the monitor and the announcer
+    earlier_ms = time.time_ns() // 10**6 - 60_000
+    write_cameras(layout, "local/cam-0", "local/cam-1", "yard/attached", seen_ms=earlier_ms)
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console={"store": own})
+    forget("yard/attached", layout)
+    assert listed(layout) == ["local/cam-0"]
+    assert read_forgotten(own).keys() == {"local/cam-1", "yard/attached"}
+
+
+def test_a_relative_place_of_the_console_is_that_of_up_from_every_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    own = {"store": "sqlite:///own%3F.sqlite?timeout=3", "kept_files": "kept"}
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=own)
+    assert layout.console_store == f"sqlite:///{tmp_path}/own%3F.sqlite?timeout=3"
+    assert layout.kept_files == f"{tmp_path}/kept"
+    elsewhere = {"store": "postgresql+psycopg://me@db/own", "kept_files": "s3://bucket/kept"}
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=elsewhere)
+    assert {"store": layout.console_store, "kept_files": layout.kept_files} == elsewhere
 
 
 def test_a_camera_removed_from_the_file_of_a_run_can_be_forgotten(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,26 @@ def test_files_that_a_receiver_names_are_relative_to_its_file(tmp_path: Path) ->
     (receiver,) = found["receivers"]
     authorization = receiver["webhook_configs"][0]["http_config"]["authorization"]
     assert authorization == {"credentials_file": str(tmp_path / "token")}
+
+
+def test_numbers_times_and_codes_of_a_file_are_passed_on_as_written(tmp_path: Path) -> None:
+    written = (
+        "user_key: 0123456", "token: '0123'", "token: 1_000_000", "retry: 1m", "priority: yes",
+        "start_time: 17:00", "end_time: 24:00", "days_of_month: [1:5]", "send_resolved: true", "title: 'no'",
+    )  # fmt: skip
+    file = """
+        receivers:
+          - name: duty
+            webhook_configs: [{url: "http://127.0.0.1:1/", send_resolved: true, max_alerts: 5}]
+            pushover_configs:
+              - {user_key: 0123456, token: '0123', retry: 1m, priority: yes, title: 'no'}
+              - {user_key: 12:34:56, token: 1_000_000, retry: 1m}
+        time_intervals:
+          - name: night
+            time_intervals: [{times: [{start_time: 17:00, end_time: 24:00}], days_of_month: [1:5]}]
+    """
+    found = as_yaml(configuration(write_receivers(tmp_path, textwrap.dedent(file)))).replace("\n    - 1:5", " [1:5]")
+    assert [each for each in (*written, "user_key: 12:34:56", "max_alerts: 5") if f"{each}\n" not in found] == []
 
 
 @pytest.mark.parametrize(

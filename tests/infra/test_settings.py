@@ -246,6 +246,7 @@ def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -
         ("recorder", "group = 'a'\ndatabase = 'sqlite:///x'", "group: expected a PostgreSQL database, got SQLite"),
         ("console", "http = 'here'", "role.toml: http: expected host:port, got 'here'. Correct the address."),
         ("up", "[bridge]\nkafka = 'x:1'", "bridge.kafka: expected no value, got one. Remove it: `up` sets it."),
+        ("up", "[processor]\ngroup = 'mine'", "processor.group: expected no value, got one. Remove it: `up` sets it."),
         ("up", "http_plain = true\nhttp_tls = 'x'", "http_plain: expected it without http_tls"),
         ("fleet", "", "role.toml: scenario is missing: expected path."),
         ("bridge", "a b", "role.toml: expected TOML, got something else"),

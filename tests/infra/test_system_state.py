@@ -82,6 +82,18 @@ def test_broken_cameras_come_first_with_their_reasons(tmp_path: Path) -> None:
     assert found[5] == CameraState("a/cam-2", State.ONLINE, "", 1.0, 5, (64, 48), 2.0)
 
 
+def test_a_boot_recorded_by_a_clock_that_was_ahead_hides_no_silent_camera(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    write_database(layout, [report("porch/gate")], {"porch/gate": 300})
+    engine = open_engine(layout.database_url, writes=True)
+    with engine.begin() as connection:
+        ahead = {"camera": "porch/gate", "boot": 6, "frames": 5, "duplicates": 0, "last_ms": NOW_MS + 3_600_000}
+        connection.execute(boots.insert(), ahead)
+    engine.dispose()
+    [found] = camera_states(layout, NOW_MS)
+    assert (found.state, found.age_s, found.frames) == (State.SILENT, 300.0, 10)
+
+
 def test_cameras_of_the_scenario_are_listed_before_the_recorder_has_a_database(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     assert camera_states(layout) == []

@@ -15,6 +15,7 @@ import lab.teach.labelled
 import lab.teach.train
 from infra.bundling import taught as taught_module
 from infra.cli import teach
+from infra.local.files import write_json
 from infra.state_folder import Layout
 from lab.teach.report import Held
 from tests.consumers.console_rig import jpeg_scene
@@ -44,6 +45,21 @@ def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_
     assert {each.name: len(list(each.iterdir())) for each in (tmp_path / "out").iterdir()} == {"car": 2, "truck": 1}
     elsewhere = ("--store", f"sqlite:///{tmp_path}/other.sqlite", "--kept-files", tmp_path / "kept")
     assert run("teach", "export", tmp_path / "none", "--state", state, *elsewhere).output.startswith("exported 0 ")
+
+
+def test_labels_are_those_of_the_console_whose_database_and_files_settings_of_up_name(
+    state: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures" / "car").mkdir(parents=True)
+    (tmp_path / "pictures" / "car" / "1.jpg").write_bytes(jpeg_scene(1))
+    own = {"store": f"sqlite:///{tmp_path}/own.sqlite", "kept_files": f"{tmp_path}/kept"}
+    write_json(Layout(state).run, {"options": {"console": own}})
+    run("teach", "import", tmp_path / "pictures", "--state", state)
+    assert (tmp_path / "kept" / "teach").is_dir()
+    of_console = ("--store", own["store"], "--kept-files", own["kept_files"])
+    for number, options in enumerate(((), of_console)):
+        done = run("teach", "export", tmp_path / f"out-{number}", "--state", state, *options)
+        assert done.output.startswith("exported 1 ")
 
 
 def test_a_folder_with_other_contents_is_rejected(state: Path, tmp_path: Path) -> None:

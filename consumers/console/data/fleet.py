@@ -147,7 +147,11 @@ class Fleet:
         self._make_room()
 
     def merge_saved(self, saved: Camera, age_ms: int, now_ms: int) -> None:
-        """Merge a camera's saved row. Counts and evidence come from the recorder; the newer frame wins."""
+        """Merge a camera's saved row. Counts and evidence come from the recorder; the newer frame wins.
+
+        The console reads frames before the recorder saves them, so that a saved frame of another boot may be older.
+        It is newer if it was recorded when the camera was already silent here, as while Kafka is away.
+        """
         if saved.last is None or saved.last.recorded_ms <= self._forgotten.get(saved.name, -1):
             return
         watched = self._watch(saved.name)
@@ -155,7 +159,13 @@ class Fleet:
         mine.frames, mine.level, mine.is_new, mine.boot = saved.frames, saved.level, saved.is_new, saved.boot
         # The poller applies a saved camera again: later probes must not change it.
         mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes.copy()
-        if mine.last is None or (last.boot == mine.last.boot and last.seq > mine.last.seq):
+        if mine.last is None:
+            is_newer = True
+        elif last.boot == mine.last.boot:
+            is_newer = last.seq > mine.last.seq
+        else:
+            is_newer = last.recorded_ms - mine.last.recorded_ms > 1000 * self.patience_s(saved.name)
+        if is_newer:
             mine.last = last
             mine.heard_ms = max(mine.heard_ms, now_ms - age_ms)
             watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
