@@ -20,7 +20,7 @@ import structlog
 from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback, StartError
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
-from processors.device.shares import DeviceShares
+from processors.time_shares import TimeShares
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
@@ -163,7 +163,7 @@ class Lane:
         self._leaving = False
         self._jobs: OrderedDict[CameraId, deque[Job]] = OrderedDict()
         """Jobs by camera. Of cameras with the same CPU time, the first is the next."""
-        self._shares = DeviceShares()
+        self._shares = TimeShares()
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None

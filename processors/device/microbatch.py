@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from processors.arrivals.job import Shape
-from processors.device.shares import DeviceShares
+from processors.time_shares import TimeShares
 
 _PRESENT_S: Final = 60.0
 """Seconds after its last frame for which a camera counts as one that shares the device."""
@@ -60,7 +60,7 @@ class MicroBatcher(Generic[W]):
         self._pixels = batch_pixels
         self._queues: dict[Shape, _Queue[W]] = {}
         self._size = 0
-        self._shares = DeviceShares()
+        self._shares = TimeShares()
         self._present: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:

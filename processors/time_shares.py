@@ -1,4 +1,4 @@
-"""Device time by camera: the time that each one has used, and the time that its waiting frames will take.
+"""Time of a device or a process by camera: what each one has used, and what its waiting frames will take.
 
 Start-time fair queueing (Goyal, Vin and Cheng 1996): the camera with the least time goes first. A camera that returns
 starts at the level of the active ones: nobody saves up time, and nobody pays for time alone.
@@ -15,8 +15,8 @@ _LEAST: Final = 2
 """Batches of a size before its time counts: the first one may have filled caches."""
 
 
-class DeviceShares:
-    """Device time by camera. Pure bookkeeping without a clock; seconds are those of the device thread."""
+class TimeShares:
+    """Time by camera. Pure bookkeeping without a clock; the caller measures the seconds."""
 
     def __init__(self) -> None:
         self._used_s: dict[str, float] = {}
@@ -51,7 +51,7 @@ class DeviceShares:
             self._used_s = {camera_id: used_s for camera_id, used_s in self._used_s.items() if used_s > floor_s}
 
     def frame_s(self, pixels: int) -> float:
-        """Return the device time of a frame of this many pixels: the least of recent ones; 0 before it is known.
+        """Return the time of a frame of this many pixels: the least of recent ones; 0 before it is known.
 
         The least, because a machine that was busy or paused is not the camera's fault.
         """
