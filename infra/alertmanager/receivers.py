@@ -119,16 +119,18 @@ def _absolute(found: Any, folder: Path) -> Any:
 
 
 def _check(found: dict[str, Any], receivers: Path) -> None:
-    """Run Alertmanager's own check, if it is installed."""
+    """Run Alertmanager's own check, if it is installed and ends in time."""
     program = shutil.which("amtool")
     if program is None:
         return
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:  # readable by its owner only
         file.write(as_yaml(found))
         file.flush()
-        done = subprocess.run(
-            [program, "check-config", file.name], check=False, capture_output=True, text=True, timeout=_CHECK_S
-        )
+        command = [program, "check-config", file.name]
+        try:
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_CHECK_S)
+        except subprocess.TimeoutExpired:  # as without the program: Alertmanager itself rejects a wrong file
+            return
     if done.returncode:
         first, *more = (done.stdout + done.stderr).partition("FAILED:")[2].strip().splitlines() or ["it says no more"]
         if more and first.endswith(":"):  # a list of errors: the first one, without its line in our file and its value

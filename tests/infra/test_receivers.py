@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import textwrap
 from pathlib import Path
@@ -163,3 +164,12 @@ def test_no_password_of_an_invalid_file_is_printed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         configuration(write_receivers(tmp_path, broken))
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_check_that_hangs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "amtool"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("infra.alertmanager.receivers._CHECK_S", 0.2)
+    assert HOOK in configuration(write_receivers(tmp_path, {"receivers": [HOOK]}))["receivers"]
