@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -92,7 +93,7 @@ class RolloutGate:
         self._settings = settings
         self._keys = keys
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
-        self.records = ModelsRecords(TrustedSigners.read(settings.trust))
+        self.records = ModelsRecords(partial(TrustedSigners.read, settings.trust))
         self._sender = Sender(settings.kafka)
         self._run_in_thread = WorkerThreads(1, "rollout")
         self._pairs: dict[SlotKey, dict[FrameIdentity, AnswerPair]] = {}
@@ -155,6 +156,7 @@ class RolloutGate:
 
     async def _assess_and_publish(self) -> None:
         records = self.records
+        records.retry()
         rollout = slots(records.models).rollout
         if rollout is None:
             self._set_metrics(records.assessment, 0)

@@ -359,3 +359,19 @@ async def test_a_slot_with_one_frame_is_not_withdrawn(rig: Rig, monkeypatch: pyt
         await rig.gate.assess()
         assert slots(rig.gate.records.models).rollout is not None
         now_s += MOST_WAIT_S
+
+
+async def test_a_rollout_by_a_signer_who_is_trusted_later_is_assessed(rig: Rig) -> None:
+    (rig.folder / "trusted").write_text(DECIDER.line("somebody") + "\n")
+    rig.start_rollout(rollout())
+    await rig.gate.assess()
+    assert (rig.gate.records.assessment, rig.live) == (None, "")
+    assert "who is not trusted" in rig.gate.records.refused
+    (rig.folder / "trusted").write_text(PERSON.line("person") + "\n")
+    await rig.gate.assess()
+    assert (rig.gate.records.refused, rig.live) == ("", "old")
+    assert rig.gate.records.assessment is not None
+    (rig.folder / "trusted").write_text("no key\n")
+    rig.start_rollout(rollout(CANARY))
+    assert "trusted" in rig.gate.records.refused
+    assert slots(rig.gate.records.models).candidate is not None
