@@ -65,6 +65,7 @@ _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
 _FORGOTTEN_S: Final = 2.0
 _STEER_S: Final = 5.0
+_TRUST_S: Final = 5.0
 _SWITCH_S: Final = 5.0
 """Between two tries to send commands that the broker did not take."""
 
@@ -143,7 +144,7 @@ async def _run(
 ) -> None:
     settings = context.settings
     context.health = health
-    context.models = ModelsRecords(TrustedSigners.read(settings.trust))
+    context.models = ModelsRecords(partial(TrustedSigners.read, settings.trust))
     context.views = Views(settings.kafka, settings.views_topic, keys)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
     server = make_server(context)
@@ -151,6 +152,7 @@ async def _run(
         "feed": Feed(settings, keys, context.fleet, health).run(),
         "database-poller": poller.run(),
         "models": follow(settings.kafka, settings.models_topic, context.models.apply_record),
+        "trust": _retry(context.models),
         "views": context.views.run(),
         "pages": _serve(server, listening, health),
         "visits": _count(metrics.HTTP_CONNECTIONS.on(registry)),
@@ -195,6 +197,13 @@ def _background(context: ConsoleContext) -> dict[str, Coroutine[Any, Any, object
     if context.clips is not None:
         work["clips"] = _keep_clips(context)
     return work
+
+
+async def _retry(models: ModelsRecords) -> None:
+    """Accept a rejected list of models once its signer is trusted."""
+    while True:
+        models.retry()
+        await asyncio.sleep(_TRUST_S)
 
 
 async def _tick(fleet: Fleet, every_s: float) -> None:

@@ -24,6 +24,8 @@ from schemas.transport.object_store import open_store
 log = structlog.get_logger()
 _RECENT: Final = 32
 """Number of pictures that stay in memory after they were written: an alarm may wait for an earlier frame."""
+_MOST_LOCKED: Final = 100
+"""Frames that are passed over before a store counts as one that removes nothing."""
 _ENDINGS: Final = (SEALED, PLAIN, FACTS)
 _FILE: Final = re.compile(rf"([^/]+/[^/]+/[0-9a-f]{{16}}-[0-9]+)({'|'.join(map(re.escape, _ENDINGS))})")
 
@@ -48,6 +50,8 @@ class Quarantine:
         self._box = box
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
         self._recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
+        self._locked: set[str] = set()
+        """Frames whose files could not be removed: others are removed first."""
 
     def write(self, row: FrameRow, png: bytes) -> int:
         """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
@@ -136,23 +140,28 @@ class Quarantine:
     def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
         """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed.
 
-        If a file cannot be removed, the step ends there: the next one tries again.
+        If a file cannot be removed, the step ends there. The next steps begin behind it, and try it again when they
+        have removed all others.
         """
         held = self.bytes_held(connection)
-        oldest = connection.execute(
-            select(quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms).order_by(quarantine.c.at_ms).limit(rows)
-        )
+        columns = quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms
+        removable = select(*columns).where(quarantine.c.name.not_in(self._locked))
         gone: list[str] = []
-        for name, size, at_ms in oldest:
+        failed = False
+        for name, size, at_ms in connection.execute(removable.order_by(quarantine.c.at_ms).limit(rows)):
             if held <= limit_bytes and at_ms >= before_ms:
                 break
             try:
                 self._remove(name)
             except Exception as error:  # each kind of store has its own errors
                 log.warning("quarantine_not_purged", name=name, error=first_line(error))
+                self._locked.add(name)
+                failed = True
                 break
             held -= size
             gone.append(name)
+        if len(self._locked) > _MOST_LOCKED or not (gone or failed):
+            self._locked.clear()
         if gone:
             connection.execute(delete(quarantine).where(quarantine.c.name.in_(gone)))
         return len(gone)

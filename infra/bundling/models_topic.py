@@ -47,7 +47,7 @@ class ModelsTopic(ModelsRecords):
 
         `group` is the processors' consumer group, whose members are those that run.
         """
-        super().__init__(trusted.with_signer(signer))
+        super().__init__(lambda: trusted.with_signer(signer))
         self._bootstrap = bootstrap
         self._signer = signer
         self._partition = TopicPartition(topic, 0)

@@ -180,9 +180,15 @@ def publish(
         if not force and live is not None:
             check_successor(described(folder, model_id), live, other_classes=other_classes)
         model = listed.sign(place.add(folder, model_id), key)
+        running = (await topic.running()) & topic.served.keys()
+        rejecting = [name for name in running if topic.served[name].refused_digest == model.digest]
         if live is not None and live.digest == model.digest:
-            return await report_change(topic, f"{model_id} is live already", access.wait)
+            if not rejecting:
+                return await report_change(topic, f"{model_id} is live already", access.wait)
+            before = listed.withdraw(before, unix_ms())
         await access.write(topic, listed.publish(rollout.ended(before), model))
+        for name in rejecting:  # another publication is another attempt, of which each reports the result
+            del topic.served[name]
         note(access.state, "publish", model_id, "forced" if force else "by hand", "live")
         return await report_change(topic, f"published {model_id}", access.wait)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -92,7 +93,9 @@ class RolloutGate:
         self._settings = settings
         self._keys = keys
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
-        self.records = ModelsRecords(TrustedSigners.read(settings.trust))
+        self.records = ModelsRecords(partial(TrustedSigners.read, settings.trust))
+        self.models_read = False
+        """Whether the topic of models was read to its end: until then, a later decision may be unknown."""
         self._sender = Sender(settings.kafka)
         self._run_in_thread = WorkerThreads(1, "rollout")
         self._pairs: dict[SlotKey, dict[FrameIdentity, AnswerPair]] = {}
@@ -110,7 +113,12 @@ class RolloutGate:
 
     async def read_models(self) -> None:
         """Read the list of models until cancelled."""
-        await follow(self._settings.kafka, KafkaTopic.MODELS.value, self.records.apply_record)
+        await follow(
+            self._settings.kafka, KafkaTopic.MODELS.value, self.records.apply_record, caught_up=self._note_models_read
+        )
+
+    def _note_models_read(self) -> None:
+        self.models_read = True
 
     async def read_comparisons(self) -> None:
         """Read comparisons until cancelled."""
@@ -154,7 +162,10 @@ class RolloutGate:
             del self._pending[0]
 
     async def _assess_and_publish(self) -> None:
+        if not self.models_read:
+            return
         records = self.records
+        records.retry()
         rollout = slots(records.models).rollout
         if rollout is None:
             self._set_metrics(records.assessment, 0)

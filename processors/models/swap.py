@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -152,6 +152,15 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     return await loader.load(None)
 
 
+class _Rejected(NamedTuple):
+    """The live model that did not load. A bundle that is published again is another model here, and is loaded again."""
+
+    model: Model
+    refusal: Refusal
+    retries: bool
+    """Whether a retry may help."""
+
+
 class ModelSwap:
     """Follows the feed. A model that does not load is rejected, and the one before it stays live."""
 
@@ -177,8 +186,7 @@ class ModelSwap:
         self._health = health
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
         self._since_ms = unix_ms()
-        self._refused: Refusal | None = None
-        """The live model if it does not load and a retry would not help."""
+        self._rejected: _Rejected | None = None
         self._shown: Refusal | None = None
         self._drift: DriftState | None = None
         self._reported: tuple[int, ServedModel] | None = None
@@ -212,10 +220,12 @@ class ModelSwap:
         if self.loaded.digest == _digest(wanted):
             self._report_state()
             return False
-        if self._refused is not None and wanted is not None and wanted.digest == self._refused.digest:
-            self._report_state(self._refused)
+        if self._rejected is not None and self._rejected.model != wanted:
+            self._rejected = None
+            self._report_state()
+        if self._rejected is not None and not self._rejected.retries:
+            self._report_state(self._rejected.refusal)
             return False
-        self._refused = None
         start_s = time.monotonic()
         try:
             ready = await self._ready(wanted)
@@ -228,8 +238,8 @@ class ModelSwap:
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(_digest(wanted), str(error))
             passing = isinstance(error, PassingBundleError)
-            if not passing:
-                self._refused = refused
+            if wanted is not None:
+                self._rejected = _Rejected(wanted, refused, passing)
             self._report_state(refused)
             return passing
         if not self._is_live(wanted):
@@ -237,7 +247,7 @@ class ModelSwap:
             ready.close()
             return False
         seconds = time.monotonic() - start_s
-        before, self.loaded = self.loaded, ready
+        before, self.loaded, self._rejected = self.loaded, ready, None
         self._since_ms = unix_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()

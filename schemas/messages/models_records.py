@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from google.protobuf.message import DecodeError
 
-from schemas.errors import WireError
+from schemas.errors import ConfigError, WireError
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
@@ -14,8 +16,12 @@ from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel
 class ModelsRecords:
     """The newest record of each key. A list without a trusted signature is rejected."""
 
-    def __init__(self, trusted: TrustedSigners) -> None:
-        self._trusted = trusted
+    def __init__(self, read_trusted: Callable[[], TrustedSigners]) -> None:
+        """`read_trusted` returns the trusted signers, and is called for each list. Raises its ConfigError."""
+        read_trusted()
+        self._read_trusted = read_trusted
+        self._waiting: bytes | None = None
+        """The newest list if it was rejected: its signer may become trusted later."""
         self._rollout = RolloutRecords()
         self.refused = ""
         """The error in the newest list; the previous list stays valid then."""
@@ -49,14 +55,20 @@ class ModelsRecords:
         every = (at_ms for each in self.models.published for at_ms in (each.published_ms, each.withdrawn_ms))
         return sorted({at_ms for at_ms in every if at_ms})
 
+    def retry(self) -> None:
+        """Apply the newest list again if it was rejected."""
+        if self._waiting is not None:
+            self.apply_record(LIVE_KEY, self._waiting)
+
     def apply_record(self, key: bytes, value: bytes | None) -> None:
         """Apply one record of the topic."""
         if key == LIVE_KEY:
             try:
-                models, self.refused = unseal(value or b"", self._trusted), ""
-            except WireError as error:
-                self.refused = str(error)
+                models = unseal(value or b"", self._read_trusted())
+            except (WireError, ConfigError) as error:
+                self.refused, self._waiting = str(error), value
                 return
+            self.refused, self._waiting = "", None
             if models.changed_ms >= self.listed.changed_ms:
                 self._rollout.listed = models
             return

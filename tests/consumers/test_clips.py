@@ -164,6 +164,26 @@ def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
     assert [len(kept.film(*moment)) for moment in moments] == [0, 0, 0, 1_000]
 
 
+def test_a_clip_that_cannot_be_deleted_stops_no_other_purge(tmp_path: Path, console: ConsoleRig) -> None:
+    box, store, begin_ms = CONSOLE_KEYS.previews, console.context.store.engine, unix_ms() - 3_600_000
+    moments = [(CAMERA, begin_ms + number * 60_000) for number in range(4)]
+    kept = KeptClips(store, str(tmp_path / "elsewhere"), box, ConsoleBounds())
+    kept.request(moments, ALERT)
+    for wanted in kept.due():
+        kept.keep(wanted, bytes(1_000))
+    locked = next((tmp_path / "elsewhere").rglob(f"{begin_ms:014d}*"))
+    locked.unlink()
+    locked.mkdir()
+    bounded = KeptClips(store, str(tmp_path / "elsewhere"), box, ConsoleBounds(clip_bytes=2_500))
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
+            bounded.purge()
+        assert [len(kept.film(*moment)) for moment in moments[1:]] == [0, 1_000, 1_000]
+    locked.rmdir()
+    bounded.purge()
+    assert [clip.bytes > 0 for clip in kept.of(CAMERA, 9)] == [True, True]
+
+
 async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
     console: ConsoleRig, kept: KeptClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,7 @@ async def test_a_repaired_bundle_is_published_and_the_live_one_rolled_back(rig: 
         assert "Roll back the live model" in (await browser.get(f"/jobs/{published.job_id}")).text
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
-        rig.console.context.models = ModelsRecords(TrustedSigners({signer.public: "ours"}))
+        rig.console.context.models = ModelsRecords(lambda: TrustedSigners({signer.public: "ours"}))
         rig.console.context.models.apply_record(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
         assert "Roll back the live model" in shown

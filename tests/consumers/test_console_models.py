@@ -36,7 +36,7 @@ OURS, STRANGER = Signer.new(), Signer.new()
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
     console = ConsoleRig(tmp_path)
-    console.context.models = ModelsRecords(TrustedSigners({OURS.public: "ours"}))
+    console.context.models = ModelsRecords(lambda: TrustedSigners({OURS.public: "ours"}))
     yield console
     console.close()
 

@@ -31,7 +31,7 @@ from consumers.console.pages.camera import changes_on
 from consumers.console.settings import JobSettings
 from consumers.records.rows import FrameRow
 from lab.restoration.psnr import read_picture
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId, Identity
 from schemas.runtime.supervisor import Process
 from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
@@ -129,6 +129,21 @@ def test_invented_names_reach_no_file(labelled_frames: LabelledFrames, tmp_path:
     labelled_frames.discard(["../other", name])
     assert outside.exists()
     assert labelled_frames.picture(name) == b""
+
+
+def test_a_frame_that_cannot_be_deleted_stops_no_other_deletion(
+    labelled_frames: LabelledFrames, tmp_path: Path
+) -> None:
+    names = [labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9) for seq in range(3)]
+    locked = next((tmp_path / "quarantine").rglob(f"{names[1].rpartition('/')[2]}.sealed"))
+    locked.unlink()
+    locked.mkdir()
+    with pytest.raises(StateError, match=r"^kept_files: expected a store that answers, got "):
+        labelled_frames.discard(names)
+    assert [each.name for each in labelled_frames.waiting(10)] == [names[1]]
+    locked.rmdir()
+    labelled_frames.discard(names)
+    assert labelled_frames.waiting(10) == []
 
 
 def test_an_import_that_does_not_fit_is_rejected_and_evicts_nothing(

@@ -213,6 +213,20 @@ def test_a_published_bundle_evicts_the_oldest_from_list_and_store(
     assert repeated.output.splitlines()[0].endswith("is live already")
 
 
+def test_a_live_model_that_a_running_processor_rejects_is_published_again(topic: StandInTopic, tmp_path: Path) -> None:
+    folder, options = write_bundle(tmp_path / "bundle"), ("--state", tmp_path / "state")
+    Layout(tmp_path / "state").signer()
+    run("model", "publish", folder, *options)
+    (first,) = topic.models.published
+    topic.served = {name: ServedModel(refused_digest=first.digest, error="changed") for name in ("p-1", "gone")}
+    assert run("model", "publish", folder, *options).output.splitlines()[0].endswith("is live already")
+    topic.running_names = {"p-1"}
+    assert run("model", "publish", folder, *options).output.splitlines()[0].startswith("published ")
+    again, before = topic.models.published
+    assert (again.digest, before.digest, bool(before.withdrawn_ms)) == (first.digest, first.digest, True)
+    assert "p-1" not in topic.served
+
+
 @pytest.mark.parametrize("end", ["dismiss", "replace", "publish", "rollback", "fail"])
 def test_the_bundle_of_an_ended_candidate_is_removed_from_the_store(
     topic: StandInTopic, tmp_path: Path, end: str

@@ -100,8 +100,10 @@ class Rig:
         metadata.create_all(self.engine)
         self.gate = self.new_gate()
 
-    def new_gate(self) -> RolloutGate:
-        return RolloutGate(CollectorRegistry(), self.settings, MONITOR)
+    def new_gate(self, *, is_read: bool = True) -> RolloutGate:
+        gate = RolloutGate(CollectorRegistry(), self.settings, MONITOR)
+        gate.models_read = is_read
+        return gate
 
     def start_rollout(
         self, begun: Rollout, gate: RolloutGate | None = None, classes: Sequence[str] | None = None
@@ -359,3 +361,35 @@ async def test_a_slot_with_one_frame_is_not_withdrawn(rig: Rig, monkeypatch: pyt
         await rig.gate.assess()
         assert slots(rig.gate.records.models).rollout is not None
         now_s += MOST_WAIT_S
+
+
+async def test_a_rollout_by_a_signer_who_is_trusted_later_is_assessed(rig: Rig) -> None:
+    (rig.folder / "trusted").write_text(DECIDER.line("somebody") + "\n")
+    rig.start_rollout(rollout())
+    await rig.gate.assess()
+    assert (rig.gate.records.assessment, rig.live) == (None, "")
+    assert "who is not trusted" in rig.gate.records.refused
+    (rig.folder / "trusted").write_text(PERSON.line("person") + "\n")
+    await rig.gate.assess()
+    assert (rig.gate.records.refused, rig.live) == ("", "old")
+    assert rig.gate.records.assessment is not None
+    (rig.folder / "trusted").write_text("no key\n")
+    rig.start_rollout(rollout(CANARY))
+    assert "trusted" in rig.gate.records.refused
+    assert slots(rig.gate.records.models).candidate is not None
+
+
+async def test_a_restarted_gate_assesses_nothing_before_it_has_read_the_list_of_models_to_its_end(rig: Rig) -> None:
+    rig.start_rollout(rollout(CANARY))
+    rig.apply_comparisons(range(32), CANARY, agrees=False)
+    await rig.gate.assess()
+    failed = rig.sent[-1]
+    after = rig.new_gate(is_read=False)
+    rig.start_rollout(rollout(CANARY), after)
+    await after.assess()
+    assert rig.sent[-1] is failed
+    after.records.apply_record(failed.key, failed.value)
+    after.models_read = True
+    await after.assess()
+    assert slots(after.records.models).rollout is None
+    assert rig.sent[-1] is failed

@@ -109,3 +109,23 @@ async def test_an_unexpected_error_in_the_load_of_a_candidate_stops_the_processo
         async with asyncio.timeout(PATIENCE_S):
             await made.swap.run()
     assert raised.group_contains(RuntimeError, match="a defect")
+
+
+async def test_a_rejected_model_is_loaded_again_when_it_is_published_again(rig: Rig) -> None:
+    good, bad = (Model(digest=name, model_id=name, published_ms=1) for name in ("good", "bad"))
+    rig.list(Models(published=[good]))
+    await until(lambda: rig.swap.loaded.digest == "good", "a live model that serves")
+    rig.errors["bad"] = BundleError("changed in the store")
+    rig.list(Models(published=[bad, good]))
+    await until(lambda: rig.reports[-1].refused_digest == "bad", "a report on its rejection")
+    rig.errors["bad"] = BundleError("still changed")
+    withdrawn = Model(digest="bad", model_id="bad", published_ms=1, withdrawn_ms=2)
+    again = Model(digest="bad", model_id="bad", published_ms=2)
+    rig.list(Models(published=[again, withdrawn, good]))
+    await until(lambda: rig.reports[-1].error == "still changed", "a report on the second attempt")
+    del rig.errors["bad"]
+    rig.list(Models(published=[withdrawn, good]))
+    await until(lambda: not rig.reports[-1].refused_digest, "a report on the rollback")
+    once_more = Model(digest="bad", model_id="bad", published_ms=3)
+    rig.list(Models(published=[once_more, withdrawn, good]))
+    await until(lambda: rig.swap.loaded.digest == "bad", "the model that was published again")

@@ -10,8 +10,12 @@ from typing import Any, ClassVar, Self
 import pytest
 import structlog
 
+from infra.local.kafka import Kafka
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka import follow as module
+from schemas.transport.kafka.sender import PlainRecord, Sender
+from tests.conftest import TopicFactory
+from tests.waiting import until
 
 
 class Broken:
@@ -75,3 +79,33 @@ async def test_a_topic_is_reopened_after_errors_until_cancellation(monkeypatch: 
     assert Broken.begins == ["latest"] * 4
     assert waits == [0, 1, 0]  # a connection alone is no success, and handled records are one
     assert [(each["event"], each["topic"]) for each in logs][:1] == [("topic_not_read", "models")]
+
+
+@pytest.mark.brokers
+async def test_a_caught_up_reader_has_applied_all_earlier_records(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic, empty = await kafka_topics(), await kafka_topics()
+    sender = Sender(kafka.bootstrap)
+    try:
+        for number in range(6):  # more bytes than one fetch takes
+            await sender.send(topic, [PlainRecord(b"%d" % number, bytes(5 * 2**20), [])])
+    finally:
+        await sender.close()
+    applied: dict[str, list[bytes]] = {topic: [], empty: []}
+    counts: dict[str, list[int]] = {topic: [], empty: []}
+
+    async def follow(name: str) -> None:
+        await module.follow(
+            kafka.bootstrap,
+            name,
+            lambda key, _: applied[name].append(key),
+            caught_up=lambda: counts[name].append(len(applied[name])),
+        )
+
+    tasks = [asyncio.create_task(follow(name)) for name in (topic, empty)]
+    try:
+        await until(lambda: counts[topic] and counts[empty], "both topics read to their ends")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert (counts[topic][0], counts[empty][0]) == (6, 0)

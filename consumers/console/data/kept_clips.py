@@ -159,6 +159,7 @@ class KeptClips:
 
         Beyond the bytes, those of sightings go first, then those of alerts, then those of users, and of each the oldest
         of the camera with the most bytes. A clip without its film is noted for a day, so that it is not made again.
+        Raises StateError if a film cannot be deleted; unless there are many, the others are deleted all the same.
         """
         old_ms = self._age_clock_ms() - round(self._bounds.clip_age_s * 1000)
         columns = [kept_clips.c[name] for name in ("name", "camera", "at_ms", "why", "bytes")]
@@ -180,13 +181,14 @@ class KeptClips:
                 gone.append(row.name)
                 sizes[camera] -= row.bytes
                 excess -= row.bytes
-        for name in gone:
-            self._files.remove(name)
+        removed, failure = self._files.remove_all(gone)
         with self._engine.begin() as connection:
-            for some in batched(gone):
+            for some in batched(removed):
                 connection.execute(update(kept_clips).where(kept_clips.c.name.in_(some)).values(bytes=0))
             forgotten = kept_clips.c.at_ms < min(old_ms, unix_ms() - GIVEN_UP_MS)
             connection.execute(delete(kept_clips).where(kept_clips.c.bytes == 0, forgotten))
+        if failure is not None:
+            raise failure
 
 
 def _name(camera: str, at_ms: int) -> str:

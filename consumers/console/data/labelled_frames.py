@@ -42,7 +42,7 @@ from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
 from schemas.batched import batched
 from schemas.clock import unix_ms
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import SEAL_BYTES, PreviewBox
 
@@ -288,16 +288,21 @@ class LabelledFrames:
         return changed
 
     def discard(self, names: Sequence[str]) -> None:
-        """Delete frames. Unknown names are ignored."""
+        """Delete frames. Unknown names are ignored. Raises StateError if some cannot be deleted; others are."""
+        failure: StateError | None = None
         for some in batched(names):
             with self._engine.begin() as connection:
                 # Only names from the database become paths, never one that a visitor made up.
                 known = list(connection.scalars(select(labelled_frames.c.name).where(labelled_frames.c.name.in_(some))))
-            for name in known:
-                self._files.remove(name)
+            gone, error = self._files.remove_all(known)
+            failure = failure or error
             with self._engine.begin() as connection:
-                connection.execute(delete(labelled_frames).where(labelled_frames.c.name.in_(known)))
-                connection.execute(delete(frame_features).where(frame_features.c.name.in_(known)))
+                connection.execute(delete(labelled_frames).where(labelled_frames.c.name.in_(gone)))
+                connection.execute(delete(frame_features).where(frame_features.c.name.in_(gone)))
+            if error is not None and not gone:
+                break
+        if failure is not None:
+            raise failure
 
     # Folders of labelled pictures
 

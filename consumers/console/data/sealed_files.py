@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -14,6 +14,7 @@ from schemas.keys.sealing import PreviewBox
 from schemas.transport.object_store import open_store
 
 _ENDING: Final = ".sealed"
+_MOST_LOCKED: Final = 10
 
 log = structlog.get_logger()
 
@@ -66,10 +67,23 @@ class SealedFiles:
             log.warning("sealed_file_not_opened", name=name, kind=self._kind, error=str(error))
             return b""
 
-    def remove(self, name: str) -> None:
-        """Delete a file. One that does not exist is ignored."""
-        with suppress(FileNotFoundError), answering_store("kept_files"):
-            self._files.rm_file(self._path(name))
+    def remove_all(self, names: Iterable[str]) -> tuple[list[str], StateError | None]:
+        """Delete files; return the names of those that are gone, and the first failure.
+
+        A file that cannot be deleted stops no other, but the tenth one ends the work: the store deletes nothing.
+        """
+        gone: list[str] = []
+        failures: list[StateError] = []
+        for name in names:
+            try:
+                with suppress(FileNotFoundError), answering_store("kept_files"):
+                    self._files.rm_file(self._path(name))
+                gone.append(name)
+            except StateError as error:
+                failures.append(error)
+                if len(failures) == _MOST_LOCKED:
+                    break
+        return gone, failures[0] if failures else None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}{_ENDING}"

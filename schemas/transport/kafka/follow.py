@@ -24,10 +24,12 @@ async def follow(
     apply: Callable[[bytes, bytes | None], None],
     *,
     begin: Literal["earliest", "latest"] = "earliest",
+    caught_up: Callable[[], None] | None = None,
 ) -> None:
     """Call `apply` with key and value of each record of a topic until cancelled; None is the value of a tombstone.
 
-    After an error of Kafka or of `apply`, the topic is read again from `begin`, with delays by `Backoff`.
+    `caught_up` is called, again and again, when all records in Kafka have been applied. After an error of Kafka or of
+    `apply`, the topic is read again from `begin`, with delays by `Backoff`.
     """
     backoff = Backoff()
     while True:
@@ -37,6 +39,8 @@ async def follow(
                     for records in (await reader.fetch(wait_s=_WAIT_S)).values():
                         for record in records:
                             apply(record.key or b"", record.value)
+                    if caught_up is not None and reader.is_at_end():
+                        caught_up()
                     backoff.reset()
         except Exception as error:  # any error of a broker that is unreachable
             if backoff.failures % _LOGGED_EVERY == 0:

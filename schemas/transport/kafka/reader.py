@@ -278,6 +278,14 @@ class Reader:
         end: int | None = self._opened().highwater(place)
         return end
 
+    def is_at_end(self) -> bool:
+        """Return whether every partition is read to its end of the last fetch. For a reader without a group."""
+        consumer = self._opened()
+        ends = {place: consumer.highwater(place) for place in consumer.assignment()}
+        return bool(ends) and all(
+            end is not None and self._following.get(place, -1) >= end for place, end in ends.items()
+        )
+
     def fetched_s(self, place: TopicPartition) -> float:
         """Return the monotonic time of a partition's last fetch; −∞ before the first."""
         at_ms: int | None = self._opened().last_poll_timestamp(place)
