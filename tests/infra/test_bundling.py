@@ -453,6 +453,9 @@ def test_pictures_come_from_every_class_and_folder_names_may_differ_in_case_and_
         (tmp_path / folder).mkdir()
         for number in range(4):
             (tmp_path / folder / f"{number}.png").touch()
+    (tmp_path / "go" / ".thumbnails").mkdir()
+    (tmp_path / "go" / ".thumbnails" / "0.png").touch()
+    assert len(picture_files(tmp_path, ["go", "no entry"], 100)) == 8
     found = picture_files(tmp_path, ["go", "no entry"], 5)
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 1]
     with pytest.raises(ConfigError, match=r"expected subfolders named by class \(go, stop\), got No-Entry/"):
