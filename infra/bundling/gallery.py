@@ -17,6 +17,7 @@ from lab.data import LabelledPictures, to_frames, to_images
 from lab.restoration.psnr import read_picture
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
+from schemas.runtime.visible_files import visible_files
 
 UNKNOWN: Final = -1
 """The label of a picture without a known class."""
@@ -44,8 +45,8 @@ class PictureFiles:
 def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
     """List at most `most` pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
 
-    Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files do not count.
-    Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.
+    Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files and
+    folders do not count. Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.
     """
     if not folder.is_dir():
         raise ConfigError(f"pictures: expected a folder, got {folder}. Correct the path.")
@@ -65,15 +66,11 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
         chosen = [files[place] for place in _spread(len(files), most)]
         return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
     numbers = [(each, _number(each.name, classes, folder)) for each in subfolders]
-    queues = [[(file, number) for file in _files(each)] for each, number in numbers]
+    queues = [[(file, number) for file in visible_files(each)] for each, number in numbers]
     found = list(_in_turn(queues))[:most]
     if not found:
         raise ConfigError(f"{folder}: expected pictures in the subfolders, got none. Correct the path.")
     return PictureFiles([file for file, _ in found], np.array([number for _, number in found], np.int64))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*") if each.is_file() and not each.name.startswith("."))
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -11,7 +11,7 @@ import shutil
 import socket
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from infra.bundling.batches import example_pictures, judges_singly
-from infra.bundling.onnx_graph import check_stated, read_graph, save_graph
+from infra.bundling.onnx_graph import check_stated, fix_batch, read_graph, save_graph
 from infra.bundling.presets import PRESETS, Normalisation
 from infra.bundling.tflite_file import without_signatures
 from lab.training.bundle import Format, input_settings, save_network
 from processors.bundle.code import check_code
-from processors.bundle.formats import load_torchscript
+from processors.bundle.formats import load_onnx, load_torchscript
 from processors.bundle.limits import check_archive, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, Policy
 from processors.bundle.tflite import load_tflite
@@ -78,13 +78,25 @@ class Network:
 
 
 def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
-    """Write an ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
-    graph = read_graph(file, size, classes)
-    save_graph(graph, folder / "network.onnx")
-    return Network(
-        "onnx", "network.onnx", graph.channels, graph.height, graph.width, graph.classes, "ONNX",
-        notes=(*graph.notes, _NO_GRADIENTS.format("an ONNX graph")),
-    )  # fmt: skip
+    """Write an ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError.
+
+    A graph that accepts any number of pictures, but whose results change with the other pictures, gets a batch of one.
+    """
+    graph, copy = read_graph(file, size, classes), folder / "network.onnx"
+    save_graph(graph, copy)
+    notes = (*graph.notes, _NO_GRADIENTS.format("an ONNX graph"))
+    network = load_onnx(copy, torch.device("cpu"))
+    if _mixes(network, graph.channels, graph.height, graph.width):
+        if network.batch is not None:
+            raise _mixing_error(file)
+        fix_batch(graph.model)
+        save_graph(graph, copy)
+        notes = (
+            "its results change with the other pictures of a batch: it now takes 1 picture at a time. If it was "
+            "exported in training mode, its verdicts are wrong: call network.eval() and export it again",
+            *notes,
+        )
+    return Network("onnx", copy.name, graph.channels, graph.height, graph.width, graph.classes, "ONNX", notes=notes)
 
 
 def of_tflite(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
@@ -106,12 +118,8 @@ def of_tflite(file: Path, folder: Path, size: tuple[int, int] | None) -> Network
     check_stated(size, (height, width), file)
     classes = _outputs(network(torch.zeros(2, channels, height, width)), file.name)
     notes: tuple[str, ...] = (_NO_GRADIENTS.format("a TensorFlow Lite graph"),)
-    pictures = example_pictures(channels, height, width)
-    if not judges_singly(network, lambda many: torch.cat([network(each[None]) for each in many]), pictures):
-        raise BundleError(
-            f"{file.name}: expected a network that judges each picture by itself, got one whose results change with "
-            "the other pictures of a batch. Export it without a normalisation over the whole input."
-        )
+    if _mixes(network, channels, height, width):
+        raise _mixing_error(file)
     if network.batch is not None:
         notes = (*notes, "the graph takes one picture at a time and no other number: batches run one by one")
     return Network("tflite", copy.name, channels, height, width, classes, "TensorFlow Lite", notes=notes)
@@ -153,8 +161,24 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
             "--size or --channels, or save the network with weights of float32."
         ) from None
     classes = _outputs(result, file.name)
+    if _mixes(network, channels, height, width):
+        raise _mixing_error(file)
     shutil.copyfile(file, folder / "network.pt")
     return Network("torchscript", "network.pt", channels, height, width, classes, "TorchScript")
+
+
+@torch.inference_mode()
+def _mixes(network: Callable[[Tensor], Tensor], channels: int, height: int, width: int) -> bool:
+    """Return whether the results for a picture change with the other pictures of its batch."""
+    pictures = example_pictures(channels, height, width)
+    return not judges_singly(network, lambda many: torch.cat([network(each[None]) for each in many]), pictures)
+
+
+def _mixing_error(file: Path) -> BundleError:
+    return BundleError(
+        f"{file.name}: expected a network that judges each picture by itself, got one whose results change with the "
+        "other pictures of a batch. Export it in evaluation mode, and without a normalisation over the whole input."
+    )
 
 
 def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:

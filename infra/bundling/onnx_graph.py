@@ -110,6 +110,20 @@ def save_graph(graph: Graph, file: Path) -> None:
         ) from None
 
 
+def fix_batch(model: onnx.ModelProto) -> None:
+    """Let a graph that accepts any number of pictures take one at a time."""
+    (taken,) = _inputs(model)
+    first = taken.type.tensor_type.shape.dim[0]
+    name = first.dim_param
+    first.dim_value = 1
+    for each in model.graph.output:
+        dims = each.type.tensor_type.shape.dim
+        if name and dims and dims[0].dim_param == name:
+            dims[0].dim_value = 1
+    # Shapes inferred for the open batch would contradict it.
+    del model.graph.value_info[:]
+
+
 def _load(file: Path) -> onnx.ModelProto:
     import onnx
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lab.restoration.psnr import read_picture
 from schemas.errors import ConfigError
+from schemas.runtime.visible_files import visible_files
 
 FEWEST: Final = 5
 """Fewest pictures of a class: each of the five parts of the cross-validation holds one."""
@@ -57,7 +58,7 @@ def read_labelled(folder: Path, skipped: Callable[[str, str], object] = lambda n
     pictures: list[NDArray[np.uint8]] = []
     labels, files = [], []
     for number, each in enumerate(inside):
-        named = sorted(file for file in each.rglob("*") if file.is_file() and not file.name.startswith("."))
+        named = visible_files(each)
         before = len(pictures)
         for place in range(len(named)) if len(named) <= share else np.linspace(0, len(named) - 1, share).astype(int):
             try:

@@ -234,6 +234,31 @@ def test_a_graph_for_one_picture_that_would_mix_a_batch_keeps_its_batch_size(
     assert "it takes 1 picture at a time and no other number" in notes
 
 
+def write_mixing_onnx(file: Path, batch: int | str) -> Path:
+    """Write a network whose logits are divided by the brightest value of the batch."""
+    nodes = [
+        helper.make_node("ReduceMax", ["frames"], ["brightest"], keepdims=0),
+        helper.make_node("Div", ["logits", "brightest"], ["relative"]),
+    ]
+    return append_onnx(write_onnx(file, batch=batch), nodes, {"relative": (TensorProto.FLOAT, [batch, 3])})
+
+
+def test_an_onnx_graph_of_any_batch_that_mixes_its_pictures_takes_one_at_a_time(tmp_path: Path) -> None:
+    found = make_bundle(tmp_path, write_mixing_onnx(tmp_path / "network.onnx", "batch"))
+    assert "its results change with the other pictures of a batch: it now takes 1 picture at a time" in found.notes[0]
+    bundle = load_bundle(tmp_path / "out", CPU)
+    frames = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [0.1, 0.5, 1.0]
+    ).view(3, 1, 1, 1)
+    torch.testing.assert_close(bundle.logits(frames), torch.cat([bundle.logits(each[None]) for each in frames]))
+
+
+def test_an_onnx_graph_of_a_larger_fixed_batch_that_mixes_its_pictures_is_rejected(tmp_path: Path) -> None:
+    network = write_mixing_onnx(tmp_path / "own.onnx", 4)
+    with pytest.raises(BundleError, match=r"^own\.onnx: expected a network that judges each picture by itself"):
+        make_bundle(tmp_path, network)
+
+
 @pytest.mark.parametrize("flatten", [False, True])
 @pytest.mark.parametrize("signature", [None, (-1,)])
 def test_a_tensorflow_lite_classifier_becomes_a_correct_bundle_that_cannot_be_trained(
@@ -428,6 +453,9 @@ def test_pictures_come_from_every_class_and_folder_names_may_differ_in_case_and_
         (tmp_path / folder).mkdir()
         for number in range(4):
             (tmp_path / folder / f"{number}.png").touch()
+    (tmp_path / "go" / ".thumbnails").mkdir()
+    (tmp_path / "go" / ".thumbnails" / "0.png").touch()
+    assert len(picture_files(tmp_path, ["go", "no entry"], 100)) == 8
     found = picture_files(tmp_path, ["go", "no entry"], 5)
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 1]
     with pytest.raises(ConfigError, match=r"expected subfolders named by class \(go, stop\), got No-Entry/"):
@@ -529,6 +557,23 @@ def test_torchscript_runs_only_if_code_is_allowed(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     create(request, tmp_path / "out")
     assert accuracy(tmp_path / "out") == 1
+
+
+class StandardisedByBatch(torch.nn.Module):
+    """A network in training mode: it standardises pictures by the batch."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return ((frames - frames.mean()) / frames.std()).mean((2, 3))
+
+
+def test_a_torchscript_network_that_mixes_the_pictures_of_a_batch_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.script(StandardisedByBatch()), tmp_path / "own.pt")
+    with pytest.raises(BundleError, match=r"^own\.pt: .* judges each picture by itself, .* evaluation mode"):
+        make_bundle(tmp_path, tmp_path / "own.pt", origin="torchscript", size=(SIDE, SIDE))
 
 
 def test_a_state_dict_in_place_of_a_torchscript_file_is_named_in_the_error(

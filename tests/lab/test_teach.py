@@ -167,6 +167,16 @@ def test_many_classes_have_the_fewest_pictures_each(tmp_path: Path) -> None:
     assert found.counts().tolist() == [FEWEST] * 151
 
 
+def test_pictures_in_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    write_shapes(tmp_path, 6)
+    for folder in (".thumbnails", "morning/.trash", "morning"):
+        (tmp_path / "disc" / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "disc" / folder / "again.png")
+    found = read_labelled(tmp_path)
+    assert found.counts().tolist() == [6, 7]
+    assert found.files[-1] == "disc/morning/again.png"
+
+
 def test_a_single_class_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "only").mkdir()
     with pytest.raises(ConfigError, match="expected at least two sub-folders"):

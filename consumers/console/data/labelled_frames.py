@@ -45,6 +45,7 @@ from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import SEAL_BYTES, PreviewBox
+from schemas.runtime.visible_files import visible_files
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
@@ -347,7 +348,7 @@ class LabelledFrames:
         known, skipped = set(self.counts()), 0
         files: list[tuple[str, Path]] = []
         for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-            inside = sorted(each for each in place.rglob("*") if each.is_file() and not _is_hidden(each, place))
+            inside = visible_files(place)
             pictures = [each for each in inside if each.suffix.lower() in _ENDINGS]
             skipped += len(inside) - len(pictures)
             if not pictures:
@@ -435,10 +436,6 @@ def check_class(label: str, known: Iterable[str]) -> None:
     classes = set(known)
     if label and label not in classes and len(classes) >= MOST_CLASSES:
         raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _as_jpeg(file: Path, read: Read) -> bytes:
