@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 _REMEMBERED: Final = 8
+_FEW: Final = 64
 _LEAST: Final = 2
 """Batches of a size before its time counts: the first one may have filled caches."""
 
@@ -21,6 +22,8 @@ class TimeShares:
     def __init__(self) -> None:
         self._used_s: dict[str, float] = {}
         self._floor_s = 0.0
+        self._most = _FEW
+        """Number of entries above which those at the floor are removed."""
         # By powers of two of pixels: a sender with varying sizes adds no more entries.
         self._per_pixel: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
@@ -37,7 +40,9 @@ class TimeShares:
 
     def ahead(self, cameras: Collection[str]) -> list[str]:
         """Return those of `cameras` that have used more than the least, in ascending order."""
-        return sorted((camera_id for camera_id in self._used_s if camera_id in cameras), key=self.used_s)
+        used = self._used_s
+        found = (each for each in used if used[each] > self._floor_s and each in cameras)
+        return sorted(found, key=self.used_s)
 
     def charge(self, cameras: Sequence[str], pixels: int, seconds: float) -> None:
         """Charge `seconds` for a batch with one frame of `pixels` (height x width) of each of `cameras`."""
@@ -48,7 +53,9 @@ class TimeShares:
             self._used_s[camera_id] = self.used_s(camera_id) + each_s
         if floor_s > self._floor_s:
             self._floor_s = floor_s
-            self._used_s = {camera_id: used_s for camera_id, used_s in self._used_s.items() if used_s > floor_s}
+            if len(self._used_s) > self._most:  # seldom: it takes a step for each camera
+                self._used_s = {camera_id: used_s for camera_id, used_s in self._used_s.items() if used_s > floor_s}
+                self._most = max(_FEW, 2 * len(self._used_s))
 
     def frame_s(self, pixels: int) -> float:
         """Return the time of a frame of this many pixels: the least of recent ones; 0 before it is known.

@@ -190,8 +190,11 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_and_the_verdict
             Row("smallest gain", "", "–", "–", "7.8 of 100 †", "", "`measure`"),
         ]
 
-    line = front([Pick("system", "gain", "the gain, from {more} points on", "smallest")], differences).splitlines()[2]
-    assert line == ("| the gain, from 7.8 points on | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |  |")
+    pick = Pick("system", "gain", "the gain, from {more[0]} points on, of {of[0]}", ("smallest",))
+    line = front([pick], differences).splitlines()[2]
+    assert line == (
+        "| the gain, from 7.8 points on, of 100 | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |  |"
+    )
 
     def attacks(_page: str) -> list[Row]:
         return [Row("detected, worst of 2 attacks: blended", "", "≥ 50 %", "–", "83 %", "must", "`measure`")]

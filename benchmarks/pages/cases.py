@@ -206,6 +206,14 @@ def _withstood(rows: Sequence[Case]) -> Iterator[Case]:
     yield from _clean(rows, lambda _: "≥ .98")
 
 
+def _alone(rows: Sequence[Case]) -> Iterator[Case]:
+    for row in rows:
+        must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
+        attack = "AutoAttack" if row["attack"] == "auto-attack" else row["attack"].capitalize()
+        bounds = _interval(row["right"], row["frames"])
+        yield {**row, **bounds, "attack": attack, "network": _short(row["model"]), "must": must, "aim": aim}
+
+
 def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
     right, frames = Counter[tuple[bool, int]](), Counter[tuple[bool, int]]()
     for row in rows:
@@ -275,7 +283,8 @@ def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
 CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
     "photographs": _photographs, "codefend": _codefend, "patch_drill": _patch_drill,
-    "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "live_attack": _live_attack,
+    "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "alone": _alone,
+    "live_attack": _live_attack,
     "parity": _parity, "broken": _broken, "qusecnets": _qusecnets, "judged": judged,
     "paper_mode": _paper_mode, "unrounded": _unrounded, "below_the_paper": _below_the_paper, "foreign": _foreign,
     "general": _general, "paired": paired, "strongest_of_the_same": strongest_of_the_same,

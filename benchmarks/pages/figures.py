@@ -27,14 +27,14 @@ NAMES: Final = ("system", "defence", "backdoors", "robustness")
 class Pick(NamedTuple):
     """A figure of the README: a page, the beginning of one of its rows, and a name.
 
-    In the name, `{end}` is the part of the row's text after the last colon, and `{more}` is the figure of the row of
-    the page that begins with `more`.
+    In the name, `{end}` is the part of the row's text after the last colon, and `{more[0]}` is the figure of the row
+    of the page that begins with the first text of `more`, and `{of[0]}` the number of its pictures.
     """
 
     page: str
     begins: str
     name: str
-    more: str = ""
+    more: tuple[str, ...] = ()
 
 
 FRONT: Final = (
@@ -42,14 +42,19 @@ FRONT: Final = (
     Pick("defence", "`lossless` bytes", "`lossless` bytes ÷ `raw` bytes, videos"),
     Pick(
         "robustness", "`cifar10@1-hardened`, fleet, r = 0.25, L∞ 8/255: worst case",
-        "accuracy of the hardened CIFAR-10 network, {end}, L∞ 8/255 (clean accuracy {more})",
-        "`cifar10@1-hardened`, fleet, r = 0.25, L∞ 8/255, without an attack",
+        "accuracy of the hardened CIFAR-10 network, {end}, L∞ 8/255 (clean accuracy {more[0]})",
+        ("`cifar10@1-hardened`, fleet, r = 0.25, L∞ 8/255, without an attack",),
     ),
     Pick(
         "robustness", "`scene@1-hardened+4de0`, hard scenes of 128×96, L∞ 0.03",
-        "accuracy on hard simulated scenes of 128×96 (clean accuracy {more}), three gradient attacks, each shown ten "
-        "times, L∞ .03; an upper bound: neither AutoAttack nor an attack without gradients ran",
-        "the scenes of three kinds without an attack",
+        "accuracy on hard simulated scenes of 128×96 (clean accuracy {more[0]}), three gradient attacks, each shown "
+        "ten times, L∞ .03; an upper bound: AutoAttack alone left {more[1]} of the first {of[1]}, Square alone "
+        "{more[2]} of the first {of[2]}",
+        (
+            "the scenes of three kinds without an attack",
+            "AutoAttack alone, `scene@1-hardened+4de0`, the first of the hard scenes of 128×96, L∞ 0.03",
+            "Square alone, `scene@1-hardened+4de0`, the first of the hard scenes of 128×96, L∞ 0.03",
+        ),
     ),
     Pick(
         "robustness", "`scene@1-hardened+4de0`, hard scenes of 32×32, L∞ 0.03",
@@ -58,14 +63,14 @@ FRONT: Final = (
     Pick(
         "robustness", "the primary comparison, what the drop adds to `cifar10@1-hardened`",
         "gain in accuracy by the drop, hardened CIFAR-10 network, worst case, shown once, L∞ 8/255, 100 pictures "
-        "(these find a gain from {more} points on with a probability of 80 %)",
-        "the smallest gain that the primary comparison of `cifar10@1-hardened` finds",
+        "(these find a gain from {more[0]} points on with a probability of 80 %)",
+        ("the smallest gain that the primary comparison of `cifar10@1-hardened` finds",),
     ),
     Pick(
         "backdoors", "detected frames at 1 % false alarms, worst of",
         "share of triggered frames that are detected, the worst of ten backdoor attacks ({end}), with false alarms "
-        "limited to 1 % (the worst measured: {more})",
-        "false alarms of all statistics, worst of",
+        "limited to 1 % (the worst measured: {more[0]})",
+        ("false alarms of all statistics, worst of",),
     ),
     Pick(
         "backdoors", "repair: ASR after, worst of",
@@ -128,9 +133,11 @@ def front(picks: Sequence[Pick] = FRONT, rows_of: Callable[[str], Sequence[Row]]
         row = _row(rows_of(page), page, begins)
         number = re.split(r" of |, (?![-+0-9.]+\])| \(", row.measured.removesuffix(MARK))[0]
         mark = MARK if row.measured.endswith(MARK) else ""
+        others = [_row(rows_of(page), page, each).measured.removesuffix(MARK).partition(" of ") for each in more]
         named = name.format(
             end=row.what.rpartition(": ")[2],
-            more=_row(rows_of(page), page, more).measured.removesuffix(MARK).partition(" of ")[0] if more else "",
+            more=[figure for figure, _, _ in others],
+            of=[count for _, _, count in others],
         )
         link = f"[{number.replace('[', '(').replace(']', ')')}](docs/results/{page}.md){mark}"
         lines.append([named, row.must, row.aim, link, row.reached])

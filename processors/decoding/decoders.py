@@ -444,8 +444,11 @@ class VideoDecoders:
             return
         for chain in list(self._by_use):
             if chain is not current and (needed or not chain.is_needed(self._now_s)):
-                del self._by_use[chain]
-                self._drop_units(chain)
+                if chain.ahead:  # units that wait for it would wait in vain
+                    self._refuse(chain)
+                else:
+                    del self._by_use[chain]
+                    self._drop_units(chain)
                 if self._held <= most:
                     break
 

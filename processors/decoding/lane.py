@@ -8,7 +8,9 @@ unit: another lane takes the other cameras.
 
 from __future__ import annotations
 
+import heapq
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
@@ -35,6 +37,8 @@ _IDLE_TURNS: Final = 4
 """Turns for each open decoder after which a decoder that had none counts as idle."""
 _UNITS_OF_A_PROCESS: Final = 500_000
 """Units after which a process is replaced."""
+_LEAST_S: Final = 1e-4
+"""Seconds that a unit counts for at least, so that no camera has all turns."""
 _USED_S: Final = CPU_S / 2
 """CPU seconds after which a process is replaced: at `CPU_S`, the kernel would end it, and its camera would count as a
 suspect."""
@@ -162,11 +166,15 @@ class Lane:
         self._open_pixels = open_pixels
         self._leaving = False
         self._jobs: OrderedDict[CameraId, deque[Job]] = OrderedDict()
-        """Jobs by camera. Of cameras with the same CPU time, the first is the next."""
         self._shares = TimeShares()
+        self._next_cameras: list[tuple[float, int, CameraId]] = []
+        """A heap of the cameras with jobs: their times when they were added, and the order of that."""
+        self._order = count()
         self._change = threading.Condition()
         self._closed = False
         self._process: DecodingProcess | None = None
+        self._ready_s = 0.0
+        """CPU seconds of the process when it was ready."""
         self._units = 0
         self._open: dict[Group, _OpenDecoder] = {}
         """Open decoders in the order of their opening."""
@@ -182,7 +190,7 @@ class Lane:
         """
         with self._change:
             for job in jobs:
-                queue = self._jobs.setdefault(job.group.camera_id, deque())
+                queue = self._queue(job.group.camera_id)
                 while queue and queue[-1].done.cancelled():
                     queue.pop()
                 queue.append(job)
@@ -195,7 +203,7 @@ class Lane:
             own = self._jobs.pop(camera_id, None)
             others = self._drained()
             if own is not None:
-                self._jobs[camera_id] = own
+                self._queue(camera_id).extend(own)
             return others
 
     def pop_rest(self) -> list[Job]:
@@ -206,7 +214,26 @@ class Lane:
     def _drained(self) -> list[Job]:
         jobs = [job for queue in self._jobs.values() for job in queue]
         self._jobs.clear()
+        self._next_cameras.clear()
         return jobs
+
+    def _queue(self, camera_id: CameraId) -> deque[Job]:
+        """Return the jobs of a camera, which has its turn by the time that it has used."""
+        if camera_id not in self._jobs:
+            self._jobs[camera_id] = deque()
+            heapq.heappush(self._next_cameras, (self._shares.used_s(camera_id), next(self._order), camera_id))
+        return self._jobs[camera_id]
+
+    def _next_camera(self) -> CameraId:
+        """Return the camera with jobs that has used the least time; of several, the one that waits longest."""
+        while True:
+            known_s, _, camera_id = self._next_cameras[0]
+            used_s = self._shares.used_s(camera_id)
+            if camera_id in self._jobs and used_s <= known_s:
+                return camera_id
+            heapq.heappop(self._next_cameras)
+            if camera_id in self._jobs:  # it was charged since
+                heapq.heappush(self._next_cameras, (used_s, next(self._order), camera_id))
 
     def close(self) -> None:
         """End the process after the current unit. Later units are cancelled."""
@@ -222,11 +249,12 @@ class Lane:
                 self._change.wait()
             if self._closed or self._leaving:
                 return None
-            camera_id = min(self._jobs, key=self._shares.used_s)
+            camera_id = self._next_camera()
+            heapq.heappop(self._next_cameras)
             jobs = self._jobs.pop(camera_id)
             job = jobs.popleft()
             if jobs:
-                self._jobs[camera_id] = jobs
+                self._queue(camera_id).extend(jobs)
             return job
 
     def _run(self) -> None:
@@ -235,7 +263,7 @@ class Lane:
             if not job.done.set_running_or_notify_cancel():
                 continue
             self._before()
-            process = self._process
+            began_s, process = time.monotonic(), self._process
             used_s = 0.0 if process is None else process.used_s()
             try:
                 planes = self._decoded(job)
@@ -247,9 +275,12 @@ class Lane:
             else:
                 self._counted("decoded")
                 job.done.set_result(planes)
-            if process is not None and process is self._process:
-                group, seconds = job.group, max(0.0, process.used_s() - used_s)  # 0 if it has ended since
-                self._shares.charge([group.camera_id], group.height * group.width, seconds)
+            now, group = self._process, job.group
+            if now is None:  # the unit has ended its process: it costs the time that it took
+                seconds = time.monotonic() - began_s
+            else:
+                seconds = now.used_s() - (used_s if now is process else self._ready_s)
+            self._shares.charge([group.camera_id], group.height * group.width, max(_LEAST_S, seconds))
         self._end_process()
         if self._leaving:
             self._left(self)
@@ -313,6 +344,7 @@ class Lane:
             self._process = self._start_process()
             self._units = 0
             log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
+            self._ready_s = self._process.used_s()
         self._units += 1
         was_slow = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 import platform
 import resource
 import struct
@@ -68,8 +69,11 @@ def confine(memory_bytes: int) -> list[str]:
 
 def address_space(process: int | str = "self") -> int:
     """Return the bytes of address space of a process, by its id. Raises OSError if it has ended."""
-    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[0])
-    return pages * resource.getpagesize()
+    descriptor = os.open(f"/proc/{process}/statm", os.O_RDONLY)  # for each unit: a path object takes longer
+    try:
+        return int(os.read(descriptor, 128).split()[0]) * resource.getpagesize()
+    finally:
+        os.close(descriptor)
 
 
 class _Program(ctypes.Structure):

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -17,7 +18,7 @@ import structlog
 
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
-from processors.decoding.lane import DECODER_PIXELS, GROUPS_PER_CAMERA, Patience
+from processors.decoding.lane import DECODER_PIXELS, GROUPS_PER_CAMERA, Group, Job, Lane, Patience
 from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CPU_S
@@ -33,7 +34,8 @@ DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 class Scripted:
     """A process that answers at once, except that the units `hang` and `hold` take until `answer` is called.
 
-    `hang` counts as slow. A unit takes 10 ms of CPU time, `costly` takes a second.
+    `hang` counts as slow. A unit takes 10 ms of CPU time, `costly` takes a second. `crash` takes 20 ms and
+    ends the process.
     """
 
     pid = 1
@@ -65,6 +67,9 @@ class Scripted:
         if unit.data == b"bad":
             raise BadPixelsError("bad")
         self.cpu_s += 1.0 if unit.data == b"costly" else 0.01
+        if unit.data == b"crash":
+            time.sleep(0.02)
+            raise ProcessLost("crashed")
         if unit.data in (b"hang", b"hold") and not self._hanging.over.is_set():
             if unit.data == b"hang":
                 slow.note()
@@ -167,6 +172,47 @@ def test_a_camera_whose_units_cost_much_waits_for_the_others(decoders: VideoDeco
     for _, each in done:
         each.result(WAIT_S)
     assert order[:51].count(b"unit") == 50
+
+
+def assert_true(found: bool) -> None:
+    assert found
+
+
+def test_a_camera_whose_units_end_the_process_takes_turns_with_the_others(hanging: Hanging) -> None:
+    begin = threading.Event()
+    lane = Lane(
+        0,
+        lambda: hanging.start(0, 0),
+        lambda _: None,
+        lambda _: None,
+        lambda *_: None,
+        lambda _: None,
+        before=lambda: assert_true(begin.wait(WAIT_S)),
+        patience=Patience(60.0, 60.0),
+        timeout_s=60.0,
+        open_pixels=2**20,
+    )
+    order: list[CameraId] = []
+
+    def jobs(camera: CameraId, count: int, data: bytes) -> Iterator[Job]:
+        for number in range(count):
+            done: Future[Planes] = Future()
+            done.add_done_callback(lambda _: order.append(camera))
+            unit = AccessUnit(Codec.H264, Colour.BT601_FULL, data)
+            yield Job(Group(camera, f"{camera}/{number}", 4, 4), 0, unit, done)
+
+    begin.set()
+    lane.put(first := list(jobs(GATE, 4, b"unit")))
+    for each in first:
+        each.done.result(WAIT_S)
+    begin.clear()
+    lane.put(rest := list(jobs(DOOR, 20, b"crash")))
+    lane.put(jobs(GATE, 10, b"unit"))
+    begin.set()
+    for each in rest:
+        assert isinstance(each.done.exception(WAIT_S), DecoderLostError)
+    lane.close()
+    assert order[:29].count(GATE) == 14
 
 
 def test_the_failed_start_of_a_spare_process_fails_no_frame(hanging: Hanging) -> None:
