@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -26,6 +27,8 @@ _RECENT: Final = 32
 """Number of pictures that stay in memory after they were written: an alarm may wait for an earlier frame."""
 _MOST_LOCKED: Final = 100
 """Frames that are passed over before a store counts as one that removes nothing."""
+_FAILURES: Final = 3
+_RETRY_S: Final = 3600.0
 _ENDINGS: Final = (SEALED, PLAIN, FACTS)
 _FILE: Final = re.compile(rf"([^/]+/[^/]+/[0-9a-f]{{16}}-[0-9]+)({'|'.join(map(re.escape, _ENDINGS))})")
 
@@ -50,8 +53,8 @@ class Quarantine:
         self._box = box
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
         self._recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
-        self._locked: set[str] = set()
-        """Frames whose files could not be removed: others are removed first."""
+        self._locked: dict[str, float] = {}
+        """Frames whose files could not be removed, with the monotonic times of the next tries."""
 
     def write(self, row: FrameRow, png: bytes) -> int:
         """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
@@ -140,14 +143,15 @@ class Quarantine:
     def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
         """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed.
 
-        If a file cannot be removed, the step ends there. The next steps begin behind it, and try it again when they
-        have removed all others.
+        Files that cannot be removed are passed over for an hour. The third of them ends the step.
         """
+        now_s = time.monotonic()
+        self._locked = {name: again_s for name, again_s in self._locked.items() if again_s > now_s}
         held = self.bytes_held(connection)
         columns = quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms
         removable = select(*columns).where(quarantine.c.name.not_in(self._locked))
         gone: list[str] = []
-        failed = False
+        failures = 0
         for name, size, at_ms in connection.execute(removable.order_by(quarantine.c.at_ms).limit(rows)):
             if held <= limit_bytes and at_ms >= before_ms:
                 break
@@ -155,12 +159,14 @@ class Quarantine:
                 self._remove(name)
             except Exception as error:  # each kind of store has its own errors
                 log.warning("quarantine_not_purged", name=name, error=first_line(error))
-                self._locked.add(name)
-                failed = True
-                break
+                self._locked[name] = now_s + _RETRY_S
+                failures += 1
+                if failures == _FAILURES:
+                    break
+                continue
             held -= size
             gone.append(name)
-        if len(self._locked) > _MOST_LOCKED or not (gone or failed):
+        if len(self._locked) > _MOST_LOCKED:
             self._locked.clear()
         if gone:
             connection.execute(delete(quarantine).where(quarantine.c.name.in_(gone)))

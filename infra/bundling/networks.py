@@ -151,6 +151,10 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
     pictures = torch.zeros(2, channels, height, width)
     try:
         result: object = network(pictures) if callable(network) else None
+        classes = _outputs(result, file.name)
+        mixes = _mixes(network, channels, height, width)
+    except BundleError:
+        raise
     except Exception as error:  # a user's code may raise anything
         if lacks_memory(error):
             raise
@@ -158,10 +162,9 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
         cause = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
         raise BundleError(
             f"{file.name}: expected a network that accepts {tuple(pictures.shape)} float32, got {cause}. Correct "
-            "--size or --channels, or save the network with weights of float32."
+            "--size or --channels, or save the network with weights of float32, for any number of pictures."
         ) from None
-    classes = _outputs(result, file.name)
-    if _mixes(network, channels, height, width):
+    if mixes:
         raise _mixing_error(file)
     shutil.copyfile(file, folder / "network.pt")
     return Network("torchscript", "network.pt", channels, height, width, classes, "TorchScript")

@@ -185,8 +185,12 @@ def publish(
         if live is not None and live.digest == model.digest:
             if not rejecting:
                 return await report_change(topic, f"{model_id} is live already", access.wait)
-            before = listed.withdraw(before, unix_ms())
-        await access.write(topic, listed.publish(rollout.ended(before), model))
+            changed = listed.publish(listed.withdraw(before, unix_ms()), model)
+            if before.HasField("rollout"):  # it goes on
+                changed.rollout.CopyFrom(before.rollout)
+        else:
+            changed = listed.publish(rollout.ended(before), model)
+        await access.write(topic, changed)
         for name in rejecting:  # another publication is another attempt, of which each reports the result
             del topic.served[name]
         note(access.state, "publish", model_id, "forced" if force else "by hand", "live")

@@ -576,6 +576,23 @@ def test_a_torchscript_network_that_mixes_the_pictures_of_a_batch_is_rejected(
         make_bundle(tmp_path, tmp_path / "own.pt", origin="torchscript", size=(SIDE, SIDE))
 
 
+class ForTwo(torch.nn.Module):
+    """A network whose code names the batch of its export."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames.mean((2, 3)).view(2, 3)
+
+
+def test_a_torchscript_network_for_one_batch_size_is_one_error_line_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.script(ForTwo()), tmp_path / "own.pt")
+    with pytest.raises(BundleError, match=r"^own\.pt: .*shape '\[2, 3\]' is invalid.*for any number of pictures"):
+        make_bundle(tmp_path, tmp_path / "own.pt", origin="torchscript", size=(SIDE, SIDE))
+
+
 def test_a_state_dict_in_place_of_a_torchscript_file_is_named_in_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,7 +221,10 @@ def test_a_live_model_that_a_running_processor_rejects_is_published_again(topic:
     topic.served = {name: ServedModel(refused_digest=first.digest, error="changed") for name in ("p-1", "gone")}
     assert run("model", "publish", folder, *options).output.splitlines()[0].endswith("is live already")
     topic.running_names = {"p-1"}
+    candidate = write_bundle(tmp_path / "2", overlays=2)
+    assert run("model", "candidate", candidate, *options, "--force").exit_code == 0
     assert run("model", "publish", folder, *options).output.splitlines()[0].startswith("published ")
+    assert topic.listed.rollout.candidate.model_id  # its comparison goes on
     again, before = topic.models.published
     assert (again.digest, before.digest, bool(before.withdrawn_ms)) == (first.digest, first.digest, True)
     assert "p-1" not in topic.served

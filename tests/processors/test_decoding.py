@@ -209,6 +209,16 @@ def test_a_restored_unit_counts_once_the_earlier_one_has_arrived(make: Make) -> 
     assert shows(early, 3)
 
 
+def test_frames_behind_a_dropped_restored_group_fail_at_once(make: Make) -> None:
+    units = chain(3)
+    decoders = make(held_bytes=4 * len(units[2]), wait_s=60.0)
+    decoders.restore(unit(units[2], 2))  # the group's first units come last
+    for number in range(20):
+        decoders.restore(unit(units[2], 2, camera=CameraId(f"site/cam-{number}")))
+    late = decoders.submit(unit(units[2], 3), 0.0)
+    assert "place 0 is missing" in fails(late, MissingReferenceError)
+
+
 def test_restored_units_count_as_held_before_the_earlier_ones_have_arrived(make: Make) -> None:
     units = chain(3)
     most = 6 * len(units[2])
