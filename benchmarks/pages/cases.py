@@ -207,8 +207,11 @@ def _withstood(rows: Sequence[Case]) -> Iterator[Case]:
 
 
 def _alone(rows: Sequence[Case]) -> Iterator[Case]:
+    """Yield single attacks. The bounds of the worst case hold for the strongest one only."""
     for row in rows:
-        must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
+        must, aim = NONE, NONE
+        if row["attack"] == "auto-attack":
+            must, aim = _WITHSTOOD.get((row["scenes"], float(row["eps"])), (NONE, NONE))
         attack = "AutoAttack" if row["attack"] == "auto-attack" else row["attack"].capitalize()
         bounds = _interval(row["right"], row["frames"])
         yield {**row, **bounds, "attack": attack, "network": _short(row["model"]), "must": must, "aim": aim}
