@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Connection, Float, Index, Integer, Me
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.database.engine import insert_or_replace, open_engine
-from schemas.errors import StateError
+from schemas.errors import UserError
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
     """Read a console's database from another process. Return None if it is absent or not complete yet."""
     try:
         engine = open_engine(url, writes=False)
-    except (StateError, OSError):  # an OSError for a folder that may not be read
+    except (UserError, OSError):  # no file, a folder that may not be read, or a URL in a variable that is absent here
         return None
     try:
         with engine.begin() as connection:

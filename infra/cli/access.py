@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 from pydantic import SecretStr
 
-from infra.cli.passwords import resolve
+from infra.settings.variable import resolve
 from schemas.errors import ConfigError, SecretError, StateError
 
 if TYPE_CHECKING:
@@ -81,10 +81,17 @@ def text_of(file: Path) -> str:
 
 
 def console_store(given: str, state: Path | None) -> str:
-    """Return the URL of the console's own database: `given`, or that of the state folder; empty without both."""
+    """Return the URL of the console's own database: `given`, or that of the state folder; empty without both.
+
+    Raises ConfigError for a `given` one that is no URL of a database.
+    """
+    from consumers.database.engine import database_url
     from infra.state_folder import Layout
 
-    return resolve(given) or (Layout(state.resolve()).console_store if state is not None else "")
+    if found := resolve(given):
+        database_url(found)
+        return found
+    return Layout(state.resolve()).console_store if state is not None else ""
 
 
 def mqtt_place(

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, DEFAULT_STATE, KafkaLogin, KafkaTls, kafka_place, require_brokers
-from infra.cli.passwords import resolve
 from infra.cli.terminal import Console, Json
+from infra.settings.variable import resolve
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout, text_of
 from infra.cli.audit_line import note
-from infra.cli.passwords import resolve
+from infra.settings.variable import resolve
 from schemas.errors import ConfigError
 from schemas.runtime.moment import format_utc
 

@@ -9,9 +9,9 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import MQTT, mqtt_place, require_brokers
-from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size

@@ -27,8 +27,8 @@ def forget(
     silent, refused, ended or revoked, or if `up` runs it.
     """
     from consumers.cameras.state import GONE, State
-    from consumers.console.data.store import Store
     from consumers.settings import SILENT_AFTER_S
+    from infra.state_folder.console_database import opened_console_database
     from infra.up.system_state import known_camera, run_cameras
     from schemas.identity import camera_at
 
@@ -43,7 +43,7 @@ def forget(
     sends = found.age_s is not None and found.age_s <= SILENT_AFTER_S
     if found.state not in GONE or (sends and found.state not in (State.OFFLINE, State.SILENT)):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
-    with Store.opened(layout.console_store) as store:
+    with opened_console_database(layout.console_store) as store:
         store.forget(identity)
     note(layout.folder, "forget", identity, "by the command line", "done")
     typer.echo(f"{identity} is forgotten until it sends again")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, KAFKA, MQTT, require_brokers, resolved
 from infra.cli.code import AllowCode
-from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, require_urls, role_keys, run_following, with_records
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 from schemas.transport.access import CERTIFICATE_FILE
 
 if TYPE_CHECKING:

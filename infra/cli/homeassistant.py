@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from infra.cli import app
 from infra.cli.access import MQTT, console_store, mqtt_place, require_brokers
-from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, require_urls
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 
 if TYPE_CHECKING:
     from consumers.homeassistant.settings import AnnouncerSettings

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from infra.cli import app
 from infra.cli.access import KAFKA, MQTT, console_store, existing_layout, require_brokers, resolved
-from infra.cli.passwords import resolve
 from infra.cli.roles import COMMON, require_urls, role_keys
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 
 if TYPE_CHECKING:
     from infra.monitor.settings import MonitorSettings

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 
 from infra.local.process import COMMAND
+from infra.settings.variable import PREFIX
 
-_PREFIX = "env:"
 _NAME = "POINTILLIST_URL_"
 _OPTION = re.compile(r"(--[a-z][a-z-]*=)?(.*)", re.DOTALL)
-_HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{_PREFIX}({_NAME}\d+)$")
+_HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{PREFIX}({_NAME}\d+)$")
 
 
 def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -34,7 +34,7 @@ def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], d
             number += 1
         name = f"{_NAME}{number}"
         variables[name] = found[2]
-        shown.append(f"{found[1] or ''}{_PREFIX}{name}")
+        shown.append(f"{found[1] or ''}{PREFIX}{name}")
     return shown, variables
 
 
@@ -56,10 +56,3 @@ def hide_passwords() -> None:
     if variables:
         os.execve(COMMAND[0], [*COMMAND, *shown], os.environ | variables)
     sys.argv[1:] = revealed(sys.argv[1:], os.environ)
-
-
-def resolve(text: str) -> str:
-    """Return the URL behind env:NAME; any other text stays as it is."""
-    if text.startswith(_PREFIX):
-        return os.environ.get(text.removeprefix(_PREFIX), text)
-    return text

@@ -22,9 +22,9 @@ from infra.cli.access import (
     share_of,
 )
 from infra.cli.code import AllowCode
-from infra.cli.passwords import resolve
 from infra.cli.signer import trust_file
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:

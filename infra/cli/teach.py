@@ -234,15 +234,15 @@ def import_labels(
 @contextmanager
 def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterator[LabelledFrames]:
     from consumers.console.data.labelled_frames import LabelledFrames
-    from consumers.console.data.store import Store
-    from infra.cli.passwords import resolve
     from infra.cli.roles import role_keys
+    from infra.settings.variable import resolve
     from infra.state_folder import Layout
+    from infra.state_folder.console_database import opened_console_database
 
     folder = state or DEFAULT_STATE
     # A mistyped folder would get a database of its own, and the labels with it.
     layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
-    with Store.opened(resolve(store) or layout.console_store) as opened:
+    with opened_console_database(resolve(store) or layout.console_store) as opened:
         keys = role_keys(folder, "console")
         yield LabelledFrames(opened.engine, kept_files or layout.kept_files, keys.previews)
 

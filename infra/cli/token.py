@@ -22,8 +22,8 @@ TokensFile = Annotated[Path | None, typer.Option(help="File of the tokens. Defau
 @token_app.callback()
 def group() -> None:
     """API tokens of the console. Programs send one as `Authorization: Bearer TOKEN`; a running console follows every
-    change. A change is in the audit log of the state folder, also if the console has another `store`; with --file
-    alone, in none."""
+    change. A change is in the audit log of the console that `up` runs on the state folder; with --file alone, in
+    none."""
 
 
 @token_app.command()

@@ -9,9 +9,9 @@ import typer
 
 from infra.cli import app
 from infra.cli.code import AllowCode
-from infra.cli.passwords import resolve
 from infra.cli.terminal import Console
 from infra.settings.command import role_command
+from infra.settings.variable import resolve
 
 if TYPE_CHECKING:
     from infra.up.settings import UpSettings

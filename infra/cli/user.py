@@ -23,8 +23,7 @@ UsersFile = Annotated[Path | None, typer.Option(help="File of the users. Default
 @user_app.callback()
 def group() -> None:
     """Users of the console. A running console follows every change: sessions of a changed or removed user end. A
-    change is in the audit log of the state folder, also if the console has another `store`; with --file alone, in
-    none."""
+    change is in the audit log of the console that `up` runs on the state folder; with --file alone, in none."""
 
 
 @user_app.command()

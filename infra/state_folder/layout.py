@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from infra.settings.variable import resolve
 from infra.state_folder.environment import accepted_generations, parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
 from producers.spool.folder import spool_root
@@ -61,8 +62,11 @@ class Layout:
 
     @property
     def console_store(self) -> str:
-        """The URL of the console's own database in the last run of `up`: `console_url`, unless a setting named one."""
-        return self._console_option("store") or self.console_url
+        """The URL of the console's own database in the last run of `up`: `console_url`, unless a setting named one.
+
+        For a setting env:NAME, it is the value of that variable here; without the variable, the setting itself.
+        """
+        return resolve(self._console_option("store")) or self.console_url
 
     @property
     def kept_files(self) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from bundles import GENERAL
-from consumers.console.data.store import Store
 from consumers.database.engine import database_url
+from infra.settings.variable import PREFIX
 from infra.state_folder import Layout
+from infra.state_folder.console_database import opened_console_database
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
@@ -20,7 +21,7 @@ from producers.fleet.part import MAX_PARTS
 from producers.publisher.applied_commands import overridden, read_command_state
 from producers.sources.settings import REAL_KINDS
 from producers.sources.trial import try_sources
-from schemas.errors import ConfigError, SourceError
+from schemas.errors import ConfigError, SourceError, UserError
 from schemas.identity import CameraId
 
 PrintLine = Callable[[str], None]
@@ -53,26 +54,34 @@ def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, che
 
 
 def console_places(settings: UpSettings) -> dict[str, str]:
-    """Return where settings put the console's own database and files, for programs in any working folder."""
+    """Return where settings put the console's own database and files, for programs in any working folder.
+
+    A text env:NAME stays: the URL in that variable may hold a password, and these places are written to a file.
+    """
     store, files = settings.console.store, settings.console.kept_files
-    if store.startswith("sqlite:"):
+    if store and not store.startswith(PREFIX):
         url = database_url(store)
-        store = url.set(database=str(Path(url.database or "").resolve())).render_as_string(hide_password=False)
+        file = url.database or ":memory:"
+        if url.get_backend_name() == "sqlite" and file != ":memory:" and not file.startswith("file:"):
+            store = url.set(database=str(Path(file).resolve())).render_as_string(hide_password=False)
     if files and "://" not in files:
         files = str(Path(files).resolve())
     return {"store": store, "kept_files": files}
 
 
-def forget_former(layout: Layout, cameras: Sequence[CameraId], store_url: str) -> None:
+def forget_former(layout: Layout, cameras: Sequence[CameraId], store_url: str, print_line: PrintLine) -> None:
     """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well.
 
-    `store_url` is that of the console's own database.
+    `store_url` is that of the console's own database. If it cannot be used, they stay listed, and a line is printed.
     """
     former = set(scenario_cameras(layout)).difference(cameras)
     if not former:
         return
-    with Store.opened(store_url) as store:
-        store.forget(*sorted(former))
+    try:
+        with opened_console_database(store_url) as store:
+            store.forget(*sorted(former))
+    except UserError as error:
+        print_line(f"cameras of the earlier scenario stay listed: {error}")
 
 
 def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:

@@ -27,6 +27,7 @@ from infra.local.topics import create_topics, pointillist_topics, set_retention
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
+from infra.settings.variable import resolve
 from infra.state_folder import Layout, check_named, write_secret, writing
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
@@ -175,7 +176,8 @@ class _Run:
         # A new run: its sources start at their beginning, its faults count from its own start.
         forget_starts(self._layout.folder)
         note_commands(self._layout, settings, self._live.print_line)
-        forget_former(self._layout, cameras, self._settings.console.store or self._layout.console_url)
+        store = resolve(self._settings.console.store) or self._layout.console_url
+        forget_former(self._layout, cameras, store, self._live.print_line)
         if (note := advice(self._settings, self._layout)) is not None:
             self._live.print_line(note)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.

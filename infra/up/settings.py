@@ -166,7 +166,7 @@ class UpSettings(SamplingSettings):
         for path in sorted(self.RESERVED):
             role, _, name = path.partition(".")
             if name in getattr(self, role).model_fields_set:
-                raise ValueError(f"{path}: expected no value, got one. Remove it: `up` sets it.")
+                raise ValueError(f"{path}: expected no value, got one. Remove it: `up` has its own.")
         return self
 
     @model_validator(mode="after")

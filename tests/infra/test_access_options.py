@@ -144,3 +144,5 @@ def test_the_console_s_database_is_that_of_the_option_or_of_the_state_folder(
     assert console_store("env:POINTILLIST_STORE", tmp_path) == "postgresql://db/console"
     assert console_store("", tmp_path) == Layout(tmp_path.resolve()).console_url
     assert console_store("", None) == ""
+    with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or "):
+        console_store("env:POINTILLIST_ABSENT", tmp_path)

@@ -19,6 +19,7 @@ from infra.cli.access import console_store
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
 from infra.up.interrupts import interrupts
+from infra.up.preparation import console_places
 from infra.up.run import _Run
 from infra.up.settings import UpSettings
 from infra.up.system_state import camera_states, role_states
@@ -153,6 +154,56 @@ def test_a_relative_place_of_the_console_is_that_of_up_from_every_working_folder
     elsewhere = {"store": "postgresql+psycopg://me@db/own", "kept_files": "s3://bucket/kept"}
     prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=elsewhere)
     assert {"store": layout.console_store, "kept_files": layout.kept_files} == elsewhere
+
+
+@pytest.mark.parametrize(
+    "store", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:own.sqlite?uri=true", "env:POINTILLIST_OWN", ""]
+)
+def test_a_console_s_database_that_is_no_file_of_the_working_folder_keeps_its_name(store: str) -> None:
+    settings = UpSettings.model_validate({"console": {"store": store}})
+    assert console_places(settings)["store"] == store
+
+
+def test_a_file_behind_the_name_of_a_driver_is_that_of_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = UpSettings.model_validate({"console": {"store": "sqlite+pysqlite:///own.sqlite"}})
+    assert console_places(settings)["store"] == f"sqlite+pysqlite:///{tmp_path}/own.sqlite"
+
+
+def test_a_console_s_database_in_a_variable_is_used_by_other_programs_and_written_to_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, own = Layout(tmp_path / "state"), f"sqlite:///{tmp_path}/own.sqlite"
+    layout.folder.mkdir()
+    setting = {"store": "env:POINTILLIST_OWN"}
+    monkeypatch.setenv("POINTILLIST_OWN", own)
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 2}]}, console=setting)
+    assert "own.sqlite" not in layout.run.read_text()
+    assert console_store("", layout.folder) == own
+    write_cameras(layout, "local/cam-0", "local/cam-1", "yard/a", "yard/b", seen_ms=time.time_ns() // 10**6 - 60_000)
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=setting)
+    forget("yard/a", layout)
+    assert listed(layout) == ["local/cam-0", "yard/b"]
+    assert read_forgotten(own).keys() == {"local/cam-1", "yard/a"}
+    monkeypatch.delenv("POINTILLIST_OWN")
+    assert listed(layout) == ["local/cam-0", "local/cam-1", "yard/a", "yard/b"]  # as while no database answers
+    with pytest.raises(ConfigError, match=r"expected its URL in the variable POINTILLIST_OWN, got no such variable\."):
+        forget("yard/b", layout)
+
+
+def test_a_console_s_database_that_does_not_answer_is_one_line_without_its_password(tmp_path: Path) -> None:
+    layout, setting = Layout(tmp_path / "state"), {"store": "postgresql://me:hidden@127.0.0.1:9/own"}
+    layout.folder.mkdir()
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 2}]}, console=setting)
+    write_cameras(layout, "yard/a", seen_ms=time.time_ns() // 10**6 - 60_000)
+    (line,) = prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]}, console=setting)
+    with pytest.raises(StateError) as caught:
+        forget("yard/a", layout)
+    for text in (line.removeprefix("cameras of the earlier scenario stay listed: "), str(caught.value)):
+        assert text.startswith("the console's database 127.0.0.1:9/own: expected a response, got connection failed: ")
+        assert text.endswith("Connection refused. Start the database, or correct its URL.")
+        assert "hidden" not in text
+        assert len(text.splitlines()) == 1
 
 
 def test_a_camera_removed_from_the_file_of_a_run_can_be_forgotten(

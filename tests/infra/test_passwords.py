@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli.passwords import hidden, resolve, revealed
+from infra.cli.passwords import hidden, revealed
 from infra.local.process import COMMAND
+from infra.settings.variable import resolve
 from tests.waiting import wait_until
 
 URLS = [

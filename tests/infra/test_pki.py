@@ -257,6 +257,22 @@ def test_keys_certificates_and_backups_are_in_the_audit_log_if_it_exists(tmp_pat
     ]
 
 
+def test_lines_of_commands_are_in_the_console_s_database_that_a_setting_of_up_names(tmp_path: Path) -> None:
+    layout, own = Layout(tmp_path / "state"), tmp_path / "own.sqlite"
+    layout.fleet_secret()
+    write_json(layout.run, {"options": {"console": {"store": f"sqlite:///{own}"}}})
+    assert run("key", DOOR, "--state", layout.folder).exit_code == 0
+    assert not own.exists()
+    with Store.opened(f"sqlite:///{own}") as store:
+        assert run("key", DOOR, "--state", layout.folder).exit_code == 0
+        assert [line.what for line in store.newest_operations()] == ["key"]
+    assert not layout.console_database.exists()
+    write_json(layout.run, {"options": {"console": {"store": "env:POINTILLIST_OWN"}}})
+    done = run("key", DOOR, "--state", layout.folder)
+    assert done.exit_code == 0
+    assert done.stderr.startswith("warning: audit log: expected a new line on this change, got the console's database")
+
+
 def test_missing_or_mismatched_files_for_tls_are_named(fleet: Layout, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ca.crt: expected the authority's certificate, got No such file"):
         Tls.of_folder(tmp_path)

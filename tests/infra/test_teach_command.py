@@ -62,6 +62,25 @@ def test_labels_are_those_of_the_console_whose_database_and_files_settings_of_up
         assert done.output.startswith("exported 1 ")
 
 
+def test_a_console_s_database_that_is_named_but_cannot_be_used_is_one_line(state: Path, tmp_path: Path) -> None:
+    for store, message in (
+        (
+            "env:POINTILLIST_OWN",
+            "the console's database: expected its URL in the variable POINTILLIST_OWN, got no such",
+        ),
+        ("postgresql://me:hidden@127.0.0.1:9/own", "the console's database 127.0.0.1:9/own: expected a response, got "),
+    ):
+        write_json(Layout(state).run, {"options": {"console": {"store": store}}})
+        line = refusal(run("teach", "export", tmp_path / "out", "--state", state))
+        assert line.startswith(message)
+        assert "hidden" not in line
+    write_json(Layout(state).run, {"options": {"console": {"store": "env:POINTILLIST_OWN"}}})
+    own = f"sqlite:///{tmp_path}/own.sqlite"
+    done = run("teach", "export", tmp_path / "out", "--state", state, POINTILLIST_OWN=own)
+    assert done.output.startswith("exported 0 ")
+    assert (tmp_path / "own.sqlite").is_file()
+
+
 def test_a_folder_with_other_contents_is_rejected(state: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

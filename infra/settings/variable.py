@@ -1,0 +1,15 @@
+"""Texts of the form env:NAME, which stand for the URL in the environment variable NAME."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+PREFIX: Final = "env:"
+
+
+def resolve(text: str) -> str:
+    """Return the URL behind env:NAME; any other text, and the name of an absent variable, stays as it is."""
+    if text.startswith(PREFIX):
+        return os.environ.get(text.removeprefix(PREFIX), text)
+    return text
