@@ -58,6 +58,7 @@ def test_only_the_owner_can_read_secret_files(fleet: Layout) -> None:
 
 
 def test_a_camera_s_certificate_is_for_clients_and_no_role_has_a_camera_s_name(fleet: Layout) -> None:
+    enroll_camera(fleet, DOOR)
     own = x509.load_pem_x509_certificates(fleet.enrolment(DOOR).read_bytes())[0]
     uses = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [use._name for use in uses] == ["clientAuth"]
