@@ -186,7 +186,7 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_and_the_verdict
 
     def differences(_page: str) -> list[Row]:
         return [
-            Row("gain", "", "–", "–", "+0.010 [-0.020, +0.040] of 100 †", "", "`measure`"),
+            Row("gain", "", "–", "–", "+0.010 [-0.020, +0.040] of 100", "", "`measure`"),
             Row("smallest gain", "", "–", "–", "7.8 of 100 †", "", "`measure`"),
         ]
 

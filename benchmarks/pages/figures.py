@@ -132,12 +132,13 @@ def front(picks: Sequence[Pick] = FRONT, rows_of: Callable[[str], Sequence[Row]]
     for page, begins, name, more in picks:
         row = _row(rows_of(page), page, begins)
         number = re.split(r" of |, (?![-+0-9.]+\])| \(", row.measured.removesuffix(MARK))[0]
-        mark = MARK if row.measured.endswith(MARK) else ""
-        others = [_row(rows_of(page), page, each).measured.removesuffix(MARK).partition(" of ") for each in more]
+        others = [_row(rows_of(page), page, each).measured for each in more]
+        mark = MARK if any(each.endswith(MARK) for each in (row.measured, *others)) else ""
+        found = [each.removesuffix(MARK).partition(" of ") for each in others]
         named = name.format(
             end=row.what.rpartition(": ")[2],
-            more=[figure for figure, _, _ in others],
-            of=[count for _, _, count in others],
+            more=[figure for figure, _, _ in found],
+            of=[count for _, _, count in found],
         )
         link = f"[{number.replace('[', '(').replace(']', ')')}](docs/results/{page}.md){mark}"
         lines.append([named, row.must, row.aim, link, row.reached])

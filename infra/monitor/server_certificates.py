@@ -87,7 +87,7 @@ class ServerCertificates:
             self._ends[purpose] = await asyncio.to_thread(read)
         except (OSError, PointillistError) as error:
             # Other metrics and alerts cover a server that does not answer.
-            if _has_expired(error) and not self._ends[purpose] < time.time():
+            if _has_expired(error) and not self._ends[purpose] < time.time():  # NaN is not less
                 self._ends[purpose] = time.time()
 
 

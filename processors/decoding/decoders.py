@@ -444,7 +444,7 @@ class VideoDecoders:
             return
         for chain in list(self._by_use):
             if chain is not current and (needed or not chain.is_needed(self._now_s)):
-                if chain.ahead:  # units that wait for it would wait in vain
+                if chain.ahead:  # later units would wait for those in vain
                     self._refuse(chain)
                 else:
                     del self._by_use[chain]

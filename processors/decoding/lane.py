@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from itertools import count
@@ -165,10 +165,11 @@ class Lane:
         self._timeout_s = timeout_s
         self._open_pixels = open_pixels
         self._leaving = False
-        self._jobs: OrderedDict[CameraId, deque[Job]] = OrderedDict()
+        self._jobs: dict[CameraId, deque[Job]] = {}
         self._shares = TimeShares()
         self._next_cameras: list[tuple[float, int, CameraId]] = []
-        """A heap of the cameras with jobs: their times when they were added, and the order of that."""
+        """A heap with one entry for each camera with jobs: its used time when the entry was added, the number of the
+        entry, and the camera."""
         self._order = count()
         self._change = threading.Condition()
         self._closed = False
@@ -218,22 +219,20 @@ class Lane:
         return jobs
 
     def _queue(self, camera_id: CameraId) -> deque[Job]:
-        """Return the jobs of a camera, which has its turn by the time that it has used."""
+        """Return the queue of a camera's jobs. A new one has its turn by the time that the camera has used."""
         if camera_id not in self._jobs:
             self._jobs[camera_id] = deque()
             heapq.heappush(self._next_cameras, (self._shares.used_s(camera_id), next(self._order), camera_id))
         return self._jobs[camera_id]
 
-    def _next_camera(self) -> CameraId:
-        """Return the camera with jobs that has used the least time; of several, the one that waits longest."""
+    def _pop_jobs(self) -> tuple[CameraId, deque[Job]]:
+        """Remove and return the camera that has used the least time, with its jobs; of several, the first in order."""
         while True:
-            known_s, _, camera_id = self._next_cameras[0]
+            known_s, _, camera_id = heapq.heappop(self._next_cameras)
             used_s = self._shares.used_s(camera_id)
-            if camera_id in self._jobs and used_s <= known_s:
-                return camera_id
-            heapq.heappop(self._next_cameras)
-            if camera_id in self._jobs:  # it was charged since
-                heapq.heappush(self._next_cameras, (used_s, next(self._order), camera_id))
+            if used_s <= known_s:
+                return camera_id, self._jobs.pop(camera_id)
+            heapq.heappush(self._next_cameras, (used_s, next(self._order), camera_id))  # it was charged since
 
     def close(self) -> None:
         """End the process after the current unit. Later units are cancelled."""
@@ -249,9 +248,7 @@ class Lane:
                 self._change.wait()
             if self._closed or self._leaving:
                 return None
-            camera_id = self._next_camera()
-            heapq.heappop(self._next_cameras)
-            jobs = self._jobs.pop(camera_id)
+            camera_id, jobs = self._pop_jobs()
             job = jobs.popleft()
             if jobs:
                 self._queue(camera_id).extend(jobs)

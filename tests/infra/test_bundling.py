@@ -566,16 +566,6 @@ class StandardisedByBatch(torch.nn.Module):
         return ((frames - frames.mean()) / frames.std()).mean((2, 3))
 
 
-def test_a_torchscript_network_that_mixes_the_pictures_of_a_batch_is_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.save(torch.jit.script(StandardisedByBatch()), tmp_path / "own.pt")
-    with pytest.raises(BundleError, match=r"^own\.pt: .* judges each picture by itself, .* evaluation mode"):
-        make_bundle(tmp_path, tmp_path / "own.pt", origin="torchscript", size=(SIDE, SIDE))
-
-
 class ForTwo(torch.nn.Module):
     """A network whose code names the batch of its export."""
 
@@ -583,13 +573,21 @@ class ForTwo(torch.nn.Module):
         return frames.mean((2, 3)).view(2, 3)
 
 
-def test_a_torchscript_network_for_one_batch_size_is_one_error_line_with_its_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (StandardisedByBatch(), r"judges each picture by itself, .* evaluation mode"),
+        (ForTwo(), r"shape '\[2, 3\]' is invalid.*for any number of pictures"),
+    ],
+    ids=["mixes pictures", "one batch size"],
+)
+def test_a_torchscript_network_that_does_not_accept_every_batch_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: torch.nn.Module, message: str
 ) -> None:
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.save(torch.jit.script(ForTwo()), tmp_path / "own.pt")
-    with pytest.raises(BundleError, match=r"^own\.pt: .*shape '\[2, 3\]' is invalid.*for any number of pictures"):
+        torch.jit.save(torch.jit.script(network), tmp_path / "own.pt")
+    with pytest.raises(BundleError, match=rf"^own\.pt: .*{message}"):
         make_bundle(tmp_path, tmp_path / "own.pt", origin="torchscript", size=(SIDE, SIDE))
 
 

@@ -70,7 +70,8 @@ class SealedFiles:
     def remove_all(self, names: Iterable[str]) -> tuple[list[str], StateError | None]:
         """Delete files; return the names of those that are gone, and the first failure.
 
-        A file that cannot be deleted stops no other, but the tenth one ends the work: the store deletes nothing.
+        A file that cannot be deleted does not stop the others. After ten failures the work ends: the store seems to
+        delete nothing.
         """
         gone: list[str] = []
         failures: list[StateError] = []

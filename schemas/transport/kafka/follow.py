@@ -28,8 +28,8 @@ async def follow(
 ) -> None:
     """Call `apply` with key and value of each record of a topic until cancelled; None is the value of a tombstone.
 
-    `caught_up` is called, again and again, when all records in Kafka have been applied. After an error of Kafka or of
-    `apply`, the topic is read again from `begin`, with delays by `Backoff`.
+    `caught_up` is called after each fetch, if all records that Kafka held at that time have been applied. After an
+    error of Kafka or of `apply`, the topic is read again from `begin`, with delays by `Backoff`.
     """
     backoff = Backoff()
     while True:

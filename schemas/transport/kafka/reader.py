@@ -279,7 +279,7 @@ class Reader:
         return end
 
     def is_at_end(self) -> bool:
-        """Return whether every partition is read to its end of the last fetch. For a reader without a group."""
+        """Return whether all records that Kafka held at the last fetch are read. For a reader without a group."""
         consumer = self._opened()
         ends = {place: consumer.highwater(place) for place in consumer.assignment()}
         return bool(ends) and all(
