@@ -283,7 +283,7 @@ async def test_a_certificate_that_ended_before_the_monitor_started_has_the_time_
 
         await until(is_refused)  # mosquitto answers the signal later
         # Kafka and PostgreSQL are refused as this broker is: before their own protocol begins.
-        servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka=KafkaAccess(f"127.0.0.1:1,{host}:{port}", tls)))
+        servers = ServerCertificates(MonitorSettings(mqtt=broker, kafka=KafkaAccess(f"{host}:{port},127.0.0.1:1", tls)))
         registry = CollectorRegistry()
         mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), broker)
         before = time.time()
