@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +19,7 @@ from processors.device.loaded_model import LoadedModel, load_model
 from processors.device.memory import lacks_memory
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates, follow_changes
+from processors.models.fatal_loads import fatal_loads_counted
 from processors.models.feed import ModelFeed, Refusal
 from processors.models.store import PassingBundleError, StoreUnavailableError, fetch_bundle, has_bundle
 from processors.results.delivery import Emitter
@@ -64,8 +65,9 @@ class ModelLoader:
         try:
             if model is not None:
                 folder, digest = await self._fetched(model, ends_at), model.digest
-            async with asyncio.timeout_at(ends_at):
-                loaded = await load_model(self._settings, metrics, folder, digest)
+            with self._counted(model):
+                async with asyncio.timeout_at(ends_at):
+                    loaded = await load_model(self._settings, metrics, folder, digest)
         except TimeoutError:
             raise BundleError(
                 f"{name}: expected a loaded bundle within {self._settings.model_load_s:g} s, got none. Raise "
@@ -95,6 +97,13 @@ class ModelLoader:
             loaded.close()
             raise
         return loaded
+
+    def _counted(self, model: Model | None) -> AbstractContextManager[None]:
+        """Return the count of the model's fatal loads, or nothing where no count outlives the process."""
+        folder, processor = self._settings.model_cache, self._settings.instance
+        if model is None or folder is None or processor is None:
+            return nullcontext()
+        return fatal_loads_counted(folder, processor, model)
 
     async def _fetched(self, model: Model, ends_at: float) -> Path:
         """Return the folder with the model's files. Raises StoreUnavailableError if the store takes too long."""

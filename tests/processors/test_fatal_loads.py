@@ -1,0 +1,109 @@
+"""A bundle whose load ends the process is given up after three processes, until it is published again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from processors.metrics import ProcessorMetrics
+from processors.models import swap
+from processors.models.fatal_loads import MOST, fatal_loads_counted
+from processors.models.swap import ModelLoader
+from processors.settings import ProcessorSettings
+from schemas.errors import BundleError
+from schemas.pointillist_pb2 import Model
+
+HEAVY = Model(model_id="heavy@1+0123456789ab", digest="1", published_ms=1)
+KILLED = """
+import os
+from pathlib import Path
+import sys
+from processors.models.fatal_loads import fatal_loads_counted
+from schemas.pointillist_pb2 import Model
+model = Model.FromString(bytes.fromhex(sys.argv[3]))
+with fatal_loads_counted(Path(sys.argv[1]), sys.argv[2], model):
+    os._exit(9)
+"""
+
+
+class Loader(ModelLoader):
+    """A loader whose store answers at once."""
+
+    def __init__(self, cache: Path, processor: str | None) -> None:
+        settings = ProcessorSettings(kafka="none:1", model_cache=cache, instance=processor)
+        super().__init__(settings, ProcessorMetrics(CollectorRegistry()))
+
+    async def _fetched(self, model: Model, ends_at: float) -> Path:
+        return Path("fetched")
+
+
+def kill_loads(cache: Path, processor: str, times: int) -> None:
+    """Let processes end while they load `HEAVY`."""
+    command = [sys.executable, "-c", KILLED, str(cache), processor, HEAVY.SerializeToString().hex()]
+    for _ in range(times):
+        assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == 9
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list, to which each load that begins adds its digest."""
+    begun = []
+
+    async def load_model(settings: object, metrics: object, folder: Path, digest: str) -> Any:
+        begun.append(digest)
+        return SimpleNamespace(model_id=HEAVY.model_id, close=lambda: None)
+
+    monkeypatch.setattr(swap, "load_model", load_model)
+    return begun
+
+
+async def test_a_bundle_that_ended_three_processes_is_rejected_until_it_is_published_again(
+    tmp_path: Path, loads: list[str]
+) -> None:
+    loader = Loader(tmp_path, "processor-1")
+    kill_loads(tmp_path, "processor-1", MOST)
+    with pytest.raises(BundleError, match=rf"{MOST} processes in succession ended while they loaded it"):
+        await loader.load(HEAVY)
+    assert not loads
+    await Loader(tmp_path, "processor-2").load(HEAVY)
+    await loader.load(Model(model_id=HEAVY.model_id, digest=HEAVY.digest, published_ms=2))
+    await Loader(tmp_path, None).load(HEAVY)
+    assert len(loads) == 3
+
+
+async def test_a_load_that_succeeds_ends_the_count(tmp_path: Path, loads: list[str]) -> None:
+    kill_loads(tmp_path, "processor-1", MOST - 1)
+    await Loader(tmp_path, "processor-1").load(HEAVY)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_processor_that_stops_in_the_middle_of_a_load_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def load_model(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(swap, "load_model", load_model)
+    load = asyncio.create_task(Loader(tmp_path, "processor-1").load(HEAVY))
+    await begun.wait()
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_stops_no_load(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with fatal_loads_counted(file, "processor-1", HEAVY):
+        pass
