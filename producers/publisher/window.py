@@ -73,9 +73,14 @@ class Window:
         self._sent[key] = Transmission(self._number, now, times, payload_bytes)
 
     def undelivered(self, key: FrameKey) -> None:
-        """Note that the broker had no subscriber for the last transmission. It does not count as one."""
-        if key in self._sent:
-            self._sent[key] = self._sent[key]._replace(delivered=False)
+        """Note that the broker had no subscriber for the last transmission. It does not count as one.
+
+        The retry does not wait for slow confirmations: no bridge has the frame.
+        """
+        last = self._sent.get(key)
+        if last is not None:
+            self._sent[key] = last._replace(delivered=False)
+            self._retry_at = min(self._retry_at, last.at + self._times.retry_s)
 
     def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
         """Remove the confirmed frames and measure their delay."""
