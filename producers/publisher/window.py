@@ -111,7 +111,7 @@ class Window:
 
     def due(self, now: float, unacknowledged: Collection[FrameKey], no_subscribers: bool = False) -> list[FrameKey]:
         """Return the frames to send again now: all that were passed over. If there are none and nothing is confirmed,
-        return the frame sent longest ago.
+        return the frame sent longest ago, of undelivered ones if there are any.
 
         Frames without the broker's acknowledgement are still in its socket and left out. With `no_subscribers` the
         retry interval does not grow: no bridge has to handle those retries.
@@ -125,7 +125,8 @@ class Window:
                 due.append(key)
         if due or not self._sent or now < self._retry_at:
             return due
-        oldest = next(iter(self._sent))
+        undelivered = (key for key, last in self._sent.items() if not last.delivered)
+        oldest = next(undelivered, next(iter(self._sent)))
         if oldest in unacknowledged:
             return []
         self._retry_at = now + self._retry_s

@@ -166,6 +166,7 @@ def test_undelivered_frames_are_retried_soon_although_confirmations_are_slow() -
     window = new_window()
     send(window, 0.0, 0)
     confirm(window, 20.0, 0)
+    send(window, 20.5, 3)  # delivered: its confirmation is slow
     send(window, 21.0, 1, 2)
     window.undelivered((7, 1))
     window.undelivered((7, 2))
@@ -175,7 +176,7 @@ def test_undelivered_frames_are_retried_soon_although_confirmations_are_slow() -
     window.undelivered((7, 1))
     assert due(window, 24.9) == []
     assert due(window, 25.0) == [2]
-    send(window, 25.0, 2)  # delivered: its confirmation may be slow
+    send(window, 25.0, 2)  # delivered
     assert due(window, 84.9) == []
     assert due(window, 85.0) == [1]
 
