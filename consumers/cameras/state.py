@@ -12,11 +12,13 @@ from enum import StrEnum
 from typing import Final
 
 from consumers.settings import SILENT_AFTER_S
+from schemas.limits import LEAST_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, UNKNOWN, Meta
 
 _MISSED_FRAMES: Final = 2.5
 """A camera that sends seldom is silent when this many of its frames are missing."""
-_LONGEST_PATIENCE_S: Final = 3_600.0
+_LONGEST_GAP_S: Final = 1 / LEAST_FRAMES_PER_SECOND
+"""Maximum announced seconds between two frames that count: a camera that announces more is silent sooner."""
 _REFUSED_AFTER_MS: Final = 1_000
 """A camera is refused when no frame was recorded for this long before the last refusal."""
 
@@ -121,7 +123,7 @@ def patience_s(meta: Meta | None, longest_gap_s: float = 0.0, silent_after_s: fl
     gap_s = longest_gap_s
     if meta is not None and meta.frames_per_second:
         gap_s = max(gap_s, 1 / meta.frames_per_second)
-    return max(silent_after_s, min(_MISSED_FRAMES * gap_s, _LONGEST_PATIENCE_S))
+    return max(silent_after_s, _MISSED_FRAMES * min(gap_s, _LONGEST_GAP_S))
 
 
 def judge(facts: CameraFacts, now_ms: int) -> StateWithReason:

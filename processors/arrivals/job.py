@@ -15,7 +15,7 @@ from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle.model_toml import Answer, Scores
 from processors.stages.certify import Certificate
-from schemas.errors import MalformedError, PointillistError
+from schemas.errors import MalformedError, PointillistError, RevokedKeyError
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.limits import MAX_CAMERAS
@@ -244,12 +244,20 @@ class FrameJob:
         return cls(record, record.partition, record.offset, len(record.value or b""), arrived_s, progress)
 
     def open(self, keys: KeyRing) -> None:
-        """Parse the record and verify it again: others than the bridge may write to the topic. Raises WireError."""
+        """Parse the record and verify it again: others than the bridge may write to the topic. Raises WireError.
+
+        A frame whose key was revoked while it waited in Kafka is rejected, and has its identity for its dead letter.
+        """
         record = self.record
         if record is None or record.key is None or record.value is None:
             raise MalformedError("expected a record with a camera id as key and a frame as value")
         self.camera_id = _camera_of(record.key)
-        frame, self.key = open_keyed_frame(self.camera_id, record.value, keys)
+        try:
+            frame, self.key = open_keyed_frame(self.camera_id, record.value, keys)
+        except RevokedKeyError:
+            self.frame, self.key = open_keyed_frame(self.camera_id, record.value, keys.every_generation())
+            self.record = None
+            raise
         self.frame = frame
         for name, value in record.headers:
             if name == trace.TRACEPARENT:

@@ -33,14 +33,16 @@ class Start:
 
     mark: Path
 
-    def first(self) -> tuple[int | None, bool]:
+    def first(self, source: str = "") -> tuple[int | None, bool]:
         """Return the time of the run's first capture, Unix time in milliseconds, and whether the run is over.
 
-        The time is None before the first capture. Raises `StateError` when the file is unreadable,
-        `DamagedStartError` when it is damaged.
+        The time is None before the first capture, and if the run had another `source` than this one. Raises
+        `StateError` when the file is unreadable, `DamagedStartError` when it is damaged.
         """
         try:
             noted = json.loads(self.mark.read_text())
+            if noted.get("source", source) != source:
+                return None, False
             return int(noted["started_ms"]), bool(noted.get("over"))
         except FileNotFoundError:
             return None, False
@@ -49,16 +51,18 @@ class Start:
             if error.errno == errno.EIO:
                 raise DamagedStartError(f"{got} Check the disk.") from None
             raise StateError(f"{got} Correct its rights.") from None
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise DamagedStartError(
                 f"{self.mark}: expected the start of a fleet, got another text. Delete the file to begin again."
             ) from None
 
-    def note(self, started_ms: int, over: bool = False) -> int:
-        """Store whether the run is over, and its first capture time, which is returned; `StateError` if that fails."""
+    def note(self, started_ms: int, over: bool = False, source: str = "") -> int:
+        """Store whether the run is over, its source if it has one, and its first capture time, which is returned;
+        `StateError` if that fails."""
+        noted = {"started_ms": started_ms, "over": over} | ({"source": source} if source else {})
         try:
             with replacing(self.mark) as fresh:
-                fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
+                fresh.write_text(json.dumps(noted))
         except OSError as error:
             raise StateError(
                 f"{self.mark}: expected a writable file, got {error.strerror}. Correct its rights."

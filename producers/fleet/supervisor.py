@@ -93,16 +93,17 @@ class CameraSupervisor:
         return camera
 
     def _mark_start(self, start: Start, camera: Camera) -> None:
-        """Rewind the source at the first start. A damaged file counts as a restart and is written again."""
-        now_ms = unix_ms()
+        """Rewind the source at the first start, and if it reads from another place than before. A damaged file counts
+        as a restart and is written again."""
+        now_ms, source = unix_ms(), _source_of(self.spec)
         try:
-            if start.first() == (None, False):
+            if start.first(source) == (None, False):
                 camera.spool.rewind()
-                start.note(now_ms)
+                start.note(now_ms, source=source)
         except DamagedStartError as error:
             _log.warning("damaged_start_replaced", camera=self.spec.settings.camera_id, error=str(error))
             with contextlib.suppress(StateError):  # then the next start finds it damaged again
-                start.note(now_ms)
+                start.note(now_ms, source=source)
 
     def start(self, after: asyncio.Task[None] | None = None) -> None:
         """Begin the camera's task, unless it runs; `after` is the task that still holds the spool."""
@@ -149,3 +150,10 @@ class CameraSupervisor:
                 await backoff.wait()
         self._failure = ""
         await self.camera.run()
+
+
+def _source_of(spec: CameraSpec) -> str:
+    """Return a hash of the place from which a camera reads. It is keyed: an address may hold a password."""
+    source = spec.settings.source
+    address = "" if source.address is None else source.address.get_secret_value()
+    return f"{spec.key.choice(f'{source.kind} {source.file or address}'.encode()):016x}"

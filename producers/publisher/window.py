@@ -73,9 +73,14 @@ class Window:
         self._sent[key] = Transmission(self._number, now, times, payload_bytes)
 
     def undelivered(self, key: FrameKey) -> None:
-        """Note that the broker had no subscriber for the last transmission. It does not count as one."""
-        if key in self._sent:
-            self._sent[key] = self._sent[key]._replace(delivered=False)
+        """Note that the broker had no subscriber for the last transmission. It does not count as one.
+
+        The retry does not wait for slow confirmations: no bridge has the frame.
+        """
+        last = self._sent.get(key)
+        if last is not None:
+            self._sent[key] = last._replace(delivered=False)
+            self._retry_at = min(self._retry_at, last.at + self._times.retry_s)
 
     def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
         """Remove the confirmed frames and measure their delay."""
@@ -106,7 +111,7 @@ class Window:
 
     def due(self, now: float, unacknowledged: Collection[FrameKey], no_subscribers: bool = False) -> list[FrameKey]:
         """Return the frames to send again now: all that were passed over. If there are none and nothing is confirmed,
-        return the frame sent longest ago.
+        return the frame sent longest ago, of undelivered ones if there are any.
 
         Frames without the broker's acknowledgement are still in its socket and left out. With `no_subscribers` the
         retry interval does not grow: no bridge has to handle those retries.
@@ -120,7 +125,8 @@ class Window:
                 due.append(key)
         if due or not self._sent or now < self._retry_at:
             return due
-        oldest = next(iter(self._sent))
+        undelivered = (key for key, last in self._sent.items() if not last.delivered)
+        oldest = next(undelivered, next(iter(self._sent)))
         if oldest in unacknowledged:
             return []
         self._retry_at = now + self._retry_s

@@ -10,6 +10,7 @@ import pytest
 
 from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth
 from consumers.cameras.state import CameraFacts, State, StateWithReason, alert, current, judge, patience_s
+from schemas.limits import LEAST_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta
 from tests.consumers.console_rig import jpeg_scene
 
@@ -113,7 +114,8 @@ def test_the_patience_with_a_slow_camera_is_a_few_of_its_frame_intervals() -> No
     assert patience_s(Meta(frames_per_second=2)) == 10
     assert patience_s(Meta(frames_per_second=1 / 40)) == 100
     assert patience_s(Meta(frames_per_second=2), longest_gap_s=60) == 150
-    assert patience_s(None, longest_gap_s=1e9) == 3600
+    assert patience_s(Meta(frames_per_second=LEAST_FRAMES_PER_SECOND)) == 9000
+    assert patience_s(None, longest_gap_s=1e9) == 9000
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,17 @@ from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, sign_as_processor, signed, verdict
+from tests.consumers.recorder_rig import (
+    BOOT,
+    CAMERA,
+    KEYS,
+    SECRET,
+    dead_letter,
+    ledger,
+    sign_as_processor,
+    signed,
+    verdict,
+)
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
@@ -107,6 +117,12 @@ def test_a_ledger_that_contradicts_itself_is_rejected() -> None:
         batch = read([_record(SETTINGS.events_topic, signed(bad))], SETTINGS, KEYS, 5)
         assert not batch.ledgers
         assert len(batch.letters) == 1
+
+
+def test_a_ledger_whose_key_was_revoked_while_it_waited_in_kafka_is_recorded() -> None:
+    keys = KeyRing(SECRET, {CAMERA: 1})
+    batch = read([_record(SETTINGS.events_topic, signed(ledger(1, 5)))], SETTINGS, keys, 5)
+    assert (list(batch.ledgers), batch.letters) == ([(CAMERA, BOOT)], {})
 
 
 def test_a_hostile_dead_letter_is_cut_to_bounds_that_any_database_accepts() -> None:

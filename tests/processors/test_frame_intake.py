@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.job import FrameJob, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.metrics import ProcessorMetrics
+from processors.results.records import dead_letter_record
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from processors.steps.validate import Validate
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.pointillist_pb2 import DeadLetter
 from schemas.runtime import trace
 from schemas.runtime.spans import Span, parsed, root
 
@@ -51,6 +53,25 @@ def test_a_record_is_opened_with_one_lookup_of_the_key() -> None:
     assert job.key.export() == key.export()
     assert (job.identity, job.shape, job.frame_bytes) == ((CAMERA, 7, 5), (8, 16, 3), len(payload))
     assert (job.partition, job.offset, job.traceparent) == (3, 9, TRACE)
+
+
+def test_a_frame_whose_key_was_revoked_while_it_waited_in_kafka_has_a_verified_dead_letter() -> None:
+    keys = KeyRing(b"a fleet secret of tests")
+    key = keys.key(CAMERA, 0)
+    payload = encode_frame(key, 7, 5, 1000, np.zeros((8, 16, 3), np.uint8), Encoding(16))
+    keys.accept_from({CAMERA: 1})
+    step = Validate(ProcessorSettings(), keys, ProcessorMetrics(CollectorRegistry()))
+    step.next = EmptyStep()
+
+    def letter_of(value: bytes) -> DeadLetter:
+        job = FrameJob.of(Record(value), PartitionProgress(), 0.0)
+        step.submit(job)
+        return DeadLetter.FromString(dead_letter_record(keys, "frames", job).value or b"")
+
+    letter = letter_of(payload)
+    assert (letter.reason, letter.verified, letter.camera_id) == ("revoked_key", True, CAMERA)
+    assert (letter.boot_id, letter.seq, letter.payload) == (7, 5, payload)
+    assert not letter_of(payload[:-1] + bytes([payload[-1] ^ 1])).verified
 
 
 class EmptyStep(Step):

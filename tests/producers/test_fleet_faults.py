@@ -132,8 +132,24 @@ async def test_an_attached_file_starts_over_after_a_clean_end_and_resumes_after_
     mark = spool_root(state_dir) / site / "door" / "started.json"
     assert not mark.exists()
 
-    mark.write_text('{"started_ms": 1}')  # as a killed process leaves it
+    mark.write_text('{"started_ms": 1}')  # as a killed process of an earlier release leaves it
     assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
+
+
+@pytest.mark.brokers
+async def test_after_a_kill_another_file_begins_at_its_first_frame(
+    site: str,
+    mosquitto: Mosquitto,
+    bridge: FakeBridge,
+    state_dir: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("producers.fleet.first_start.Start.forget", lambda _: None)  # a killed process leaves its note
+    other = images.with_name("other.npz")
+    other.write_bytes(images.read_bytes())
+    files = [images, images, other, other]
+    assert [(await attach(mosquitto, state_dir, site, file)).frames_published for file in files] == [10, 0, 10, 0]
 
 
 @pytest.mark.brokers

@@ -162,6 +162,25 @@ def test_undelivered_frames_are_due_at_once_after_a_later_confirmation() -> None
     assert due(window, 1.1) == [1, 0]
 
 
+def test_undelivered_frames_are_retried_soon_although_confirmations_are_slow() -> None:
+    window = new_window()
+    send(window, 0.0, 0)
+    confirm(window, 20.0, 0)
+    send(window, 20.5, 3)  # delivered: its confirmation is slow
+    send(window, 21.0, 1, 2)
+    window.undelivered((7, 1))
+    window.undelivered((7, 2))
+    assert due(window, 22.9) == []
+    assert due(window, 23.0) == [1]
+    send(window, 23.0, 1)
+    window.undelivered((7, 1))
+    assert due(window, 24.9) == []
+    assert due(window, 25.0) == [2]
+    send(window, 25.0, 2)  # delivered
+    assert due(window, 84.9) == []
+    assert due(window, 85.0) == [1]
+
+
 def test_frames_in_the_socket_are_not_due_and_use_up_no_retry() -> None:
     window = new_window()
     send(window, 0.0, 0)
