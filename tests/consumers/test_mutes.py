@@ -106,6 +106,23 @@ def test_a_muted_alert_is_not_counted_until_its_mute_ends(console: ConsoleRig, r
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in browser.get("/").text
 
 
+def test_a_muted_alert_is_not_counted_next_to_an_acknowledged_one(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder, ago_s=3_600)
+    browser, csrf = console.browser(), {"csrf": console.csrf()}
+    browser.post(f"/alerts/{ALERT}", data=csrf | {"state": "acknowledged"})
+    raise_alert(recorder, OTHER)
+    browser.post(f"/alerts/{OTHER}", data=csrf | {"mute": "8h", "reason": "repairs"})
+    poll(console)
+    assert console.context.fleet.alerts() == (0, 1)
+    card = console.context.fleet.card(CAMERA)
+    assert card is not None
+    assert (card.alert, card.acknowledged, card.muted_until_ms) == (ALERT, True, 0)
+    expire(recorder)
+    poll(console)
+    assert console.context.fleet.alerts() == (1, 0)
+
+
 @pytest.mark.parametrize("state", ["open", "acknowledged", "closed"])
 @pytest.mark.parametrize("muted", [True, False])
 def test_the_page_of_a_camera_links_to_its_alert_unless_the_alert_is_closed(
