@@ -228,9 +228,11 @@ async def _newest_episodes(
 async def find_alerts(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
     """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
 
-    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
+    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, those of open episodes first and
+    of closed ones last, then further ones.
     """
     newest = await _newest_episodes(context, camera, sight)
+    newest.sort(key=lambda each: STATES.index(each[0].state))
     mine = [raised for episode, raised in newest if state in ("", episode.state)]
     further = sorted((each for raised in mine for each in raised[1:]), key=lambda each: -each.raised_ms)
     found = [*(raised[0] for raised in mine), *further]
