@@ -17,7 +17,8 @@ from starlette.routing import Route
 from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
-from consumers.console.api.routes import ROOT, document
+from consumers.console.api.operation import Operation
+from consumers.console.api.routes import OPERATIONS, ROOT, document
 from consumers.console.data.export import COLUMNS, rows
 from consumers.console.web import make_app
 from consumers.database.engine import SETTLED_MS
@@ -106,6 +107,31 @@ def test_a_body_that_is_no_json_object_is_rejected(console: ConsoleRig, body: by
     headers = {"content-type": "application/json"}
     answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/command", content=body, headers=headers)
     assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in OPERATIONS if (each.body or {}).get("properties")], ids=lambda each: each.path
+)
+def test_an_unknown_field_is_rejected_and_changes_nothing(
+    console: ConsoleRig, recorder: Rig, operation: Operation
+) -> None:
+    place = operation.path.format(site="lab", camera="door", alert_id="ab" * 16, job_id="0" * 16)
+    answer = console.browser().post(ROOT + place, json={"modle": "typing error"})
+    assert answer.status_code == 400
+    assert re.fullmatch(r"body: expected [a-z_, ]+, got 'modle'\. Correct it\.", answer.json()["error"])
+
+
+def test_a_review_without_a_state_and_a_comment_is_rejected(console: ConsoleRig, recorder: Rig) -> None:
+    answer = console.browser().post(f"{ROOT}/alerts/{'ab' * 16}", json={"comment": " "})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "state, comment: expected at least one of them, got none. Add one."
+
+
+@pytest.mark.parametrize("query", ["state=Offline", "page=0", "page=x", "page=", "page=99999999"])
+def test_an_invalid_selection_of_cameras_is_rejected(console: ConsoleRig, query: str) -> None:
+    answer = console.browser().get(f"{ROOT}/cameras?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"{query.partition('=')[0]}: expected ")
 
 
 def test_a_request_with_a_password_has_the_rights_of_its_user(tmp_path: Path, recorder: Rig) -> None:
