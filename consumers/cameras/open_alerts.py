@@ -9,8 +9,9 @@ from sqlalchemy import CTE, ColumnElement, Connection, Row, func, select, true
 
 from consumers.cameras.episodes import CLOSED, AlertSummary, Episode, episodes
 from consumers.database.console_store import Reviews
-from consumers.database.mutes import Mute, Mutes, mute_of
+from consumers.database.mutes import Mute, Mutes, mute_of, read_mutes
 from consumers.database.tables import alerts
+from schemas.batched import batched
 from schemas.clock import unix_ms
 
 HOLD_S: Final = 300.0
@@ -28,8 +29,9 @@ _FOUND: Final = tuple(alerts.c[name] for name in AlertSummary._fields)
 
 
 def newest_alerts(connection: Connection) -> list[AlertSummary]:
-    """Return the newest alerts of all cameras and of each, and all sightings that last."""
-    return [*_newest(connection, BACKDOORS), *_sightings(connection, unix_ms())]
+    """Return the newest alerts of all cameras and of each, all sightings that last, and those of muted episodes."""
+    muted = (AlertSummary._make(row) for row in muted_rows(connection, _FOUND))
+    return list(dict.fromkeys([*_newest(connection, BACKDOORS), *_sightings(connection, unix_ms()), *muted]))
 
 
 def newest_rows(
@@ -54,6 +56,22 @@ def newest_rows(
     last = newest.order_by(mine.c.raised_ms.desc()).offset(_OF_EACH - 1).limit(1).scalar_subquery()
     of_each = query.join(named, named.c.camera == alerts.c.camera).where(alerts.c.raised_ms >= func.coalesce(last, 0))
     return list(dict.fromkeys([*found, *connection.execute(of_each.limit(_OF_EACH * number))]))
+
+
+def muted_rows(
+    connection: Connection, columns: Sequence[ColumnElement[Any]], is_included: ColumnElement[bool] = _ALL
+) -> list[Row[Any]]:
+    """Return each muted alert and the later ones of its camera and cause, so that its episode stays muted."""
+    ids = [each.subject for each in read_mutes(connection, unix_ms()).values() if not each.is_of_camera]
+    muted = alerts.alias()
+    is_later = (
+        (alerts.c.camera == muted.c.camera)
+        & (alerts.c.wanted == muted.c.wanted)
+        & (alerts.c.raised_ms >= muted.c.raised_ms)
+    )
+    query = select(*columns).distinct().join(muted, is_later).where(is_included).order_by(alerts.c.raised_ms)
+    limited = query.limit(_OF_EACH * _NEWEST)
+    return [row for some in batched(ids) for row in connection.execute(limited.where(muted.c.alert_id.in_(some)))]
 
 
 def _cameras(is_included: ColumnElement[bool]) -> CTE:

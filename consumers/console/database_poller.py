@@ -48,7 +48,10 @@ class PollResult:
     saved: list[Camera] = field(default_factory=list)
     states: list[SavedState] = field(default_factory=list)
     alerts: Mapping[str, list[str]] = field(default_factory=dict)
-    """The newest alert of each open episode of a backdoor, by camera, newest last."""
+    """The newest alert of each open episode of a backdoor, by camera, newest last.
+
+    Muted episodes of a camera that also has others are left out.
+    """
     acknowledged: set[str] = field(default_factory=set)
     """Cameras whose episodes are all acknowledged."""
     muted: Mapping[str, Mute] = field(default_factory=dict)
@@ -131,14 +134,15 @@ class DatabasePoller:
         opened: defaultdict[str, list[str]] = defaultdict(list)
         sightings: dict[str, str] = {}
         unseen = set[str]()
+        muted = muted_cameras(standing, mutes)
         for each in reversed(standing):
+            is_muted = mute_of(mutes, each.camera, each.alert_ids) is not None
             if each.wanted:
-                if each.state == OPEN and mute_of(mutes, each.camera, each.alert_ids) is None:
+                if each.state == OPEN and not is_muted:
                     sightings[each.camera] = each.newest
-            else:
+            elif not is_muted or each.camera in muted:  # else another episode of the camera counts
                 opened[each.camera].append(each.newest)
                 unseen |= {each.camera} if each.state == OPEN else set()
-        muted = muted_cameras(standing, mutes)
         return PollResult(statuses, saved, states, opened, opened.keys() - unseen, muted, sightings, totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:

@@ -6,8 +6,10 @@ Each camera signs both. A message older than the stored one is ignored, so retai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import ColumnElement, Connection, Engine, case, delete, func, select
 
 from consumers.database.engine import insert_or_replace
@@ -17,6 +19,8 @@ from consumers.records.rows import CameraRow
 from schemas.batched import batched
 from schemas.messages.camera_status import is_newer
 from schemas.pointillist_pb2 import Meta, Status
+
+M = TypeVar("M", Meta, Status)
 
 _AHEAD_MS: Final = 60_000
 """Milliseconds by which another machine's clock may be ahead."""
@@ -39,6 +43,13 @@ def boot_totals(connection: Connection, names: Sequence[str], total: ColumnEleme
     return found
 
 
+def _stored(kind: type[M], message: bytes) -> M | None:
+    """Return a stored message; None without one, and for a damaged one, which the camera's next message replaces."""
+    with suppress(DecodeError):
+        return kind.FromString(message) if message else None
+    return None
+
+
 class CameraRows:
     """Writes the table `cameras`. For the database thread only."""
 
@@ -55,11 +66,13 @@ class CameraRows:
         changed: dict[str, CameraRow] = {}
         for name, meta in batch.metas:
             row = changed.get(name) or known.get(name) or CameraRow(name)
-            if not row.meta or is_newer(meta, Meta.FromString(row.meta), row.seen_ms):
+            stored_meta = _stored(Meta, row.meta)
+            if stored_meta is None or is_newer(meta, stored_meta, row.seen_ms):
                 changed[name] = row._replace(meta=meta.SerializeToString(), seen_ms=batch.recorded_ms)
         for name, status in batch.statuses:
             row = changed.get(name) or known.get(name) or CameraRow(name)
-            if not row.status or is_newer(status, Status.FromString(row.status), row.seen_ms):
+            stored_status = _stored(Status, row.status)
+            if stored_status is None or is_newer(status, stored_status, row.seen_ms):
                 changed[name] = row._replace(
                     state=status.state,
                     state_ms=batch.recorded_ms,

@@ -6,9 +6,11 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, bindparam, select
 
 from consumers.database.alerts import alert_row
@@ -200,8 +202,9 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
     ).one_or_none()
     if ledger is not None:
         found.add(0, ledger.first - 1)
-        for shed in Ledger.FromString(ledger.message).shed:
-            found.add(shed.first, shed.last)
+        with suppress(DecodeError):  # a damaged one accounts for no shed frame
+            for shed in Ledger.FromString(ledger.message).shed:
+                found.add(shed.first, shed.last)
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import structlog
+from google.protobuf.message import DecodeError
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.alerts import stored_alert
@@ -96,17 +97,26 @@ class Outbox:
     async def send(self, due: Sequence[DueAlert]) -> list[str]:
         """Send the alerts; return the ids of the acknowledged ones when Kafka has answered to all.
 
-        The others are rejected. An alert that is too large is sent without its picture. After an error, the fate of all
-        of them is unknown.
+        The others are rejected, also those whose stored message is damaged. An alert that is too large is sent without
+        its picture. After an error, the fate of all of them is unknown.
         """
         sent: list[str] = []
+        records: list[_SealedAlert] = []
+
+        def reject(alert_id: str, why: str) -> None:
+            log.error("alert_rejected", alert_id=alert_id[:80], error=why[:300])
 
         def refused(record: _SealedAlert, why: str) -> None:
-            log.error("alert_rejected", alert_id=record.alert.alert_id[:80], error=why[:300])
+            reject(record.alert.alert_id, why)
 
+        for each in due:
+            try:
+                records.append(self._sealed(stored_alert(each.message, lambda: self._keys.previews)))
+            except DecodeError as error:
+                reject(each.alert_id, f"message: expected an alert, got damaged bytes ({error})")
         await self._sender.send(
             self._alerts_topic,
-            [self._sealed(stored_alert(each.message, lambda: self._keys.previews)) for each in due],
+            records,
             lambda record: sent.append(record.alert.alert_id),
             shrink=self._without_picture,
             refused=refused,

@@ -22,10 +22,6 @@ LOGGED_AS: Final = "sighting rule"
 
 def new_rule(fields: Mapping[str, Any], who: str, now_ms: int) -> SightingRule:
     """Return the rule of these fields; an absent number has its default. Raises ConfigError in one line."""
-    unknown = fields.keys() - {"cameras", "wanted", *RANGES}
-    if unknown:
-        expected = f"cameras, wanted, {', '.join(RANGES)}"
-        raise ConfigError(f"rule: expected {expected}, got {str(min(unknown))[:40]!r}. Correct it.")
     given = {name: fields.get(name, DEFAULTS[name]) for name in RANGES}
     values = {name: number_in(name, given[name], *RANGES[name], is_whole=name == "frames") for name in RANGES}
     return SightingRule(

@@ -54,6 +54,12 @@ _SIGHTING_DESCRIPTION: Final = (
     "A sighting rule of the console requests this notification. It is no sign of a fault or of a backdoor."
 )
 
+_READ: Final = (
+    alerts.c.camera.label("camera_id"),
+    *alerts.c["alert_id", "kind", "raised_ms", "checked", "statistic", "wanted", "confidence"],
+)
+"""The columns of an alert that a notification shows, by the names of `Alert`."""
+
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -242,9 +248,9 @@ class AlertNotifier:
         def read(connection: Connection) -> dict[str, Document]:
             found = {}
             for some in batched(alert_ids):
-                for message in connection.scalars(select(alerts.c.message).where(alerts.c.alert_id.in_(some))):
-                    alert = Alert.FromString(message)
-                    found[alert.alert_id] = document_of(alert, self._console)
+                # Not from the stored message: a damaged one would keep all alerts from being posted.
+                for row in connection.execute(select(*_READ).where(alerts.c.alert_id.in_(some))):
+                    found[row.alert_id] = document_of(Alert(**row._mapping), self._console)
             return found
 
         return (self._read(read) or {}) if alert_ids else {}

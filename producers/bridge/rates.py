@@ -22,29 +22,35 @@ class CameraRates:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read: FileVersion = (0, 0, 0)  # no file has this version
+        self._failure = ""
 
     def changed(self) -> Mapping[CameraId, float] | None:
         """Return bytes a second by camera if the file has changed since the last call, else None.
 
-        If the file cannot be read, the error is logged and the previous rates hold. A name that no camera can have is
-        logged and ignored.
+        If the file cannot be read, the error is logged, the previous rates hold, and the next call reads it again. A
+        name that no camera can have is logged and ignored.
         """
         version = file_version(self._path)
         if version == self._read:
             return None
-        self._read = version
         found: dict[CameraId, float] = {}
+        ignored: list[str] = []
         try:
             for name, mib in json.loads(self._path.read_text()).items():
                 try:
                     found[camera_id(name)] = float(mib) * 2**20
                 except ConfigError as error:
-                    log.warning("camera_rate_ignored", file=str(self._path), error=str(error))
+                    ignored.append(str(error))
             if not all(math.isfinite(rate) and rate >= 0 for rate in found.values()):
                 raise ValueError("expected rates from 0")
         except FileNotFoundError:
-            return {}
+            found = {}
         except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            log.warning("camera_rates_not_read", file=str(self._path), error=repr(error)[:200])
+            if self._failure != (failure := repr(error)[:200]):
+                self._failure = failure
+                log.warning("camera_rates_not_read", file=str(self._path), error=failure)
             return None
+        for why in ignored:
+            log.warning("camera_rate_ignored", file=str(self._path), error=why)
+        self._read, self._failure = version, ""
         return found

@@ -68,6 +68,18 @@ def test_a_rejected_alert_delays_neither_other_batches_nor_the_ends_of_alerts(
     notifier.close()
 
 
+def test_a_damaged_message_delays_no_alert(console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = AlertmanagerStandIn()
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder, ago_s=60, message=b"\xff")
+    raise_alert(recorder, OTHER, "lab/gate", kind="combined", statistic=2, wanted="", checked=5)
+    notifier.notify()
+    found = {each["labels"]["alert_id"]: each["annotations"]["summary"].partition(":")[0] for each in manager.posted}
+    assert found == {ALERT: "lab/door", OTHER: "lab/gate"}
+    notifier.close()
+
+
 @pytest.mark.parametrize("is_missing", [True, False])
 def test_open_alerts_are_repeated_while_the_database_is_unreachable(
     console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_missing: bool

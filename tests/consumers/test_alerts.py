@@ -49,6 +49,16 @@ async def test_an_alert_that_kafka_rejects_stays_unpublished_and_delays_no_other
 
 
 @pytest.mark.brokers
+async def test_an_alert_whose_stored_message_is_damaged_delays_no_other(
+    outbox: tuple[Outbox, str], kafka: Kafka
+) -> None:
+    sender, topic = outbox
+    waiting = [due_alert(1)._replace(message=b"\xff"), due_alert(2)]
+    assert await sender.send(waiting) == ["2"]
+    assert {alert.raised_ms for alert in await read_alerts(kafka.bootstrap, topic)} == {2}
+
+
+@pytest.mark.brokers
 async def test_a_consumer_reads_each_signed_alert_once_by_its_id(outbox: tuple[Outbox, str], kafka: Kafka) -> None:
     sender, topic = outbox
     for _ in range(2):  # as after a crash before the recorder stores the acknowledgement

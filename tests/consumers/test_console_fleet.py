@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.camera import Camera
@@ -21,6 +22,7 @@ from consumers.console.data.fleet import Query
 from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
 from consumers.console.role import _follow_forgotten
+from consumers.database.console_store import forgotten, read_forgotten
 from consumers.records.rows import CameraRow
 from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
@@ -337,6 +339,26 @@ async def test_a_running_console_drops_a_camera_that_the_command_line_deletes(
         assert names(rig) == [CAMERA]
     finally:
         following.cancel()
+
+
+async def test_a_camera_removed_by_a_clock_that_was_ahead_appears_when_it_sends_again(
+    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
+    now_ms, day_ms = time.time_ns() // 10**6, 86_400_000
+    rig.context.store.forget(CAMERA)
+    with rig.context.store.engine.begin() as connection:
+        connection.execute(update(forgotten).values(at_ms=now_ms + day_ms))
+    rig.context.fleet.forget(CAMERA, now_ms + day_ms)
+    following = asyncio.create_task(_follow_forgotten(rig.context))
+    try:
+        async with asyncio.timeout(60):
+            while not names(rig):
+                await asyncio.sleep(0.01)
+                rig.show([verdict(0)])
+    finally:
+        following.cancel()
+    assert now_ms <= read_forgotten(str(rig.context.store.engine.url))[CAMERA] < now_ms + day_ms
 
 
 @pytest.mark.parametrize(

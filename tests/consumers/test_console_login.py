@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import COOKIE
@@ -284,6 +285,23 @@ def test_an_invalid_users_file_is_rejected_in_one_line(tmp_path: Path) -> None:
     for name, password in (("a b", "long enough"), ("anna", "short")):
         with pytest.raises(ConfigError, match="expected"):
             write_user(tmp_path / "new", name, Right.VIEWER, password)
+
+
+def test_a_users_file_is_read_again_after_its_mode_is_corrected(users: Path, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_bytes(users.read_bytes())
+    file.chmod(0o600)
+    found = Users(file)
+    known = found()
+    fresh = tmp_path / "fresh"  # editors replace a file by a new one, with the usual mode
+    fresh.write_bytes(users.read_bytes())
+    fresh.chmod(0o644)
+    fresh.replace(file)
+    with capture_logs() as logs:
+        assert (found(), found()) == ({}, {})
+    assert [each["event"] for each in logs] == ["logins_not_read"]
+    file.chmod(0o600)
+    assert found() == known
 
 
 def test_a_console_on_a_public_address_does_not_start_without_users(rig: ConsoleRig) -> None:

@@ -179,6 +179,17 @@ def test_many_sightings_of_one_episode_hide_no_other_alert(console: ConsoleRig, 
     assert [each["alert_id"] for each in marks if not each["wanted"]] == [ALERT]
 
 
+def test_closed_alerts_hide_no_open_one_in_the_api(console: ConsoleRig, recorder: Rig) -> None:
+    raise_alert(recorder, ago_s=7_200)
+    closed = [f"{number:032x}" for number in range(SHOWN)]
+    for number, name in enumerate(closed):
+        raise_alert(recorder, name, f"lab/gate-{number}")
+    console.context.store.review(closed, "closed", "anna")
+    found = {each["alert_id"]: each["state"] for each in console.browser().get("/api/v1/alerts").json()}
+    assert len(found) == SHOWN
+    assert found.get(ALERT) == "open"
+
+
 def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Rig) -> None:
     names = ["ab" * 16, "bc" * 16, "cd" * 16]
     for number, name in enumerate(names):

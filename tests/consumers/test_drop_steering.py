@@ -344,7 +344,6 @@ def test_the_command_of_a_steered_drop_ratio_is_rejected(console: ConsoleRig, co
         ({"evidence": float("nan")}, "evidence: expected 0.05 to 1, got 'nan'"),
         ({"least_s": 1}, "least_s: expected 30 to 86400, got '1'"),
         ({"evidence": None, "accuracy": None, "waiting_s": None}, "policy: expected at least one of evidence"),
-        ({"ratio": 1}, "policy: expected cameras, lowest"),
     ],
 )
 def test_an_invalid_policy_is_rejected_in_one_line(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
+from consumers.console.access.sight import ALL
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.database.changes import change_recorded
 from consumers.database.engine import open_engine
@@ -104,6 +105,23 @@ def test_a_muted_alert_is_not_counted_until_its_mute_ends(console: ConsoleRig, r
     poll(console)
     assert console.context.fleet.alerts() == (1, 0)
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in browser.get("/").text
+
+
+def test_a_muted_alert_is_not_counted_next_to_an_acknowledged_one(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder, ago_s=3_600)
+    browser, csrf = console.browser(), {"csrf": console.csrf()}
+    browser.post(f"/alerts/{ALERT}", data=csrf | {"state": "acknowledged"})
+    raise_alert(recorder, OTHER)
+    browser.post(f"/alerts/{OTHER}", data=csrf | {"mute": "8h", "reason": "repairs"})
+    poll(console)
+    assert console.context.fleet.alerts() == (0, 1)
+    card = console.context.fleet.card(CAMERA)
+    assert card is not None
+    assert (card.alert, card.acknowledged, card.muted_until_ms) == (ALERT, True, 0)
+    expire(recorder)
+    poll(console)
+    assert console.context.fleet.alerts() == (1, 0)
 
 
 @pytest.mark.parametrize("state", ["open", "acknowledged", "closed"])
@@ -237,6 +255,30 @@ def test_the_notifier_keeps_a_silence_for_each_mute(
     expire(recorder)
     notifier.notify()
     assert manager.active() == [theirs]
+    notifier.close()
+
+
+def test_an_episode_stays_muted_behind_many_newer_alerts(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
+    monkeypatch.setattr("consumers.console.pages.alerts._LOOKED_AT", 2)
+    manager, seen = AlertmanagerStandIn(), {"kind": "sighting", "wanted": "person"}
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    console.show([verdict(0)])
+    raise_alert(recorder, ALERT, CAMERA, 7_200, ended_ms=1, **seen)
+    mute = new_mute(ALERT, "8h", "a painter", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    for number in range(3):
+        raise_alert(recorder, f"{number:032x}", f"lab/gate-{number}", 10 + number, ended_ms=1, **seen)
+    raise_alert(recorder, OTHER, CAMERA, 0, **seen)
+    notifier.notify()
+    assert [each["matchers"][0]["value"] for each in manager.active()] == [f"{ALERT}|{OTHER}"]
+    poll(console)
+    assert console.context.fleet.sightings(ALL) == 0
+    page = console.browser().get(f"/alerts?camera={CAMERA}").text
+    assert page.count('class="episode open muted sighting"') == 1
     notifier.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from consumers.cameras.episodes import CLOSED
@@ -9,6 +11,7 @@ from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.access.sight import Sight
 from consumers.console.pages.alerts import read_episodes
 from consumers.database.console_store import Review
+from consumers.database.mutes import new_mute, save_mute
 from tests.consumers.recorder_rig import MakeRig
 from tests.consumers.test_console_pages import ALERT, raise_alert
 
@@ -36,3 +39,24 @@ def test_a_camera_with_many_alerts_hides_no_alert_of_another(
     assert shown == {"lab/door": [ALERT, "ef" * 16], "lab/gate": restarts[:1:-1]}
     assert [each.camera for each, _ in read_episodes(rig.engine, {}, (), "lab/door")] == ["lab/door"]
     assert read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []
+
+
+def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
+        monkeypatch.setattr(f"consumers.{name}", 2)
+    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 1)
+    rig = make_rig()
+    raise_alert(rig, "01" * 16, "lab/door", ago_s=9000)
+    raise_alert(rig, ALERT, "lab/door", ago_s=8000)
+    raise_alert(rig, "ef" * 16, "lab/door", ago_s=7000)
+    for n in range(3):
+        raise_alert(rig, f"{n:032x}", f"lab/gate-{n}", ago_s=60 - n)
+    mute = new_mute(ALERT, "8h", "repairs", "anna", time.time_ns() // 10**6)
+    with rig.engine.begin() as connection:
+        save_mute(connection, mute)
+        found = [each.alert_id for each in newest_alerts(connection) if each.camera == "lab/door"]
+    assert sorted(found) == [ALERT, "ef" * 16]
+    ((episode, _),) = read_episodes(rig.engine, {}, (), "lab/door")
+    assert episode.alert_ids == [ALERT, "ef" * 16]

@@ -209,7 +209,7 @@ async def test_a_switch_with_unsent_commands_is_kept_beyond_the_bound(
         (SWITCHES, {"cameras": "east/*", "preset": "own settings"}, "cameras: expected a group with cameras"),
         (SWITCHES, {"cameras": "north/*", "settings": {}, "preset": "x"}, "settings: expected an object"),
         (SWITCHES, {"cameras": "north/*", "settings": {}}, "settings: expected drop_ratio"),
-        (SWITCHES, {"cameras": "north/*", "sets": {}}, "switch: expected cameras, and preset or settings, got 'sets'"),
+        (SWITCHES, {"cameras": "north/*", "sets": {}}, "body: expected cameras, preset, settings, got 'sets'"),
     ],
 )
 def test_invalid_requests_are_rejected_in_one_line_and_change_nothing(

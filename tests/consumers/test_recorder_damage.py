@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select, update
 
+from consumers.database.tables import cameras, ledgers
 from consumers.recorder.recorder import run_recorder
 from infra.local.kafka import Kafka
 from schemas.errors import RestartRequired
+from schemas.pointillist_pb2 import ONLINE, Meta, Status, Turn
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.transport.kafka import damage
-from tests.consumers.recorder_rig import KEYS, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, Rig, ledger, signed, verdict
 from tests.consumers.scene import Scene
 from tests.kafka_files import damage_batch, damage_length
 from tests.waiting import until
@@ -31,6 +34,26 @@ async def test_a_damaged_database_is_set_aside_and_a_new_one_filled_from_kafka(s
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
         assert scene.metric("pointillist_databases_set_aside") == 1
         assert scene.metric("pointillist_disk_free_bytes", holds="database") > 0
+
+
+def test_a_damaged_message_in_a_row_stops_no_recording(rig: Rig) -> None:
+    def announce(number: int) -> None:
+        turn = Turn(connection=1, message=number, at_ms=number)
+        status, meta = Status(state=ONLINE, boot_id=BOOT, turn=turn), Meta(boot_id=BOOT, turn=turn)
+        topic, key = rig.settings.events_topic, CAMERA.encode()
+        rig.feed([rig.record(topic, key, signed(status), "Status"), rig.record(topic, key, signed(meta), "Meta")])
+
+    announce(1)
+    rig.ledger(ledger(1, 2))
+    with rig.engine.begin() as connection:
+        connection.execute(update(cameras).values(status=b"\xff", meta=b"\xff"))
+        connection.execute(update(ledgers).values(message=b"\xff"))
+    rig.verdicts([verdict(0, flagged=True), verdict(2, flagged=True)])  # frame 1 is missing: its fate is looked up
+    announce(2)
+    with rig.engine.begin() as connection:
+        row = connection.execute(select(cameras)).one()
+    assert (Status.FromString(row.status).turn.message, Meta.FromString(row.meta).turn.message) == (2, 2)
+    assert rig.count("frames") == 2
 
 
 @pytest.mark.brokers

@@ -69,7 +69,7 @@ def test_the_api_saves_lists_replaces_and_removes_rules(console: ConsoleRig, rec
         (RULES, {"confidence": "high"}, "confidence: expected 0 to 1, got 'high'"),
         (RULES, {"absent_s": True}, "absent_s: expected 5 to 86400, got 'True'"),
         (RULES, {"cooldown_s": None}, "cooldown_s: expected 60 to 86400, got 'None'"),
-        (RULES, {"colour": "red"}, "rule: expected cameras, wanted, frames, confidence, absent_s, cooldown_s, got"),
+        (RULES, {"colour": "red"}, "body: expected cameras, wanted, frames, confidence, absent_s, cooldown_s, got"),
         (f"{RULES}/remove", {"wanted": "dog"}, "rule: expected one of the list, got dog at lab/*. List the rules."),
         (f"{RULES}/remove", {"cameras": "lab"}, "cameras: expected site/camera"),
     ],

@@ -45,6 +45,24 @@ def test_a_rate_set_by_a_person_is_kept_and_a_damaged_file_is_rejected(tmp_path:
         assert layout.camera_rates.read_text() == text
 
 
+def test_a_file_that_could_not_be_read_is_read_again_without_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps({DOOR: 3}))
+    rates = CameraRates(file)
+
+    def refuse(_path: Path) -> str:
+        raise PermissionError("mode 000")
+
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        patched.setattr(Path, "read_text", refuse)
+        assert (rates.changed(), rates.changed()) == (None, None)
+    assert [each["event"] for each in logs] == ["camera_rates_not_read"]
+    assert rates.changed() == {DOOR: 3 * 2**20}
+    assert rates.changed() is None
+
+
 def test_an_invalid_file_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "rates.json"
     rates = CameraRates(file)

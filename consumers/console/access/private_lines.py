@@ -128,7 +128,8 @@ def remove_line(file: Path, kind: LineFormat[E], name: str) -> None:
 class FollowedLines(Generic[E]):
     """The entries of a file, read again after each change of the file.
 
-    While the file is missing or damaged there are none: a damaged line must not keep a removed entry.
+    While the file is missing or damaged there are none: a damaged line must not keep a removed entry. A file that could
+    not be read is read again at each use, because a corrected mode is no new version of the file.
     """
 
     def __init__(self, file: Path, kind: LineFormat[E]) -> None:
@@ -137,18 +138,21 @@ class FollowedLines(Generic[E]):
         self._kind = kind
         self._version: FileVersion = file_version(file)
         self._known = read_lines(file, kind) if file.exists() else {}
+        self._failure = ""
 
     def __call__(self) -> dict[str, E]:
         """Return the current entries by name. Costs one `stat` call."""
         now = file_version(self._file)
         if now != self._version:
-            self._version = now
             try:
                 self._known = read_lines(self._file, self._kind)
             except ConfigError as error:
-                self._known = {}
-                log.error("logins_not_read", file=str(self._file), error=str(error))
+                self._version, self._known = None, {}
+                if self._failure != str(error):
+                    self._failure = str(error)
+                    log.error("logins_not_read", file=str(self._file), error=self._failure)
             else:
+                self._version, self._failure = now, ""
                 log.info("logins_read", file=str(self._file), entries=len(self._known))
         return self._known
 

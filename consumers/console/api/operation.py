@@ -50,6 +50,11 @@ class Operation:
     status: int = 200
     """HTTP status of a success."""
 
+    async def respond(self, context: ConsoleContext, request: Request) -> Response:
+        """Answer a request. `json_of` then rejects fields that the schema of the body does not have."""
+        request.scope["state"]["fields"] = (self.body or {}).get("properties")
+        return await self.answer(context, request)
+
 
 def fields(**properties: Schema) -> Schema:
     """Return the schema of an object with these properties and no others."""
@@ -59,7 +64,7 @@ def fields(**properties: Schema) -> Schema:
 async def json_of(request: Request) -> dict[str, Any]:
     """Return the JSON object in the request.
 
-    Raises RefusedActionError, 400, if it is invalid, too large, too deep or not text.
+    Raises RefusedActionError, 400, if it is invalid, too large, too deep or not text, or if it has an unknown field.
     """
     body, found = await body_of(request), None
     with suppress(ValueError, RecursionError):
@@ -69,6 +74,10 @@ async def json_of(request: Request) -> dict[str, Any]:
         found = sent if is_text else None
     if not isinstance(found, dict):
         raise RefusedActionError("body: expected a JSON object", 400)
+    known = request.scope["state"]["fields"]
+    if known is not None and (unknown := found.keys() - known.keys()):
+        expected = ", ".join(known)
+        raise RefusedActionError(f"body: expected {expected}, got {str(min(unknown))[:40]!r}. Correct it.", 400)
     return found
 
 

@@ -36,7 +36,7 @@ from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import SHOWN, camera_of, find_alerts, review
 from consumers.console.pages.camera import answer_history, name_of, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
-from consumers.console.pages.fleet import UNKNOWN, forget, query_of
+from consumers.console.pages.fleet import UNKNOWN, forget, page_of, query_of
 from consumers.console.pages.mutes import mute
 from consumers.console.pages.outcomes import text_of
 from consumers.console.pages.system import audited
@@ -50,6 +50,7 @@ from schemas.identity import camera_id
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
+_STATES: Final = [*(state.value for state in State), AWAY]
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
@@ -63,6 +64,11 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
     most = request.query_params.get("cards", "0")
     if not (most.isascii() and most.isdecimal() and len(most) < 5 and int(most) <= PAGE_CARDS):
         return error_response(400, f"cards: expected 1 to {PAGE_CARDS}, or 0 for the number on the pages")
+    state, page = request.query_params.get("state", ""), request.query_params.get("page", "1")
+    if state not in ("", *_STATES):
+        return error_response(400, f"state: expected {', '.join(_STATES)}, got {state[:40]!r}. Correct it.")
+    if page != str(max(1, page_of(request))):
+        return error_response(400, f"page: expected a number from 1, got {page[:40]!r}. Correct it.")
     view = context.fleet.view(replace(query_of(request), cards=int(most)))
     return JSONResponse(
         {
@@ -153,6 +159,8 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     text = text_of(asked, "comment")
     state = None if asked.get("state") is None else text_of(asked, "state")
+    if state is None and not text.strip():
+        return error_response(400, "state, comment: expected at least one of them, got none. Add one.")
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
     await review(context, session_of(request).name, alert_id, camera, state, text)
@@ -268,7 +276,7 @@ OPERATIONS: Final = (
         "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
         "`page`, `pages`. A camera of another console has that console's page of it as `console`.",
         {
-            "site": TEXT, "state": {"enum": [*(state.value for state in State), AWAY]}, "text": TEXT, "group": TEXT,
+            "site": TEXT, "state": {"enum": _STATES}, "text": TEXT, "group": TEXT,
             "page": WHOLE,
             "cards": {"type": "integer", "description": f"Cameras on a page, at most {PAGE_CARDS}"},
         },
@@ -314,8 +322,9 @@ OPERATIONS: Final = (
     Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
-        f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings, the newest of each episode before further "
-        "ones. Each has the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
+        f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings: the newest of each episode, those of open "
+        "episodes before acknowledged and closed ones, then further alerts. Each has the state of its `episode` and "
+        "its `comments`: `at_ms`, `who`, `text`.",
         {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=RightScope.PART,
     ),
     Operation(
@@ -378,7 +387,7 @@ OPERATIONS: Final = (
 def api_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the table."""
     return [
-        GuardedRoute(ROOT + each.path, partial(each.answer, context), each.method, each.needed, each.reach)
+        GuardedRoute(ROOT + each.path, partial(each.respond, context), each.method, each.needed, each.reach)
         for each in OPERATIONS
     ]
 

@@ -217,10 +217,14 @@ class Fleet:
         self._drop(name)
 
     def forget_all(self, gone: Mapping[str, int]) -> None:
-        """Remove the cameras in `gone`, each with its Unix time, that are not removed yet."""
+        """Remove the cameras in `gone`, each with its Unix time, that are not removed yet.
+
+        An earlier time replaces the known one: the clock was set back.
+        """
         for name, at_ms in gone.items():
             if self._forgotten.get(name, -1) < at_ms:
                 self.forget(name, at_ms)
+            self._forgotten[name] = at_ms
 
     # Views
 

@@ -187,8 +187,14 @@ class Store:
         return at_ms
 
     def removed_cameras(self) -> dict[str, int]:
-        """Return the removed cameras, each with its Unix time."""
+        """Return the removed cameras, each with its Unix time.
+
+        A time after the present was written before the clock was set back. It is set to the present, so that the camera
+        appears when it sends again.
+        """
+        now_ms = unix_ms()
         with self.engine.begin() as connection:
+            connection.execute(update(forgotten).where(forgotten.c.at_ms > now_ms).values(at_ms=now_ms))
             return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
 
 

@@ -26,7 +26,7 @@ from consumers.cameras.episodes import (
     sentence,
     sighting,
 )
-from consumers.cameras.open_alerts import KINDS, newest_rows
+from consumers.cameras.open_alerts import KINDS, muted_rows, newest_rows
 from consumers.console.access.gate import error_response, form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
@@ -173,11 +173,10 @@ def read_episodes(
     columns = [alerts.c[name] for name in _COLUMNS]
     is_included = and_(sight.where(alerts.c.camera), alerts.c.camera == camera if camera else true())
     with engine.begin() as connection:
-        found = [
-            row._mapping for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)
-        ]
-    rows = {row["alert_id"]: row for row in found}
-    known = [AlertSummary(*(row[name] for name in AlertSummary._fields)) for row in found]
+        newest = [row for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)]
+        newest += muted_rows(connection, columns, is_included)
+    rows = {row.alert_id: row._mapping for row in newest}
+    known = [AlertSummary(*(row[name] for name in AlertSummary._fields)) for row in rows.values()]
     return [(each, _alert_rows(each, rows)) for each in episodes(known, reviews, published_ms)]
 
 
@@ -228,9 +227,11 @@ async def _newest_episodes(
 async def find_alerts(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
     """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
 
-    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, then further ones.
+    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, those of open episodes first and
+    of closed ones last, then further ones.
     """
     newest = await _newest_episodes(context, camera, sight)
+    newest.sort(key=lambda each: STATES.index(each[0].state))
     mine = [raised for episode, raised in newest if state in ("", episode.state)]
     further = sorted((each for raised in mine for each in raised[1:]), key=lambda each: -each.raised_ms)
     found = [*(raised[0] for raised in mine), *further]

@@ -88,8 +88,6 @@ async def switch(context: ConsoleContext, request: Request, fields: Mapping[str,
     ConfigError for others.
     """
     who, outcome = session_of(request).name, "switched"
-    if unknown := fields.keys() - {"cameras", "preset", "settings"}:
-        raise ConfigError(f"switch: expected cameras, and preset or settings, got {str(min(unknown))[:40]!r}.")
     group = parse_group(fields.get("cameras"))
     require(request, group)
     if context.commands is None:
