@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import shlex
 import shutil
 import string
@@ -170,6 +172,20 @@ def test_mosquitto_has_the_same_limits_and_rights_as_in_up() -> None:
     assert {line for line in deployed if not line.startswith(deployment_keys)} == {
         x for x in local if not x.startswith(deployment_keys)
     }
+
+
+def test_mosquitto_may_open_as_many_files_as_its_container_allows(tmp_path: Path) -> None:
+    program, config = tmp_path / "mosquitto", tmp_path / "mosquitto.conf"
+    program.write_text("#!/bin/sh\nulimit -S -n\n")
+    program.chmod(0o755)
+    config.touch()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    command = f"ulimit -S -n {min(64, hard)}; exec sh {shlex.quote(str(COMPOSE / 'follow.sh'))} {config} {config}"
+    found = subprocess.run(
+        ["sh", "-c", command], check=True, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert found.stdout.split() == [str(hard)]
 
 
 @pytest.mark.brokers
