@@ -3,6 +3,8 @@
 # client is rejected, and a renewed certificate presented, without a restart. Usage: follow.sh CONFIG FILE...
 config=$1
 shift
+# Each client holds a file. Mosquitto keeps the soft limit, which container runtimes may set to 1,024.
+ulimit -S -n "$(ulimit -H -n)"
 seen=$(cksum "$@")
 mosquitto -c "$config" &
 broker=$!

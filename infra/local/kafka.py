@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +113,10 @@ class Kafka(Service):
         """The folder of its logs: those of the partitions and of Kafka's own metadata."""
         return self.folder / "data"
 
+    def _environment(self) -> Mapping[str, str]:
+        """Return the environment with a locale in which Java reads and writes any path of the state folder."""
+        return os.environ | {"LC_ALL": "C.UTF-8"}
+
     def _command(self) -> list[str]:
         controller_port = self._ports[self.port_names[1]]
         # A single node has its address in the settings and not in the log, so its port may change.
@@ -167,6 +172,7 @@ class Kafka(Service):
         try:
             done = subprocess.run(
                 command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False,
+                env=self._environment(),
                 start_new_session=True,  # an interrupt of the terminal is for `up` alone, as with the servers
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -22,6 +22,7 @@ from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
+from schemas.runtime.open_files import raise_open_files
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
@@ -35,6 +36,8 @@ _UNREADABLE: Final = "Couldn't open database."
 PLAIN: Final = "allow_anonymous true"
 MAX_CONNECTIONS: Final = MAX_CAMERAS + 256
 """Maximum number of connections: cameras, roles, and some for diagnosis."""
+_OTHER_FILES: Final = 64
+"""Files of mosquitto besides connections: listeners, log, lists, database."""
 
 
 def mosquitto_binary() -> str:
@@ -137,6 +140,8 @@ class Mosquitto(Service):
 
     def _command(self) -> list[str]:
         program = mosquitto_binary()
+        # Mosquitto keeps the soft limit that it inherits, usually 1,024: later clients would get no connection.
+        raise_open_files(MAX_CONNECTIONS + _OTHER_FILES)
         (self.folder / "data").mkdir(exist_ok=True)
         fill(
             TEMPLATE,

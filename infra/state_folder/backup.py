@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tarfile
@@ -123,7 +124,7 @@ def write_backup(
     if database is None:
         _require_system(layout)
     made_ms = unix_ms()
-    name = f"pointillist-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(made_ms / 1000))}{SUFFIX}"
+    name = _file_name(made_ms)
     with _snapshots(layout) as (main, console):
         url = database or layout.database_url
         offsets: Offsets = {}
@@ -217,6 +218,12 @@ def find_backup(given: str) -> str:
 
 
 # Writing
+
+
+def _file_name(made_ms: int) -> str:
+    """Return the name of a backup, later ones behind earlier ones. Systems with one folder never have the same name."""
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(made_ms / 1000))
+    return f"pointillist-{moment}.{made_ms % 1000:03}Z-{secrets.token_hex(4)}{SUFFIX}"
 
 
 def _require_system(layout: Layout) -> None:

@@ -70,7 +70,7 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
 }
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
 _OF_SIMULATED: Final = frozenset(
-    ("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile", "fleets")
+    ("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile", "fleets", "spool_bytes")
 )
 """Settings of simulated cameras, which a list of real cameras has of its own."""
 _SET_IN_ALL: Final = frozenset(
@@ -128,7 +128,7 @@ class UpSettings(SamplingSettings):
     drain_s: float = Field(default=60.0, gt=0)
     """Maximum seconds to wait, after the end, for the verdicts of frames in transit."""
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Maximum bytes of each camera's spool on disk."""
+    """Maximum bytes of each simulated camera's spool on disk. A list of cameras has its own: `spool.max_bytes`."""
     prometheus: bool = True
     """Also start Prometheus, Alertmanager and Grafana, as far as they are installed."""
     receivers: Path | None = None

@@ -152,7 +152,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._health.set("assigned", False)
         if not self._tracker.held:
             return
-        if self.joined and not self.reader.partitions_of(self._settings.frames_topic):
+        if self.joined and self.reader.is_missing(self._settings.frames_topic):
             # aiokafka would retry the commit until another topic of that name exists, and then commit to it.
             self._tracker.lost = True
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)

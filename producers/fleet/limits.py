@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Final
 
 from producers.publisher import LinkSettings
 from producers.spool.files import OPEN_FILES
+from schemas.runtime.open_files import raise_open_files
 
 CONNECTING: Final = 64
 """Connections without TLS that a process opens at the same time."""
@@ -46,10 +46,4 @@ def allow_open_files(cameras: int) -> None:
     The spools get the files that the connections leave.
     """
     wanted = _FILES + _FILES_PER_CAMERA * cameras
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    left = wanted if now == resource.RLIM_INFINITY else now
-    OPEN_FILES.limit = max(_FEWEST_SPOOL_FILES, left - _FILES - cameras)
+    OPEN_FILES.limit = max(_FEWEST_SPOOL_FILES, raise_open_files(wanted) - _FILES - cameras)

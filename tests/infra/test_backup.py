@@ -446,6 +446,18 @@ def test_the_identity_lock_is_free_while_a_slow_store_is_written(
     assert all(free)
 
 
+def test_a_backup_of_the_same_moment_replaces_no_other(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "unix_ms", lambda: 1_700_000_000_000)
+    places = {write_backup(layout, str(tmp_path / "to"), "1")[0] for _ in range(2)}
+    monkeypatch.setattr(backup, "unix_ms", lambda: 1_700_000_000_001)
+    newest, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    assert {str(each) for each in (tmp_path / "to").iterdir()} == {*places, newest}
+    assert len(places) == 2
+    assert find_backup(str(tmp_path / "to")) == newest
+
+
 def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "memory://failed-backups"
     place, _ = write_backup(layout, url, "1", passphrase=PASSPHRASE)

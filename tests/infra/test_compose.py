@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import shlex
 import shutil
 import string
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,6 +177,20 @@ def test_mosquitto_has_the_same_limits_and_rights_as_in_up() -> None:
     }
 
 
+def test_mosquitto_may_open_as_many_files_as_its_container_allows(tmp_path: Path) -> None:
+    program, config = tmp_path / "mosquitto", tmp_path / "mosquitto.conf"
+    program.write_text("#!/bin/sh\nulimit -S -n\n")
+    program.chmod(0o755)
+    config.touch()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    command = f"ulimit -S -n {min(64, hard)}; exec sh {shlex.quote(str(COMPOSE / 'follow.sh'))} {config} {config}"
+    found = subprocess.run(
+        ["sh", "-c", command], check=True, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert found.stdout.split() == [str(hard)]
+
+
 @pytest.mark.brokers
 def test_the_health_check_of_mosquitto_passes_while_it_runs(tmp_path: Path) -> None:
     kind, *command = SERVICES["mosquitto"]["healthcheck"]["test"]
@@ -191,6 +210,26 @@ def test_the_health_check_of_mosquitto_passes_while_it_runs(tmp_path: Path) -> N
     with running_mosquitto(fleet) as (_, port):
         assert status(port) == 0
     assert status(port) != 0
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
+def test_the_health_check_of_a_role_ignores_a_proxy_of_the_environment(status: int, expected: int) -> None:
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    _, *command = SERVICES["bridge"]["healthcheck"]["test"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        local = [sys.executable, *(word.replace("9100", str(server.server_port)) for word in command[1:])]
+        proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        done = subprocess.run(local, check=False, capture_output=True, text=True, timeout=60, env=os.environ | proxy)
+        server.shutdown()
+    assert done.returncode == expected, done.stderr
 
 
 AUTHORITY_FOLDER: Final = "/var/lib/pointillist-authority"

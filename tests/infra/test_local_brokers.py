@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import resource
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from paho.mqtt.properties import Properties
 from infra.local import mosquitto as mosquitto_module
 from infra.local import programs
 from infra.local.kafka import Kafka
-from infra.local.mosquitto import Mosquitto, answers_mqtt
+from infra.local.mosquitto import MAX_CONNECTIONS, Mosquitto, answers_mqtt
 from infra.local.ports import LOOPBACK, is_free
 from infra.local.process import ProcessId
 from infra.local.service import Service
@@ -164,6 +165,19 @@ def test_mosquitto_uses_another_port_if_its_port_is_in_use(state_dir: Path) -> N
         second.start()
         assert second.port != first.port
         second.stop()
+
+
+@pytest.mark.brokers
+def test_mosquitto_may_open_a_file_for_each_camera_whatever_limit_it_inherits(state_dir: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    broker = Mosquitto(state_dir)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))  # the usual limit of a login or a service
+        process = broker.start()
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] >= min(MAX_CONNECTIONS, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        broker.stop()
 
 
 @pytest.mark.parametrize(("known", "name"), [({os.geteuid(): "owner"}, "owner"), ({}, str(os.geteuid()))])
@@ -310,6 +324,18 @@ async def test_kafka_forwards_the_largest_message(kafka: Kafka, kafka_topics: To
     large = os.urandom(1024) * (MAX_MESSAGE_BYTES // 1024)
     await produce(kafka.bootstrap, topic, [large])
     assert await consume(kafka.bootstrap, topic, 1) == [large]
+
+
+@pytest.mark.brokers
+def test_kafka_starts_in_a_folder_with_any_name_whatever_the_locale(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("LANG", "LC_ALL"):  # the locale of an ssh client that this machine lacks has the same effect
+        monkeypatch.setenv(variable, "C")
+    kafka = Kafka(state_dir / "jürgen")
+    kafka.start()
+    kafka.stop()
+    assert (kafka.data / "meta.properties").is_file()
 
 
 @pytest.mark.brokers

@@ -21,6 +21,8 @@ from consumers.conservation.kafka_offsets import read_log_offsets
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.pki.kafka_rights import grant
 from infra.state_folder import Layout
+from processors.arrivals.group_watch import GroupReport, GroupWatch
+from processors.settings import ProcessorSettings
 from producers.bridge.kafka.backlog import MAX_UNRECORDED_BYTES, Backlog
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
@@ -28,6 +30,8 @@ from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import abort_producer, start_client
+from schemas.transport.kafka.internals import is_hidden
+from schemas.transport.kafka.reader import Reader
 from tests.infra.secure import SECRET, enroll_camera
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.waiting import PATIENCE_S, until
@@ -145,6 +149,33 @@ async def test_only_a_role_itself_may_join_its_group(kafka: KafkaWithPasswords) 
             await join_group(kafka.access(role), PROCESSORS_GROUP, topic)
     with pytest.raises(GroupAuthorizationFailedError):
         await join_group(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
+
+
+async def test_a_topic_without_a_right_to_it_does_not_count_as_deleted(kafka: KafkaWithPasswords) -> None:
+    frames = KafkaTopic.FRAMES.value
+    async with Admin(kafka.access("health")) as admin:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await admin.partitions(frames)
+    async with Reader(kafka.access("processor"), frames) as reader:
+        assert not reader.is_missing(frames)
+    consumer = AIOKafkaConsumer(**kafka_options(kafka.access("health")))
+    try:
+        await start_client(consumer)
+        consumer.subscribe([frames])
+        await until(lambda: is_hidden(consumer, frames))
+    finally:
+        await consumer.stop()
+    reports: list[GroupReport] = []
+    settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": "none"})
+    watch = GroupWatch(settings.model_copy(update={"kafka": kafka.access("health")}), reports.append)
+    running = asyncio.create_task(watch.run())
+    try:
+        await until(lambda: bool(reports))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert "TopicAuthorizationFailedError" in reports[0].error
+    assert not reports[0].topic_lost
 
 
 async def test_the_monitor_reads_the_offsets_of_frames_and_processors(kafka: KafkaWithPasswords) -> None:

@@ -71,9 +71,10 @@ def test_listed_cameras_run_by_camera_run_with_valid_settings(tmp_path: Path, li
     assert bundle_folder(settings).name != "scene"
 
 
-def test_a_setting_of_simulated_cameras_next_to_a_list_is_rejected(listed: Path) -> None:
-    with pytest.raises(ValidationError, match="fps: expected no value with cameras_file"):
-        UpSettings(cameras_file=listed, fps=3)
+@pytest.mark.parametrize(("name", "value"), [("fps", 3), ("spool_bytes", 2**30)])
+def test_a_setting_of_simulated_cameras_next_to_a_list_is_rejected(listed: Path, name: str, value: int) -> None:
+    with pytest.raises(ValidationError, match=f"{name}: expected no value with cameras_file"):
+        UpSettings.model_validate({"cameras_file": listed, name: value})
 
 
 def test_a_list_of_unreachable_cameras_is_one_error_line_before_any_broker_starts(tmp_path: Path, listed: Path) -> None:

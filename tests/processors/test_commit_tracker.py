@@ -41,6 +41,7 @@ class FakeReader:
     failures: list[Exception] = field(default_factory=list)
     hangs: bool = False
     topic: set[int] = field(default_factory=lambda: {0, 1, 2})
+    hidden: bool = False
     high: dict[TopicPartition, int] = field(default_factory=dict)
     fetched: float = 0.0
     sought: list[set[TopicPartition]] = field(default_factory=list)
@@ -54,8 +55,8 @@ class FakeReader:
     def fetched_s(self, _: TopicPartition) -> float:
         return self.fetched
 
-    def partitions_of(self, topic: str) -> set[int]:
-        return self.topic
+    def is_missing(self, topic: str) -> bool:
+        return not self.topic and not self.hidden
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         self.sought.append(set(partitions))
@@ -190,6 +191,16 @@ async def test_a_deleted_topic_gets_no_commit_and_its_successor_is_read_from_the
     bench.done(0, 0)
     await bench.member.commit()
     assert bench.reader.commits == [{partition(0): 1}]
+
+
+async def test_a_topic_without_a_right_to_it_continues_at_its_committed_offset() -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned({partition(0)})
+    bench.reader.topic, bench.reader.hidden = set(), True  # the rights of a revoked certificate
+    await bench.member.on_partitions_revoked({partition(0)})
+    bench.reader.topic, bench.reader.hidden = {0, 1, 2}, False
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert not bench.reader.sought
 
 
 async def test_a_regression_of_offsets_is_detected_before_any_record_is_admitted() -> None:

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     NotControllerError,
     NotCoordinatorForGroupError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
@@ -92,10 +93,14 @@ class Admin:
     async def partitions(self, *topics: str) -> list[PartitionState]:
         """Return the partitions of `topics`, or of all topics if none is given; a missing topic has none.
 
-        Some clusters create a missing topic that is named here.
+        Some clusters create a missing topic that is named here. Raises TopicAuthorizationFailedError if this client has
+        no right to a topic that is named here.
         """
         async with asyncio.timeout(self._request_s):
             described = await self._client.describe_topics(list(topics) or None)
+        for topic in described:
+            if topic["error_code"] == TopicAuthorizationFailedError.errno:
+                raise TopicAuthorizationFailedError(topic["topic"])
         return [
             PartitionState(
                 TopicPartition(topic["topic"], each["partition"]),

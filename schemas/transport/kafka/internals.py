@@ -179,6 +179,11 @@ def missing_replicas(consumer: Any, topics: Iterable[str]) -> int:
     return sum(len(set(each.replicas) - set(each.isr)) for each in partitions)
 
 
+def is_hidden(consumer: Any, topic: str) -> bool:
+    """Return whether the last metadata hides `topic` because the consumer has no right to it."""
+    return topic in consumer._client.cluster.unauthorized_topics
+
+
 async def send_request(admin: Any, request: Any, node: int | None = None) -> Any:
     """Send a request that an administrator has no method for, to `node` or to any node, and return the response."""
     return await admin._send_request(request, node)

@@ -28,6 +28,7 @@ from schemas.transport.kafka.damage import DAMAGE, DamageSkipper
 from schemas.transport.kafka.internals import (
     committed_notes,
     force_close,
+    is_hidden,
     leave_group_on_stop,
     missing_replicas,
     raise_group_error,
@@ -325,6 +326,10 @@ class Reader:
     def partitions_of(self, topic: str) -> set[int]:
         """Return the partitions of a topic by the last metadata."""
         return set(self._opened().partitions_for_topic(topic) or ())
+
+    def is_missing(self, topic: str) -> bool:
+        """Return whether Kafka has no such topic, by the last metadata. A hidden topic is not missing."""
+        return not self.partitions_of(topic) and not is_hidden(self._opened(), topic)
 
     def missing_replicas(self) -> int:
         """Return the replicas of its topics' partitions that are not in sync, by the last metadata; 0 when closed."""
