@@ -80,7 +80,8 @@ def write_successor(
     if settings.unsure_below:
         line += (
             f". temperature {settings.temperature:g} and unsure_below {settings.unsure_below:g} are the given "
-            f"bundle's: `pointillist bundle calibrate {out} --images FOLDER --unsure` sets them for this network"
+            f"bundle's: `pointillist bundle calibrate {out} --images FOLDER --unsure --strip-seconds 0` sets them for "
+            "this network"
         )
     bundle = load_bundle(beside, torch.device("cpu"))
     if settings.drift is not None and len(clean) >= LEAST_ROWS:

@@ -319,7 +319,7 @@ def test_a_repaired_bundle_keeps_licences_and_drops_records_of_the_earlier_netwo
         "LICENSE.md"
     ]
     assert "temperature 1.26 and unsure_below 0.7 are the given bundle's" in line
-    assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure`" in line
+    assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure --strip-seconds 0`" in line
 
 
 def test_a_repaired_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
