@@ -45,7 +45,7 @@ def test_labels_recover_the_temperature_of_the_logits(factor: float) -> None:
 def test_a_network_beyond_the_temperatures_gets_the_nearest_as_a_plain_number(
     factor: float, temperature: float
 ) -> None:
-    """The temperature is written into model.toml, which takes no numpy number."""
+    # model.toml takes no numpy number.
     labels = torch.arange(200) % 4
     right = torch.nn.functional.one_hot(labels, 4).bool()
     found = by_labels(
