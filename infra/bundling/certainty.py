@@ -34,7 +34,7 @@ LEAST_PICTURES: Final = 40
 """The fewest pictures that calibrate."""
 _LEAST_NAMED: Final = 10
 """The fewest named verdicts on which a limit may rest."""
-_TEMPERATURES: Final = np.geomspace(0.25, 8, 61).round(2)
+_TEMPERATURES: Final[list[float]] = np.geomspace(0.25, 8, 61).round(2).tolist()
 _LIMITS: Final = np.linspace(0.05, 0.95, 91)
 _MIDDLE: Final = 0.8
 _DROPPED: Final = 0.5
@@ -94,7 +94,7 @@ def by_agreement(logits: Tensor, views: Sequence[Tensor], groups: Tensor | None)
     def distance(temperature: float) -> float:
         return abs(float((logits / temperature).softmax(1).amax(1).mean()) - agreement)
 
-    temperature = min(_TEMPERATURES.tolist(), key=distance)
+    temperature = min(_TEMPERATURES, key=distance)
     in_group = None
     if groups is not None:
         own = groups.cpu()

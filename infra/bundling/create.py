@@ -27,6 +27,7 @@ from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
 from lab.data import LabelledPictures
 from lab.drift import write_drift
 from lab.strip.calibrate import FRR
+from lab.strip.table import replace_file, strip_toml
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
@@ -290,7 +291,9 @@ def _name_of(folder: Path) -> str:
 
 def _write(folder: Path, settings: BundleSettings) -> None:
     text = to_toml(settings.model_dump(exclude_none=True, exclude={"strip"}))
-    (folder / "model.toml").write_text(text, encoding="utf-8")
+    if settings.strip is not None:
+        text += "\n" + strip_toml(settings.strip)
+    replace_file(folder / "model.toml", text.encode())
 
 
 @torch.inference_mode()

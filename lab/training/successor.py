@@ -12,10 +12,11 @@ from torch import nn
 
 from lab.data import LabelledPictures
 from lab.drift import write_drift
+from lab.strip.blind import check_threshold
 from lab.strip.order import shuffled
 from lab.strip.table import calibrate_bundle, write_strip_table
 from lab.training.bundle import save_network, to_toml
-from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
+from processors.bundle import Bundle, BundleSettings, StripSettings, load_bundle, read_settings
 from processors.stages.discrepancy import LEAST_ROWS
 from schemas.errors import ConfigError, StateError
 
@@ -80,7 +81,8 @@ def write_successor(
     if settings.unsure_below:
         line += (
             f". temperature {settings.temperature:g} and unsure_below {settings.unsure_below:g} are the given "
-            f"bundle's: `pointillist bundle calibrate {out} --images FOLDER --unsure` sets them for this network"
+            f"bundle's: `pointillist bundle calibrate {out} --images FOLDER --unsure --strip-seconds 0` sets them for "
+            "this network"
         )
     bundle = load_bundle(beside, torch.device("cpu"))
     if settings.drift is not None and len(clean) >= LEAST_ROWS:
@@ -134,6 +136,7 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
             combined=combined,
             device=torch.device("cpu"),
         )
+        check_threshold(strip)
         for each in settings.strip.dropped if settings.strip and dropped else ():
             calibrate_bundle(
                 out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")
@@ -144,5 +147,15 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
         shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
         kept = settings.strip.model_copy(update={"dropped": [], "combined": None, "typicality": None})
         write_strip_table(out, kept)
-        return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"
-    return f"STRIP is recalibrated for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"
+        line = f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"
+        return line + _lost(settings.strip, kept)
+    line = f"STRIP is recalibrated for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"
+    return line if given is None else line + _lost(given, read_settings(out).strip)
+
+
+def _lost(given: StripSettings, strip: StripSettings | None) -> str:
+    """Return a sentence on the thresholds of `given` that the new table lacks, or nothing."""
+    lost = ["the p-value of all statistics"] if given.combined and not (strip and strip.combined) else []
+    if given.dropped and not (strip and strip.dropped):
+        lost.append("the thresholds of dropped frames")
+    return f". It lacks {' and '.join(lost)}: `pointillist lab calibrate` makes them" if lost else ""

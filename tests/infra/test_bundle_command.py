@@ -94,9 +94,17 @@ def test_an_existing_bundle_is_calibrated_again(
     assert strip is not None
     assert not strip.dropped
     assert read_settings(folder).unsure_below == 0
+    with (folder / "model.toml").open("a") as table:
+        table.write(f"\n{dropped}")
+    strip = read_settings(folder).strip
     app([*command, "0", "--unsure"], standalone_mode=False)
     assert read_settings(folder).unsure_below > 0
-    assert "unsure" in capsys.readouterr().out
+    assert read_settings(folder).strip == strip
+    printed = capsys.readouterr().out
+    assert "unsure" in printed
+    assert "note: the [strip] table stays" in printed
+    app([*command, "0.1", "--unsure"], standalone_mode=False)
+    assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
 
 
 def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

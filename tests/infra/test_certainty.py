@@ -41,6 +41,20 @@ def test_labels_recover_the_temperature_of_the_logits(factor: float) -> None:
     assert float((best == answers)[sure].float().mean()) > RIGHT - 0.05
 
 
+@pytest.mark.parametrize(("factor", "temperature"), [(500.0, 8.0), (0.01, 0.25)])
+def test_a_network_beyond_the_temperatures_gets_the_nearest_as_a_plain_number(
+    factor: float, temperature: float
+) -> None:
+    # model.toml takes no numpy number.
+    labels = torch.arange(200) % 4
+    right = torch.nn.functional.one_hot(labels, 4).bool()
+    found = by_labels(
+        factor * right + torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * factor / 40, right, None
+    )
+    assert found.temperature == temperature
+    assert type(found.temperature) is float
+
+
 def test_a_network_that_is_right_by_chance_never_names_a_class() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 8 * torch.randn(500, CLASSES, generator=generator)

@@ -371,11 +371,26 @@ def test_a_successor_with_too_few_pictures_keeps_only_the_threshold_of_strip(fol
     out, (_, old_strip, _) = tmp_path / "successor", loaded(folder)
     bundle, line = write_successor(out, folder, changed_network(folder), pictures(29, 6), "tuned")
     assert "the given bundle's: clean pictures: expected at least 20 besides the overlays" in line
+    assert line.endswith("It lacks the p-value of all statistics: `pointillist lab calibrate` makes them")
     strip = bundle.settings.strip
     assert strip is not None
     assert (strip.combined, strip.typicality, strip.threshold_bits) == (None, None, old_strip.threshold_bits)
     assert (out / strip.overlays).read_bytes() == (folder / old_strip.overlays).read_bytes()
     assert not list(out.glob("features*"))
+
+
+@pytest.mark.usefixtures("few_overlays")
+def test_a_successor_gets_no_p_value_that_no_frame_can_fall_below(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_tiny_threshold(values: Values, frr: float, norms: int | None) -> CombinedThreshold:
+        return combined(values, frr, norms).model_copy(update={"threshold": 2**-MOST_OCTAVES})
+
+    monkeypatch.setattr("lab.strip.table.combined_table", with_tiny_threshold)
+    bundle, line = write_successor(tmp_path / "out", folder, changed_network(folder), pictures(200, 6), "tuned")
+    assert "are the given bundle's: clean pictures: expected a threshold above the least p-value of a frame" in line
+    assert bundle.settings.strip is not None
+    assert bundle.settings.strip.combined is None
 
 
 @pytest.mark.usefixtures("few_overlays")
@@ -385,6 +400,7 @@ def test_a_successor_with_too_few_pictures_for_dropped_frames_is_still_a_bundle(
     out, (_, old_strip, _) = tmp_path / "successor", loaded(folder)
     bundle, line = write_successor(out, folder, changed_network(folder), pictures(60, 6), "tuned", dropped=True)
     assert "the given bundle's: clean pictures: expected at least 110, got 60" in line
+    assert "It lacks the p-value of all statistics and the thresholds of dropped frames: " in line
     strip = bundle.settings.strip
     assert strip is not None
     assert (strip.combined, strip.dropped, strip.threshold_bits) == (None, [], old_strip.threshold_bits)

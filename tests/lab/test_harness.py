@@ -266,6 +266,16 @@ def test_an_unknown_experiment_is_rejected_in_one_line(
     assert line.startswith("error: --only: expected video or hardening or")
 
 
+@pytest.mark.parametrize("options", [(), ("--run",)])
+def test_a_row_that_no_experiment_has_is_rejected_before_the_others_are_measured(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    found = queue(tmp_path, "--row", "first", "--row", "lnog", *options)
+    assert found.returncode == UserError.exit_code
+    assert "error: --row: expected a part of a row's name in tiny, got 'lnog'. Correct it." in found.stderr
+    assert not (tmp_path / "log").exists()
+
+
 def test_the_file_of_stale_rows_is_not_written_without_the_data_sets(tmp_path: Path) -> None:
     missing = {**os.environ, "POINTILLIST_DATA": str(tmp_path / "absent")}
     listed = queue(tmp_path, environment=missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,27 @@ def test_an_interrupted_run_leaves_no_bundle(folder: Path, repair: Command, monk
     assert not (folder / "out" / "model.toml").exists()
 
 
+def test_a_changed_normalisation_voids_the_checkpoints(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = list[bool]()
+
+    def unlearn(*arguments: Any) -> Any:
+        begun.append(arguments[5].load() is None)
+        return real(*arguments)
+
+    real = vars(run_module)["unlearn"]
+    monkeypatch.setattr(run_module, "unlearn", unlearn)
+    repair(mode="quarantine").success()
+    repair(mode="quarantine").success()
+    table = folder / "bundle" / "model.toml"
+    text = table.read_text()
+    table.write_text(re.sub(r"(?m)^std = .*$", "std = [0.3, 0.3, 0.3]", text))
+    assert table.read_text() != text
+    repair(mode="quarantine").success()
+    assert begun == [True, False, True]
+
+
 def test_too_few_clean_pictures_of_other_classes_than_the_target_are_rejected(folder: Path, repair: Command) -> None:
     many = pictures(240, seed=1)
     only = np.flatnonzero(many.labels == TARGET)
@@ -319,7 +341,7 @@ def test_a_repaired_bundle_keeps_licences_and_drops_records_of_the_earlier_netwo
         "LICENSE.md"
     ]
     assert "temperature 1.26 and unsure_below 0.7 are the given bundle's" in line
-    assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure`" in line
+    assert f"`pointillist bundle calibrate {out} --images FOLDER --unsure --strip-seconds 0`" in line
 
 
 def test_a_repaired_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:

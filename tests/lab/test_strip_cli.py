@@ -191,10 +191,13 @@ def test_a_threshold_that_no_frame_can_fall_below_is_an_error(
     def with_tiny_threshold(values: Values, frr: float, norms: int | None) -> CombinedThreshold:
         return combined(values, frr, norms).model_copy(update={"threshold": 0.000015258})
 
+    options = ("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.05, "--images", 80)
+    lab(*options).success()
+    before = {file.name: file.read_bytes() for file in bundle.iterdir() if file.is_file()}
     monkeypatch.setattr("lab.strip.table.combined_table", with_tiny_threshold)
-    printed = lab(
-        "calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.05, "--images", 80, "--combined"
-    ).refusal()
+    printed = lab(*options, "--combined").refusal()
+    # The table of the earlier calibration stays: under the new one, a processor would check nothing.
+    assert {file.name: file.read_bytes() for file in bundle.iterdir() if file.is_file()} == before
     assert "expected a threshold above the least p-value of a frame, 2^-16, got 1.5258e-05" in printed
     assert "Calibrate again with more pictures or a larger --frr." in printed
 

@@ -89,6 +89,7 @@ def repair(
         import torch
 
         from lab.only_process import only_process
+        from lab.repair.checkpoints import digest
         from lab.repair.figures import Evaluation
         from lab.repair.inputs import no_frames, read_quarantine
         from lab.repair.publish import MARK, check_out
@@ -119,11 +120,13 @@ def repair(
         )
         check_out(out, source, quarantine)
         shown = PhaseLines() if progress else PhaseBars("repair")
+        # The model id, which the checkpoints contain, does not cover all settings, such as the normalisation.
+        work = out / ".work" / digest(backdoored.settings.model_dump_json(exclude={"strip"}))[:12]
         with enough_disk(out), only_process(out / LOCK, ONE_RUN):
             with shown.bars:
                 result = run_repair(
                     backdoored, pictures, flagged, RepairSettings(way, seed=seed),
-                    evaluation=evaluation, work=out / ".work", progress=shown,
+                    evaluation=evaluation, work=work, progress=shown,
                 )  # fmt: skip
             good = result.acceptable
             line = None

@@ -54,6 +54,11 @@ def stale(
         if lacking and json is not None:
             raise ConfigError(f"{lacking}: --json would name every row that reads them. Set the variable.")
         plans = [known[name](place) for name in names]
+        for part in row or ():
+            if not any(part in cell.name for plan in plans for cell in plan.cells):
+                raise ConfigError(
+                    f"--row: expected a part of a row's name in {', '.join(names)}, got {part!r}. Correct it."
+                )
         found = stale_rows(plans)
         if json is not None:
             write_stale_file(json, plans, found)

@@ -86,10 +86,10 @@ def calibrate(
     """
     with lab_extra():
         from lab.masks import check_drop_ratio
+        from lab.strip.blind import check_threshold, restoring_table
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import load_bundle, read_settings
-        from processors.stages.rarity import MOST_OCTAVES
         from schemas.limits import dropped_per_block
 
         check_drop_ratio(drop)
@@ -119,18 +119,14 @@ def calibrate(
                 )  # fmt: skip
         else:
             runs = 1 + 4 * combined + (bool(dropped) and settings.strip is None)
-            with progress_bar("calibrate", runs * len(pictures)) as advance:
+            with restoring_table(folder), progress_bar("calibrate", runs * len(pictures)) as advance:
                 strip = calibrate_bundle(
                     folder, pictures, frr=frr, dropped_per_block=dropped, combined=combined,
                     device=torch_device(device), advance=advance,
                     priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
                 )  # fmt: skip
-    if combined and strip.combined is not None and strip.combined.threshold <= 2**-MOST_OCTAVES:
-        raise ConfigError(
-            f"{folder}: expected a threshold above the least p-value of a frame, 2^-{MOST_OCTAVES:g}, got "
-            f"{strip.combined.threshold:g}: no frame would be suspect. Calibrate again with more pictures or a larger "
-            "--frr."
-        )
+                if combined:
+                    check_threshold(strip)
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     if strip.combined is not None:
         names = ", ".join(each.replace("_", " ") for each in strip.combined.tails)
