@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 
 from infra.local.disk_space import DiskSpace
 from infra.local.process import last_line
@@ -43,6 +44,8 @@ class RoleSupervisor:
         self._starting: dict[str, Future[None]] = {}
         self._failures: dict[str, str] = {}
         """Why the last start of a role failed."""
+        self._lasting = frozenset[str]()
+        """Roles that are never given up."""
         self._restarting: list[threading.Thread] = []
         """Threads that start a role again and wait for its return."""
         self._writing = threading.Lock()
@@ -66,6 +69,12 @@ class RoleSupervisor:
         with self._writing:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
+    def keep(self) -> None:
+        """Never give up the present roles from now on: what one of them lacks must not stop the others."""
+        self._lasting = frozenset(self._roles)
+        for name in self._lasting:
+            self._supervisors[name].most_failures = inf
+
     def forget(self, name: str) -> None:
         """Stop watching a role whose end is intended; it stays in `roles.json` until it is stopped."""
         self._roles.pop(name, None)
@@ -81,7 +90,11 @@ class RoleSupervisor:
             self._table.remove(role.name)
 
     def watch(self) -> None:
-        """Restart roles that have ended. Raises the role's own message when it ended with a user's error."""
+        """Restart roles that have ended.
+
+        Raises the role's own message when it ended with a user's error, and BrokerError when it ended too often; after
+        `keep` for later roles alone.
+        """
         excused = self._check_disk()
         for role in list(self._roles.values()):
             starting = self._starting.get(role.name)
@@ -93,8 +106,8 @@ class RoleSupervisor:
             status = role.process.poll()
             if status is None or status in role.final:
                 continue
-            ours = isinstance(role.process, RoleProcess)
-            if status == USER_ERROR and ours and role.log is not None and not excused and not role.optional:
+            of_user = status == USER_ERROR and isinstance(role.process, RoleProcess) and role.log is not None
+            if of_user and not excused and not self._others_go_on(role):
                 raise ended_by_user_error(role)
             supervisor = self._supervisors[role.name]
             step = supervisor.check(excused=excused)
@@ -113,7 +126,7 @@ class RoleSupervisor:
             if step is not Step.RESTARTS:
                 continue
             if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):
-                why = last_log_line(role) if status == RestartRequired.exit_code else _ending(status)
+                why = last_log_line(role) if of_user or status == RestartRequired.exit_code else _ending(status)
                 self._print_line(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = Future()
             thread = threading.Thread(target=self._restart, args=(role, starting), daemon=True)
@@ -125,15 +138,18 @@ class RoleSupervisor:
             else:
                 self._restarting.append(thread)
 
+    def _others_go_on(self, role: Role) -> bool:
+        return role.optional or role.name in self._lasting
+
     def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
-        """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless `role` is optional.
+        """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless the others go on.
 
         An OSError may be temporary: the machine may have had no memory for another process.
         """
         earlier = self._failures.pop(role.name, None)
         if failure is None or excused or is_full(failure):
             return
-        if not isinstance(failure, (PointillistError if role.optional else BrokerError, OSError)):
+        if not isinstance(failure, (PointillistError if self._others_go_on(role) else BrokerError, OSError)):
             raise failure
         self._failures[role.name] = why = str(failure).removeprefix(f"{role.name}: ")
         if earlier is None:

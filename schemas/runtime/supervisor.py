@@ -81,6 +81,8 @@ class Supervisor:
         """Ends that were answered by a restart."""
         self.failures = 0
         """Ends in a row without a steady run."""
+        self.most_failures = policy.most_failures
+        """As in the policy. The owner may change it."""
         self._policy = policy
         self._clock = clock
         self._backoff = Backoff(policy.first_s, policy.longest_s)
@@ -108,7 +110,7 @@ class Supervisor:
             return Step.FINISHED
         if self._due is None:
             self._note_end(excused)
-        if self.failures > self._policy.most_failures:
+        if self.failures > self.most_failures:
             return Step.GIVEN_UP
         if self._due is not None and self._clock() < self._due:
             return Step.WAITS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, Timer
@@ -19,7 +19,7 @@ from infra.local.process import ProcessId
 from infra.local.prometheus import ALERTMANAGERS, TARGETS, Prometheus
 from infra.local.role_table import RoleTable, read_roles
 from infra.state_folder import Layout
-from infra.up.processes import Role
+from infra.up.processes import Role, RoleProcess
 from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import MonitoringServers
@@ -189,8 +189,13 @@ class StandInProcess:
     def poll(self) -> int | None:
         return self.status
 
-    def stop(self, deadline_s: float) -> None:
+    def stop(self, deadline_s: float = 0.0) -> int | None:
         self.status = 0
+        return self.status
+
+
+class RoleStandIn(StandInProcess, RoleProcess):
+    """The same for one of our own roles."""
 
 
 @pytest.fixture
@@ -286,6 +291,32 @@ def test_a_role_that_does_not_restart_ends_the_run_with_the_reason(
         "kafka did not start and is tried again: expected its port 9092 to be free again, got one in use.",
     ]
     assert ended[0].endswith("8 exits in a row: expected its port 9092 to be free again, got one in use.")
+
+
+def test_a_role_that_was_ready_once_never_ends_the_others(
+    supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
+) -> None:
+    console, log = RoleStandIn(), tmp_path / "console.log"
+    log.write_text("error: console: expected users, got a damaged line. Correct the file.\n")
+    supervisor.start(Role("console", console, log=log))
+    supervisor.keep()
+
+    def failed(times: int) -> Callable[[], bool]:
+        def check() -> bool:
+            supervisor.watch()
+            if console.poll() is None:
+                console.status = 2
+            return console.starts > times
+
+        return check
+
+    wait_until(failed(MOST_FAILURES + 2), "further attempts")
+    assert lines == ["console died (console: expected users, got a damaged line. Correct the file.), started again"]
+    later = RoleStandIn()
+    supervisor.start(Role("fleet", later, log=log))
+    later.status = 2
+    with pytest.raises(ConfigError, match=r"^fleet: console: expected users"):
+        supervisor.watch()
 
 
 def test_a_crashed_server_is_restarted_whatever_its_exit_status(supervisor: RoleSupervisor) -> None:
