@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import structlog
 from sqlalchemy import Connection, Engine, bindparam, select
 
 from consumers.database.arrays import UnnestStatement
@@ -12,6 +14,7 @@ from consumers.database.engine import PreparedStatement, Row, insert_or_replace
 from consumers.database.tables import evidence
 from consumers.evidence.chain import Chain
 from consumers.records.batch import BootKey
+from schemas.errors import StateError
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 
 _COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.track)
@@ -22,6 +25,8 @@ _PUT: Final = """
 INSERT INTO evidence (camera, boot, partition, following, waiting, track, updated_ms) SELECT * FROM {rows}
 ON CONFLICT (camera, boot) DO UPDATE SET partition = excluded.partition, following = excluded.following,
   waiting = excluded.waiting, track = excluded.track, updated_ms = excluded.updated_ms"""
+
+log = structlog.get_logger()
 
 
 class Chains:
@@ -47,12 +52,12 @@ class Chains:
             return found
         if self._at_once:
             for camera, boot, *row in self._all.run(connection, list(found)).fetchall():
-                found[camera, boot] = _chain(row)
+                found[camera, boot] = _chain((camera, boot), row)
             return found
         for place in found:
             one = self._one.run(connection, of=place[0], in_boot=place[1]).fetchone()
             if one is not None:
-                found[place] = _chain(one)
+                found[place] = _chain(place, one)
         return found
 
     def put(
@@ -72,6 +77,11 @@ class Chains:
             self._put_each.run_all(connection, self._names, rows)
 
 
-def _chain(row: Row) -> Chain:
+def _chain(place: BootKey, row: Row) -> Chain:
+    """Return the chain in a row. A damaged one begins again after the frames that it has read."""
     following, waiting, track = row
-    return Chain(following, unpack_probes(waiting), unpack_tracks(track))
+    try:
+        return Chain(following, unpack_probes(waiting), unpack_tracks(track))
+    except (StateError, struct.error) as error:
+        log.error("evidence_damaged", camera=place[0], boot=place[1], error=str(error))
+        return Chain(following)

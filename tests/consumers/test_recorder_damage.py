@@ -7,10 +7,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from consumers.database.tables import cameras, ledgers
+from consumers.database.tables import cameras, evidence, ledgers
 from consumers.recorder.recorder import run_recorder
 from infra.local.kafka import Kafka
 from schemas.errors import RestartRequired
+from schemas.evidence.stored import unpack_tracks
 from schemas.pointillist_pb2 import ONLINE, Meta, Status, Turn
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
@@ -54,6 +55,18 @@ def test_a_damaged_message_in_a_row_stops_no_recording(rig: Rig) -> None:
         row = connection.execute(select(cameras)).one()
     assert (Status.FromString(row.status).turn.message, Meta.FromString(row.meta).turn.message) == (2, 2)
     assert rig.count("frames") == 2
+
+
+@pytest.mark.parametrize("column", ["waiting", "track"])
+def test_damaged_evidence_of_a_camera_stops_no_recording(rig: Rig, column: str) -> None:
+    rig.verdicts([verdict(0, flagged=True)])
+    with rig.engine.begin() as connection:
+        connection.execute(update(evidence).values({column: b"\xff"}))
+    rig.verdicts([verdict(1, flagged=True)])
+    assert rig.count("frames") == 2
+    with rig.engine.begin() as connection:
+        row = connection.execute(select(evidence)).one()
+    assert (row.following, row.waiting, unpack_tracks(row.track).strip.last) == (2, b"", 1)
 
 
 @pytest.mark.brokers
