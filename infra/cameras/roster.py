@@ -62,8 +62,8 @@ class FileOfCameras:
     A camera whose enrolment cannot be read is rejected, and the others run. After one enrolment of twenty has expired
     overnight, a restarted device still has nineteen cameras.
 
-    With `allows_rates`, each camera that `state` issues may send as much as an attached one. The cameras of
-    `up --cameras-file` keep the limit that `up` derives from them.
+    With `allows_rates`, each camera that `state` issues may send as much as an attached one. Those of
+    `up --cameras-file` need no limit of their own.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FileOfCameras:
         return CameraSpec(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
 
     def _allow_rates(self, layout: Layout, cameras: list[CameraId]) -> None:
-        """Give `cameras` limits of their own, unless the run of the state folder derives its limit from this file."""
+        """Give `cameras` limits of their own, unless the run of the state folder reads this file."""
         if layout.cameras_file == self._file:
             return
         from infra.cameras.rates import allow_rate  # not on a device: it needs the bridge's libraries

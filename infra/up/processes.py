@@ -23,7 +23,7 @@ from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
 from infra.state_folder import Layout, role_file, write_secret
 from infra.up.console_address import allowed_host, certificate_folder, console_url
-from infra.up.settings import UpSettings, bundle_folder
+from infra.up.settings import CameraLimits, UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
 from schemas.runtime.supervisor import Process
 
@@ -113,16 +113,11 @@ class LocalRoles:
         ports: Ports,
         mqtt: str,
         kafka: str,
-        camera_messages: float | None = None,
-        camera_bytes: tuple[float, int] | None = None,
+        limits: CameraLimits | None = None,
     ) -> None:
-        """`camera_messages` and `camera_bytes` are the bridges' limits for one camera; None keeps their defaults.
-
-        The former is a rate a second. The latter is a rate a second and a burst.
-        """
+        """`limits` are those of the bridges for one camera; None keeps their defaults."""
         self._settings = settings
-        self._camera_messages = camera_messages
-        self._camera_bytes = camera_bytes
+        self._limits = limits
         self._layout = layout
         self._ports = ports
         self._mqtt = mqtt
@@ -180,10 +175,8 @@ class LocalRoles:
         values: dict[str, Any] = {
             "mqtt": self._mqtt, "kafka": self._kafka, "camera_rates": self._layout.camera_rates.resolve(),
         }  # fmt: skip
-        if self._camera_messages is not None:
-            values["camera_messages_per_s"] = self._camera_messages
-        if self._camera_bytes is not None:
-            values["camera_bytes_per_s"], values["camera_window_bytes"] = self._camera_bytes
+        if self._limits is not None:
+            values |= self._limits._asdict()
         environment, given = self._secret_environment(SecretRole.BRIDGE), self._settings.bridge
         return [
             self._role("bridge", name, values | {"name": name}, environment, given=given)

@@ -49,10 +49,10 @@ from infra.up.preparation import (
 from infra.up.processes import LocalRoles, Role
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import (
+    CameraLimits,
     UpSettings,
     bundle_folder,
-    camera_bytes,
-    camera_messages,
+    camera_limits,
     listed_document,
     scenario_document,
     with_bundle_of,
@@ -146,8 +146,7 @@ class _Run:
         self._parts = 1
         self._watching = MonitoringServers(settings, layout, self._ports)
         self._system = SystemLine(layout)
-        self._camera_messages: float | None = None
-        self._camera_bytes: tuple[float, int] | None = None
+        self._limits: CameraLimits | None = None
         self._cameras: frozenset[CameraId] = frozenset()
         self._renewal = RoleRenewal(layout, live.print_line)
 
@@ -158,8 +157,7 @@ class _Run:
         cameras = [camera.camera_id for camera in settings]
         self._cameras = frozenset(cameras)
         self._parts = fleet_parts(self._settings, len(cameras))
-        self._camera_messages = camera_messages(camera.fps for camera in settings)
-        self._camera_bytes = camera_bytes(settings, self._settings.processor.max_frame_pixels)
+        self._limits = camera_limits(self._settings, settings)
         prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})
@@ -248,8 +246,7 @@ class _Run:
 
     def _local(self, kafka: str) -> LocalRoles:
         return LocalRoles(
-            self._settings, self._layout, self._ports, self._mosquitto.listen, kafka, self._camera_messages,
-            self._camera_bytes,
+            self._settings, self._layout, self._ports, self._mosquitto.listen, kafka, self._limits,
         )  # fmt: skip
 
     def _start_roles(self, roles: Sequence[Role]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -269,29 +269,30 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
     }
 
 
-def camera_messages(fps: Iterable[float]) -> float | None:
-    """Return the bridges' limit of messages a second for each camera, from the rates of all.
+class CameraLimits(NamedTuple):
+    """The most that bridges accept from one camera. The names are those of the bridge's settings."""
 
-    None, which keeps the bridges' default, without cameras and when one camera runs as fast as it can.
+    camera_messages_per_s: float
+    camera_bytes_per_s: float
+    camera_window_bytes: int
+
+
+def camera_limits(settings: UpSettings, cameras: Sequence[CameraOptions]) -> CameraLimits | None:
+    """Return the bridges' limits, from the largest and the fastest camera.
+
+    None, which keeps the bridges' defaults, without cameras, when one camera runs as fast as it can, and for a list of
+    cameras: it may get larger and faster ones while the system runs.
     """
-    rates = list(fps)
-    return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if rates and all(rates) else None
-
-
-def camera_bytes(cameras: Sequence[CameraOptions], max_frame_pixels: int) -> tuple[float, int] | None:
-    """Return the bridges' limits for each camera, bytes a second and burst, from the largest and fastest camera.
-
-    None, which keeps the bridges' defaults, without cameras and when one camera runs as fast as it can.
-    """
-    if not cameras or not all(camera.fps for camera in cameras):
+    if settings.cameras_file is not None or not cameras or not all(camera.fps for camera in cameras):
         return None
-    rate = window = 0.0
+    messages, rate, window = LEAST_QUOTA, LEAST_QUOTA_BYTES, LEAST_QUOTA_BYTES
     for camera in cameras:
-        frame = frame_bytes(camera.source, max_frame_pixels)
+        frame = frame_bytes(camera.source, settings.processor.max_frame_pixels)
+        messages = max(messages, QUOTA_OVER_RATE * camera.fps)
         rate = max(rate, QUOTA_OVER_RATE * frame * camera.fps)
         # Twice its unconfirmed frames: after a lost connection it sends those again.
         window = max(window, 2 * min(camera.window.frames * frame, camera.window.bytes) + frame)
-    return max(LEAST_QUOTA_BYTES, rate), round(max(LEAST_QUOTA_BYTES, window))
+    return CameraLimits(messages, rate, round(window))
 
 
 def frame_bytes(source: SourceSettings, max_frame_pixels: int) -> int:

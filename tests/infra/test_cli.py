@@ -33,8 +33,7 @@ from infra.up.scrape import Page, Samples
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
-    camera_bytes,
-    camera_messages,
+    camera_limits,
     scenario_document,
     scenario_file,
     source_entry,
@@ -507,7 +506,8 @@ def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
 def test_up_sets_the_message_quota_to_a_multiple_of_the_fastest_camera_s_rate(
     fps: list[float], messages: float | None
 ) -> None:
-    assert camera_messages(fps) == messages
+    found = camera_limits(UpSettings(), [CameraOptions(fps=each) for each in fps])
+    assert (found and found.camera_messages_per_s) == messages
 
 
 @pytest.mark.parametrize(
@@ -524,14 +524,14 @@ def test_up_sets_the_byte_quota_to_a_multiple_of_the_largest_and_fastest_camera_
 ) -> None:
     settings = {"name": "cam", "fps": fps, "source": source}
     cameras = parse_scenario({"site": "local", "cameras": [settings]}).cameras()
-    found = camera_bytes(cameras, 640 * 480)
+    found = camera_limits(UpSettings.model_validate({"processor": {"max_frame_pixels": 640 * 480}}), cameras)
     assert found is not None
-    assert found[0] / 2**20 == pytest.approx(mib_per_s, rel=1e-2)
-    assert found[1] / 2**20 == pytest.approx(at_once, rel=1e-2)
+    assert found.camera_bytes_per_s / 2**20 == pytest.approx(mib_per_s, rel=1e-2)
+    assert found.camera_window_bytes / 2**20 == pytest.approx(at_once, rel=1e-2)
 
 
-def test_up_sets_no_byte_quota_if_a_camera_has_no_rate() -> None:
-    assert camera_bytes([CameraOptions(fps=2), CameraOptions(fps=0)], 1000) is None
+def test_up_sets_no_quota_for_a_list_which_may_get_larger_cameras() -> None:
+    assert camera_limits(UpSettings(cameras_file=Path("cameras.yaml")), [CameraOptions(fps=2)]) is None
 
 
 def users_command(folder: Path, *options: str, password: str = "") -> subprocess.CompletedProcess[str]:

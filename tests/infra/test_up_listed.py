@@ -20,8 +20,7 @@ from infra.up.run import run_up
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
-    camera_bytes,
-    camera_messages,
+    camera_limits,
     listed_document,
     scenario_document,
     with_bundle_of,
@@ -118,7 +117,7 @@ def test_a_run_without_cameras_has_the_network_of_real_cameras_and_the_bridge_s_
     settings = UpSettings(cameras=0, plain=True)
     assert scenario_document(settings, None)["cameras"] == []
     assert bundle_folder(with_bundle_of(scenario_document(settings, None), settings)).name != "scene"
-    assert (camera_messages([]), camera_bytes([], 1_000_000)) == (None, None)
+    assert camera_limits(settings, []) is None
     layout = Layout(tmp_path / "state")
     roles = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2")
     assert roles.fleets(fleet_parts(settings, 0)) == []
