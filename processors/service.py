@@ -26,6 +26,7 @@ from processors.settings import ProcessorSettings
 from processors.steps.chain import build_chain
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
+from schemas.runtime.waiting import ends_before
 from schemas.transport.backoff import Backoff
 
 _POLL_S: Final = 0.2
@@ -72,12 +73,7 @@ async def run_processor(
 async def _first_model(feed: ModelFeed, loader: ModelLoader, stop: asyncio.Event) -> LoadedModel | None:
     """Return the first model; None if `stop` is set before it has loaded."""
     loading = asyncio.create_task(first_model(feed, loader), name="first model")
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return loading.result() if loading.done() else None
-    finally:
-        await _cancel(loading, stopped)
+    return loading.result() if await ends_before(loading, stop) else None
 
 
 class _Service:

@@ -54,6 +54,7 @@ from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
 from schemas.runtime.settled_clock import SettledClock
+from schemas.runtime.waiting import wait_at_most
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.transport.kafka.follow import follow
 
@@ -258,8 +259,7 @@ async def _switch(context: ConsoleContext) -> None:
     while True:
         context.switch_due.clear()
         if not await attempt(partial(switch, context), "presets_not_switched"):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(context.switch_due.wait(), _SWITCH_S)
+            await wait_at_most(context.switch_due, _SWITCH_S)
 
 
 async def _poll_sites(context: ConsoleContext) -> None:

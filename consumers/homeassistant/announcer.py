@@ -20,6 +20,7 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError, error_text
 from schemas.runtime.health import Health
+from schemas.runtime.waiting import wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
@@ -62,9 +63,8 @@ async def run_announcer(
                 announcer.set_status(read=False)
             health.set("mqtt", announcer.is_connected, "" if announcer.is_connected else announcer.refusal)
             took = time.monotonic() - begun
-            with suppress(TimeoutError):
-                # A large fleet is read less often: at most a quarter of the time.
-                await asyncio.wait_for(stop.wait(), max(settings.look_s, 3 * took))
+            # A large fleet is read less often: at most a quarter of the time.
+            await wait_at_most(stop, max(settings.look_s, 3 * took))
     finally:
         announcer.end()
         run_in_thread.close()

@@ -44,6 +44,7 @@ from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.runtime.settled_clock import SettledClock
+from schemas.runtime.waiting import ends_before, wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
@@ -305,16 +306,9 @@ class Recorder:
             return load_commanded(connection)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Stopped
-            return task.result()
-        finally:
-            stopping.cancel()
-            task.cancel()
-            await asyncio.gather(task, stopping, return_exceptions=True)
+        if not await ends_before(task, self._stop):
+            raise Stopped
+        return task.result()
 
     async def _write(self, records: Sequence[Record]) -> None:
         """Commit all of `records`. A record that the database never accepts becomes a dead letter."""
@@ -362,8 +356,7 @@ class Recorder:
 
     async def _plan_probes(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._plan_due.wait(), _TICK_S)
+            await wait_at_most(self._plan_due, _TICK_S)
             self._plan_due.clear()
             now_ms = unix_ms()
             now_s = time.monotonic()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 
+from schemas.runtime.waiting import wait_at_most
 from schemas.transport.kafka.reader import Group
 
 log = structlog.get_logger()
@@ -62,9 +63,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
     async def settled(self, within_s: float) -> bool:
         """Wait for the end of the rebalance. Return False if it takes longer. `check` detects later ones."""
         if self.group is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await self._shared_out.wait()
+            await wait_at_most(self._shared_out, within_s)
         self._taken_up = self.group is None or self._shared_out.is_set()
         return self._taken_up
 

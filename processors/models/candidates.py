@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -21,6 +20,7 @@ from schemas.errors import BundleError, ConfigError
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models
 from schemas.runtime.memory import release_freed
+from schemas.runtime.waiting import wait_at_most
 
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return a bundle."""
@@ -53,9 +53,7 @@ async def follow_changes(changed: asyncio.Event, follow: Callable[[], Awaitable[
         await changed.wait()
         changed.clear()
         if await follow():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_AGAIN_S):
-                    await changed.wait()
+            await wait_at_most(changed, _AGAIN_S)
             changed.set()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,6 +33,7 @@ from schemas.pointillist_pb2 import Drift, Model, ServedModel
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
+from schemas.runtime.waiting import wait_at_most
 
 _FIRST_S: Final = 5.0
 _KNOWN_S: Final = 20.0
@@ -150,9 +151,7 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     """
     served_before = await asyncio.to_thread(loader.has_fetched)
     read, longest_s = (feed.known, _KNOWN_S) if served_before else (feed.tried, _FIRST_S)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(longest_s):
-            await read.wait()
+    await wait_at_most(read, longest_s)
     for model in standing(feed.models):
         try:
             return await loader.load(model)

@@ -43,6 +43,7 @@ from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
 from schemas.runtime.daemon_thread import run_in_daemon_thread
+from schemas.runtime.waiting import wait_at_most
 from schemas.transport.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -296,9 +297,7 @@ class Camera:
     async def _sleep(self, seconds: float) -> None:
         """Sleep for this many seconds, or until another rate is set."""
         self._new_rate.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._new_rate.wait()
+        await wait_at_most(self._new_rate, seconds)
 
     @property
     def in_hours(self) -> bool:

@@ -33,6 +33,7 @@ from schemas.pixels.masks import make_pool
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.runtime.waiting import ends_before
 from schemas.transport.access import Login, Tls
 
 _log = structlog.get_logger()
@@ -148,18 +149,10 @@ class Fleet:
         not a single source opens.
         """
         opening = asyncio.create_task(self._open_sources(strict), name="fleet-sources")
-        stopping = asyncio.create_task(self._stop.wait(), name="fleet-stop")
-        try:
-            await asyncio.wait(
-                {opening, stopping}, timeout=_seconds_until(ends_at_ms), return_when=asyncio.FIRST_COMPLETED
-            )
-            if opening.done():
-                opening.result()
-            return opening.done()
-        finally:
-            for task in (opening, stopping):
-                task.cancel()
-            await asyncio.gather(opening, stopping, return_exceptions=True)
+        is_done = await ends_before(opening, self._stop, _seconds_until(ends_at_ms))
+        if is_done:
+            opening.result()
+        return is_done
 
     async def follow(
         self, ends_at_ms: int | None = None, cameras: CameraList | None = None, stamp: Hashable = None

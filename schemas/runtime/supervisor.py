@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 from typing import Any, Final, Protocol
 
+from schemas.runtime.waiting import wait_at_most
 from schemas.transport.backoff import Backoff
 
 POLL_S: Final = 0.2
@@ -145,9 +145,7 @@ class Supervisor:
                 if on_restart is not None and status is not None:
                     on_restart(status)
                 await asyncio.to_thread(self.start)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(poll_s):
-                    await stop.wait()
+            await wait_at_most(stop, poll_s)
         return self.process.poll(), Cause.ENDED
 
     def _note_end(self, excused: bool) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import Final
 
+from schemas.runtime.waiting import wait_at_most
+
 FIRST_S: Final = 0.1
 LONGEST_S: Final = 1.0
 """First and longest delay between two tries to reach a server, unless a caller has others."""
@@ -38,12 +40,7 @@ class Backoff:
         if stop is None:
             await asyncio.sleep(delay_s)
             return False
-        try:
-            async with asyncio.timeout(delay_s):
-                await stop.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await wait_at_most(stop, delay_s)
 
     def reset(self, first_s: float | None = None) -> None:
         """Begin again with the shortest delay after a success, or once with `first_s`, which may exceed the longest."""

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules
 from consumers.console.data.stream import HEARTBEAT_S
 from schemas.errors import BrokerError, error_text
+from schemas.runtime.waiting import wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
 
 ROLES_S: Final = 1.0
@@ -101,9 +101,7 @@ class SystemWatch:
             await asyncio.sleep(every_s)
             if time.monotonic() - self._asked_s > _UNSEEN_S:
                 self._asked.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_UNSEEN_S):
-                        await self._asked.wait()
+                await wait_at_most(self._asked, _UNSEEN_S)
 
     def _note_request(self) -> None:
         self._asked_s = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
@@ -20,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from schemas.runtime.waiting import wait_at_most
 from schemas.transport.access import MqttAccess, tls_refusal
 from schemas.transport.backoff import Backoff
 from schemas.transport.mqtt.dial import dial
@@ -185,7 +185,7 @@ class MqttConnection(_Events, ABC):
                 elif self._socket is None:
                     await asyncio.sleep(max(0.0, self._retry_at - time.monotonic()))
                 else:
-                    await self._until_gone(tick_s)
+                    await wait_at_most(self._gone, tick_s)
         finally:
             self.is_closing = True
             self.cut()
@@ -250,14 +250,8 @@ class MqttConnection(_Events, ABC):
                 attempt.cancel()
         if self.up:
             self.disconnect()
-            await self._until_gone(timeout_s)
+            await wait_at_most(self._gone, timeout_s)
         self.cut()
-
-    async def _until_gone(self, timeout_s: float) -> None:
-        """Return when the connection is gone, or after the timeout."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._gone.wait()
 
     async def _connect(self) -> MQTTErrorCode:
         dialled = await self._dial()

@@ -1,0 +1,31 @@
+"""Waits that end early: at an event, at a stop or after a time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until `event` is set, at most for these seconds. Return whether it is set."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
+async def ends_before(task: asyncio.Task[Any], stop: asyncio.Event, timeout_s: float | None = None) -> bool:
+    """Wait for the end of `task`, at most until `stop` is set or the time is over; it is cancelled then.
+
+    Returns whether it has ended by itself, with a result or an error: a task that has ended counts, even if `stop` is
+    set too.
+    """
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((task, stopping), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
+    finally:
+        for each in (task, stopping):
+            each.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
