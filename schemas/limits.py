@@ -41,6 +41,10 @@ PLAIN_MESSAGE_BYTES: Final = 64 * 1024
 """Size from which a frame message is parsed only if it is mostly pixels."""
 MAX_BROKER_BYTES: Final = 16 * 2**20
 """Message size limit of the brokers: a message with its headers and key."""
+MAX_CERTIFIED_FRAMES: Final = 16
+"""Frames of one request for certificates."""
+MAX_VIEWED_CAMERAS: Final = 16
+"""Cameras with pictures at the higher rate at the same time."""
 DEAD_LETTER_PAYLOAD_BYTES: Final = 4096
 """Bytes of a rejected payload that its dead letter keeps."""
 

@@ -135,16 +135,16 @@ def recorded_reviews(url: str) -> dict[str, Review] | None:
 
     None if the database is absent or not complete yet.
     """
-    return _read_elsewhere(url, read_reviews)
+    return read_console(url, read_reviews)
 
 
 def read_forgotten(url: str) -> dict[str, int]:
     """Return the removed cameras and their times from the console's database at `url`."""
-    return _read_elsewhere(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
+    return read_console(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
 
 
-def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
-    """Read a console's database from another process. Return None if it is absent or not complete yet."""
+def read_console(url: str, read: Callable[[Connection], T]) -> T | None:
+    """Read a console's database at `url` from another process. Return None if it is absent or not complete yet."""
     try:
         engine = open_engine(url, writes=False)
     except (UserError, OSError):  # no file, a folder that may not be read, or a URL in a variable that is absent here

@@ -77,18 +77,17 @@ def settings(
 
 def _settings(meta: Meta) -> list[dict[str, Any]]:
     """Return each setting: the present value, and the values that a command and the latest request have set, if any."""
-    from schemas.messages.frame import PROFILES
+    from schemas.messages.frame import PROFILE_NAMES
 
     def commanded(field: Any) -> Any:
         return getattr(meta.command_state, field) if meta.command_state.HasField(field) else None
 
-    names = {number: profile for profile, number in PROFILES.items()}
     profile = commanded("profile")
     asked = meta.command_state.asked_share if meta.command_state.HasField("asked_share") else None
     rows: list[tuple[str, Any, Any, Any]] = [
         ("dropped_per_block", meta.dropped_per_block, commanded("dropped_per_block"), None),
         ("probe_share", meta.probe_share, commanded("probe_share"), asked),
-        ("profile", names.get(meta.profile), names.get(profile), None),
+        ("profile", PROFILE_NAMES.get(meta.profile), PROFILE_NAMES.get(profile), None),
         ("frames_per_second", meta.frames_per_second, commanded("frames_per_second"), None),
         (
             "enabled",

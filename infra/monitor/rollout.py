@@ -18,11 +18,11 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.console.data.labelled_frames import newest_labels
 from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
+from consumers.database.console_store import read_console
 from consumers.database.engine import open_engine
 from infra.monitor.gate import (
     AnswerPair,
@@ -41,7 +41,7 @@ from infra.monitor.gate import (
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.clock import unix_ms
-from schemas.errors import UserError, WireError
+from schemas.errors import WireError
 from schemas.identity import camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import Signer, TrustedSigners
@@ -239,17 +239,9 @@ class RolloutGate:
 
     def _read_labels(self) -> dict[FrameIdentity, str]:
         """Return the console's newest labels by frame; those before if the database does not answer."""
-        try:
-            engine = open_engine(self._settings.console_store, writes=False)
-        except UserError:  # no console has made its database yet
-            return self._labels
-        try:
-            with engine.begin() as connection:
-                return newest_labels(connection, look_sizes(self._settings.rollout)[-1])
-        except SQLAlchemyError:  # nor its tables
-            return self._labels
-        finally:
-            engine.dispose()
+        newest = partial(newest_labels, limit=look_sizes(self._settings.rollout)[-1])
+        found = read_console(self._settings.console_store, newest)
+        return self._labels if found is None else found
 
     def _processor_rules(self, rollout: Rollout) -> tuple[RuleResult, ...]:
         """Return the rules on the candidate's load, its memory and its scan."""

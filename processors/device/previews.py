@@ -10,10 +10,9 @@ from typing import Final
 
 from processors.arrivals.job import FrameJob, PreviewKind
 from processors.settings import ProcessorSettings
+from schemas.limits import MAX_VIEWED_CAMERAS
 from schemas.runtime.throttle import Throttle
 
-MOST_VIEWED: Final = 16
-"""Cameras with pictures at the higher rate at the same time."""
 LONGEST_VIEW_S: Final = 15.0
 """Maximum seconds of one view. Its reader repeats it."""
 
@@ -33,10 +32,10 @@ class PreviewTurns:
         self._views: dict[str, float] = {}
 
     def view(self, camera: str, for_s: float, now_s: float | None = None) -> None:
-        """Show more of a camera's pictures for the next seconds. Ignored beyond `MOST_VIEWED` cameras."""
+        """Show more of a camera's pictures for the next seconds. Ignored beyond `MAX_VIEWED_CAMERAS` cameras."""
         now_s = time.monotonic() if now_s is None else now_s
         self._views = {name: until_s for name, until_s in self._views.items() if until_s > now_s}
-        if for_s > 0 and (camera in self._views or len(self._views) < MOST_VIEWED):
+        if for_s > 0 and (camera in self._views or len(self._views) < MAX_VIEWED_CAMERAS):
             self._views[camera] = now_s + min(for_s, LONGEST_VIEW_S)
 
     def select(self, job: FrameJob, now_s: float) -> PreviewKind:

@@ -43,6 +43,7 @@ CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "video": VIDEO}
 """Profiles by their names in settings."""
+PROFILE_NAMES: Final = {number: name for name, number in PROFILES.items()}
 KEYED_PROFILES: frozenset[int] = frozenset({VIDEO})
 """Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
 _PROFILE_NUMBERS: Final = frozenset(PROFILES.values())

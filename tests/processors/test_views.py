@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from consumers.console.data.views import MOST_VIEWS, Views
+from consumers.console.data.views import Views
 from infra.local.kafka import Kafka
 from processors.arrivals.views import ViewFeed
-from processors.device.certificate_requests import LONGEST_S, MOST_CAMERAS, MOST_FRAMES, CertificateRequests
+from processors.device.certificate_requests import LONGEST_S, MOST_CAMERAS, CertificateRequests
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
+from schemas.limits import MAX_CERTIFIED_FRAMES, MAX_VIEWED_CAMERAS
 from schemas.transport.kafka.sender import PlainRecord
 from tests.conftest import TopicFactory
 from tests.waiting import PATIENCE_S
@@ -64,7 +65,7 @@ def test_a_view_without_the_cameras_tag_changes_nothing() -> None:
     assert seen == ["site/door"]
 
 
-@pytest.mark.parametrize("pages", [MOST_VIEWS + 5])
+@pytest.mark.parametrize("pages", [MAX_VIEWED_CAMERAS + 5])
 def test_the_most_recently_opened_pages_are_viewed(pages: int) -> None:
     views = Views("none", "none", CONSOLE)
     for index in range(pages):
@@ -107,7 +108,7 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
     monkeypatch.setattr(views, "_sender", LateSender())
     monkeypatch.setattr("consumers.console.data.views._EVERY_S", 0.01)
     views.certify("site/door", 3)
-    for index in range(MOST_VIEWS):  # pages that are opened later do not displace the request
+    for index in range(MAX_VIEWED_CAMERAS):  # pages that are opened later do not displace the request
         views.note(f"site/cam-{index}")
     running = asyncio.create_task(views.run())
     try:
@@ -131,7 +132,7 @@ def test_a_request_covers_the_next_frames_of_one_camera_until_it_expires() -> No
         False, True, True, False,
     ]  # fmt: skip
     requests.request("site/door", 1000, now_s=10)
-    assert sum(requests.claim("site/door", 12) for _ in range(1000)) == MOST_FRAMES
+    assert sum(requests.claim("site/door", 12) for _ in range(1000)) == MAX_CERTIFIED_FRAMES
     requests.request("site/door", 1, now_s=10)
     assert not requests.claim("site/door", 10 + LONGEST_S)
     for index in range(MOST_CAMERAS + 1):

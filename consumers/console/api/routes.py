@@ -32,7 +32,6 @@ from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parque
 from consumers.console.data.history import RANGES
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
-from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import SHOWN, camera_of, find_alerts, review
 from consumers.console.pages.camera import answer_history, name_of, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
@@ -47,6 +46,7 @@ from consumers.database.engine import SETTLED_MS, settled_at_ms
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.identity import camera_id
+from schemas.limits import MAX_CERTIFIED_FRAMES
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
@@ -121,8 +121,10 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
     frames = (await json_of(request)).get("frames", 1)
-    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_CERTIFIED:
-        return error_response(400, f"frames: expected 1 to {MOST_CERTIFIED}, got {str(frames)[:40]!r}. Correct it.")
+    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MAX_CERTIFIED_FRAMES:
+        return error_response(
+            400, f"frames: expected 1 to {MAX_CERTIFIED_FRAMES}, got {str(frames)[:40]!r}. Correct it."
+        )
     await request_certificates(context, session_of(request).name, name_of(request), frames)
     return JSONResponse({"outcome": "requested"})
 
@@ -312,7 +314,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", f"{_CAMERA}/certify", "Certify the labels of its next frames against stickers", _certify,
-        body=fields(frames={"type": "integer", "description": f"1 to {MOST_CERTIFIED}; 1 without it"}),
+        body=fields(frames={"type": "integer", "description": f"1 to {MAX_CERTIFIED_FRAMES}; 1 without it"}),
         needed=Right.OPERATOR,
     ),
     Operation(

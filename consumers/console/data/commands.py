@@ -16,8 +16,14 @@ from consumers.database.user_rows import number_of
 from schemas.errors import ConfigError, error_text
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import KeyRing
-from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
-from schemas.messages.frame import PROFILES
+from schemas.limits import (
+    BLOCK_PIXELS,
+    LEAST_FRAMES_PER_SECOND,
+    MAX_DROPPED_PER_BLOCK,
+    MAX_FRAMES_PER_SECOND,
+    dropped_per_block,
+)
+from schemas.messages.frame import PROFILE_NAMES, PROFILES
 from schemas.pointillist_pb2 import Command, CommandState, Meta
 from schemas.transport.access import MqttAccess
 
@@ -27,12 +33,10 @@ OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 NO_BROKER: Final = "mqtt is missing: start the console with --mqtt to send commands."
 """The refusal of a command to a camera."""
-MOST_DROPPED: Final = 56
 _LOCKS: Final = 64
 """Locks that all cameras share."""
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
 _KNOWN: Final = "drop_ratio, probe_share, profile, enabled or fps"
-NAMES: Final = {number: name for name, number in PROFILES.items()}
 
 
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "drop_ratio":
-            found["dropped_per_block"] = round(64 * _share(name, value, MOST_DROPPED / 64))
+            found["dropped_per_block"] = dropped_per_block(_share(name, value, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS))
         elif name == "probe_share":
             found["probe_share"] = _share(name, value, 1.0)
         elif name == "profile":
@@ -164,9 +168,9 @@ def settings_of(meta: Meta | None) -> dict[str, Any]:
         return {}
     commanded = meta.command_state
     return {
-        "drop_ratio": meta.dropped_per_block / 64,
+        "drop_ratio": meta.dropped_per_block / BLOCK_PIXELS,
         "probe_share": meta.probe_share,
-        "profile": NAMES.get(meta.profile, str(meta.profile)),
+        "profile": PROFILE_NAMES.get(meta.profile, str(meta.profile)),
         "enabled": commanded.enabled if commanded.HasField("enabled") else True,
         "frames_per_second": meta.frames_per_second,
         "source": meta.source,

@@ -9,12 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
 
-from consumers.console.data.commands import NAMES, changes_of
+from consumers.console.data.commands import changes_of
 from consumers.console.data.rate_text import frame_rate
 from consumers.database.console_store import metadata
 from consumers.database.user_rows import replace_row
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS
+from schemas.messages.frame import PROFILE_NAMES
 
 MOST_PRESETS: Final = 100
 OWN_SETTINGS: Final = "own settings"
@@ -73,7 +74,7 @@ def _word(name: str, value: Any) -> str:
     if name == "frames_per_second":
         return frame_rate(value, "frames", digits=4) if value else "own rate"
     if name == "profile":
-        return f"profile {NAMES[value]}"
+        return f"profile {PROFILE_NAMES[value]}"
     if name == "enabled":
         return "on" if value else "off"
     return f"{name.replace('_', ' ')} {value:.3g}"

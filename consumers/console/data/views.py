@@ -13,15 +13,12 @@ from schemas.clock import unix_ms
 from schemas.errors import error_text
 from schemas.identity import camera_id
 from schemas.keys.keys import KeyRing
+from schemas.limits import MAX_CERTIFIED_FRAMES, MAX_VIEWED_CAMERAS
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import View
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import PlainRecord, Sender
 
-MOST_CERTIFIED: Final = 16
-"""Most frames of one request for certificates."""
-MOST_VIEWS: Final = 16
-"""Cameras viewed at the same time; the least recently noted one gives way."""
 _EVERY_S: Final = 2.0
 _VIEW_S: Final = 6.0
 """Lifetime of one message in seconds."""
@@ -47,13 +44,13 @@ class Views:
         """Note that a page of the camera is open."""
         self._open_at[camera] = time.monotonic()
         self._open_at.move_to_end(camera)
-        while len(self._open_at) > MOST_VIEWS:
+        while len(self._open_at) > MAX_VIEWED_CAMERAS:
             self._open_at.popitem(last=False)
         self._opened.set()
 
     def certify(self, camera: str, frames: int) -> None:
-        """Request certificates for the camera's next `frames`, at most `MOST_CERTIFIED`."""
-        self._certify[camera] = min(frames, MOST_CERTIFIED)
+        """Request certificates for the camera's next `frames`, at most `MAX_CERTIFIED_FRAMES`."""
+        self._certify[camera] = min(frames, MAX_CERTIFIED_FRAMES)
         self.note(camera)
 
     def due(self, now_s: float) -> list[PlainRecord]:

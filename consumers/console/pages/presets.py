@@ -16,7 +16,7 @@ from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, Rig
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, require, visible_to
 from consumers.console.context import ConsoleContext
-from consumers.console.data.commands import NAMES, NO_BROKER, changes_of
+from consumers.console.data.commands import NO_BROKER, changes_of
 from consumers.console.data.presets import (
     OWN_SETTINGS,
     new_preset,
@@ -31,6 +31,7 @@ from consumers.console.pages.outcomes import REMOVED, SAVED, list_routes, outcom
 from schemas.camera_groups import most_specific, parse_group
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
+from schemas.messages.frame import PROFILES
 
 _PLACE: Final = "/presets"
 _SHOWN: Final = 20
@@ -142,7 +143,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         words_of=words_of,
         switches=await listed(context, sight),
         shown=_SHOWN,
-        profiles=sorted(NAMES.values()),
+        profiles=sorted(PROFILES),
         own_settings=OWN_SETTINGS,
         sites=sites,
         can_change=may(request, Right.OPERATOR, EVERYWHERE),
