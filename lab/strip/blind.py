@@ -12,9 +12,14 @@ from processors.stages.rarity import MOST_OCTAVES
 from schemas.errors import ConfigError
 
 
+def is_blind(strip: StripSettings) -> bool:
+    """Return whether no frame can have a p-value below the threshold of `strip.combined`."""
+    return strip.combined is not None and strip.combined.threshold <= 2**-MOST_OCTAVES
+
+
 def check_threshold(strip: StripSettings) -> None:
-    """Raise ConfigError if no frame can have a p-value below the threshold of `strip.combined`."""
-    if strip.combined is not None and strip.combined.threshold <= 2**-MOST_OCTAVES:
+    """Raise ConfigError if no frame would be suspect under `strip.combined`."""
+    if strip.combined is not None and is_blind(strip):
         raise ConfigError(
             f"clean pictures: expected a threshold above the least p-value of a frame, 2^-{MOST_OCTAVES:g}, got "
             f"{strip.combined.threshold:g}: no frame would be suspect. Calibrate again with more pictures or a larger "

@@ -12,7 +12,7 @@ from torch import nn
 
 from lab.data import LabelledPictures
 from lab.drift import write_drift
-from lab.strip.blind import check_threshold
+from lab.strip.blind import is_blind
 from lab.strip.order import shuffled
 from lab.strip.table import calibrate_bundle, write_strip_table
 from lab.training.bundle import save_network, to_toml
@@ -136,7 +136,9 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
             combined=combined,
             device=torch.device("cpu"),
         )
-        check_threshold(strip)
+        if is_blind(strip):
+            strip = strip.model_copy(update={"combined": None, "typicality": None})
+            write_strip_table(out, strip)
         for each in settings.strip.dropped if settings.strip and dropped else ():
             calibrate_bundle(
                 out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")

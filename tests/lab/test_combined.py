@@ -386,11 +386,16 @@ def test_a_successor_gets_no_p_value_that_no_frame_can_fall_below(
     def with_tiny_threshold(values: Values, frr: float, norms: int | None) -> CombinedThreshold:
         return combined(values, frr, norms).model_copy(update={"threshold": 2**-MOST_OCTAVES})
 
+    model = folder / "model.toml"
+    model.write_text(re.sub(r"(?m)^threshold_bits = .*$", "threshold_bits = 0.0001", model.read_text()))
+    usual = write_successor(tmp_path / "usual", folder, changed_network(folder), pictures(200, 6), "tuned")[0]
     monkeypatch.setattr("lab.strip.table.combined_table", with_tiny_threshold)
     bundle, line = write_successor(tmp_path / "out", folder, changed_network(folder), pictures(200, 6), "tuned")
-    assert "are the given bundle's: clean pictures: expected a threshold above the least p-value of a frame" in line
-    assert bundle.settings.strip is not None
-    assert bundle.settings.strip.combined is None
+    assert "It lacks the p-value of all statistics: " in line
+    assert usual.settings.strip is not None
+    # STRIP's own threshold is that of the new network.
+    assert bundle.settings.strip == usual.settings.strip.model_copy(update={"combined": None, "typicality": None})
+    assert not list((tmp_path / "out").glob("features*"))
 
 
 @pytest.mark.usefixtures("few_overlays")
