@@ -127,7 +127,8 @@ class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Approximate number of records in one transaction while there is a backlog. Larger transactions write fewer pages
     of an index."""
     forget_after_s: float = Field(default=3_600.0, gt=0)
-    """Seconds without a frame after which the metrics of a camera that is not faulty are removed."""
+    """Seconds without a frame after which the metrics of a camera that is not faulty are removed, unless its announced
+    rate is so low that it is not silent yet."""
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: cameras that were removed there raise no alert until they send
     again. Default: that of `up` on the state folder, SQLite in it unless `console.store` is set."""

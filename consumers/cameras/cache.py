@@ -258,8 +258,11 @@ class CameraCache:
         """
 
         def is_recent(name: str) -> bool:
-            age_s = self._cameras[name].age_s(now_ms) if name in self._cameras else None
-            return age_s is not None and age_s <= self._forget_after_s
+            camera = self._cameras.get(name)
+            if camera is None or (age_s := camera.age_s(now_ms)) is None:
+                return False
+            # A camera with one frame an hour is not silent yet.
+            return age_s <= max(self._forget_after_s, camera.patience_s(self._silent_after_s))
 
         faulty = (name for name, _ in self.worst(count))
         suspect = heapq.nlargest(count, filter(is_recent, self._suspicion), key=self._suspicion.__getitem__)

@@ -61,7 +61,10 @@ def newest_rows(
 def muted_rows(
     connection: Connection, columns: Sequence[ColumnElement[Any]], is_included: ColumnElement[bool] = _ALL
 ) -> list[Row[Any]]:
-    """Return each muted alert and the later ones of its camera and cause, so that its episode stays muted."""
+    """Return each muted alert, and the later ones of its camera and cause, so that its episode stays muted.
+
+    An alert may appear twice. Only the later ones have a limit: one noisy episode keeps no other from its mute.
+    """
     ids = [each.subject for each in read_mutes(connection, unix_ms()).values() if not each.is_of_camera]
     muted = alerts.alias()
     is_later = (
@@ -69,9 +72,13 @@ def muted_rows(
         & (alerts.c.wanted == muted.c.wanted)
         & (alerts.c.raised_ms >= muted.c.raised_ms)
     )
-    query = select(*columns).distinct().join(muted, is_later).where(is_included).order_by(alerts.c.raised_ms)
-    limited = query.limit(_OF_EACH * _NEWEST)
-    return [row for some in batched(ids) for row in connection.execute(limited.where(muted.c.alert_id.in_(some)))]
+    query = select(*columns).where(is_included)
+    later = query.distinct().join(muted, is_later).order_by(alerts.c.raised_ms).limit(_OF_EACH * _NEWEST)
+    found: list[Row[Any]] = []
+    for some in batched(ids):
+        found += connection.execute(query.where(alerts.c.alert_id.in_(some)))
+        found += connection.execute(later.where(muted.c.alert_id.in_(some)))
+    return found
 
 
 def _cameras(is_included: ColumnElement[bool]) -> CTE:

@@ -111,9 +111,13 @@ class Outbox:
 
         for each in due:
             try:
-                records.append(self._sealed(stored_alert(each.message, lambda: self._keys.previews)))
+                alert = stored_alert(each.message, lambda: self._keys.previews)
+                if (alert.alert_id, alert.camera_id) != each[:2]:
+                    raise DecodeError("it names another alert or camera than its row")
             except DecodeError as error:
-                reject(each.alert_id, f"message: expected an alert, got damaged bytes ({error})")
+                reject(each.alert_id, f"message: expected an alert, got damaged bytes: {error}")
+            else:
+                records.append(self._sealed(alert))
         await self._sender.send(
             self._alerts_topic,
             records,

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.cameras.episodes import CLOSED, EPISODE_MS, AlertSummary, Episode, episodes, sentence, sighting
+from consumers.cameras.episodes import CLOSED, EPISODE_MS, AlertSummary, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.database.console_store import Reviews, recorded_reviews
 from consumers.database.damage import last_set_aside_ms
@@ -146,7 +146,8 @@ class AlertNotifier:
         refused: list[BrokerError] = []
         try:
             every = episodes(newest, self._reviews or {}, self._published_ms())
-            silences = {each.subject: self._silence_document(each, every) for each in mutes.values()}
+            together = {alert_id: each.alert_ids for each in every for alert_id in each.alert_ids}
+            silences = {each.subject: self._silence_document(each, together) for each in mutes.values()}
             self._update_silences(silences, now_s)
         except BrokerError as error:
             refused.append(error)
@@ -203,12 +204,14 @@ class AlertNotifier:
             self._request("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
         self._silences, self._silenced_at_s = wanted, now_s
 
-    def _silence_document(self, mute: Mute, every: Sequence[Episode]) -> Document:
-        """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
+    def _silence_document(self, mute: Mute, together: Mapping[str, Sequence[str]]) -> Document:
+        """Return a mute as a silence in the form of Alertmanager's API v2, without its start.
+
+        `together` holds all alerts of each alert's episode.
+        """
         name, value = "camera_id", mute.subject
         if not mute.is_of_camera:
-            mine = (each.alert_ids for each in every if mute.subject in each.alert_ids)
-            name, value = "alert_id", "|".join(next(mine, [mute.subject]))
+            name, value = "alert_id", "|".join(together.get(mute.subject, [mute.subject]))
         return {
             "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
             "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),

@@ -36,12 +36,14 @@ class Start:
     def first(self, source: str = "") -> tuple[int | None, bool]:
         """Return the time of the run's first capture, Unix time in milliseconds, and whether the run is over.
 
-        The time is None before the first capture, and if the run had another `source` than this one. Raises
-        `StateError` when the file is unreadable, `DamagedStartError` when it is damaged.
+        The time is None before the first capture, and if the run had another `source` than this one. Texts of sources
+        differ only if they begin with the same word. Raises `StateError` when the file is unreadable,
+        `DamagedStartError` when it is damaged.
         """
         try:
             noted = json.loads(self.mark.read_text())
-            if noted.get("source", source) != source:
+            before = str(noted.get("source", ""))
+            if before != source and before.split(" ")[0] == source.split(" ")[0]:
                 return None, False
             return int(noted["started_ms"]), bool(noted.get("over"))
         except FileNotFoundError:

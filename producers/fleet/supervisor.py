@@ -94,16 +94,20 @@ class CameraSupervisor:
 
     def _mark_start(self, start: Start, camera: Camera) -> None:
         """Rewind the source at the first start, and if it reads from another place than before. A damaged file counts
-        as a restart and is written again."""
+        as a restart. A restart writes the file again: it may be damaged, of an earlier release or under an earlier key.
+        """
         now_ms, source = unix_ms(), _source_of(self.spec)
         try:
-            if start.first(source) == (None, False):
-                camera.spool.rewind()
-                start.note(now_ms, source=source)
+            started_ms, _ = start.first(source)
         except DamagedStartError as error:
             _log.warning("damaged_start_replaced", camera=self.spec.settings.camera_id, error=str(error))
-            with contextlib.suppress(StateError):  # then the next start finds it damaged again
-                start.note(now_ms, source=source)
+            started_ms = now_ms
+        if started_ms is None:
+            camera.spool.rewind()
+            start.note(now_ms, source=source)
+        else:
+            with contextlib.suppress(StateError):  # then the next start writes it
+                start.note(started_ms, source=source)
 
     def start(self, after: asyncio.Task[None] | None = None) -> None:
         """Begin the camera's task, unless it runs; `after` is the task that still holds the spool."""
@@ -153,7 +157,11 @@ class CameraSupervisor:
 
 
 def _source_of(spec: CameraSpec) -> str:
-    """Return a hash of the place from which a camera reads. It is keyed: an address may hold a password."""
+    """Return the key's generation and a hash of the place from which a camera reads, which differs by generation.
+
+    It is keyed: an address may hold a password.
+    """
     source = spec.settings.source
     address = "" if source.address is None else source.address.get_secret_value()
-    return f"{spec.key.choice(f'{source.kind} {source.file or address}'.encode()):016x}"
+    place = address if source.file is None else source.file.absolute()
+    return f"{spec.key.generation} {spec.key.choice(f'{source.kind} {place}'.encode()):016x}"

@@ -53,8 +53,10 @@ async def test_an_alert_whose_stored_message_is_damaged_delays_no_other(
     outbox: tuple[Outbox, str], kafka: Kafka
 ) -> None:
     sender, topic = outbox
-    waiting = [due_alert(1)._replace(message=b"\xff"), due_alert(2)]
-    assert await sender.send(waiting) == ["2"]
+    other = Alert.FromString(due_alert(3).message)
+    other.camera_id = "lab/dooq"  # one bit differs
+    damaged = [due_alert(1)._replace(message=b"\xff"), due_alert(3)._replace(message=other.SerializeToString())]
+    assert await sender.send([*damaged, due_alert(2)]) == ["2"]
     assert {alert.raised_ms for alert in await read_alerts(kafka.bootstrap, topic)} == {2}
 
 

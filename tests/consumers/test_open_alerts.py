@@ -60,3 +60,19 @@ def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
     assert sorted(found) == [ALERT, "ef" * 16]
     ((episode, _),) = read_episodes(rig.engine, {}, (), "lab/door")
     assert episode.alert_ids == [ALERT, "ef" * 16]
+
+
+def test_a_muted_episode_with_many_alerts_unmutes_no_other(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
+    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 1)
+    rig, now_ms = make_rig(), time.time_ns() // 10**6
+    seen = {"kind": "sighting", "wanted": "person", "ended_ms": 1}
+    for n in range(6):
+        raise_alert(rig, f"{n:032x}", "lab/gate", ago_s=9000 - n, **seen)
+    raise_alert(rig, ALERT, "lab/door", ago_s=8000, **seen)
+    for n in range(6, 9):
+        raise_alert(rig, f"{n:032x}", "lab/gate", ago_s=60 - n, **seen)
+    with rig.engine.begin() as connection:
+        for alert_id in (f"{0:032x}", ALERT):
+            save_mute(connection, new_mute(alert_id, "8h", "repairs", "anna", now_ms))
+        assert ALERT in {each.alert_id for each in newest_alerts(connection)}

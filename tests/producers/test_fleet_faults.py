@@ -55,11 +55,14 @@ async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, site: str
     return await run(scenario_of(site, cameras), mosquitto, state, **options)
 
 
-async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path, **options: Any) -> FleetOutcome:
+async def attach(
+    mosquitto: Mosquitto, state: Path, site: str, file: Path, generation: int = 0, **options: Any
+) -> FleetOutcome:
     source = {"kind": "dataset", "file": file, "loop": "stop" in options}
     camera: dict[str, object] = {"name": "door", "fps": 20 if "stop" in options else 0, "source": source}
     [settings] = scenario_of(site, camera).cameras()
-    spec = CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port))
+    key = KeyRing(SECRET).key(settings.camera_id, generation)
+    spec = CameraSpec(settings, key, (mosquitto.host, mosquitto.port))
     arguments = {"registry": CollectorRegistry(), "health": Health(), "stop": asyncio.Event(), "link": QUICK, **options}
     return await run_camera(spec, state=state, **arguments)
 
@@ -150,6 +153,15 @@ async def test_after_a_kill_another_file_begins_at_its_first_frame(
     other.write_bytes(images.read_bytes())
     files = [images, images, other, other]
     assert [(await attach(mosquitto, state_dir, site, file)).frames_published for file in files] == [10, 0, 10, 0]
+    rotated = [await attach(mosquitto, state_dir, site, file, 1, drain_s=0.0) for file in (other, images)]
+    assert [each.frames_published for each in rotated] == [0, 10], "a new key alone is no other file"
+
+    monkeypatch.chdir(images.parent)
+    mark = spool_root(state_dir) / site / "door" / "started.json"
+    mark.write_text('{"started_ms": 1}')  # of an earlier release
+    named = [images, Path(images.name), other]
+    published = [(await attach(mosquitto, state_dir, site, file, 1, drain_s=0.0)).frames_published for file in named]
+    assert published == [0, 0, 10]
 
 
 @pytest.mark.brokers
