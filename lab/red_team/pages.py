@@ -54,7 +54,8 @@ def write_pages(out: Path, run: str, result: Result) -> Path:
     document = result.document()
     _write(folder / RESULT, json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_rows(folder / ATTACKS, result.rows(), Row)
-    plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES)
+    if not plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES):
+        (folder / CURVES).unlink(missing_ok=True)  # of an earlier run
     write_details(folder)
     return write_front(out)
 

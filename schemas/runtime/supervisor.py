@@ -82,7 +82,7 @@ class Supervisor:
         self.failures = 0
         """Ends in a row without a steady run."""
         self.most_failures = policy.most_failures
-        """As in the policy. The owner may change it."""
+        """The number of the policy. The owner may change it."""
         self._policy = policy
         self._clock = clock
         self._backoff = Backoff(policy.first_s, policy.longest_s)

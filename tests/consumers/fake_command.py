@@ -1,13 +1,14 @@
 """A stand-in for the command line that a console's jobs run; the variable MODE selects its behaviour.
 
 done: succeeds. lossy: writes a repair that is not published. refuses: prints one line and exits with status 2.
-hangs: never exits.
+hangs: never exits. killed: prints one line and is killed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,9 @@ def main(arguments: list[str], mode: str) -> int:
     if mode == "refuses":
         print("error: expected at least 50 clean pictures, got 3", flush=True)
         return 2
+    if mode == "killed":
+        print("pictures/7.jpg: skipped: expected a picture", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     if arguments[0] == "lab":
         options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
         assert list(Path(options["--quarantine"]).rglob("*.png.sealed"))

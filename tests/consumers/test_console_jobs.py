@@ -186,6 +186,15 @@ async def test_the_error_of_the_command_is_the_outcome_of_its_job(rig: JobsRig) 
     assert (await rig.finished_job()).outcome == "expected at least 50 clean pictures, got 3"
 
 
+async def test_the_outcome_of_a_killed_job_names_the_signal_and_not_its_last_line(rig: JobsRig) -> None:
+    rig.mode = "killed"
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+    job = await rig.finished_job()
+    assert job.state is JobState.FAILED
+    assert job.outcome == "killed by SIGKILL. The system does so if memory runs out."
+
+
 @pytest.mark.parametrize(
     "bundle", ["", "sick", "/etc", "../jobs/bundles/sick", "bundle-../bundles/sick", "bundle-none"]
 )

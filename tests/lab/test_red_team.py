@@ -215,6 +215,17 @@ def test_a_picture_without_an_attack_does_not_count_as_robust(tmp_path: Path) ->
     assert "all 8 pictures (the last one met 1 of the attacks)" in text
 
 
+def test_a_page_shows_no_curves_of_an_earlier_run(tmp_path: Path) -> None:
+    pictures = coloured_pictures(8)
+    found = attacked(colour_defence(tmp_path, pictures), pictures, tmp_path, attacks=("noise",), budget_s=1e-4)
+    earlier = tmp_path / "pages" / "run" / "curves.png"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"curves")
+    write_pages(tmp_path / "pages", "run", found)
+    assert not earlier.exists()
+    assert "curves.png" not in (earlier.parent / "README.md").read_text()
+
+
 def test_the_committed_pages_follow_from_their_results(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "docs" / "results" / "red-team"
     out = tmp_path / "red-team"

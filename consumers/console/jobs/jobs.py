@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -327,6 +328,9 @@ class Jobs:
             return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
         if cause is Cause.STOPPED and (why := now.requested_end()) is not None:
             return why, f"stopped in phase {now.progress.phase}"
+        if status is not None and status < 0:  # the last line of its output is no reason
+            hint = ". The system does so if memory runs out." if -status == signal.SIGKILL else ""
+            return JobState.FAILED, f"killed by {signal.Signals(-status).name}{hint}"
         words = await self._run_in_thread(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
