@@ -48,6 +48,7 @@ from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
 from schemas import metrics
 from schemas.clock import monotonic_ms
+from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models_records import ModelsRecords
@@ -240,10 +241,22 @@ async def _roll_up(context: ConsoleContext) -> None:
 
 
 async def _follow_forgotten(context: ConsoleContext) -> None:
-    """Remove the cameras that the command line has removed since the last poll."""
+    """Remove the cameras that the command line has removed since the last poll.
+
+    The poll also sets the condition `store`: whether the console's own database responds.
+    """
+    health = context.health
 
     async def forget() -> None:
-        context.fleet.forget_all(await context.write(context.store.removed_cameras))
+        try:
+            removed = await context.write(context.store.removed_cameras)
+        except Exception as error:
+            if health is not None:
+                health.set("store", False, error_text(error))
+            raise
+        if health is not None:
+            health.set("store", True)
+        context.fleet.forget_all(removed)
 
     await repeat(forget, _FORGOTTEN_S, "forgotten_not_read")
 

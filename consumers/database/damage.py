@@ -10,7 +10,8 @@ from typing import Final
 
 import structlog
 from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from consumers.database.engine import database_url, open_engine
 from consumers.database.tables import mutes, sighting_rules
@@ -19,6 +20,9 @@ _DAMAGED: Final = ".damaged-"
 
 UNREADABLE: Final = (SQLAlchemyError, sqlite3.Error)
 """Errors of an unreadable database, at the connection or later."""
+
+AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+"""Errors of a database that does not respond."""
 
 log = structlog.get_logger()
 

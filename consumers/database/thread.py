@@ -30,8 +30,15 @@ class DatabaseCorruptError(Exception):
     """The SQLite file is damaged or not SQLite: waiting does not help."""
 
 
+class QuarantineError(Exception):
+    """The quarantine's folder or object store failed: nothing that comes after its frames is recorded."""
+
+
 class DatabaseThread:
-    """Runs database actions one after the other, until `stop` is set."""
+    """Runs database actions one after the other, until `stop` is set.
+
+    The conditions `database` and `quarantine` of its role hold while no action waits to be retried for that cause.
+    """
 
     def __init__(
         self, engine: Engine, stop: asyncio.Event, health: Health, raises: tuple[type[Exception], ...]
@@ -48,6 +55,8 @@ class DatabaseThread:
             OverflowError,
         )
         """Errors of data that the database will never accept, however often it is retried."""
+        self._waiting: dict[object, tuple[str, str]] = {}
+        """The condition that does not hold, with its detail, of each action that is to be retried."""
         self._raises = (*raises, UserError, *self.poison)
         health.set("database", False, "not opened yet")
 
@@ -59,21 +68,37 @@ class DatabaseThread:
         """
         backoff = Backoff()
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
-            except self._raises:
-                raise
-            except Exception as error:  # drivers and object stores use many errors for an outage
-                if is_damaged(error):
-                    raise DatabaseCorruptError(reason(error)) from error
-                self._health.set("database", False, f"{type(error).__name__}: {error}")
-                log.warning("database_unavailable", error=f"{type(error).__name__}: {error}"[:200])
-            else:
-                self._health.set("database", True)
-                return result
-            if await backoff.wait(self._stop):
-                raise Stopped
+        this = object()
+        try:
+            while True:
+                try:
+                    result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
+                except self._raises:
+                    raise
+                except Exception as error:  # drivers and object stores use many errors for an outage
+                    if is_damaged(error):
+                        raise DatabaseCorruptError(reason(error)) from error
+                    if isinstance(error, QuarantineError):
+                        cause, detail = "quarantine", str(error)
+                    else:
+                        cause, detail = "database", f"{type(error).__name__}: {error}"
+                    self._waiting[this] = cause, detail
+                    self._show()
+                    log.warning(f"{cause}_unavailable", error=detail[:200])
+                else:
+                    self._waiting.pop(this, None)
+                    self._show()
+                    return result
+                if await backoff.wait(self._stop):
+                    raise Stopped
+        finally:
+            self._waiting.pop(this, None)
+
+    def _show(self) -> None:
+        """Set the conditions. One action may succeed, such as a read, while another one still waits."""
+        for condition in ("database", "quarantine"):
+            detail = next((text for cause, text in self._waiting.values() if cause == condition), None)
+            self._health.set(condition, detail is None, detail or "")
 
     def close(self) -> None:
         """Wait for the running action; discard the waiting ones."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
+from consumers.database.thread import QuarantineError
 from consumers.evidence.flagged_files import read_flagged
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
@@ -57,14 +58,20 @@ class Quarantine:
         """Frames whose files could not be removed, with the monotonic times of the next tries."""
 
     def write(self, row: FrameRow, png: bytes) -> int:
-        """Write the files of the frame whose row is `row`. Return their bytes, for `enter`."""
+        """Write the files of the frame whose row is `row`. Return their bytes, for `enter`.
+
+        Raises `QuarantineError` if the store fails.
+        """
         name = name_of((row.camera, row.boot, row.seq))
         sealed = seal_flagged(png, name, self._box)
         verdict = json.dumps(row._asdict(), indent=1).encode()
         path = self._path(name)
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(path + SEALED, sealed)
-        self._files.pipe_file(path + FACTS, verdict)
+        try:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(path + SEALED, sealed)
+            self._files.pipe_file(path + FACTS, verdict)
+        except Exception as error:  # each kind of store has its own errors
+            raise QuarantineError(error_text(error)) from error
         self._recent.append((name, png))
         return len(sealed) + len(verdict)
 

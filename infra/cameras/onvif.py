@@ -135,7 +135,9 @@ async def _described(answer: ProbeMatch, user: str, password: str) -> CameraDesc
     from onvif import ONVIFCamera
 
     logging.getLogger().setLevel(logging.WARNING)  # the library's import has set another level
-    host = f"https://{answer.host}" if answer.secure else answer.host
+    # The library puts brackets around an IPv6 address only where no scheme stands before it.
+    host = format_address((answer.host, answer.port)).rpartition(":")[0]
+    host = f"https://{host}" if answer.secure else host
     camera = ONVIFCamera(host, answer.port, user, password, no_cache=True, adjust_time=True)
     try:
         async with asyncio.timeout(ANSWER_S):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -95,7 +96,7 @@ def _examined(settings: SourceSettings, name: str, seconds: float) -> StreamRepo
     settings = resolve_settings(settings)
     container = open_container(settings, name)
     try:
-        found = _described(container, name, time.monotonic() - begun)
+        found = _described(container, settings, name, time.monotonic() - begun)
         _read(container, settings, found, begun, seconds)
     finally:
         container.close()
@@ -104,7 +105,7 @@ def _examined(settings: SourceSettings, name: str, seconds: float) -> StreamRepo
     return found
 
 
-def _described(container: InputContainer, name: str, opened_s: float) -> StreamReport:
+def _described(container: InputContainer, settings: SourceSettings, name: str, opened_s: float) -> StreamReport:
     stream = container.streams.video[0]
     context = stream.codec_context
     return StreamReport(
@@ -113,11 +114,18 @@ def _described(container: InputContainer, name: str, opened_s: float) -> StreamR
         profile=str(context.profile or ""),
         size=(context.width, context.height),
         announced_fps=float(stream.average_rate) if stream.average_rate else None,
-        live=not container.duration,
+        live=not container.duration and not _is_file(settings),
         hardware=bool(context.is_hwaccel),
         others=[f"{other.type} {_codec(other)}".strip() for other in container.streams if other.index != stream.index],
         opened_s=opened_s,
     )
+
+
+def _is_file(settings: SourceSettings) -> bool:
+    """Return whether the address is a file of this machine: files of bare H.264 or MJPEG state no duration."""
+    assert settings.address is not None  # by the settings' own check
+    address = settings.address.get_secret_value()
+    return address.startswith("file:") and Path(address.removeprefix("file:")).is_file()
 
 
 def _codec(stream: av.stream.Stream) -> str:
@@ -187,9 +195,10 @@ def _read(
     if found.picture is not None:
         found.sent_size = found.picture.shape[1], found.picture.shape[0]
     passed = came[-1] - came[0] if came else 0.0
-    if not found.live and clock.stream_s > 0:
-        found.bits_per_s = 8 * clock.bytes / clock.stream_s
-        found.fps = clock.packets / clock.stream_s
+    if not found.live:
+        if clock.stream_s > 0:
+            found.bits_per_s = 8 * clock.bytes / clock.stream_s
+            found.fps = clock.packets / clock.stream_s
     elif passed > 0:
         found.bits_per_s = 8 * (clock.bytes - bytes_before) / passed
         found.fps = _rate(came)

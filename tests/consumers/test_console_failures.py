@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
@@ -15,6 +16,7 @@ from consumers.console.access.gate import POLICY
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from consumers.console.data.fleet import Fleet
+from consumers.console.data.store import Store
 from consumers.console.failures import EVERY_S, Failures
 from consumers.console.web import make_app
 from tests.consumers.console_rig import ConsoleRig
@@ -40,6 +42,21 @@ def test_an_unexpected_error_is_answered_with_the_gates_headers_and_logged_once(
     assert answers[0].headers["x-content-type-options"] == "nosniff"
     (logged,) = [each for each in logs if each["event"] == "request_failed"]
     assert (logged["log_level"], logged["path"], str(logged["exc_info"])) == ("error", "/", "a defect")
+
+
+def test_without_the_consoles_own_database_a_request_is_rejected_in_one_line_and_logged(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("select", {}, ConnectionError("refused"))
+
+    browser = console.browser()
+    monkeypatch.setattr(Store, "newest_operations", fail)
+    with capture_logs() as logs:
+        answer = browser.get("/api/v1/operations")
+    expected = {"error": "the console's database does not respond: see the console's log"}
+    assert (answer.status_code, answer.json()) == (503, expected)
+    assert [each["event"] for each in logs] == ["request_failed"]
 
 
 def test_each_kind_of_error_is_logged_once_a_minute_with_the_number_of_unlogged_ones() -> None:

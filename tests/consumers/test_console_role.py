@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 from sqlalchemy import event, func, insert, select
+from sqlalchemy.exc import OperationalError
 
 from consumers.console.access import connections
 from consumers.console.data import rollup, stream
+from consumers.console.data.store import Store
 from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter
 from consumers.console.role import _roll_up
@@ -34,6 +36,28 @@ async def test_a_console_without_kafka_and_database_serves_pages_and_reports_bot
         well, conditions = health.report()
         assert not well
         assert not conditions["kafka"]["ok"]
+
+
+async def test_a_console_whose_own_database_does_not_respond_is_not_ready_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
+    is_away = False
+    read = Store.removed_cameras
+
+    def read_or_fail(store: Store) -> dict[str, int]:
+        if is_away:
+            raise OperationalError("select", {}, ConnectionError("refused"))
+        return read(store)
+
+    monkeypatch.setattr(Store, "removed_cameras", read_or_fail)
+    async with serving(tmp_path) as (_, health):
+        await until(lambda: health.report()[1].get("store", {}).get("ok") is True)
+        is_away = True
+        await until(lambda: "refused" in str(health.report()[1]["store"]["detail"]))
+        assert not health.report()[1]["store"]["ok"]
+        is_away = False
+        await until(lambda: health.report()[1]["store"]["ok"])
 
 
 async def test_a_stream_may_last_longer_than_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

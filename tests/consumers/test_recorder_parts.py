@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 from collections.abc import AsyncIterator, Callable
@@ -180,6 +181,41 @@ async def test_lag_and_silent_cameras_are_reported_while_the_database_is_unreach
     finally:
         stop.set()
         await asyncio.gather(running, return_exceptions=True)
+        made.close()
+
+
+@pytest.mark.parametrize("cause", ["database", "quarantine"])
+async def test_a_recorder_is_not_ready_while_it_cannot_write_although_it_can_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    health = Health()
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), health, asyncio.Event())
+    health.set("kafka", True)
+    await made._database.run(made._store.bytes_held)
+    assert health.report()[0]
+    of, name = {"database": (made._store, "_write"), "quarantine": (made._store.quarantine._files, "pipe_file")}[cause]
+    write, failing = getattr(of, name), True
+
+    def write_or_fail(*args: Any, **kwargs: Any) -> Any:
+        if failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(of, name, write_or_fail)
+    try:
+        writing = asyncio.create_task(made._write(rig.verdict_records([verdict(0, flagged=True)])))
+        await until(lambda: not health.report()[0])
+        for _ in range(3):
+            await made._database.run(made._store.bytes_held)
+            ready, conditions = health.report()
+            assert not ready
+            assert [name for name, each in conditions.items() if not each["ok"]] == [cause]
+            assert "No space left on device" in str(conditions[cause]["detail"])
+        failing = False
+        await writing
+        assert health.report()[0]
+        assert rig.count("frames") == 1
+    finally:
         made.close()
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import typer
@@ -241,6 +241,31 @@ async def test_a_camera_that_never_answers_is_named_with_the_timeout(monkeypatch
     monkeypatch.setattr(onvif, "_ask", never_answer)
     (found,) = await onvif.describe_all([ProbeMatch("127.0.0.1", 9, False, "", "")], "", "")
     assert found.problem == "has not answered for 0.05 s"
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "url"),
+    [
+        ("192.0.2.9", False, "http://192.0.2.9:{}/"),
+        ("192.0.2.9", True, "https://192.0.2.9:{}/"),
+        ("2001:db8::9", False, "http://[2001:db8::9]:{}/"),
+        ("2001:db8::9", True, "https://[2001:db8::9]:{}/"),
+    ],
+)
+async def test_a_camera_is_queried_at_its_own_address(
+    monkeypatch: pytest.MonkeyPatch, host: str, secure: bool, url: str
+) -> None:
+    client = pytest.importorskip("onvif")
+    queried: list[str] = []
+
+    async def update_xaddrs(camera: Any) -> None:
+        queried.append(camera.get_definition("devicemgmt")[0])
+        raise OSError("no route")
+
+    monkeypatch.setattr(client.ONVIFCamera, "update_xaddrs", update_xaddrs)
+    [described] = await onvif.describe_all([ProbeMatch(host, 8443, secure, "", "")], "viewer", "pass-word")
+    assert described.problem == "no route"
+    assert queried == [url.format(8443) + "onvif/device_service"]
 
 
 def test_text_from_the_network_adds_no_entry_to_the_printed_file() -> None:

@@ -87,6 +87,18 @@ def test_bit_rate_and_frame_rate_of_a_file_are_those_of_its_stream(
     assert found["fps"] == pytest.approx(15, rel=0.01)
 
 
+def test_a_file_that_states_no_duration_is_described_as_a_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bare.h264"
+    pattern = "testsrc2=size=160x96:rate=10:duration=2"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", pattern, "-c:v", "libx264", str(file)], check=True)
+    run_camera_test(str(file), {"seconds": 60.0}, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["live"], found["frames"], found["problem"]) == (False, 20, "")
+    assert found["fps"] is None  # without time stamps, only the speed of the reading is known
+
+
 def test_a_camera_of_a_file_is_tested_with_its_settings(
     server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

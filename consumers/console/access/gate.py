@@ -24,6 +24,7 @@ from consumers.console.access.sessions import Session
 from consumers.console.access.sites import UNSEEN
 from consumers.console.access.users import User
 from consumers.console.failures import Failures
+from consumers.database.damage import AWAY
 from schemas.errors import BrokerError, StateError
 
 POLICY: Final = (
@@ -114,11 +115,12 @@ class Gate:
                 self._failures.log(request, error)
             if has_begun:
                 raise
-            refusal = (
-                error_response(503, str(error))
-                if is_away
-                else error_response(500, "internal error: see the console's log")
-            )
+            if is_away:
+                refusal = error_response(503, str(error))
+            elif isinstance(error, AWAY):  # readers of the recorder's database raise one of the errors above
+                refusal = error_response(503, "the console's database does not respond: see the console's log")
+            else:
+                refusal = error_response(500, "internal error: see the console's log")
             await refusal(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:

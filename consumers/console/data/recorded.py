@@ -9,10 +9,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.database.damage import reason
+from consumers.database.damage import AWAY, reason
 from consumers.database.engine import database_url, open_engine
 from schemas.errors import BrokerError, StateError
 
@@ -52,7 +51,7 @@ class RecorderDatabase:
         """
         try:
             return query(self.engine(), *args, **kwargs)
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        except AWAY as error:
             raise BrokerError("the recorder's database does not respond") from error
         except SQLAlchemyError as error:
             log.warning("records_not_read", error=reason(error))
