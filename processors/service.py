@@ -26,8 +26,8 @@ from processors.settings import ProcessorSettings
 from processors.steps.chain import build_chain
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
-from schemas.runtime.waiting import ends_before
 from schemas.transport.backoff import Backoff
+from schemas.waiting import ends_before
 
 _POLL_S: Final = 0.2
 _OBSERVE_S: Final = 0.5

@@ -55,9 +55,9 @@ from schemas.messages.models_records import ModelsRecords
 from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
 from schemas.runtime.settled_clock import SettledClock
-from schemas.runtime.waiting import wait_at_most
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.transport.kafka.follow import follow
+from schemas.waiting import wait_at_most
 
 _COUNT_S: Final = 1.0
 _COLLECT_S: Final = 1.0

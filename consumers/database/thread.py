@@ -79,12 +79,12 @@ class DatabaseThread:
                     if is_damaged(error):
                         raise DatabaseCorruptError(reason(error)) from error
                     if isinstance(error, QuarantineError):
-                        cause, detail = "quarantine", str(error)
+                        self._waiting[this] = "quarantine", str(error)
+                        log.warning("quarantine_unavailable", error=str(error)[:200])
                     else:
-                        cause, detail = "database", f"{type(error).__name__}: {error}"
-                    self._waiting[this] = cause, detail
+                        self._waiting[this] = "database", f"{type(error).__name__}: {error}"
+                        log.warning("database_unavailable", error=f"{type(error).__name__}: {error}"[:200])
                     self._show()
-                    log.warning(f"{cause}_unavailable", error=detail[:200])
                 else:
                     self._waiting.pop(this, None)
                     self._show()

@@ -20,11 +20,11 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.errors import BrokerError, error_text
 from schemas.runtime.health import Health
-from schemas.runtime.waiting import wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
+from schemas.waiting import wait_at_most
 
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0

@@ -44,10 +44,10 @@ from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.runtime.settled_clock import SettledClock
-from schemas.runtime.waiting import ends_before, wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
+from schemas.waiting import ends_before, wait_at_most
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 
-from schemas.runtime.waiting import wait_at_most
 from schemas.transport.kafka.reader import Group
+from schemas.waiting import wait_at_most
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from schemas.errors import BundleError, ConfigError
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models
 from schemas.runtime.memory import release_freed
-from schemas.runtime.waiting import wait_at_most
+from schemas.waiting import wait_at_most
 
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return a bundle."""

@@ -33,7 +33,7 @@ from schemas.pointillist_pb2 import Drift, Model, ServedModel
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
-from schemas.runtime.waiting import wait_at_most
+from schemas.waiting import wait_at_most
 
 _FIRST_S: Final = 5.0
 _KNOWN_S: Final = 20.0

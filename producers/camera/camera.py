@@ -43,8 +43,8 @@ from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
 from schemas.runtime.daemon_thread import run_in_daemon_thread
-from schemas.runtime.waiting import wait_at_most
 from schemas.transport.backoff import Backoff
+from schemas.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from producers.video.comparison import Comparison

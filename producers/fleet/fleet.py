@@ -33,8 +33,8 @@ from schemas.pixels.masks import make_pool
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
-from schemas.runtime.waiting import ends_before
 from schemas.transport.access import Login, Tls
+from schemas.waiting import ends_before
 
 _log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from enum import Enum, auto
 from math import inf
 from typing import Any, Final, Protocol
 
-from schemas.runtime.waiting import wait_at_most
 from schemas.transport.backoff import Backoff
+from schemas.waiting import wait_at_most
 
 POLL_S: Final = 0.2
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import Final
 
-from schemas.runtime.waiting import wait_at_most
+from schemas.waiting import wait_at_most
 
 FIRST_S: Final = 0.1
 LONGEST_S: Final = 1.0

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from schemas.runtime.waiting import ends_before, wait_at_most
+from schemas.waiting import ends_before, wait_at_most
 
 
 async def test_a_wait_for_an_event_ends_with_it_or_after_the_time() -> None:

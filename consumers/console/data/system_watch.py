@@ -18,8 +18,8 @@ from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules
 from consumers.console.data.stream import HEARTBEAT_S
 from schemas.errors import BrokerError, error_text
-from schemas.runtime.waiting import wait_at_most
 from schemas.runtime.worker_threads import WorkerThreads
+from schemas.waiting import wait_at_most
 
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0

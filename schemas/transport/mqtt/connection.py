@@ -19,11 +19,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from schemas.runtime.waiting import wait_at_most
 from schemas.transport.access import MqttAccess, tls_refusal
 from schemas.transport.backoff import Backoff
 from schemas.transport.mqtt.dial import dial
 from schemas.transport.mqtt.internals import SocketClient
+from schemas.waiting import wait_at_most
 
 _log = structlog.get_logger()
 
