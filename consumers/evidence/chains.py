@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -82,6 +81,6 @@ def _chain(place: BootKey, row: Row) -> Chain:
     following, waiting, track = row
     try:
         return Chain(following, unpack_probes(waiting), unpack_tracks(track))
-    except (StateError, struct.error) as error:
+    except StateError as error:
         log.error("evidence_damaged", camera=place[0], boot=place[1], error=str(error))
         return Chain(following)
