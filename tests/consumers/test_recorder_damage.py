@@ -15,7 +15,7 @@ from infra.local.kafka import Kafka
 from schemas.errors import RestartRequired
 from schemas.evidence.alarms import Tracks
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.stored import pack_probes, pack_tracks, unpack_tracks
+from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import PastFrame, Probe, Track
 from schemas.pointillist_pb2 import ONLINE, Meta, Status, Turn
 from schemas.ranges import RangeSet
@@ -80,11 +80,25 @@ def test_damaged_evidence_of_a_camera_stops_no_recording(rig: Rig, column: str, 
     rig.verdicts([verdict(0, flagged=True)])
     with rig.engine.begin() as connection:
         connection.execute(update(evidence).values({column: value}))
-    assert rig.verdicts([verdict(1, flagged=True)]).alerts == []
+    raised = rig.verdicts([verdict(1, flagged=True)]).alerts
+    assert len(raised) == (column == "waiting")  # frames 0 and 1 together raise it, and damage alone none
     assert rig.count("frames") == 2
     with rig.engine.begin() as connection:
         row = connection.execute(select(evidence)).one()
     assert (row.following, row.waiting, unpack_tracks(row.track).strip.last) == (2, b"", 1)
+
+
+@pytest.mark.parametrize(("column", "waits", "known"), [("waiting", 0, 1), ("track", 1, 0)])
+def test_the_other_part_of_damaged_evidence_is_kept(rig: Rig, column: str, waits: int, known: int) -> None:
+    rig.verdicts([verdict(0, flagged=False), verdict(2, flagged=False)])  # frame 1 is missing
+    with rig.engine.begin() as connection:
+        connection.execute(update(evidence).values({column: b"\xff"}))
+    rig.verdicts([verdict(3, flagged=False)])
+    with rig.engine.begin() as connection:
+        row = connection.execute(select(evidence)).one()
+    assert row.following == 1
+    assert len(unpack_probes(row.waiting)) == waits + 1
+    assert len(unpack_tracks(row.track).strip.history) == known
 
 
 def test_damaged_evidence_of_a_boot_without_new_frames_is_read_once(make_rig: MakeRig) -> None:
