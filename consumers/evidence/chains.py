@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, bindparam, select
@@ -27,6 +26,8 @@ ON CONFLICT (camera, boot) DO UPDATE SET partition = excluded.partition, followi
   waiting = excluded.waiting, track = excluded.track, updated_ms = excluded.updated_ms"""
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Chains:
@@ -78,10 +79,14 @@ class Chains:
 
 
 def _chain(place: BootKey, row: Row) -> Chain:
-    """Return the chain in a row. A damaged one begins again after the frames that it has read."""
+    """Return the chain in a row. A damaged part of it begins again after the frames that the rule has read."""
     following, waiting, track = row
+    return Chain(following, _part(place, unpack_probes, waiting), _part(place, unpack_tracks, track))
+
+
+def _part(place: BootKey, unpack: Callable[[bytes], T], data: bytes) -> T:
     try:
-        return Chain(following, unpack_probes(waiting), unpack_tracks(track))
-    except (StateError, struct.error) as error:
+        return unpack(data)
+    except StateError as error:
         log.error("evidence_damaged", camera=place[0], boot=place[1], error=str(error))
-        return Chain(following)
+        return unpack(b"")

@@ -144,8 +144,8 @@ class Watch:
                 return [class_id for (class_id,) in cursor.fetchall()]
 
             after, alarms = chain.read(until, self._rule, classes)
-            if boot not in pending and after == chain:
-                continue
+            if boot not in pending and after == chain and chain.waiting:
+                continue  # nothing new; a chain that waits for nothing, as after damage, leaves the waiting ones
             for found in alarms:
                 window = self._window(connection, boot, found.alarm)
                 alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, picture_of), window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ class Service(ABC):
         self._ports: dict[str, int] = {}
         self._reserved = False
         self._child: Child | None = None
+        self._abandoned = threading.Event()
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -123,7 +125,7 @@ class Service(ABC):
 
     def _await_ports(self, end: float) -> None:
         while taken := [port for port in self._ports.values() if not is_free(port)]:
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or self._abandoned.is_set():
                 raise BrokerError(
                     f"{self.role}: expected its port {taken[0]} to be free again, got one in use. Stop the program "
                     "that uses it."
@@ -131,12 +133,16 @@ class Service(ABC):
             time.sleep(0.05)
 
     def _await_answer(self, end: float) -> bool:
-        while self.child.poll() is None and time.monotonic() < end:
+        while self.child.poll() is None and time.monotonic() < end and not self._abandoned.is_set():
             if self._answers():
                 # Another program may have taken the port first, and answer in place of a child that is about to fail.
                 return self.child.poll() is None
             time.sleep(0.02)
         return False
+
+    def abandon(self) -> None:
+        """Let a start that still waits fail now. There is no later start."""
+        self._abandoned.set()
 
     def stop(self, deadline_s: float = 15.0) -> None:
         """Stop it in good order, by SIGTERM; SIGKILL after the deadline."""

@@ -280,12 +280,15 @@ class CameraLimits(NamedTuple):
 def camera_limits(settings: UpSettings, cameras: Sequence[CameraOptions]) -> CameraLimits | None:
     """Return the bridges' limits, from the largest and the fastest camera.
 
-    None, which keeps the bridges' defaults, without cameras, when one camera runs as fast as it can, and for a list of
-    cameras: it may get larger and faster ones while the system runs.
+    At least the bridges' defaults for a list of cameras: it may get larger and faster ones while the system runs. None,
+    which keeps the defaults, without cameras and when one camera runs as fast as it can.
     """
-    if settings.cameras_file is not None or not cameras or not all(camera.fps for camera in cameras):
+    if not cameras or not all(camera.fps for camera in cameras):
         return None
     messages, rate, window = LEAST_QUOTA, LEAST_QUOTA_BYTES, LEAST_QUOTA_BYTES
+    if settings.cameras_file is not None:
+        usual = BridgeSettings.model_fields
+        messages, rate, window = (usual[name].default for name in CameraLimits._fields)
     for camera in cameras:
         frame = frame_bytes(camera.source, settings.processor.max_frame_pixels)
         messages = max(messages, QUOTA_OVER_RATE * camera.fps)

@@ -11,6 +11,7 @@ from math import inf
 from infra.local.disk_space import DiskSpace
 from infra.local.process import last_line
 from infra.local.role_table import RoleTable
+from infra.local.service import Service
 from infra.up.processes import Role, RoleProcess
 from schemas.errors import BrokerError, ConfigError, PointillistError, RestartRequired
 from schemas.runtime.disk import is_full
@@ -46,6 +47,10 @@ class RoleSupervisor:
         """Why the last start of a role failed."""
         self._lasting = frozenset[str]()
         """Roles that are never given up."""
+        self._printed: dict[str, str] = {}
+        """The reason in the log of each role that has ended with one, as last printed."""
+        self._ended: dict[str, float] = {}
+        """When an end was noticed that no start has followed yet."""
         self._restarting: list[threading.Thread] = []
         """Threads that start a role again and wait for its return."""
         self._writing = threading.Lock()
@@ -77,10 +82,12 @@ class RoleSupervisor:
 
     def forget(self, name: str) -> None:
         """Stop watching a role whose end is intended; it stays in `roles.json` until it is stopped."""
-        self._roles.pop(name, None)
+        role = self._roles.pop(name, None)
         starting = self._starting.pop(name, None)
         if starting is not None:
-            starting.exception(timeout=60)
+            if role is not None and isinstance(role.process, Service):
+                role.process.abandon()
+            starting.exception()
 
     def stop(self, role: Role, deadline_s: float) -> None:
         """Stop a role for good."""
@@ -106,8 +113,8 @@ class RoleSupervisor:
             status = role.process.poll()
             if status is None or status in role.final:
                 continue
-            of_user = status == USER_ERROR and isinstance(role.process, RoleProcess) and role.log is not None
-            if of_user and not excused and not self._others_go_on(role):
+            self._ended.setdefault(role.name, time.monotonic())
+            if _is_of_user(role, status) and not excused and not self._others_go_on(role):
                 raise ended_by_user_error(role)
             supervisor = self._supervisors[role.name]
             step = supervisor.check(excused=excused)
@@ -125,11 +132,11 @@ class RoleSupervisor:
                 )
             if step is not Step.RESTARTS:
                 continue
-            if not failed and (status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused)):
-                why = last_log_line(role) if of_user or status == RestartRequired.exit_code else _ending(status)
-                self._print_line(f"{role.name} died ({why}), started again")
+            if not failed:
+                self._print_end(role, status, supervisor.failures, excused)
             self._starting[role.name] = starting = Future()
-            thread = threading.Thread(target=self._restart, args=(role, starting), daemon=True)
+            ended = self._ended.pop(role.name)
+            thread = threading.Thread(target=self._restart, args=(role, starting, ended), daemon=True)
             self._restarting = [each for each in self._restarting if each.is_alive()]
             try:
                 thread.start()
@@ -137,6 +144,23 @@ class RoleSupervisor:
                 self._try_begin(role, starting)
             else:
                 self._restarting.append(thread)
+
+    def _print_end(self, role: Role, status: int, failures: int, excused: bool) -> None:
+        """Print why a role has ended: once for each reason, and again when it keeps ending without one."""
+        first = failures == 0 and not excused
+        if status == RestartRequired.exit_code or _is_of_user(role, status):
+            why = last_log_line(role)
+            if first or why != self._printed.get(role.name):
+                self._print_line(f"{role.name} died ({why}), started again")
+            self._printed[role.name] = why
+            return
+        if first or (failures == 1 and not excused):
+            self._print_line(f"{role.name} died ({_ending(status)}), started again")
+        elif failures == MOST_FAILURES + 1:  # of a role that is not given up
+            self._print_line(
+                f"{role.name} has ended {failures} times in a row and is tried again every {LONGEST_PAUSE_S:g} s: "
+                f"{last_log_line(role)}"
+            )
 
     def _others_go_on(self, role: Role) -> bool:
         return role.optional or role.name in self._lasting
@@ -163,15 +187,14 @@ class RoleSupervisor:
         else:
             starting.set_result(None)
 
-    def _restart(self, role: Role, starting: Future[None]) -> None:
-        """Start a role, and wait until it is ready, has ended again or is no longer watched."""
-        died = time.monotonic()
+    def _restart(self, role: Role, starting: Future[None], ended: float) -> None:
+        """Start a role that has `ended`, and wait until it is ready, has ended again or is no longer watched."""
         self._try_begin(role, starting)
         while role.name in self._roles:
             if starting.exception() or role.process.poll() is not None or role.healthy():
                 break
             time.sleep(_RETURN_POLL_S)
-        self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
+        self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - ended
 
     def _check_disk(self) -> bool:
         """Report when the disk fills and when it has free space again; return whether it is full, or was until now."""
@@ -211,6 +234,11 @@ class RoleSupervisor:
         self._roles.clear()
         for thread in self._restarting:
             thread.join()
+
+
+def _is_of_user(role: Role, status: int) -> bool:
+    """Return whether a role has ended with a status of which its log has the reason, for a user to correct."""
+    return status == USER_ERROR and isinstance(role.process, RoleProcess) and role.log is not None
 
 
 def ended_by_user_error(role: Role) -> PointillistError:

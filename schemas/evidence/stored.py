@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
-from schemas.evidence.track import PastFrame, Probe, Track
+from schemas.evidence.track import LEAST_BITS, PastFrame, Probe, Track
+from schemas.identity import SEQ_LIMIT
+from schemas.pointillist_pb2 import Statistic
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
 _PROBE: Final = struct.Struct("<Qff?IffB")
+_OCTAVES: Final = (math.log2(LEAST_BITS), 128.0)
+"""Bounds of the logarithm of a measured entropy, which is a float of four bytes."""
+_STATISTICS: Final = frozenset(Statistic.values())
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
@@ -27,8 +34,22 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
 
 
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
-    """Invert `pack_probes`."""
-    return tuple(Probe(*each) for each in _PROBE.iter_unpack(data))
+    """Invert `pack_probes`. Raises StateError for values that no frame has."""
+    try:
+        probes = tuple(Probe(*each) for each in _PROBE.iter_unpack(data))
+    except struct.error as error:
+        raise StateError(f"evidence in the database: expected frames, got {error}. Restore the database.") from None
+    if not all(before.seq < after.seq for before, after in pairwise(probes)) or not all(map(_is_possible, probes)):
+        raise StateError(
+            "evidence in the database: expected frames in their order, with finite values, got others. Restore the "
+            "database."
+        )
+    return probes
+
+
+def _is_possible(probe: Probe) -> bool:
+    values = (probe.entropy_bits, probe.threshold_bits, probe.p_value, probe.p_value_threshold)
+    return probe.seq < SEQ_LIMIT and probe.statistic in _STATISTICS and all(map(math.isfinite, values))
 
 
 def pack_tracks(tracks: Tracks) -> bytes:
@@ -73,4 +94,9 @@ def _unpack(data: bytes) -> tuple[Track, int]:
     if len(data) < end:
         raise struct.error(f"{len(data)} bytes for a track of {end}")
     history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
+    least, most = _OCTAVES
+    if not 0 <= total < math.inf or not all(least <= each.octaves <= most for each in history):
+        raise StateError(
+            "evidence in the database: expected the sum and the history of a track, got others. Restore the database."
+        )
     return Track(history, unpack_probes(data[until:end]), total, last, calm, class_id, run_from), end

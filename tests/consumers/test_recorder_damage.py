@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import asyncio
+from math import nan
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
 from consumers.database.tables import cameras, evidence, ledgers
 from consumers.recorder.recorder import run_recorder
 from infra.local.kafka import Kafka
 from schemas.errors import RestartRequired
-from schemas.evidence.stored import unpack_tracks
+from schemas.evidence.alarms import Tracks
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
+from schemas.evidence.track import PastFrame, Probe, Track
 from schemas.pointillist_pb2 import ONLINE, Meta, Status, Turn
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.transport.kafka import damage
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, Rig, ledger, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, MakeRig, Rig, ledger, signed, verdict
 from tests.consumers.scene import Scene
 from tests.kafka_files import damage_batch, damage_length
 from tests.waiting import until
@@ -57,16 +62,55 @@ def test_a_damaged_message_in_a_row_stops_no_recording(rig: Rig) -> None:
     assert rig.count("frames") == 2
 
 
-@pytest.mark.parametrize("column", ["waiting", "track"])
-def test_damaged_evidence_of_a_camera_stops_no_recording(rig: Rig, column: str) -> None:
+FAR = Probe(2**63, 0.5, 0.5, True, 1)
+"""A frame whose number no camera reaches."""
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("waiting", b"\xff"),
+        ("waiting", pack_probes([FAR])),
+        ("track", b"\xff"),
+        ("track", pack_tracks(Tracks(Track((PastFrame(0.0, False),) * EvidenceRule().baseline_probes, total=nan)))),
+    ],
+    ids=["waiting-size", "waiting-number", "track-size", "track-sum"],
+)
+def test_damaged_evidence_of_a_camera_stops_no_recording(rig: Rig, column: str, value: bytes) -> None:
     rig.verdicts([verdict(0, flagged=True)])
     with rig.engine.begin() as connection:
-        connection.execute(update(evidence).values({column: b"\xff"}))
-    rig.verdicts([verdict(1, flagged=True)])
+        connection.execute(update(evidence).values({column: value}))
+    raised = rig.verdicts([verdict(1, flagged=True)]).alerts
+    assert len(raised) == (column == "waiting")  # frames 0 and 1 together raise it, and damage alone none
     assert rig.count("frames") == 2
     with rig.engine.begin() as connection:
         row = connection.execute(select(evidence)).one()
     assert (row.following, row.waiting, unpack_tracks(row.track).strip.last) == (2, b"", 1)
+
+
+@pytest.mark.parametrize(("column", "waits", "known"), [("waiting", 0, 1), ("track", 1, 0)])
+def test_the_other_part_of_damaged_evidence_is_kept(rig: Rig, column: str, waits: int, known: int) -> None:
+    rig.verdicts([verdict(0, flagged=False), verdict(2, flagged=False)])  # frame 1 is missing
+    with rig.engine.begin() as connection:
+        connection.execute(update(evidence).values({column: b"\xff"}))
+    rig.verdicts([verdict(3, flagged=False)])
+    with rig.engine.begin() as connection:
+        row = connection.execute(select(evidence)).one()
+    assert row.following == 1
+    assert len(unpack_probes(row.waiting)) == waits + 1
+    assert len(unpack_tracks(row.track).strip.history) == known
+
+
+def test_damaged_evidence_of_a_boot_without_new_frames_is_read_once(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.verdicts([verdict(0, flagged=True), verdict(2, flagged=True)])  # frame 1 is missing
+    with rig.engine.begin() as connection:
+        connection.execute(update(evidence).values(waiting=b"\xff"))
+    after_restart = make_rig(rule=EvidenceRule(patience_s=0))
+    with capture_logs() as logs:
+        for _ in range(3):
+            after_restart.store.read_on()
+    assert [each["event"] for each in logs] == ["evidence_damaged"]
 
 
 @pytest.mark.brokers

@@ -38,8 +38,10 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
+from producers.bridge.quota import WINDOW_BYTES
 from producers.camera.camera_settings import CameraOptions, Profile
 from producers.simulation.scenario import load_scenario, parse_scenario
+from producers.sources.settings import SourceSettings
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
@@ -530,8 +532,14 @@ def test_up_sets_the_byte_quota_to_a_multiple_of_the_largest_and_fastest_camera_
     assert found.camera_window_bytes / 2**20 == pytest.approx(at_once, rel=1e-2)
 
 
-def test_up_sets_no_quota_for_a_list_which_may_get_larger_cameras() -> None:
-    assert camera_limits(UpSettings(cameras_file=Path("cameras.yaml")), [CameraOptions(fps=2)]) is None
+def test_up_keeps_the_usual_quota_for_a_list_unless_its_cameras_need_more() -> None:
+    settings = UpSettings(cameras_file=Path("cameras.yaml"))
+    assert camera_limits(settings, [CameraOptions(fps=2)]) == (2000, 128 * 2**20, WINDOW_BYTES)
+    large = CameraOptions(fps=300, source=SourceSettings(kind="scene", size=(1920, 1080)))
+    found = camera_limits(settings, [CameraOptions(fps=2), large])
+    assert found is not None
+    assert found.camera_messages_per_s == 8 * 300
+    assert found.camera_bytes_per_s > 300 * 1920 * 1080 * 3
 
 
 def users_command(folder: Path, *options: str, password: str = "") -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
+import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, Timer
@@ -14,10 +16,11 @@ from unittest.mock import Mock
 import pytest
 
 from infra.local.disk_space import DiskSpace
-from infra.local.ports import Ports
+from infra.local.ports import Ports, is_free
 from infra.local.process import ProcessId
 from infra.local.prometheus import ALERTMANAGERS, TARGETS, Prometheus
 from infra.local.role_table import RoleTable, read_roles
+from infra.local.service import Service
 from infra.state_folder import Layout
 from infra.up.processes import Role, RoleProcess
 from infra.up.settings import UpSettings
@@ -319,6 +322,60 @@ def test_a_role_that_was_ready_once_never_ends_the_others(
         supervisor.watch()
 
 
+def failures_of(supervisor: RoleSupervisor, process: StandInProcess, statuses: Iterable[int]) -> None:
+    """Let a role end with each of `statuses` in turn, and wait for each restart."""
+    for status in statuses:
+        starts, process.status = process.starts, status
+
+        def restarted(starts: int = starts) -> bool:
+            supervisor.watch()
+            return process.starts > starts and not supervisor._starting
+
+        wait_until(restarted, "its restart")
+
+
+def test_the_reason_of_a_role_that_cannot_start_again_is_printed_after_other_ends_too(
+    supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
+) -> None:
+    console, log = RoleStandIn(), tmp_path / "console.log"
+    log.write_text("error: expected users. Correct the file.\n")
+    supervisor.start(Role("console", console, log=log))
+    supervisor.keep()
+    failures_of(supervisor, console, [-9, -9, 2, 2, 75, 75])
+    assert lines == [
+        "console died (signal 9), started again",
+        "console died (expected users. Correct the file.), started again",
+    ]
+
+
+def test_a_role_that_keeps_ending_is_named_with_the_last_line_of_its_log(
+    supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
+) -> None:
+    recorder, log = RoleStandIn(), tmp_path / "recorder.log"
+    log.write_text("OverflowError: too large\n")
+    supervisor.start(Role("recorder", recorder, log=log))
+    supervisor.keep()
+    failures_of(supervisor, recorder, [1] * (MOST_FAILURES + 3))
+    assert lines == [
+        "recorder died (exit status 1), started again",
+        f"recorder has ended {MOST_FAILURES + 1} times in a row and is tried again every 0.01 s: "
+        "OverflowError: too large",
+    ]
+
+
+def test_the_downtime_of_a_role_includes_the_pauses_between_its_starts(
+    supervisor: RoleSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.3)
+    monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.3)
+    process = StandInProcess()
+    supervisor.start(Role("console", process))
+    supervisor.keep()
+    failures_of(supervisor, process, [1] * 4)
+    supervisor.close()
+    assert supervisor.away_s["console"] > 3 * 0.15  # three pauses of at least half the delay
+
+
 def test_a_crashed_server_is_restarted_whatever_its_exit_status(supervisor: RoleSupervisor) -> None:
     process = StandInProcess()
     supervisor.start(Role("prometheus", process, log=Path("/nowhere")))
@@ -366,6 +423,43 @@ def test_a_role_is_removed_only_after_its_pending_start(supervisor: RoleSupervis
     assert process.starts == 2
     assert not supervisor._roles
     assert not supervisor._starting
+
+
+class ListeningServer(Service):
+    """A server whose port another program may take."""
+
+    role = "server"
+    port_names = ("server",)
+
+    def _command(self) -> list[str]:
+        code = f"import socket, time; server = socket.create_server(('{self.host}', {self.port})); time.sleep(600)"
+        return [sys.executable, "-c", code]
+
+    def _answers(self) -> bool:
+        return not is_free(self.port)
+
+
+def test_a_start_that_waits_for_its_port_does_not_delay_the_end_of_the_run(
+    supervisor: RoleSupervisor, state_dir: Path
+) -> None:
+    server = ListeningServer(state_dir, ready_s=10 * PATIENCE_S)
+    supervisor.start(Role("server", server))
+    supervisor.keep()
+    server.kill()
+    wait_until(lambda: is_free(server.port), "its port")
+    with socket.create_server((server.host, server.port)):
+
+        def restarting() -> bool:
+            supervisor.watch()
+            return "server" in supervisor._starting
+
+        wait_until(restarting, "its restart")
+        starting = supervisor._starting["server"]
+        ending = Thread(target=supervisor.forget, args=("server",), daemon=True)
+        ending.start()
+        ending.join(PATIENCE_S)
+        assert not ending.is_alive()
+    assert isinstance(starting.exception(), BrokerError)
 
 
 def test_roles_that_start_slowly_do_not_block_the_start_of_another(
