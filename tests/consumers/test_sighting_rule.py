@@ -152,7 +152,6 @@ def test_a_verdict_agrees_if_its_class_or_group_is_the_wanted_one(
         ({"confidence": "nan"}, "confidence"),
         ({"absent_s": True}, "absent_s"),
         ({"cooldown_s": 0}, "cooldown_s"),
-        ({"colour": 1}, "rule"),
     ],
 )
 def test_an_invalid_rule_is_rejected_in_one_line_with_its_field(changed: dict[str, object], field: str) -> None:

@@ -54,6 +54,9 @@ class FakeSupervisor:
     def await_health(self, roles: list[Any], *_: object) -> None:
         self.awaited = [(role.name, role.kafka) for role in roles]
 
+    def keep(self) -> None:
+        """Do nothing: these roles do not end."""
+
 
 class FakeRoles:
     """A stand-in for the roles of a run with this Kafka."""
