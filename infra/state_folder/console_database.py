@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from consumers.console.data.store import Store
+from consumers.database.damage import reason
 from consumers.database.engine import database_url
 from infra.settings.variable import PREFIX
 from schemas.errors import ConfigError, StateError
@@ -29,9 +30,11 @@ def opened_console_database(url: str) -> Iterator[Store]:
         with Store.opened(url) as store:
             yield store
     except SQLAlchemyError as error:
+        # The text of other errors than the driver's repeats statements with their values.
+        why = reason(error)[:200].rstrip(".") if isinstance(error, DBAPIError) else type(error).__name__
         raise StateError(
-            f"the console's database {_place(url)}: expected a response, got {_reason(error)}. Start the database, or "
-            "correct its URL."
+            f"the console's database {_place(url)}: expected a response, got {why}. Start the database, or correct "
+            "its URL."
         ) from None
 
 
@@ -40,9 +43,3 @@ def _place(text: str) -> str:
     url = database_url(text)
     host = f"{url.host or 'localhost'}:{url.port or 5432}/"
     return f"{'' if url.get_backend_name() == 'sqlite' else host}{url.database or ''}"
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    """Return the driver's complaint in one line: SQLAlchemy's own text repeats statements with their values."""
-    complaint = str(error.orig).strip() if isinstance(error, DBAPIError) else ""
-    return complaint.splitlines()[0][:200].rstrip(".") if complaint else type(error).__name__

@@ -45,12 +45,10 @@ class RoleSupervisor:
         self._starting: dict[str, Future[None]] = {}
         self._failures: dict[str, str] = {}
         """Why the last start of a role failed."""
-        self._lasting = frozenset[str]()
-        """Roles that are never given up."""
         self._printed: dict[str, str] = {}
-        """The reason in the log of each role that has ended with one, as last printed."""
+        """The last printed reason of each role whose log names one."""
         self._ended: dict[str, float] = {}
-        """When an end was noticed that no start has followed yet."""
+        """The monotonic time at which a role that is down was found ended."""
         self._restarting: list[threading.Thread] = []
         """Threads that start a role again and wait for its return."""
         self._writing = threading.Lock()
@@ -76,8 +74,7 @@ class RoleSupervisor:
 
     def keep(self) -> None:
         """Never give up the present roles from now on: what one of them lacks must not stop the others."""
-        self._lasting = frozenset(self._roles)
-        for name in self._lasting:
+        for name in self._roles:
             self._supervisors[name].most_failures = inf
 
     def forget(self, name: str) -> None:
@@ -99,8 +96,8 @@ class RoleSupervisor:
     def watch(self) -> None:
         """Restart roles that have ended.
 
-        Raises the role's own message when it ended with a user's error, and BrokerError when it ended too often; after
-        `keep` for later roles alone.
+        Raises the role's own message if it ended with a user's error, and BrokerError if it ended too often. Roles that
+        `keep` has kept raise neither.
         """
         excused = self._check_disk()
         for role in list(self._roles.values()):
@@ -146,7 +143,9 @@ class RoleSupervisor:
                 self._restarting.append(thread)
 
     def _print_end(self, role: Role, status: int, failures: int, excused: bool) -> None:
-        """Print why a role has ended: once for each reason, and again when it keeps ending without one."""
+        """Print why a role has ended: each reason in its log once in a row. Without one, print the first end, and once
+        more when the role keeps ending.
+        """
         first = failures == 0 and not excused
         if status == RestartRequired.exit_code or _is_of_user(role, status):
             why = last_log_line(role)
@@ -163,7 +162,7 @@ class RoleSupervisor:
             )
 
     def _others_go_on(self, role: Role) -> bool:
-        return role.optional or role.name in self._lasting
+        return role.optional or self._supervisors[role.name].most_failures == inf
 
     def _check_start(self, role: Role, failure: BaseException | None, excused: bool) -> None:
         """Note why a restart failed. Raises `failure` if no other attempt can succeed, unless the others go on.

@@ -36,9 +36,9 @@ class Start:
     def first(self, source: str = "") -> tuple[int | None, bool]:
         """Return the time of the run's first capture, Unix time in milliseconds, and whether the run is over.
 
-        The time is None before the first capture, and if the run had another `source` than this one. Texts of sources
-        differ only if they begin with the same word. Raises `StateError` when the file is unreadable,
-        `DamagedStartError` when it is damaged.
+        The time is None before the first capture, and if the run had another `source`: a key generation and a hash
+        under that key. Hashes of different generations are not compared. Raises `StateError` when the file is
+        unreadable, `DamagedStartError` when it is damaged.
         """
         try:
             noted = json.loads(self.mark.read_text())

@@ -16,12 +16,17 @@ from tests.consumers.recorder_rig import MakeRig
 from tests.consumers.test_console_pages import ALERT, raise_alert
 
 
+def limit_reads(monkeypatch: pytest.MonkeyPatch, newest: int, of_each: int) -> None:
+    """Limit the alerts that are read: `newest` of all cameras, and `of_each` of each camera."""
+    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
+        monkeypatch.setattr(f"consumers.{name}", newest)
+    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", of_each)
+
+
 def test_a_camera_with_many_alerts_hides_no_alert_of_another(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
-        monkeypatch.setattr(f"consumers.{name}", 4)
-    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 2)
+    limit_reads(monkeypatch, newest=4, of_each=2)
     rig = make_rig()
     raise_alert(rig, "01" * 16, "lab/door", ago_s=9000)
     raise_alert(rig, "ef" * 16, "lab/door", ago_s=8000)
@@ -44,9 +49,7 @@ def test_a_camera_with_many_alerts_hides_no_alert_of_another(
 def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
-        monkeypatch.setattr(f"consumers.{name}", 2)
-    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 1)
+    limit_reads(monkeypatch, newest=2, of_each=1)
     rig = make_rig()
     raise_alert(rig, "01" * 16, "lab/door", ago_s=9000)
     raise_alert(rig, ALERT, "lab/door", ago_s=8000)
@@ -63,8 +66,7 @@ def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
 
 
 def test_a_muted_episode_with_many_alerts_unmutes_no_other(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
-    monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", 1)
+    limit_reads(monkeypatch, newest=2, of_each=1)
     rig, now_ms = make_rig(), time.time_ns() // 10**6
     seen = {"kind": "sighting", "wanted": "person", "ended_ms": 1}
     for n in range(6):

@@ -163,6 +163,9 @@ async def test_a_topic_without_a_right_to_it_does_not_count_as_deleted(kafka: Ka
         await start_client(consumer)
         consumer.subscribe([frames])
         await until(lambda: is_hidden(consumer, frames))
+        without_rights = Reader(kafka.access("health"), frames)
+        without_rights._consumer = consumer
+        assert not without_rights.is_missing(frames)
     finally:
         await consumer.stop()
     reports: list[GroupReport] = []

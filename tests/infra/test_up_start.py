@@ -39,6 +39,7 @@ class FakeSupervisor:
         self.running: list[tuple[str, str]] = []
         self.stopped: list[tuple[str, str]] = []
         self.awaited: list[tuple[str, str]] = []
+        self.kept: list[tuple[str, str]] = []
         self._kafka = kafka
 
     def start(self, role: Any) -> None:
@@ -55,7 +56,7 @@ class FakeSupervisor:
         self.awaited = [(role.name, role.kafka) for role in roles]
 
     def keep(self) -> None:
-        """Do nothing: these roles do not end."""
+        self.kept = list(self.running)
 
 
 class FakeRoles:
@@ -113,7 +114,7 @@ def test_processors_started_with_a_port_that_kafka_lost_are_replaced(
     assert supervisor.stopped == [(name, RESERVED) for name in processors if taken]
     address = OTHER if taken else RESERVED
     rest = [*processors, "bridge", "recorder", "console", "monitor"]
-    assert supervisor.awaited == [(name, address) for name in rest]
+    assert supervisor.kept == supervisor.awaited == [(name, address) for name in rest]
     assert supervisor.running == [(name, address) for name in [*rest, "fleet-1", "fleet-2"]]
 
 

@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, Timer
@@ -198,7 +198,7 @@ class StandInProcess:
 
 
 class RoleStandIn(StandInProcess, RoleProcess):
-    """The same for one of our own roles."""
+    """A stand-in for the process of one of our own roles."""
 
 
 @pytest.fixture
@@ -296,32 +296,6 @@ def test_a_role_that_does_not_restart_ends_the_run_with_the_reason(
     assert ended[0].endswith("8 exits in a row: expected its port 9092 to be free again, got one in use.")
 
 
-def test_a_role_that_was_ready_once_never_ends_the_others(
-    supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
-) -> None:
-    console, log = RoleStandIn(), tmp_path / "console.log"
-    log.write_text("error: console: expected users, got a damaged line. Correct the file.\n")
-    supervisor.start(Role("console", console, log=log))
-    supervisor.keep()
-
-    def failed(times: int) -> Callable[[], bool]:
-        def check() -> bool:
-            supervisor.watch()
-            if console.poll() is None:
-                console.status = 2
-            return console.starts > times
-
-        return check
-
-    wait_until(failed(MOST_FAILURES + 2), "further attempts")
-    assert lines == ["console died (console: expected users, got a damaged line. Correct the file.), started again"]
-    later = RoleStandIn()
-    supervisor.start(Role("fleet", later, log=log))
-    later.status = 2
-    with pytest.raises(ConfigError, match=r"^fleet: console: expected users"):
-        supervisor.watch()
-
-
 def failures_of(supervisor: RoleSupervisor, process: StandInProcess, statuses: Iterable[int]) -> None:
     """Let a role end with each of `statuses` in turn, and wait for each restart."""
     for status in statuses:
@@ -332,6 +306,23 @@ def failures_of(supervisor: RoleSupervisor, process: StandInProcess, statuses: I
             return process.starts > starts and not supervisor._starting
 
         wait_until(restarted, "its restart")
+
+
+def test_a_role_that_was_ready_once_never_ends_the_others(
+    supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
+) -> None:
+    console, log = RoleStandIn(), tmp_path / "console.log"
+    log.write_text("error: console: expected users, got a damaged line. Correct the file.\n")
+    supervisor.start(Role("console", console, log=log))
+    supervisor.keep()
+
+    failures_of(supervisor, console, [2] * (MOST_FAILURES + 3))
+    assert lines == ["console died (console: expected users, got a damaged line. Correct the file.), started again"]
+    later = RoleStandIn()
+    supervisor.start(Role("fleet", later, log=log))
+    later.status = 2
+    with pytest.raises(ConfigError, match=r"^fleet: console: expected users"):
+        supervisor.watch()
 
 
 def test_the_reason_of_a_role_that_cannot_start_again_is_printed_after_other_ends_too(

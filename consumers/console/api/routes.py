@@ -323,7 +323,7 @@ OPERATIONS: Final = (
     ),
     Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
-        "GET", "/alerts", "Alerts, newest first", _alerts,
+        "GET", "/alerts", "Alerts, open ones first", _alerts,
         f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings: the newest of each episode, those of open "
         "episodes before acknowledged and closed ones, then further alerts. Each has the state of its `episode` and "
         "its `comments`: `at_ms`, `who`, `text`.",

@@ -225,10 +225,10 @@ async def _newest_episodes(
 
 
 async def find_alerts(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[AlertRow]:
-    """Return alerts of these sites whose episode is in a state (all states if empty), the newest first.
+    """Return alerts of these sites whose episode is in a state (all states if empty).
 
-    At most `SHOWN` backdoor alerts and `SHOWN` sightings: the newest of each episode, those of open episodes first and
-    of closed ones last, then further ones.
+    At most `SHOWN` backdoor alerts and `SHOWN` sightings: first the newest of each episode, open episodes before
+    acknowledged and closed ones, then further alerts, the newest first.
     """
     newest = await _newest_episodes(context, camera, sight)
     newest.sort(key=lambda each: STATES.index(each[0].state))
