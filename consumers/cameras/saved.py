@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
@@ -17,9 +16,6 @@ from consumers.database.cameras import boot_totals, last_recorded
 from consumers.database.engine import PreparedStatement, insert_or_replace
 from consumers.database.tables import camera_snapshots, camera_states, cameras
 from schemas.clock import unix_ms
-
-STATES_OVERLAP_MS: Final = 15_000
-"""Milliseconds that readers read again: the time of a row is that at which its transaction began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from sqlalchemy import Connection, select
 from consumers.cameras.camera import Camera
 from consumers.cameras.episodes import OPEN
 from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
-from consumers.cameras.saved import STATES_OVERLAP_MS, SavedState, read_states
+from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.data.rollup import DAY_MS
 from consumers.database.console_store import Review
+from consumers.database.engine import settled_at_ms
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
@@ -33,9 +34,6 @@ from schemas.runtime.health import Health
 from schemas.runtime.worker_threads import WorkerThreads
 
 POLL_INTERVAL_S: Final = 1.0
-_OVERLAP_MS: Final = 5_000
-"""Milliseconds that are read again, for transactions that began earlier and ended later than others."""
-
 MOST_COUNTED: Final = 1_000
 """The newest dead letters are counted up to this number, those of all sites together."""
 
@@ -124,7 +122,7 @@ class DatabasePoller:
             self._said_to_ms, self._saved_to_ms = min(self._said_to_ms, polled_ms), min(self._saved_to_ms, polled_ms)
             statuses = self._read_statuses(connection)
             saved = self._saved(connection)
-            states = read_states(connection, self._states_to_ms and self._states_to_ms - STATES_OVERLAP_MS)
+            states = read_states(connection, max(0, settled_at_ms(connection, self._states_to_ms)))
             self._states_to_ms = polled_ms
             newest = newest_alerts(connection)
             mutes = read_mutes(connection, polled_ms)
@@ -146,14 +144,14 @@ class DatabasePoller:
         return PollResult(statuses, saved, states, opened, opened.keys() - unseen, muted, sightings, totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:
-        since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
+        since = cameras.c.seen_ms >= settled_at_ms(connection, self._said_to_ms)
         newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(MAX_CAMERAS)
         rows = [CameraRow(*row) for row in connection.execute(newest)]
         self._said_to_ms = max([self._said_to_ms, *(row.seen_ms for row in rows)])
         return rows
 
     def _saved(self, connection: Connection) -> list[Camera]:
-        since = camera_snapshots.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
+        since = camera_snapshots.c.heard_ms >= settled_at_ms(connection, self._saved_to_ms)
         newest = select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(MAX_CAMERAS)
         rows: dict[str, tuple[str, Camera]] = {}
         for name, heard_ms, state in connection.execute(newest):

@@ -32,7 +32,7 @@ a checkpoint of its own.
 BACKUP_COPIES: Final = (".backup.sqlite", ".backup-console.sqlite")
 """Files next to a SQLite file that exist until a backup ends."""
 SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
-"""Minimum age of frames that are read once only: by then every earlier transaction of the recorder has ended."""
+"""Longest time between the time that a row of the recorder carries and the end of its transaction."""
 LARGEST_INSERT: Final = 128
 """Maximum number of rows in one statement."""
 
@@ -120,8 +120,11 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
     return engine
 
 
-def settled_at_ms(recorded: Engine, now_ms: int) -> int:
-    """Return the recording time before which the recorder's database gets no more frames."""
+def settled_at_ms(recorded: Engine | Connection, now_ms: int) -> int:
+    """Return the time (Unix, ms) before which the recorder's database gets no more rows.
+
+    A reader of new rows begins at this time of its last reading, or reads only older rows and each of them once.
+    """
     return now_ms - SETTLED_MS[recorded.dialect.name]
 
 

@@ -13,16 +13,12 @@ from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.database.console_store import read_forgotten
-from consumers.database.engine import open_engine
+from consumers.database.engine import open_engine, settled_at_ms
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.records.rows import CameraRow
 from schemas.clock import unix_ms
 
-OVERLAP_MS: Final = 15_000
-"""Overlap of two polls: the recorder writes the time of a camera's last message some seconds late."""
-SETTLED_MS: Final = 5_000
-"""Minimum age of counted frames: by then their transactions are committed."""
 RECENT_S: Final = 60.0
 
 
@@ -69,12 +65,11 @@ class DatabaseReader:
         Raises SQLAlchemy's errors, and StateError.
         """
         now_ms = unix_ms()
-        since_ms = self._read_to_ms - OVERLAP_MS
-        counted_to_ms = now_ms - SETTLED_MS
-        # After the clock was set back, frames are recorded from the present on.
-        self._counted_to_ms = min(self._counted_to_ms, counted_to_ms)
         # Opened again each time: a damaged file is replaced by another one under the same name.
         engine = open_engine(self._url, writes=False)
+        since_ms, counted_to_ms = settled_at_ms(engine, self._read_to_ms), settled_at_ms(engine, now_ms)
+        # After the clock was set back, frames are recorded from the present on.
+        self._counted_to_ms = min(self._counted_to_ms, counted_to_ms)
         try:
             with engine.begin() as connection:
                 names = set(connection.scalars(select(camera_snapshots.c.camera)))

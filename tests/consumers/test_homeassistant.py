@@ -24,7 +24,8 @@ from sqlalchemy import delete, update
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.console.data.store import Store
-from consumers.database.tables import alerts, camera_snapshots
+from consumers.database.engine import SETTLED_MS
+from consumers.database.tables import alerts, camera_snapshots, frames
 from consumers.homeassistant.announcer import Announcer, announcer_id, run_announcer
 from consumers.homeassistant.discovery import (
     CameraSnapshot,
@@ -169,7 +170,7 @@ def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> N
 
 
 def test_saved_bytes_count_each_frame_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.homeassistant.reading.SETTLED_MS", 0)
+    monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
     reading = DatabaseReader(rig.url)
     reading.poll()
     for seq in range(4):
@@ -185,14 +186,26 @@ def test_saved_bytes_count_each_frame_once(rig: Rig, monkeypatch: pytest.MonkeyP
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
 
 
+def test_the_bytes_of_a_slow_transaction_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, begun_ns = DatabaseReader(rig.url), time.time_ns()
+    rig.verdicts([verdict(0)])
+    save_cameras(rig)
+    reading.poll()
+    with rig.engine.begin() as connection:
+        connection.execute(update(frames).values(recorded_ms=begun_ns // 10**6 - 10_000))
+    monkeypatch.setattr(time, "time_ns", lambda: begun_ns + 60 * 10**9)
+    (door,) = reading.poll()
+    assert door.saved_bytes == 32 * 24 * 3 - 1768
+
+
 def test_after_a_clock_was_set_back_later_bytes_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, begun_ns = DatabaseReader(rig.url), time.time_ns()
-    for seconds in (86_400, 86_410, 0, 10):
+    for seconds in (86_400, 86_460, 0, 60):
         monkeypatch.setattr(time, "time_ns", lambda now_ns=begun_ns + seconds * 10**9: now_ns)
         rig.verdicts([verdict(seconds)])
         save_cameras(rig)
         reading.poll()
-    monkeypatch.setattr(time, "time_ns", lambda: begun_ns + 30 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: begun_ns + 120 * 10**9)
     (door,) = reading.poll()
     assert door.saved_bytes == 3 * (32 * 24 * 3 - 1768)
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3))

@@ -218,8 +218,9 @@ def test_a_silent_camera_is_saved_although_an_earlier_boot_was_recorded_by_a_clo
     assert saved_state(recorder).judged.state is State.SILENT
 
 
-def test_a_console_reads_a_state_of_a_slow_transaction(recorder: Rig) -> None:
+def test_a_console_reads_the_rows_of_a_slow_transaction(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
+    feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))
     housekeeping(recorder)
     recorded = RecorderDatabase(recorder.url)
     poller = DatabasePoller(recorded, Fleet(recorder.settings), {}, Health())
@@ -228,7 +229,11 @@ def test_a_console_reads_a_state_of_a_slow_transaction(recorder: Rig) -> None:
     for late_ms, seen in ((10_000, [CAMERA]), (60_000, [])):
         with recorder.engine.begin() as connection:
             connection.execute(camera_states.update().values(saved_ms=at_ms - late_ms))
-        assert [state.camera for state in poller.poll().states] == seen
+            connection.execute(cameras.update().values(seen_ms=at_ms - late_ms))
+            connection.execute(camera_snapshots.update().values(heard_ms=at_ms - late_ms))
+        found = poller.poll()
+        assert [state.camera for state in found.states] == seen
+        assert ([row.camera for row in found.statuses], [each.name for each in found.saved]) == (seen, seen)
     poller.close()
     recorded.close()
 

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from sqlalchemy import Engine, select
 
 from consumers.console.access.sight import Sight
+from consumers.database.engine import settled_at_ms
 from consumers.database.tables import ledgers
 from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import Ledger
@@ -18,7 +19,6 @@ SHED_MS: Final = 60_000
 """Time for which shed frames count as recent."""
 LEAST_WAITING: Final = 10
 """Frames up to which a spool is not behind: some are always on their way to Kafka."""
-_OVERLAP_MS: Final = 5_000
 _FIRST_MS: Final = 600_000
 """Age of the ledgers that the first reading takes."""
 _AHEAD_MS: Final = 60_000
@@ -61,7 +61,7 @@ class Backlogs:
     def read(self, engine: Engine, sight: Sight) -> dict[str, Backlog]:
         """Return the newest ledger of each camera of these sites that was stored since the last call of `note`."""
         now_ms = unix_ms()
-        since_ms = min(self._to_ms or now_ms - _FIRST_MS, now_ms) - _OVERLAP_MS
+        since_ms = settled_at_ms(engine, min(self._to_ms or now_ms - _FIRST_MS, now_ms))
         names = ("camera", "boot", "started_ms", "next", "confirmed_to", "message", "taken_ms")
         recent = select(*(ledgers.c[name] for name in names)).where(ledgers.c.taken_ms >= since_ms)
         found: dict[str, Backlog] = {}
