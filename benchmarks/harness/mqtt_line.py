@@ -12,6 +12,7 @@ from typing import Final, Self
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import Tls, secured
+from schemas.transport.mqtt.packets import packet, text
 
 ANSWER_S: Final = 5.0
 _CONNACK: Final = 0x20
@@ -118,21 +119,10 @@ def connect(client_id: str, will: tuple[str, bytes] | None = None) -> bytes:
     flags, said = 2, b""
     if will is not None:
         flags |= 0x2C
-        said = b"\0" + _text(will[0].encode()) + _text(will[1])
-    return _packet(0x10, _text(b"MQTT") + bytes((5, flags, 0, 60, 0)) + _text(client_id.encode()) + said)
+        said = b"\0" + text(will[0].encode()) + text(will[1])
+    return packet(0x10, text(b"MQTT") + bytes((5, flags, 0, 60, 0)) + text(client_id.encode()) + said)
 
 
 def subscription(name: str, packet_id: int) -> bytes:
     """Return a SUBSCRIBE packet for a filter at QoS 1."""
-    return _packet(0x82, packet_id.to_bytes(2, "big") + b"\0" + _text(name.encode()) + b"\x01")
-
-
-def _text(raw: bytes) -> bytes:
-    return len(raw).to_bytes(2, "big") + raw
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    head, length = bytes((first,)), len(body)
-    while length > 127:
-        head, length = head + bytes((length & 127 | 128,)), length >> 7
-    return head + bytes((length,)) + body
+    return packet(0x82, packet_id.to_bytes(2, "big") + b"\0" + text(name.encode()) + b"\x01")

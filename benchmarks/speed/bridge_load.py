@@ -18,6 +18,8 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.mqtt.packets import text
+from schemas.varint import varint
 
 UNACKNOWLEDGED = 1000
 _CONNECT = b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x04load"
@@ -84,13 +86,13 @@ def publish_paced(
 
 def _bodies(frames: Sequence[tuple[str, bytes]]) -> list[tuple[bytes, bytes]]:
     names = [(topic.encode(), payload) for topic, payload in frames]
-    return [(struct.pack(">H", len(name)) + name, b"\0" + payload) for name, payload in names]
+    return [(text(name), b"\0" + payload) for name, payload in names]
 
 
 def _packet(bodies: Sequence[tuple[bytes, bytes]], number: int) -> bytes:
     head, tail = bodies[number % len(bodies)]
     packet_id = struct.pack(">H", number % 65535 + 1)
-    return b"\x32" + _varint(len(head) + 2 + len(tail)) + head + packet_id + tail
+    return b"\x32" + varint(len(head) + 2 + len(tail)) + head + packet_id + tail
 
 
 def _connected(host: str, port: int) -> socket.socket:
@@ -113,12 +115,3 @@ def _acknowledged(link: socket.socket, rest: bytes) -> tuple[int, bytes]:
         found += data[at] == 0x40
         at += 2 + data[at + 1]
     return found, data[at:]
-
-
-def _varint(value: int) -> bytes:
-    digits = bytearray()
-    while True:
-        value, low = value >> 7, value & 127
-        digits.append(low | 128 if value else low)
-        if not value:
-            return bytes(digits)

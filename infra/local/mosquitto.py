@@ -24,6 +24,7 @@ from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.runtime.open_files import raise_open_files
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
+from schemas.transport.mqtt.packets import packet, text
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 RELEASE: Final = "2.0"
@@ -97,12 +98,9 @@ def _connect(login: Login | None) -> bytes:
     The answer to it is a CONNACK (0x20) whose fourth byte is the reason, 0 for success.
     """
     texts = ["ready"] + ([login.user, login.password.get_secret_value()] if login is not None else [])
-    rest = b"".join(len(raw).to_bytes(2, "big") + raw for raw in map(str.encode, texts))
-    body = b"\x00\x04MQTT\x05" + (b"\xc2" if login is not None else b"\x02") + b"\x00\x05\x00" + rest
-    head, length = b"\x10", len(body)
-    while length > 127:
-        head, length = head + bytes((length & 127 | 128,)), length >> 7
-    return head + bytes((length,)) + body
+    rest = b"".join(text(part.encode()) for part in texts)
+    flags = b"\xc2" if login is not None else b"\x02"
+    return packet(0x10, text(b"MQTT") + b"\x05" + flags + b"\x00\x05\x00" + rest)
 
 
 _NOT_ACCEPTED: Final = {

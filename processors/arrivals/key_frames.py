@@ -20,6 +20,7 @@ from typing import Final
 
 from schemas.identity import CameraId, Identity
 from schemas.pointillist_pb2 import Frame
+from schemas.varint import varint
 
 HELD_PER_CAMERA: Final = 4
 """A bound for each camera, so that no camera displaces the key frames of others."""
@@ -153,7 +154,7 @@ def write_note(offsets: Iterable[int], span: range = range(0)) -> str:
     # Highest first, each as its distance to the one above it.
     above = None
     for offset in sorted(set(offsets), reverse=True):
-        part = _varint(offset if above is None else above - offset)
+        part = varint(offset if above is None else above - offset)
         room -= len(part)
         if room < 0:
             break
@@ -193,12 +194,3 @@ def read_span(note: str) -> range:
     if not note.startswith(_MARK) or len(note) > MAX_NOTE or not (first.isdecimal() and end.isdecimal()):
         return range(0)
     return range(int(first), int(end)) if int(end) < 2**63 else range(0)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -38,6 +37,7 @@ from schemas.pointillist_pb2 import (
     Status,
     View,
 )
+from schemas.varint import varint
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
@@ -166,16 +166,8 @@ def seal_frame(key: CameraKey, message: Frame, pixels: bytes | memoryview) -> by
     # The last field before the tag is written here, because protobuf would copy the pixels three more times.
     head = message.SerializeToString()
     if len(pixels):
-        head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
+        head += bytes((_PIXELS_FIELD,)) + varint(len(pixels))
     return key.seal_frame(message.boot_id, message.seq, head, pixels)
-
-
-def _varint(value: int) -> Iterator[int]:
-    """Yield the bytes of a number in protobuf's encoding."""
-    while value > 127:
-        yield value & 127 | 128
-        value >>= 7
-    yield value
 
 
 def parse_frame(payload: bytes) -> Frame:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from schemas.transport.mqtt.packets import packet, text
+
 PUBLISH: Final = 0x30
 _PUBACK = struct.Struct(">HH")
 _PUBACK_HEAD: Final = 0x4002
@@ -125,12 +127,4 @@ def pubacks(packet_ids: Iterable[int]) -> bytes:
 
 def publish_qos_0(topic: str, payload: bytes, *, retain: bool = False) -> bytes:
     """Return a PUBLISH packet at QoS 0 without properties."""
-    name = topic.encode()
-    body = struct.pack(">H", len(name)) + name + b"\0" + payload
-    length = bytearray()
-    left = len(body)
-    while True:
-        left, low = left >> 7, left & 127
-        length.append(low | 128 if left else low)
-        if not left:
-            return bytes((PUBLISH | retain,)) + bytes(length) + body
+    return packet(PUBLISH | retain, text(topic.encode()) + b"\0" + payload)
