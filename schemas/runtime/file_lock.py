@@ -25,6 +25,17 @@ def lock_file(file: Path, *, wait: bool = False, mode: int = 0o600) -> int:
 
 
 @contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait for the lock of a folder and hold it until the block ends. Raises OSError if the folder cannot be opened."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
 def exclusive(file: Path) -> Iterator[bool]:
     """Provide whether this process alone may write `file`, until the block ends. The lock is a hidden file next to it.
 

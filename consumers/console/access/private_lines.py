@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
@@ -18,6 +17,7 @@ import structlog
 from consumers.console.access.rights import ROLES_FORM, Roles
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_lock import locked_folder
 from schemas.runtime.file_version import FileVersion, file_version
 
 NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -98,12 +98,11 @@ def read_lines(file: Path, kind: LineFormat[E]) -> dict[str, E]:
 @contextmanager
 def changing(file: Path, kind: LineFormat[E]) -> Iterator[dict[str, E]]:
     """Yield the entries for a change and write them back at the end. Concurrent commands wait for each other."""
-    try:
-        lock = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigError(f"{file.parent}: expected a writable folder, got {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked_folder(file.parent))
+        except OSError as error:
+            raise ConfigError(f"{file.parent}: expected a writable folder, got {error.strerror}") from None
         known = read_lines(file, kind) if file.exists() else {}
         yield known
         try:
@@ -112,8 +111,6 @@ def changing(file: Path, kind: LineFormat[E]) -> Iterator[dict[str, E]]:
                 fresh.chmod(0o600)
         except OSError as error:
             raise ConfigError(f"{file}: expected a writable file, got {error.strerror}") from None
-    finally:
-        os.close(lock)
 
 
 def remove_line(file: Path, kind: LineFormat[E], name: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lab.experiments.harness.cell import Cell, Tables
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_lock import locked_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -111,7 +110,7 @@ class Store:
         columns, their values would read as others. Records of a table that is no more are left out.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder):
+        with locked_folder(self.folder):
             earlier, rows = self.read()
             changed = {name for name, names in columns.items() if earlier.get(name, list(names)) != list(names)}
             kept = dict[str, Row]()
@@ -174,13 +173,3 @@ def _text(value: Any) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
