@@ -30,7 +30,6 @@ from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.rate_text import frame_rate
-from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.sentences import initial
 from consumers.console.data.site_poller import SitePoller
@@ -41,6 +40,7 @@ from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
 from consumers.database.console_store import Review
+from consumers.database.recorded import RecorderDatabase
 from schemas.clock import unix_ms
 from schemas.errors import UserError
 from schemas.keys.keys import KeyRing

@@ -20,11 +20,11 @@ from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
-from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.data.rollup import DAY_MS
 from consumers.database.console_store import Review
 from consumers.database.engine import settled_at_ms
 from consumers.database.mutes import Mute, mute_of, read_mutes
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.clock import monotonic_ms, unix_ms

@@ -14,6 +14,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from consumers.database.engine import database_id
+from consumers.database.recorded import RecorderDatabase
 from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, config_topic, state_topic, status_topic
 from consumers.homeassistant.reading import DatabaseReader
 from consumers.homeassistant.settings import AnnouncerSettings
@@ -44,7 +45,8 @@ async def run_announcer(
 
     Broker and database may be unreachable at any time. The broker retains the published messages.
     """
-    reading = DatabaseReader(settings.database, settings.console_store)
+    recorded = RecorderDatabase(settings.database)
+    reading = DatabaseReader(recorded, settings.console_store)
     announcer = Announcer(settings, version, registry)
     run_in_thread = WorkerThreads(1, "database")
     announcer.begin()
@@ -68,6 +70,7 @@ async def run_announcer(
     finally:
         announcer.end()
         run_in_thread.close()
+        recorded.close()
 
 
 class Announcer:

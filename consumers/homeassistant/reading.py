@@ -13,7 +13,8 @@ from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.database.console_store import read_forgotten
-from consumers.database.engine import open_engine, settled_at_ms
+from consumers.database.engine import settled_at_ms
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.records.rows import CameraRow
@@ -44,11 +45,11 @@ class _Bytes:
 
 
 class DatabaseReader:
-    """Polls the database, which is opened at the first call. For one thread at a time."""
+    """Polls the recorder's database. For one thread at a time."""
 
-    def __init__(self, url: str, console_url: str = "") -> None:
-        """Set the SQLAlchemy URLs of the recorder's database and, unless empty, the console's. Both are only read."""
-        self._url = url
+    def __init__(self, recorded: RecorderDatabase, console_url: str = "") -> None:
+        """`console_url` is the SQLAlchemy URL of the console's database, empty without one. It is only read."""
+        self._recorded = recorded
         self._console_url = console_url
         self._forgotten: dict[str, int] = {}
         """The forgotten cameras and their Unix times, also while the console's database does not respond."""
@@ -65,25 +66,21 @@ class DatabaseReader:
         Raises SQLAlchemy's errors, and StateError.
         """
         now_ms = unix_ms()
-        # Opened again each time: a damaged file is replaced by another one under the same name.
-        engine = open_engine(self._url, writes=False)
+        engine = self._recorded.engine()
         since_ms, counted_to_ms = settled_at_ms(engine, self._read_to_ms), settled_at_ms(engine, now_ms)
         # After the clock was set back, frames are recorded from the present on.
         self._counted_to_ms = min(self._counted_to_ms, counted_to_ms)
-        try:
-            with engine.begin() as connection:
-                names = set(connection.scalars(select(camera_snapshots.c.camera)))
-                for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
-                    self._update_camera(row.camera, row.state)
-                for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
-                    self._record_status(CameraRow(*row))
-                for state in read_states(connection, max(0, since_ms)):
-                    self._states[state.camera] = state
-                self._seen = lasting_sightings(connection, now_ms)
-                if self._counted_to_ms:
-                    self._count(connection, self._counted_to_ms, counted_to_ms)
-        finally:
-            engine.dispose()
+        with engine.begin() as connection:
+            names = set(connection.scalars(select(camera_snapshots.c.camera)))
+            for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
+                self._update_camera(row.camera, row.state)
+            for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
+                self._record_status(CameraRow(*row))
+            for state in read_states(connection, max(0, since_ms)):
+                self._states[state.camera] = state
+            self._seen = lasting_sightings(connection, now_ms)
+            if self._counted_to_ms:
+                self._count(connection, self._counted_to_ms, counted_to_ms)
         self._read_to_ms, self._counted_to_ms = now_ms, counted_to_ms
         for name in self._cameras.keys() - names:
             del self._cameras[name]

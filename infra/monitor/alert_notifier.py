@@ -19,15 +19,16 @@ from typing import Any, Final, TypeVar
 
 import httpx2
 import structlog
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.episodes import CLOSED, EPISODE_MS, AlertSummary, episodes, sentence, sighting
 from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, open_episodes
 from consumers.database.console_store import Reviews, recorded_reviews
 from consumers.database.damage import last_set_aside_ms
-from consumers.database.engine import database_id, open_engine
+from consumers.database.engine import database_id
 from consumers.database.mutes import Mute, read_mutes
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
 from schemas.batched import batched
@@ -108,7 +109,7 @@ class AlertNotifier:
         self._reviews: Reviews | None = None
         self._published_ms = published_ms
         self._clock_s = clock_s
-        self._engine: Engine | None = None
+        self._recorded = RecorderDatabase(database)
         self._posted: dict[str, _PostedAlert] = {}
         self._silences: dict[str, Document] | None = None
         self._silenced_at_s = 0.0
@@ -259,18 +260,12 @@ class AlertNotifier:
         return (self._read(read) or {}) if alert_ids else {}
 
     def _read(self, read: Callable[[Connection], T]) -> T | None:
-        if self._engine is None:
-            try:
-                self._engine = open_engine(self._database, writes=False)
-            except StateError:
-                return None
         try:
-            with self._engine.begin() as connection:
-                return read(connection)
-        finally:
-            if self._engine.dialect.name == "sqlite":  # a new file may replace a damaged one
-                self._engine.dispose()
-                self._engine = None
+            engine = self._recorded.engine()
+        except StateError:
+            return None
+        with engine.begin() as connection:
+            return read(connection)
 
     def _post(
         self, documents: Mapping[str, Document], hold_s: float, refused: list[BrokerError]
@@ -306,8 +301,7 @@ class AlertNotifier:
         """Close the client and the thread."""
         self._run_in_thread.close()
         self._client.close()
-        if self._engine is not None:
-            self._engine.dispose()
+        self._recorded.close()
 
 
 def _bounded_start(document: Document, now: datetime) -> Document:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import DatabaseError
 
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from schemas.errors import BrokerError
@@ -94,14 +95,17 @@ def test_open_alerts_are_repeated_while_the_database_is_unreachable(
     console.context.store.review([ALERT], "closed", "anna")
     if not is_missing:
         away.write_bytes(b"no database" * 100)
-    monkeypatch.setattr(notifier, "_database", f"sqlite:///{away}")
+    recorded = RecorderDatabase(f"sqlite:///{away}")
+    monkeypatch.setattr(notifier, "_recorded", recorded)
     for wait_s, posted in ((1.0, []), (REPEAT_S, [ALERT])):
         clock.now_s += wait_s
         with nullcontext() if is_missing else pytest.raises(DatabaseError, match="not a database"):
             notifier.notify()
         assert all(datetime.fromisoformat(each["endsAt"]) > datetime.now(UTC) for each in manager.posted)
         assert manager.pop_posted() == posted
-    monkeypatch.setattr(notifier, "_database", recorder.url)
+    monkeypatch.undo()
+    recorded.close()
+    monkeypatch.setattr(notifier, "_client", manager)
     notifier.notify()
     assert manager.pop_posted() == [OTHER, ALERT], "the new alert, and the end of the other"
     notifier.close()

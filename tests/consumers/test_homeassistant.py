@@ -25,6 +25,7 @@ from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.console.data.store import Store
 from consumers.database.engine import SETTLED_MS
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts, camera_snapshots, frames
 from consumers.homeassistant.announcer import Announcer, announcer_id, run_announcer
 from consumers.homeassistant.discovery import (
@@ -90,14 +91,22 @@ def test_long_names_of_a_class_and_a_group_are_shortened_to_the_limit_of_home_as
     assert (document["class"], document["group"]) == ("c" * 255, "g" * 255)
 
 
+@pytest.fixture
+def recorded(rig: Rig) -> Iterator[RecorderDatabase]:
+    """Yield the database of the rig, opened for a reader."""
+    opened = RecorderDatabase(rig.url)
+    yield opened
+    opened.close()
+
+
 def save_cameras(rig: Rig) -> None:
     """Save the changed cameras, as a recorder's housekeeping does every second."""
     changed, to_ms = rig.cameras.unsaved(1000)
     Saved(rig.engine, rig.bounds.strangers).save(changed, to_ms)
 
 
-def test_cameras_are_read_in_the_state_that_the_recorder_has_saved(rig: Rig) -> None:
-    reading = DatabaseReader(rig.url)
+def test_cameras_are_read_in_the_state_that_the_recorder_has_saved(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
     assert reading.poll() == []
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0, class_name="yield")], GATE)
@@ -111,8 +120,8 @@ def test_cameras_are_read_in_the_state_that_the_recorder_has_saved(rig: Rig) -> 
     assert (door.state, door.detail) == ("degraded", "the source hangs")
 
 
-def test_a_snapshot_of_another_release_hides_no_other_camera(rig: Rig) -> None:
-    reading = DatabaseReader(rig.url)
+def test_a_snapshot_of_another_release_hides_no_other_camera(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0)], GATE)
     save_cameras(rig)
@@ -125,9 +134,11 @@ def test_a_snapshot_of_another_release_hides_no_other_camera(rig: Rig) -> None:
     assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
 
 
-def test_a_deleted_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path: Path) -> None:
+def test_a_deleted_camera_is_left_out_until_it_sends_again(
+    rig: Rig, recorded: RecorderDatabase, tmp_path: Path
+) -> None:
     store = Store(f"sqlite:///{tmp_path}/console.sqlite")
-    reading = DatabaseReader(rig.url, f"sqlite:///{tmp_path}/console.sqlite")
+    reading = DatabaseReader(recorded, f"sqlite:///{tmp_path}/console.sqlite")
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0)], GATE)
     save_cameras(rig)
@@ -142,8 +153,8 @@ def test_a_deleted_camera_is_left_out_until_it_sends_again(rig: Rig, tmp_path: P
     assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
 
 
-def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> None:
-    reading = DatabaseReader(rig.url)
+def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
     best = [Candidate(class_name="cab", confidence=0.31), Candidate(class_name="minivan", confidence=0.244)]
     rig.verdicts([verdict(0, class_name="vehicle", class_group="vehicle", best=best)])
     save_cameras(rig)
@@ -156,8 +167,8 @@ def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> Non
     assert [each.document()["group"] for each in reading.poll()] == ["none"]
 
 
-def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> None:
-    reading = DatabaseReader(rig.url)
+def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
     rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
     save_cameras(rig)
     assert [each.backdoor for each in reading.poll()] == [False]
@@ -169,9 +180,11 @@ def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> N
     assert [each.backdoor for each in reading.poll()] == [False]
 
 
-def test_saved_bytes_count_each_frame_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_bytes_count_each_frame_once(
+    rig: Rig, recorded: RecorderDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(SETTLED_MS, rig.engine.dialect.name, 0)
-    reading = DatabaseReader(rig.url)
+    reading = DatabaseReader(recorded)
     reading.poll()
     for seq in range(4):
         rig.verdicts([verdict(seq)])  # 32 × 24 pixels of three bytes, as 1768 bytes
@@ -186,8 +199,10 @@ def test_saved_bytes_count_each_frame_once(rig: Rig, monkeypatch: pytest.MonkeyP
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
 
 
-def test_the_bytes_of_a_slow_transaction_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, begun_ns = DatabaseReader(rig.url), time.time_ns()
+def test_the_bytes_of_a_slow_transaction_are_counted(
+    rig: Rig, recorded: RecorderDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, begun_ns = DatabaseReader(recorded), time.time_ns()
     rig.verdicts([verdict(0)])
     save_cameras(rig)
     reading.poll()
@@ -198,8 +213,10 @@ def test_the_bytes_of_a_slow_transaction_are_counted(rig: Rig, monkeypatch: pyte
     assert door.saved_bytes == 32 * 24 * 3 - 1768
 
 
-def test_after_a_clock_was_set_back_later_bytes_are_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, begun_ns = DatabaseReader(rig.url), time.time_ns()
+def test_after_a_clock_was_set_back_later_bytes_are_counted(
+    rig: Rig, recorded: RecorderDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, begun_ns = DatabaseReader(recorded), time.time_ns()
     for seconds in (86_400, 86_460, 0, 60):
         monkeypatch.setattr(time, "time_ns", lambda now_ns=begun_ns + seconds * 10**9: now_ns)
         rig.verdicts([verdict(seconds)])

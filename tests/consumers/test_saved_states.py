@@ -14,8 +14,8 @@ from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State, StateWithReason
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.recorded import RecorderDatabase
 from consumers.console.database_poller import DatabasePoller
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import DatabaseReader
 from schemas.clock import monotonic_ms
@@ -58,8 +58,8 @@ def states_of_programs(rig: Rig) -> list[tuple[str, str]]:
 
     A test with `up` checks the command line.
     """
-    [device] = DatabaseReader(rig.url).poll()
     recorded = RecorderDatabase(rig.url)
+    [device] = DatabaseReader(recorded).poll()
     fleet = Fleet(rig.settings)
     poller = DatabasePoller(recorded, fleet, {}, Health())
     poller.apply(poller.poll())

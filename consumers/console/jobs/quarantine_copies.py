@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from consumers.console.data.quarantined import copy_flagged
-from consumers.console.data.recorded import RecorderDatabase
+from consumers.database.recorded import RecorderDatabase
 from schemas.keys.keys import KeyRing
 
 FOLDER: Final = "quarantine"
