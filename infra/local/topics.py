@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
-from schemas.transport.backoff import Backoff
+
+if TYPE_CHECKING:
+    from schemas.transport.kafka.admin import Admin
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000
@@ -123,43 +124,29 @@ async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec]
     Raises BrokerError when Kafka does not answer within `deadline_s` seconds or refuses a topic.
     """
     from aiokafka.admin import NewTopic
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import for_code
 
-    from schemas.transport.kafka.admin import Admin
+    from schemas.transport.kafka.administration import administer
 
     requests = [
         NewTopic(name, spec.partitions, spec.replication, topic_configs=spec.settings())
         for name, spec in topics.items()
     ]
-    complaint = "no answer"
-    backoff = Backoff()
-    loop = asyncio.get_running_loop()
-    end = loop.time() + deadline_s
-    while requests and loop.time() < end:
-        try:
-            async with Admin(bootstrap) as admin:
-                answers = await admin.create_topics(requests)
-        except (KafkaError, OSError) as error:
-            complaint = f"{type(error).__name__}: {error}"
-        else:
-            open_names = set()
-            for name, (code, message) in answers.items():
-                if code in _PASSING:
-                    open_names.add(name)
-                    complaint = f"{name}: error {code}"
-                elif code not in (_NO_ERROR, _TOPIC_ALREADY_EXISTS):
-                    raise BrokerError(
-                        f"Kafka at {bootstrap}: expected it to create {name}, got error {code}: {message}. "
-                        "Check its log."
-                    )
-            requests = [request for request in requests if request.name in open_names]
-        if requests:
-            await backoff.wait()
+
+    async def create(admin: Admin) -> None:
+        passing = []
+        for name, (code, message) in (await admin.create_topics(requests)).items():
+            if code in _PASSING:
+                passing.append(for_code(code)(name))
+            elif code not in (_NO_ERROR, _TOPIC_ALREADY_EXISTS):
+                raise BrokerError(
+                    f"Kafka at {bootstrap}: expected it to create {name}, got error {code}: {message}. Check its log."
+                )
+        if passing:
+            raise passing[0]
+
     if requests:
-        raise BrokerError(
-            f"Kafka at {bootstrap}: expected it to create topics within {deadline_s:g} s, got {complaint}. "
-            "Check its log."
-        )
+        await administer(bootstrap, "create topics", create, deadline_s)
 
 
 async def set_retention(bootstrap: KafkaAddress, retention_s: float, deadline_s: float = 30.0) -> None:
@@ -167,23 +154,10 @@ async def set_retention(bootstrap: KafkaAddress, retention_s: float, deadline_s:
 
     Raises BrokerError when Kafka does not answer within `deadline_s` seconds, or refuses it.
     """
-    from aiokafka.errors import KafkaError
-
-    from schemas.transport.kafka.admin import Admin
+    from schemas.transport.kafka.administration import administer
 
     names = [name for name, spec in pointillist_topics().items() if not spec.compacted]
-    backoff = Backoff()
-    loop = asyncio.get_running_loop()
-    end = loop.time() + deadline_s
-    while True:
-        try:
-            async with Admin(bootstrap) as admin:
-                await admin.set_topics(*names, settings={"retention.ms": str(round(1000 * retention_s))})
-                return
-        except (KafkaError, OSError, TimeoutError) as error:
-            if loop.time() >= end:
-                raise BrokerError(
-                    f"Kafka at {bootstrap}: expected it to change its topics within {deadline_s:g} s, got "
-                    f"{type(error).__name__}. Check its log."
-                ) from error
-        await backoff.wait()
+    settings = {"retention.ms": str(round(1000 * retention_s))}
+    await administer(
+        bootstrap, "change its topics", lambda admin: admin.set_topics(*names, settings=settings), deadline_s
+    )

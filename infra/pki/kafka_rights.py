@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from schemas.errors import BrokerError
 from schemas.topics import PROCESSORS_GROUP, RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
-from schemas.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from schemas.transport.kafka.admin import Admin
@@ -143,7 +142,7 @@ async def grant(
         answers = await admin.send(*requests)
         return [answer for each in answers for answer in each.creation_responses]
 
-    _check(await _retried(address, create, deadline_s), address)
+    _check(await _on_rights(address, create, deadline_s), address)
 
 
 async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadline_s: float = _DEADLINE_S) -> None:
@@ -166,7 +165,7 @@ async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadli
         return [answer for each in answers for answer in each.filter_responses]
 
     if former:
-        _check(await _retried(address, delete, deadline_s), address)
+        _check(await _on_rights(address, delete, deadline_s), address)
 
 
 async def is_super_user(address: KafkaAddress) -> bool:
@@ -177,30 +176,14 @@ async def is_super_user(address: KafkaAddress) -> bool:
         wanted = (_Resource.ANY, None, _Pattern.ANY, None, None, _Operation.ANY, _ANY_PERMISSION)
         return await admin.send(DescribeAclsRequest(*wanted))
 
-    (answer,) = await _retried(address, describe, _DEADLINE_S)
+    (answer,) = await _on_rights(address, describe, _DEADLINE_S)
     return bool(answer.error_code != _NOT_AUTHORIZED)
 
 
-async def _retried(address: KafkaAddress, work: Callable[[Admin], Awaitable[Result]], deadline_s: float) -> Result:
-    """Return the result of `work` with its own client; a Kafka that has just started may refuse at first."""
-    import asyncio
+async def _on_rights(address: KafkaAddress, work: Callable[[Admin], Awaitable[Result]], deadline_s: float) -> Result:
+    from schemas.transport.kafka.administration import administer
 
-    from aiokafka.errors import KafkaError
-
-    from schemas.transport.kafka.admin import Admin
-
-    backoff = Backoff()
-    loop = asyncio.get_running_loop()
-    end = loop.time() + deadline_s
-    while True:
-        try:
-            async with Admin(address, request_s=10.0) as admin:
-                return await work(admin)
-        except (KafkaError, OSError) as error:
-            if loop.time() >= end:
-                what = f"Kafka at {address}: expected it to accept rights within {deadline_s:g} s"
-                raise BrokerError(f"{what}, got {type(error).__name__}: {error}. Check its log.") from None
-        await backoff.wait()
+    return await administer(address, "accept rights", work, deadline_s, request_s=10.0)
 
 
 def _check(answers: list[Any], address: KafkaAddress) -> None:
