@@ -216,8 +216,8 @@ def pages_for(sight: Sight) -> list[tuple[str, str]]:
 
 
 def percent(share: float | None) -> str:
-    """Format a fraction as a percentage."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    """Format a fraction as a percentage with at most three digits."""
+    return "–" if share is None else f"{100 * share:.{0 if abs(share) >= 0.9995 else 1}f} %"
 
 
 def count(number: float) -> str:

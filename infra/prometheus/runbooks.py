@@ -15,7 +15,7 @@ _HEADING: Final = re.compile(r"<h3>(\w+)</h3>")
 _ELSEWHERE: Final = re.compile(r'<a href="(?!https?:)[^"]*">(.*?)</a>')
 _STYLE: Final = (
     ":root{color-scheme:light dark}body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui}"
-    "h3:target{border-left:.3rem solid;padding-left:.6rem}td{vertical-align:top;padding:.2rem .6rem .2rem 0}"
+    "h3:target{border-left:.3rem solid;padding-left:.6rem}td{vertical-align:top;padding:.2rem .6rem .2rem 0}.scroll{overflow-x:auto}"
 )
 
 
@@ -26,6 +26,7 @@ def rendered(markdown: str) -> str:
     body = MarkdownIt("commonmark").enable("table").render(markdown)
     body = _HEADING.sub(lambda found: f'<h3 id="{found[1].lower()}">{found[1]}</h3>', body)
     body = _ELSEWHERE.sub(r"\1", body)
+    body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace("</table>", "</table></div>")
     title = html.escape(markdown.splitlines()[0].removeprefix("# "))
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Pointillist: {title}</title>'

@@ -10,7 +10,7 @@ import pytest
 
 from consumers.cameras.picture_health import sharpness
 from consumers.console.access.guesses import Delays
-from consumers.console.context import size
+from consumers.console.context import percent, size
 from consumers.console.data.commands import changes_of
 from consumers.console.jobs.bundles import operator_bundles
 from consumers.console.pages.system_charts import by_column
@@ -19,6 +19,13 @@ from consumers.database.history import MINUTE_MS
 from schemas.errors import ConfigError
 from schemas.messages.frame import PROFILES
 from schemas.runtime.moment import format_utc
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(None, "–"), (0.004, "0.4 %"), (0.9994, "99.9 %"), (0.9996, "100 %"), (-1.5, "-150 %")]
+)
+def test_a_percentage_has_at_most_three_digits(share: float | None, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_a_used_or_foreign_address_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

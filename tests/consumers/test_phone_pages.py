@@ -16,6 +16,7 @@ from consumers.console.data.rollup import Rollup
 from consumers.console.pages.alerts import GALLERY, ON_PAGE
 from consumers.console.pages.teach import SHOWN
 from consumers.database.tables import quarantine
+from infra.prometheus.runbooks import PAGE
 from tests.axe import findings
 from tests.consumers.console_rig import ConsoleRig, jpeg_scene
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
@@ -80,6 +81,24 @@ def test_a_page_of_a_large_fleet_is_short(console: ConsoleRig, phone: Page) -> N
     assert is_short(phone, "/")
     expect(phone.locator("#grid .card")).to_have_count(60)
     expect(phone.locator("#grid .card .name").first).to_be_visible()
+
+
+def test_a_long_name_of_a_camera_leaves_its_label_whole(console: ConsoleRig, phone: Page) -> None:
+    console.show([verdict(0, class_name="give-way")], "street/camera-at-the-back-door-of-the-building-in-the-yard")
+    console.tick()
+    phone.set_viewport_size({"width": 1280, "height": 800})
+    phone.goto("http://127.0.0.1/")
+    label = phone.locator(".card .verdict")
+    lines = label.evaluate("e => { const line = document.createRange(); line.selectNode(e.firstChild); "
+        "return line.getClientRects().length; }")  # fmt: skip
+    assert lines == 1
+
+
+def test_the_runbooks_fit_a_phone(console: ConsoleRig, phone: Page) -> None:
+    console.context.runbooks = PAGE
+    phone.goto("http://127.0.0.1/runbooks")
+    assert phone.locator("h3").count() > 10
+    assert not phone.evaluate(WIDE)
 
 
 def test_the_page_of_frames_to_label_is_short(console: ConsoleRig, phone: Page) -> None:
