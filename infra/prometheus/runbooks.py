@@ -15,7 +15,8 @@ _HEADING: Final = re.compile(r"<h3>(\w+)</h3>")
 _ELSEWHERE: Final = re.compile(r'<a href="(?!https?:)[^"]*">(.*?)</a>')
 _STYLE: Final = (
     ":root{color-scheme:light dark}body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui}"
-    "h3:target{border-left:.3rem solid;padding-left:.6rem}td{vertical-align:top;padding:.2rem .6rem .2rem 0}.scroll{overflow-x:auto}"
+    "h3:target{border-left:.3rem solid;padding-left:.6rem}td{vertical-align:top;padding:.2rem .6rem .2rem 0}"
+    ".scroll{overflow-x:auto}"
 )
 
 
