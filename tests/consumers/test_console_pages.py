@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,18 @@ def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Ri
     found = {each["alert_id"]: each["state"] for each in browser.get("/api/v1/alerts").json()}
     assert found == {names[0]: "closed", names[1]: "open", names[2]: "closed"}
     assert browser.post("/alerts", data=fields | {"state": "gone"}).status_code == 400
+
+
+@pytest.mark.parametrize("change", [{"state": "acknowledged"}, {"mute": "1h", "reason": "a visit"}])
+def test_an_action_returns_to_the_alerts_of_the_same_camera(
+    console: ConsoleRig, recorder: Rig, change: dict[str, str]
+) -> None:
+    raise_alert(recorder)
+    browser, shown = console.browser(), "/alerts?state=open&camera=lab%2Fdoor"
+    forms = re.findall(rf'<form[^>]* action="/alerts/{ALERT}">.*?</form>', browser.get(shown).text, re.DOTALL)
+    (form,) = [each for each in forms if f'name="{next(iter(change))}"' in each]
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+    assert browser.post(f"/alerts/{ALERT}", data=hidden | change).headers["location"] == shown
 
 
 def test_dead_letters_of_the_last_day_and_lost_frames_are_shown_on_the_fleet_page(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
@@ -330,8 +331,9 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
             await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
         else:
             await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
-    back = fields.get("back", OPEN)
-    return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
+    back, camera = fields.get("back", OPEN), fields.get("camera", "")[:_LONGEST]
+    shown = {"state": back if back in STATES else OPEN} | ({"camera": camera} if camera else {})
+    return RedirectResponse(f"/alerts?{urlencode(shown)}", 303)
 
 
 async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> None:
