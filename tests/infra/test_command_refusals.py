@@ -174,8 +174,10 @@ def test_an_unknown_revision_is_rejected_before_the_golden_batch(monkeypatch: py
 def test_text_with_brackets_is_printed_unchanged(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    print_figures(TAG, {"data": TAG, "share": 0.5})
-    assert capsys.readouterr().out.count(TAG) == 2
+    print_figures(TAG, {"data": TAG, "interval": [0.5, 2 / 3]})
+    out = capsys.readouterr().out
+    assert out.count(TAG) == 2
+    assert "[0.5000, 0.6667]" in out
     _print_result(Console(soft_wrap=True), report_of(address="rtsp://[fd00::1]/door", key_frames=1, frames=9))
     assert "rtsp://[fd00::1]/door" in capsys.readouterr().out
     monkeypatch.setattr(doctor, "_finding", lambda what, look, needed=True: Finding(what, TAG, False))

@@ -198,6 +198,11 @@ def print_figures(title: str, document: dict[str, Any]) -> None:
     for name, value in document.items():
         if isinstance(value, dict):
             continue
-        shown = f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
-        table.add_row(name, Text(shown))
+        table.add_row(name, Text(_shown(value)))
     Console(soft_wrap=True).print(table)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
