@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,10 +38,10 @@ def attach(
 ) -> None:
     """Send a camera's pictures, without the dropped pixels, to the fleet's broker.
 
-    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline. Exit
-    status 4 when frames were rejected, for example because they are larger than the processors accept; the reason is
-    printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
-    folder.
+    Exit status 2 when the source cannot be opened within the hours of the schedule, 3 when the spool still holds frames
+    at the drain deadline. Exit status 4 when frames were rejected, for example because they are larger than the
+    processors accept; the reason is printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY,
+    POINTILLIST_CAMERA_KEY_FILE, or the state folder.
     """
 
     from infra.cameras.identity import camera_identity, camera_named, resembling, simulator_network_note
@@ -59,7 +60,10 @@ def attach(
     identity = camera_named(name, enrolment, state)
     plan = settings.camera_settings(place, identity)
     registers = state is not None and enrolment is None
-    if registers:  # only once its source opens: a mistyped address would leave a camera that is never online
+    tries = plan.in_hours(time.time())  # outside its hours, a camera may be switched off
+    if not tries:
+        typer.echo(f"{identity} is outside its schedule: its source is not tried", err=True)
+    if registers and tries:  # only once its source opens: a mistyped address would leave a camera that is never online
         try_source(plan.source)
     if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
         typer.echo(f"{identity} is a new camera of this system. A similar name exists: {near}", err=True)
@@ -84,7 +88,7 @@ def attach(
         login=settings.mqtt_login_file,
     )
     require_brokers(settings.connect_timeout_s, mqtt=link)
-    if not registers:
+    if tries and not registers:
         try_source(plan.source)
     seconds = settings.seconds
     until = unix_ms() + round(1000 * seconds) if seconds is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,24 @@ def test_a_camera_without_options_has_no_schedule_and_no_motion_gate(
     assert (live.schedule, live.motion) == (None, None)
     assert live.source == SourceSettings(kind="url", address=SecretStr("rtsp://127.0.0.1/door"))
     assert file.source == SourceSettings(kind="video", file=tmp_path / "door.mp4", loop=True)
+
+
+def test_outside_its_schedule_a_camera_starts_without_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera_runs = StandInCamera(monkeypatch)
+    hour = datetime.now(UTC).hour
+    hours = {
+        "camera__schedule__zone": "UTC",
+        "camera__schedule__hours": [f"{(hour + 12) % 24:02}:00-{(hour + 13) % 24:02}:00"],
+    }
+    attach_camera("rtsp://127.0.0.1/door", tmp_path, **hours)
+    assert [plan.camera_id for plan in camera_runs.plans] == ["lab/door"]
+    assert camera_runs.tried == []
+    assert capsys.readouterr().err == "lab/door is outside its schedule: its source is not tried\n"
+    hours["camera__schedule__hours"] = ["00:00-24:00"]
+    attach_camera("rtsp://127.0.0.1/door", tmp_path, **hours)
+    assert camera_runs.tried == [camera_runs.plans[1].source]
 
 
 def test_a_file_sets_all_options_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
