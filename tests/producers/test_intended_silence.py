@@ -52,8 +52,14 @@ class Running:
             self.statuses.append(open_own_message(Status, KEY, payload))
 
     def pause(self) -> None:
-        now_ms = time.time_ns() // 10**6
-        assert self.camera._control.command(sign_message(KEY, Command(issued_ms=now_ms, enabled=False)))
+        self._command(enabled=False)
+
+    def resume(self) -> None:
+        self._command(enabled=True)
+
+    def _command(self, *, enabled: bool) -> None:
+        issued_ms = max(time.time_ns() // 10**6, self.camera._control.state.issued_ms + 1)
+        assert self.camera._control.command(sign_message(KEY, Command(issued_ms=issued_ms, enabled=enabled)))
 
     @property
     def states(self) -> list[tuple[int, str]]:
@@ -185,6 +191,8 @@ async def test_a_paused_camera_closes_its_source_outside_its_schedule(tmp_path: 
     async with running(
         tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live
     ) as running_camera:
+        live.gate.release()
+        await until(lambda: running_camera.camera.spool.current.next == 1, "a frame")
         running_camera.pause()
         live.gate.release()
         await until(lambda: (PAUSED, "paused by a command") in running_camera.states, "the pause")
@@ -208,6 +216,24 @@ async def test_a_failure_before_the_end_of_the_hours_is_no_fault_outside_of_them
         hours.are_open = False
         await until(lambda: running_camera.states[-1:] == [(PAUSED, OUTSIDE)], "its status")
         assert running_camera.camera.trouble == ""
+
+
+async def test_a_paused_camera_shows_no_fault_of_its_source_and_tries_it_again_after_the_pause(tmp_path: Path) -> None:
+    opened: list[Numbers] = []
+
+    def fail(_: Source) -> Source:
+        opened.append(Numbers(0, live=True, failure=SourceError("gone")))
+        opened[-1].gate.release()
+        return opened[-1]
+
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, wrap=fail) as running_camera:
+        await until(lambda: DEGRADED in [state for state, _ in running_camera.states], "a degraded camera")
+        running_camera.pause()
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, "paused by a command")], "its status")
+        assert running_camera.camera.trouble == ""
+        before = len(opened)
+        running_camera.resume()
+        await until(lambda: len(opened) > before and running_camera.states[-1][0] == DEGRADED, "another try")
 
 
 async def test_the_heartbeat_of_a_motion_gate_is_announced_as_the_longest_gap(tmp_path: Path) -> None:
