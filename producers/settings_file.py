@@ -4,19 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import ConfigError
 
+_MERGE: Final = "tag:yaml.org,2002:merge"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A loader that rejects a mapping with one key twice, which YAML 1.2 (3.2.1.3) forbids. PyYAML keeps the last:
+    a second `cameras` would remove all cameras of the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the mapping; `MarkedYAMLError` if it has one key twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
 
 def read_yaml(path: Path, what: str) -> Any:
     """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. `what` names the
     file in messages."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = _UniqueKeyLoader(path.read_text(encoding="utf-8"))
+        try:
+            values = loader.get_single_data()
+        finally:
+            loader.dispose()
     except OSError as error:
         raise ConfigError(f"{what} {path}: expected a readable file, got {error.strerror}. Correct the path.") from None
     except UnicodeDecodeError:
