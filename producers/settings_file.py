@@ -14,19 +14,23 @@ from schemas.errors import ConfigError
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class RepeatedKeyError(yaml.MarkedYAMLError):
+    """A mapping with one key twice; `problem_mark` is the place of the second."""
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
     """A loader that rejects a mapping with one key twice, which YAML 1.2 (3.2.1.3) forbids. PyYAML keeps the last:
     a second `cameras` would remove all cameras of the first."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Return the mapping; `MarkedYAMLError` if it has one key twice."""
+        """Return the mapping; `RepeatedKeyError` if it has one key twice."""
         node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
             if (key.tag, key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} twice", problem_mark=key.start_mark)
+                raise RepeatedKeyError(problem=f"the key {shown(key.value)} twice", problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node
 
@@ -35,7 +39,7 @@ def read_yaml(path: Path, what: str) -> Any:
     """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. `what` names the
     file in messages."""
     try:
-        loader = _UniqueKeyLoader(path.read_text(encoding="utf-8"))
+        loader = UniqueKeyLoader(path.read_text(encoding="utf-8"))
         try:
             values = loader.get_single_data()
         finally:
