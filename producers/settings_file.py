@@ -18,9 +18,12 @@ class RepeatedKeyError(yaml.MarkedYAMLError):
     """A mapping with one key twice; `problem_mark` is the place of the second."""
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """A loader that rejects a mapping with one key twice, which YAML 1.2 (3.2.1.3) forbids. PyYAML keeps the last:
-    a second `cameras` would remove all cameras of the first."""
+class SettingsLoader(yaml.SafeLoader):
+    """A loader of YAML that departs from PyYAML where YAML 1.2 does.
+
+    A mapping with one key twice is rejected (3.2.1.3). PyYAML keeps the last: a second `cameras` would remove all
+    cameras of the first. Digits are a decimal number (10.3.2): PyYAML reads 021 as 17, and 019 as a text.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Return the mapping; `RepeatedKeyError` if it has one key twice."""
@@ -34,12 +37,20 @@ class UniqueKeyLoader(yaml.SafeLoader):
             seen.add((key.tag, key.value))
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return the number; `0x` and `0b` begin other bases."""
+        digits = node.value.replace("_", "")
+        return int(digits) if digits.lstrip("+-").isdecimal() else int(super().construct_yaml_int(node))
+
+
+SettingsLoader.add_constructor("tag:yaml.org,2002:int", SettingsLoader.construct_yaml_int)
+
 
 def read_yaml(path: Path, what: str) -> Any:
     """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. `what` names the
     file in messages."""
     try:
-        loader = UniqueKeyLoader(path.read_text(encoding="utf-8"))
+        loader = SettingsLoader(path.read_text(encoding="utf-8"))
         try:
             values = loader.get_single_data()
         finally:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from producers.settings_file import RepeatedKeyError, UniqueKeyLoader
+from producers.settings_file import RepeatedKeyError, SettingsLoader
 from schemas.errors import ConfigError
 
 SHIPPED: Final = Path(__file__).parent / "alertmanager.yml"
@@ -36,7 +36,7 @@ class _Plain(str):
         return text
 
 
-class _Loader(UniqueKeyLoader):
+class _Loader(SettingsLoader):
     pass
 
 

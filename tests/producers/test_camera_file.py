@@ -223,6 +223,14 @@ def test_a_key_that_a_file_has_twice_is_rejected(tmp_path: Path, more: str, plac
         load_camera_file(file)
 
 
+@pytest.mark.parametrize(("first", "number"), [("021", 21), ("019", 19), ("1_000", 1000), ("0x10", 16), ("+7", 7)])
+def test_a_number_with_leading_zeros_is_decimal(tmp_path: Path, first: str, number: int) -> None:
+    file = tmp_path / "cameras.yaml"
+    group = f"{{name: 'gate-{{index}}', first: {first}, source: {{address: 'rtsp://192.168.0.{{index}}/live'}}}}"
+    file.write_text(f"site: yard\ncameras:\n  - {group}\n")
+    assert list(load_camera_file(file)) == [f"yard/gate-{number}"]
+
+
 def test_merged_keys_may_be_replaced(tmp_path: Path) -> None:
     file = tmp_path / "cameras.yaml"
     file.write_text(
