@@ -304,13 +304,14 @@ class Camera:
         """Whether the schedule includes the current time. Outside its hours, the camera's source is closed."""
         return self.settings.in_hours(time.time())
 
-    def _may_send(self) -> bool:
-        """Return whether the schedule includes the current time and no command pauses the camera."""
+    @property
+    def may_send(self) -> bool:
+        """Whether the schedule includes the current time and no command pauses the camera."""
         return self._control.enabled and self.in_hours
 
     async def _await_permission(self) -> None:
         """Wait until the camera may send: until then its source is not opened."""
-        while not self._may_send():
+        while not self.may_send:
             await self._await_hours()
             if not self._control.enabled:
                 await self._await_command()
@@ -369,7 +370,7 @@ class Camera:
             if reading is None:
                 return True
             await self._make_patterns()
-            if live and not self._may_send():
+            if live and not self.may_send:
                 continue
             answered = time.monotonic()
             await self._publish(reader, reading)
@@ -397,7 +398,7 @@ class Camera:
             if reading is None:
                 return True
             await self._make_patterns()
-            if live and not self._may_send():
+            if live and not self.may_send:
                 continue
             await self._publish(reader, reading)
         return None

@@ -29,11 +29,14 @@ from producers.camera.role_settings import CameraAttachSettings
 from producers.fleet.camera_file import parse_camera_file
 from producers.fleet.camera_spec import CameraSpec
 from producers.gate.motion import MotionSettings
+from producers.publisher.applied_commands import write_command_state
 from producers.publisher.first_answer import FirstAnswer
 from producers.sources.settings import SourceSettings
+from producers.spool.folder import spool_root
 from schemas.errors import ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.pointillist_pb2 import CommandState
 from tests.infra.secure import SECRET, make_fleet
 
 
@@ -160,6 +163,21 @@ def test_outside_its_schedule_a_camera_starts_without_its_source(
     hours["camera__schedule__hours"] = ["00:00-24:00"]
     attach_camera("rtsp://127.0.0.1/door", tmp_path, **hours)
     assert camera_runs.tried == [camera_runs.plans[1].source]
+
+
+def test_a_camera_that_a_command_pauses_starts_without_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera_runs = StandInCamera(monkeypatch)
+    attach_camera("rtsp://127.0.0.1/door", tmp_path)
+    [plan] = camera_runs.plans
+    folder = spool_root(tmp_path) / "lab/door"
+    folder.mkdir(parents=True)
+    write_command_state(folder, CommandState(issued_ms=1, enabled=False), plan.encoding, plan.fps)
+    attach_camera("rtsp://127.0.0.1/door", tmp_path)
+    assert camera_runs.plans == [plan, plan]
+    assert camera_runs.tried == [plan.source]
+    assert capsys.readouterr().err == "lab/door is paused by a command: its source is not tried\n"
 
 
 def test_a_file_sets_all_options_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,15 @@ from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import Fleet
 from producers.fleet.real import run_camera
 from producers.gate.schedule import Schedule
+from producers.publisher.applied_commands import write_command_state
 from producers.simulation.scenario import parse_scenario
 from producers.sources.source import Source
+from producers.spool.folder import spool_root
 from schemas.errors import SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
-from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
+from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, CommandState, Status
 from schemas.runtime.health import Health
 from tests.producers.fleet_rig import capturing, offline_camera
 from tests.producers.source_rig import Numbers
@@ -255,6 +257,18 @@ async def test_an_unreachable_camera_outside_its_schedule_starts(
     lines: list[str] = []
     check_sources([plan], lines.append, lambda: None)
     assert lines == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
+
+
+async def test_an_unreachable_camera_that_a_command_pauses_starts(tmp_path: Path) -> None:
+    source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
+    plan = CameraSettings.model_validate({"camera_id": CAMERA, "source": source})
+    folder = spool_root(tmp_path) / CAMERA
+    folder.mkdir(parents=True)
+    write_command_state(folder, CommandState(issued_ms=1, enabled=False), plan.encoding, plan.fps)
+    await run_camera(
+        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
+        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
+    )  # fmt: skip
 
 
 async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_its_schedule(
