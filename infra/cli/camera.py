@@ -112,16 +112,15 @@ def _try_source(plan: CameraSettings, folder: Path) -> None:
 
     A camera that sends nothing on purpose may be switched off: its source is not tried.
     """
-    from producers.publisher.applied_commands import read_command_state
+    from producers.publisher.applied_commands import is_paused
     from producers.sources.trial import try_source
     from producers.spool.folder import spool_root
 
-    commanded, _ = read_command_state(spool_root(folder) / plan.camera_id, plan.encoding, plan.fps)
-    is_disabled = commanded.HasField("enabled") and not commanded.enabled
-    if plan.in_hours(time.time()) and not is_disabled:
+    paused = is_paused(spool_root(folder) / plan.camera_id, plan.encoding, plan.fps)
+    if plan.in_hours(time.time()) and not paused:
         try_source(plan.source)
         return
-    why = "is paused by a command" if is_disabled else "is outside its schedule"
+    why = "is paused by a command" if paused else "is outside its schedule"
     typer.echo(f"{plan.camera_id} {why}: its source is not tried", err=True)
 
 

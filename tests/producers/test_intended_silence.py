@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from infra.state_folder import Layout
 from infra.up.preparation import check_sources
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
@@ -255,7 +256,7 @@ async def test_an_unreachable_camera_outside_its_schedule_starts(
         stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
     )  # fmt: skip
     lines: list[str] = []
-    check_sources([plan], lines.append, lambda: None)
+    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
     assert lines == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
 
 
@@ -269,6 +270,9 @@ async def test_an_unreachable_camera_that_a_command_pauses_starts(tmp_path: Path
         CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
         stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
     )  # fmt: skip
+    lines: list[str] = []
+    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
+    assert lines == ["1 of 1 cameras are paused by a command: their sources are not tried"]
 
 
 async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_its_schedule(
@@ -291,7 +295,7 @@ async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_
             fleet.open()
             with pytest.raises(SourceError) if strict else nullcontext():
                 await fleet.open_sources(strict=True)
-    check_sources([failing, resting], lines.append, lambda: None)
+    check_sources(Layout(tmp_path), [failing, resting], lines.append, lambda: None)
     assert "the camera is degraded and retries" in lines[1]
     with pytest.raises(SourceError, match="lab/day"):
-        check_sources([failing], lines.append, lambda: None)
+        check_sources(Layout(tmp_path), [failing], lines.append, lambda: None)
