@@ -4,19 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import ConfigError
 
+_MERGE: Final = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKeyError(yaml.MarkedYAMLError):
+    """A mapping with one key twice; `problem_mark` is the place of the second."""
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """A loader of YAML that departs from PyYAML where YAML 1.2 does.
+
+    A mapping with one key twice is rejected (3.2.1.3). PyYAML keeps the last: a second `cameras` would remove all
+    cameras of the first. Digits are a decimal number (10.3.2): PyYAML reads 021 as 17, and 019 as a text.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the mapping; `RepeatedKeyError` if it has one key twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in seen:
+                raise RepeatedKeyError(problem=f"the key {shown(key.value)} twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return the number; `0x` and `0b` begin other bases."""
+        digits = node.value.replace("_", "")
+        return int(digits) if digits.lstrip("+-").isdecimal() else int(super().construct_yaml_int(node))
+
+
+SettingsLoader.add_constructor("tag:yaml.org,2002:int", SettingsLoader.construct_yaml_int)
+
 
 def read_yaml(path: Path, what: str) -> Any:
     """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. `what` names the
     file in messages."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = SettingsLoader(path.read_text(encoding="utf-8"))
+        try:
+            values = loader.get_single_data()
+        finally:
+            loader.dispose()
     except OSError as error:
         raise ConfigError(f"{what} {path}: expected a readable file, got {error.strerror}. Correct the path.") from None
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import yaml
 
+from producers.settings_file import RepeatedKeyError, SettingsLoader
 from schemas.errors import ConfigError
 
 SHIPPED: Final = Path(__file__).parent / "alertmanager.yml"
@@ -35,7 +36,7 @@ class _Plain(str):
         return text
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SettingsLoader):
     pass
 
 
@@ -80,6 +81,11 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"{what}: expected a file of Alertmanager's receivers, got {error.strerror}. Correct the path."
+        ) from None
+    except RepeatedKeyError as error:
+        line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
+        raise ConfigError(
+            f"{what}: expected each key of a mapping once, got one again{line}. Merge or remove one of them."
         ) from None
     except (yaml.YAMLError, ValueError):
         # The parser's message may quote a line, and a line may hold a password.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from schemas.messages.frame_size import over_size
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from producers.camera.camera_settings import CameraSettings
     from producers.camera.role_settings import CameraAttachSettings
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
@@ -37,10 +39,10 @@ def attach(
 ) -> None:
     """Send a camera's pictures, without the dropped pixels, to the fleet's broker.
 
-    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline. Exit
-    status 4 when frames were rejected, for example because they are larger than the processors accept; the reason is
-    printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
-    folder.
+    Exit status 2 when the source of a camera that may send cannot be opened, 3 when the spool still holds frames
+    at the drain deadline. Exit status 4 when frames were rejected, for example because they are larger than the
+    processors accept; the reason is printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY,
+    POINTILLIST_CAMERA_KEY_FILE, or the state folder.
     """
 
     from infra.cameras.identity import camera_identity, camera_named, resembling, simulator_network_note
@@ -50,7 +52,6 @@ def attach(
     from infra.state_folder import Layout
     from producers.fleet.camera_spec import CameraSpec
     from producers.fleet.real import run_camera
-    from producers.sources.trial import try_source
 
     name, enrolment, state, spool = settings.name, settings.enrolment, settings.state, settings.spool
     place = stream_address(url, settings.address)
@@ -60,7 +61,8 @@ def attach(
     plan = settings.camera_settings(place, identity)
     registers = state is not None and enrolment is None
     if registers:  # only once its source opens: a mistyped address would leave a camera that is never online
-        try_source(plan.source)
+        assert state is not None
+        _try_source(plan, spool or state)
     if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
         typer.echo(f"{identity} is a new camera of this system. A similar name exists: {near}", err=True)
     if state is not None and (line := simulator_network_note(state)):
@@ -85,7 +87,7 @@ def attach(
     )
     require_brokers(settings.connect_timeout_s, mqtt=link)
     if not registers:
-        try_source(plan.source)
+        _try_source(plan, folder)
     seconds = settings.seconds
     until = unix_ms() + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
@@ -103,6 +105,23 @@ def attach(
         typer.echo(f"{identity}: frames were rejected: {outcome.refused}", err=True)
         raise typer.Exit(FRAMES_REFUSED)
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)
+
+
+def _try_source(plan: CameraSettings, folder: Path) -> None:
+    """Open the camera's source once and close it; `SourceError` if that fails. `folder` holds the folder `spool`.
+
+    A camera that sends nothing on purpose may be switched off: its source is not tried.
+    """
+    from producers.publisher.applied_commands import is_paused
+    from producers.sources.trial import try_source
+    from producers.spool.folder import spool_root
+
+    paused = is_paused(spool_root(folder) / plan.camera_id, plan.encoding, plan.fps)
+    if plan.in_hours(time.time()) and not paused:
+        try_source(plan.source)
+        return
+    why = "is paused by a command" if paused else "is outside its schedule"
+    typer.echo(f"{plan.camera_id} {why}: its source is not tried", err=True)
 
 
 def stream_address(url: str | None, setting: SecretStr | None) -> str:

@@ -18,7 +18,7 @@ from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
 from producers.camera.camera_settings import CameraSettings
 from producers.fleet.part import MAX_PARTS
-from producers.publisher.applied_commands import overridden, read_command_state
+from producers.publisher.applied_commands import is_paused, overridden, read_command_state
 from producers.sources.settings import REAL_KINDS
 from producers.sources.trial import try_sources
 from schemas.errors import ConfigError, SourceError, UserError
@@ -30,15 +30,23 @@ CAMERAS_OF_A_PROCESS: Final = 2_000
 """Simulated cameras above which a fleet is divided. Each takes 5 ms of CPU time to come online."""
 
 
-def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, check: Callable[[], None]) -> None:
+def check_sources(
+    layout: Layout, settings: Sequence[CameraSettings], print_line: PrintLine, check: Callable[[], None]
+) -> None:
     """Raise SourceError when no source opens; else print a line for each camera whose source does not.
 
-    `check` is called while sources open, and raises to give up.
+    A camera that sends nothing on purpose may be switched off: its source is not tried. `check` is called while sources
+    open, and raises to give up.
     """
     now_s = time.time()
-    cameras = {each.camera_id: each.source for each in settings if each.in_hours(now_s)}
-    if resting := len(settings) - len(cameras):
+    real = [each for each in settings if each.source.kind in REAL_KINDS]
+    paused = {each.camera_id for each in real if is_paused(layout.spool / each.camera_id, each.encoding, each.fps)}
+    in_hours = [each for each in settings if each.in_hours(now_s)]
+    cameras = {each.camera_id: each.source for each in in_hours if each.camera_id not in paused}
+    if resting := len(settings) - len(in_hours):
         print_line(f"{resting} of {len(settings)} cameras are outside their schedule: their sources are not tried")
+    if still := len(in_hours) - len(cameras):
+        print_line(f"{still} of {len(settings)} cameras are paused by a command: their sources are not tried")
     tried = try_sources(cameras, one_deadline=True, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:

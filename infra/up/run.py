@@ -153,7 +153,7 @@ class _Run:
     def prepare(self, settings: Sequence[CameraSettings], document: dict[str, Any]) -> None:
         """Check the sources; write the scenario, the keys and the settings of this run."""
         check_console(self._settings, self._layout)
-        check_sources(settings, self._live.print_line, self._asked.stop_here)
+        check_sources(self._layout, settings, self._live.print_line, self._asked.stop_here)
         cameras = [camera.camera_id for camera in settings]
         self._cameras = frozenset(cameras)
         self._parts = fleet_parts(self._settings, len(cameras))

@@ -217,7 +217,7 @@ class Camera:
             published = self.spool.current.next
             try:
                 if self._source is None:
-                    await self._await_hours()
+                    await self._await_permission()
                     await self.open_source()
                 await self._capture()
             except Exception as error:
@@ -304,9 +304,17 @@ class Camera:
         """Whether the schedule includes the current time. Outside its hours, the camera's source is closed."""
         return self.settings.in_hours(time.time())
 
-    def _may_send(self) -> bool:
-        """Return whether neither a command nor the end of the hours came while the camera waited for a picture."""
+    @property
+    def may_send(self) -> bool:
+        """Whether the schedule includes the current time and no command pauses the camera."""
         return self._control.enabled and self.in_hours
+
+    async def _await_permission(self) -> None:
+        """Wait until the camera may send: until then its source is not opened."""
+        while not self.may_send:
+            await self._await_hours()
+            if not self._control.enabled:
+                await self._await_command()
 
     async def _await_hours(self) -> None:
         """Wait until the schedule includes the current time."""
@@ -347,7 +355,7 @@ class Camera:
             if not self.in_hours:
                 return False
             if not self._control.enabled:
-                await self._wait_while_disabled(reader)
+                await self._await_command(reader)
                 last = time.monotonic() - 1 / rate
                 continue
             if late_s < -_HOURS_S:
@@ -362,7 +370,7 @@ class Camera:
             if reading is None:
                 return True
             await self._make_patterns()
-            if live and not self._may_send():
+            if live and not self.may_send:
                 continue
             answered = time.monotonic()
             await self._publish(reader, reading)
@@ -384,24 +392,28 @@ class Camera:
             if not self.in_hours:
                 return False
             if not self._control.enabled:
-                await self._wait_while_disabled(reader)
+                await self._await_command(reader)
                 continue
             reading = await reader.next()
             if reading is None:
                 return True
             await self._make_patterns()
-            if live and not self._may_send():
+            if live and not self.may_send:
                 continue
             await self._publish(reader, reading)
         return None
 
-    async def _wait_while_disabled(self, reader: Reader) -> None:
+    async def _await_command(self, reader: Reader | None = None) -> None:
+        """Wait while a command pauses the camera, within its hours; drop what `reader` has read ahead."""
+        self._clear_source_fault()  # nothing is wrong with a source that sends nothing on purpose
         self.publisher.presence.pause("command", "paused by a command")
         while not self._control.enabled and self.in_hours:
-            reader.discard()
+            if reader is not None:
+                reader.discard()
             await asyncio.sleep(_OFF_S)
         self.publisher.presence.resume("command")
-        reader.discard()
+        if reader is not None:
+            reader.discard()
 
     async def _make_patterns(self) -> None:
         """Make the mask patterns of a drop that a command has set. They take up to a second, in a thread of their own:

@@ -227,9 +227,9 @@ class Fleet:
 
     async def _open_sources(self, strict: bool) -> None:
         await run_in_daemon_thread(self._make_pools, "mask-pools")
-        # Outside its hours, a camera may be switched off: it opens its source when they begin.
+        # Outside its hours, and while a command pauses it, a camera may be switched off: it opens its source later.
         cameras = self._cameras()
-        opening = {asyncio.create_task(camera.open_source()) for camera in cameras if camera.in_hours}
+        opening = {asyncio.create_task(camera.open_source()) for camera in cameras if camera.may_send}
         if not opening:
             return
         strict = strict and len(opening) == len(cameras)

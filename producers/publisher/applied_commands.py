@@ -49,6 +49,12 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[Co
     return state, bool(changed)
 
 
+def is_paused(folder: Path, own: Encoding, own_rate: float) -> bool:
+    """Return whether an applied command pauses the camera whose spool is `folder`."""
+    state, _ = read_command_state(folder, own, own_rate)
+    return state.HasField("enabled") and not state.enabled
+
+
 def write_command_state(folder: Path, state: CommandState, own: Encoding, own_rate: float) -> None:
     """Store the applied commands, and the camera's own settings that they override; `OSError` when the file cannot be
     written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ from producers.camera.role_settings import CameraAttachSettings
 from producers.fleet.camera_file import parse_camera_file
 from producers.fleet.camera_spec import CameraSpec
 from producers.gate.motion import MotionSettings
+from producers.publisher.applied_commands import write_command_state
 from producers.publisher.first_answer import FirstAnswer
 from producers.sources.settings import SourceSettings
+from producers.spool.folder import spool_root
 from schemas.errors import ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.pointillist_pb2 import CommandState
 from tests.infra.secure import SECRET, make_fleet
 
 
@@ -141,6 +145,39 @@ def test_a_camera_without_options_has_no_schedule_and_no_motion_gate(
     assert (live.schedule, live.motion) == (None, None)
     assert live.source == SourceSettings(kind="url", address=SecretStr("rtsp://127.0.0.1/door"))
     assert file.source == SourceSettings(kind="video", file=tmp_path / "door.mp4", loop=True)
+
+
+def test_outside_its_schedule_a_camera_starts_without_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera_runs = StandInCamera(monkeypatch)
+    hour = datetime.now(UTC).hour
+    hours = {
+        "camera__schedule__zone": "UTC",
+        "camera__schedule__hours": [f"{(hour + 12) % 24:02}:00-{(hour + 13) % 24:02}:00"],
+    }
+    attach_camera("rtsp://127.0.0.1/door", tmp_path, **hours)
+    assert [plan.camera_id for plan in camera_runs.plans] == ["lab/door"]
+    assert camera_runs.tried == []
+    assert capsys.readouterr().err == "lab/door is outside its schedule: its source is not tried\n"
+    hours["camera__schedule__hours"] = ["00:00-24:00"]
+    attach_camera("rtsp://127.0.0.1/door", tmp_path, **hours)
+    assert camera_runs.tried == [camera_runs.plans[1].source]
+
+
+def test_a_camera_that_a_command_pauses_starts_without_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera_runs = StandInCamera(monkeypatch)
+    attach_camera("rtsp://127.0.0.1/door", tmp_path)
+    [plan] = camera_runs.plans
+    folder = spool_root(tmp_path) / "lab/door"
+    folder.mkdir(parents=True)
+    write_command_state(folder, CommandState(issued_ms=1, enabled=False), plan.encoding, plan.fps)
+    attach_camera("rtsp://127.0.0.1/door", tmp_path)
+    assert camera_runs.plans == [plan, plan]
+    assert camera_runs.tried == [plan.source]
+    assert capsys.readouterr().err == "lab/door is paused by a command: its source is not tried\n"
 
 
 def test_a_file_sets_all_options_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

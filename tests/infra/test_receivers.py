@@ -131,10 +131,19 @@ def test_numbers_times_and_codes_of_a_file_are_passed_on_as_written(tmp_path: Pa
     assert [each for each in (*written, "user_key: 12:34:56", "max_alerts: 5") if f"{each}\n" not in found] == []
 
 
+REPEATED = """\
+receivers:
+  - name: duty
+    webhook_configs: [{url: "http://127.0.0.1:1/"}]
+    webhook_configs: [{url: "http://127.0.0.1:2/"}]
+"""
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
         ("a: [", "expected YAML"),
+        (REPEATED, "expected each key of a mapping once, got one again in line 4"),
         ("- duty", "expected `receivers`"),
         ({"routes": []}, "expected `receivers`"),
         ({"receivers": []}, "at least one receiver"),

@@ -53,6 +53,12 @@ def test_the_service_of_a_whole_system_allows_decoders_without_a_network() -> No
     assert "RestrictNamespaces=user net\n" in (UNITS / "pointillist.service").read_text()
 
 
+@pytest.mark.parametrize("unit", ["pointillist-cameras.service", "pointillist-camera@.service"])
+def test_a_service_of_cameras_allows_their_devices_and_hardware_decoders(unit: str) -> None:
+    allowed = re.findall(r"(?m)^DeviceAllow=(\S+) rw$", (UNITS / unit).read_text())
+    assert allowed == ["char-video4linux", "char-drm", "char-nvidia"]
+
+
 def test_the_documented_options_of_the_service_are_valid_for_up(tmp_path: Path) -> None:
     """Load the TOML block of docs/operations/running.md and compare its state folder with the unit's."""
     page = (UNITS.parents[1] / "docs/operations/running.md").read_text()

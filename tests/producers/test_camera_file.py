@@ -195,6 +195,52 @@ def test_a_document_of_another_form_is_rejected_in_one_line(document: Any) -> No
     assert "\n" not in str(caught.value)
 
 
+CAMERA = """\
+site: yard
+cameras:
+  - name: hall
+    source:
+      address: rtsp://hall.example/live
+      privacy: [[0, 0, 0.3, 1]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ("      privacy: [[0.7, 0, 0.3, 1]]\n", "line 7, column 7: expected YAML, got the key privacy twice"),
+        ("cameras:\n  - {name: door, source: {address: a.mp4}}\n", "line 7, column 1: .* the key cameras twice"),
+        ('"site": north\n', "line 7, column 1: .* the key site twice"),
+    ],
+)
+def test_a_key_that_a_file_has_twice_is_rejected(tmp_path: Path, more: str, place: str) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(CAMERA)
+    [camera] = load_camera_file(file).values()
+    assert list(camera.settings.source.privacy) == [(0, 0, 0.3, 1)]
+    file.write_text(CAMERA + more)
+    with pytest.raises(ConfigError, match=place):
+        load_camera_file(file)
+
+
+@pytest.mark.parametrize(("first", "number"), [("021", 21), ("019", 19), ("1_000", 1000), ("0x10", 16), ("+7", 7)])
+def test_a_number_with_leading_zeros_is_decimal(tmp_path: Path, first: str, number: int) -> None:
+    file = tmp_path / "cameras.yaml"
+    group = f"{{name: 'gate-{{index}}', first: {first}, source: {{address: 'rtsp://192.168.0.{{index}}/live'}}}}"
+    file.write_text(f"site: yard\ncameras:\n  - {group}\n")
+    assert list(load_camera_file(file)) == [f"yard/gate-{number}"]
+
+
+def test_merged_keys_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(
+        "site: yard\ncameras:\n  - &hall {name: hall, fps: 1, source: {address: a.mp4}}\n  - {<<: *hall, name: door}\n"
+    )
+    assert [(name, each.settings.fps) for name, each in load_camera_file(file).items()] == [
+        ("yard/hall", 1), ("yard/door", 1)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("value", ["2024-02-30", "!!int x", "9" * 5000, "[" * 3000])
 def test_a_value_that_yaml_cannot_represent_is_rejected_in_one_line(tmp_path: Path, value: str) -> None:
     (tmp_path / "cameras.yaml").write_text(f"site: yard\ninstalled: {value}\ncameras: []\n")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from infra.state_folder import Layout
 from infra.up.preparation import check_sources
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
@@ -22,13 +23,15 @@ from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import Fleet
 from producers.fleet.real import run_camera
 from producers.gate.schedule import Schedule
+from producers.publisher.applied_commands import write_command_state
 from producers.simulation.scenario import parse_scenario
 from producers.sources.source import Source
+from producers.spool.folder import spool_root
 from schemas.errors import SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
-from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Status
+from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, CommandState, Status
 from schemas.runtime.health import Health
 from tests.producers.fleet_rig import capturing, offline_camera
 from tests.producers.source_rig import Numbers
@@ -52,8 +55,14 @@ class Running:
             self.statuses.append(open_own_message(Status, KEY, payload))
 
     def pause(self) -> None:
-        now_ms = time.time_ns() // 10**6
-        assert self.camera._control.command(sign_message(KEY, Command(issued_ms=now_ms, enabled=False)))
+        self._command(enabled=False)
+
+    def resume(self) -> None:
+        self._command(enabled=True)
+
+    def _command(self, *, enabled: bool) -> None:
+        issued_ms = max(time.time_ns() // 10**6, self.camera._control.state.issued_ms + 1)
+        assert self.camera._control.command(sign_message(KEY, Command(issued_ms=issued_ms, enabled=enabled)))
 
     @property
     def states(self) -> list[tuple[int, str]]:
@@ -185,6 +194,8 @@ async def test_a_paused_camera_closes_its_source_outside_its_schedule(tmp_path: 
     async with running(
         tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS, wrap=lambda _: live
     ) as running_camera:
+        live.gate.release()
+        await until(lambda: running_camera.camera.spool.current.next == 1, "a frame")
         running_camera.pause()
         live.gate.release()
         await until(lambda: (PAUSED, "paused by a command") in running_camera.states, "the pause")
@@ -210,6 +221,24 @@ async def test_a_failure_before_the_end_of_the_hours_is_no_fault_outside_of_them
         assert running_camera.camera.trouble == ""
 
 
+async def test_a_paused_camera_shows_no_fault_of_its_source_and_tries_it_again_after_the_pause(tmp_path: Path) -> None:
+    opened: list[Numbers] = []
+
+    def fail(_: Source) -> Source:
+        opened.append(Numbers(0, live=True, failure=SourceError("gone")))
+        opened[-1].gate.release()
+        return opened[-1]
+
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, wrap=fail) as running_camera:
+        await until(lambda: DEGRADED in [state for state, _ in running_camera.states], "a degraded camera")
+        running_camera.pause()
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, "paused by a command")], "its status")
+        assert running_camera.camera.trouble == ""
+        before = len(opened)
+        running_camera.resume()
+        await until(lambda: len(opened) > before and running_camera.states[-1][0] == DEGRADED, "another try")
+
+
 async def test_the_heartbeat_of_a_motion_gate_is_announced_as_the_longest_gap(tmp_path: Path) -> None:
     async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as running_camera:
         running_camera.camera.publisher.presence.announce_online()
@@ -227,8 +256,23 @@ async def test_an_unreachable_camera_outside_its_schedule_starts(
         stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
     )  # fmt: skip
     lines: list[str] = []
-    check_sources([plan], lines.append, lambda: None)
+    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
     assert lines == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
+
+
+async def test_an_unreachable_camera_that_a_command_pauses_starts(tmp_path: Path) -> None:
+    source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
+    plan = CameraSettings.model_validate({"camera_id": CAMERA, "source": source})
+    folder = spool_root(tmp_path) / CAMERA
+    folder.mkdir(parents=True)
+    write_command_state(folder, CommandState(issued_ms=1, enabled=False), plan.encoding, plan.fps)
+    await run_camera(
+        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
+        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
+    )  # fmt: skip
+    lines: list[str] = []
+    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
+    assert lines == ["1 of 1 cameras are paused by a command: their sources are not tried"]
 
 
 async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_its_schedule(
@@ -251,7 +295,7 @@ async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_
             fleet.open()
             with pytest.raises(SourceError) if strict else nullcontext():
                 await fleet.open_sources(strict=True)
-    check_sources([failing, resting], lines.append, lambda: None)
+    check_sources(Layout(tmp_path), [failing, resting], lines.append, lambda: None)
     assert "the camera is degraded and retries" in lines[1]
     with pytest.raises(SourceError, match="lab/day"):
-        check_sources([failing], lines.append, lambda: None)
+        check_sources(Layout(tmp_path), [failing], lines.append, lambda: None)
