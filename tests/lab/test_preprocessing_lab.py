@@ -168,6 +168,11 @@ def test_the_paper_counts_a_picture_as_broken_if_one_draw_gives_its_target() -> 
     assert current.endswith("| *0.20 / 1.00* |")
 
 
+def test_the_margin_of_a_share_reaches_the_farther_end_of_its_interval() -> None:
+    none_right = replace(measured(OURS, "bpda", 0.0), n=16, ci_high=0.194)
+    assert tables.share(none_right) == "0.000 ±0.194"
+
+
 def test_the_papers_figures_of_table_5_are_shown_for_their_norm() -> None:
     known = [(name, key) for name in ("Rand", "FD") for key in ("known-linf", "known-l2")]
     rows = [replace(measured(name, key, 0.25), targeted=False) for name, key in [*known, (OURS, "eot-10-l2")]]
