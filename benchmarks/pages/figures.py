@@ -68,8 +68,8 @@ FRONT: Final = (
     ),
     Pick(
         "backdoors", "detected frames at 1 % false alarms, worst of",
-        "share of triggered frames that are detected, the worst of ten backdoor attacks ({end}), with false alarms "
-        "limited to 1 % (the worst measured: {more[0]})",
+        "share of the triggered frames with the attacker's class that are detected, the worst of ten backdoor attacks "
+        "({end}), with false alarms limited to 1 % (the worst measured: {more[0]})",
         ("false alarms of all statistics, worst of",),
     ),
     Pick(

@@ -246,7 +246,8 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "STRIP entropy",
-            "Entropy of the checked probes in bits: the lowest 1, 10 and 50 %. A trigger makes it low.",
+            "Entropy of the checked probes in bits: the lowest 1, 10 and 50 %. A trigger that survives overlays makes "
+            "it low.",
             "none",
             tuple(Query(quantile(q, m.STRIP_ENTROPY), f"p{round(100 * q)}") for q in (0.01, 0.1, 0.5)),
             8,

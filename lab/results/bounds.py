@@ -9,8 +9,9 @@ from typing import Final
 
 LEGEND: Final = (
     "*must* is the bound that this project requires of the figure, *aim* the better one that it hopes for. *reached* "
-    "names the better of the two that the figure meets as it is shown, or `missed`; it is empty if there is no bound "
-    "in numbers. The dates of the bounds were not recorded, and some were changed later (see the Git history)."
+    "names the better of the two that the figure meets as it is shown, without regard to its interval, or `missed`; it "
+    "is empty if there is no bound in numbers. The dates of the bounds were not recorded, and some were changed later "
+    "(see the Git history)."
 )
 """The line above each table with these columns."""
 TIMES: Final = "×"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab.attacks.bpda import identity
@@ -16,7 +17,7 @@ from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.cells import Point, Row
 from lab.experiments.harness.plan import Workplace
-from lab.experiments.preprocessing import attacked, choose, experiment, tables
+from lab.experiments.preprocessing import attacked, choose, experiment, plots, tables
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
 from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS, with_the_papers_steps
 from lab.experiments.preprocessing.plan import Budget
@@ -168,6 +169,11 @@ def test_the_paper_counts_a_picture_as_broken_if_one_draw_gives_its_target() -> 
     assert current.endswith("| *0.20 / 1.00* |")
 
 
+def test_the_margin_of_a_share_reaches_the_farther_end_of_its_interval() -> None:
+    none_right = replace(measured(OURS, "bpda", 0.0), n=16, ci_high=0.194)
+    assert tables.share(none_right) == "0.000 ±0.194"
+
+
 def test_the_papers_figures_of_table_5_are_shown_for_their_norm() -> None:
     known = [(name, key) for name in ("Rand", "FD") for key in ("known-linf", "known-l2")]
     rows = [replace(measured(name, key, 0.25), targeted=False) for name, key in [*known, (OURS, "eot-10-l2")]]
@@ -230,6 +236,22 @@ def test_a_run_writes_its_measurements_and_marks_missing_ones(tmp_path: Path, mo
     assert "Not measured." in page.partition("### Table 4")[2].partition("### Table 5")[0]
     assert (out / "quadrants" / "eot.png").is_file()
     assert write_report(plan.store) == lines
+
+
+def test_each_defence_has_its_own_colour_in_the_plot_of_the_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    names = [f"defence {number}" for number in range(14)]
+    points = [Point("cifar10", name, "bpda", number, 0.5, 0.5) for name in names for number in (1, 2)]
+    plots.rounds([*points, Point("cifar10", names[-1], "eot-clean", 1, 0.5, 0.5)], tmp_path / "rounds.png")
+    axes, other = drawn[0].axes
+    solid = [line for line in axes.lines if line.get_linestyle() == "-"]
+    assert [line.get_label() for line in solid] == names
+    assert len({line.get_color() for line in solid}) == len(names)
+    assert other.lines[0].get_color() == solid[-1].get_color(), "a defence has one colour in all panels"
+    assert "dashed" in axes.get_ylabel()
 
 
 def measured(defence: str, attack: str, accuracy: float, found: float | None = None) -> Row:

@@ -20,9 +20,10 @@ from lab.experiments.super_iot.plan import CLEAN, PAPER_ROWS
 from lab.experiments.super_iot.published import REQUIREMENTS
 from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
 from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
-from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, comparisons_with_baselines
+from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, comparisons_with_baselines, share
 from lab.experiments.super_iot.verdict import compared, findings
 from lab.results.csv_rows import read_rows, write_rows
+from lab.statistics import wilson
 from processors.stages.denoise import denoise
 from processors.stages.paper import fill_blocks
 from schemas.errors import ConfigError
@@ -166,6 +167,13 @@ def row(**changes: object) -> Row:
         "psnr": None,
     }  # fmt: skip
     return Row(**(values | changes))  # type: ignore[arg-type]  # a test's shorthand
+
+
+@pytest.mark.parametrize(
+    ("right", "shown"), [(0, ".000 ±.194"), (8, ".500 ±.220"), (15, ".938 ±.221"), (16, "1.000 ±.194")]
+)
+def test_no_end_of_the_interval_of_a_share_lies_beyond_its_margin(right: int, shown: str) -> None:
+    assert share(*wilson(right, 16)) == shown
 
 
 def test_rows_are_read_from_csv_as_written(tmp_path: Path) -> None:

@@ -75,6 +75,23 @@ def test_frames_boots_cameras_and_key_generations_have_different_masks() -> None
     assert kept_mask(KEY, 5, 0, 32, 32, 16).tobytes() == masks[0]
 
 
+@pytest.mark.parametrize(("dropped", "least", "most"), [(1, 5.9, 6), (10, 11.9, 12), (16, 11.9, 12)])
+def test_a_block_costs_a_guesser_as_many_bits_as_the_guarantees_state(dropped: int, least: float, most: float) -> None:
+    _, counts = np.unique(codebook(KEY.codebook_seed(dropped), dropped), return_counts=True)
+    shares = counts / ROWS
+    assert least <= -(shares * np.log2(shares)).sum() <= most
+
+
+def test_a_leaked_mask_shows_rows_of_the_next_one_but_not_which() -> None:
+    def blocks(seq: int) -> np.ndarray:
+        mask = kept_mask(KEY, 1, seq, 512, 512, 16).reshape(64, BLOCK, 64, BLOCK).swapaxes(1, 2)
+        return np.packbits(mask.reshape(-1, BLOCK * BLOCK), axis=1).view(np.uint64)[:, 0]
+
+    leaked, following = blocks(1), blocks(2)
+    assert np.isin(following, leaked).mean() > 0.5  # both masks choose among the rows of one codebook
+    assert (leaked == following).mean() < 0.01
+
+
 # A change of these bits makes every camera in the field unreadable: they are pinned.
 @pytest.mark.parametrize(
     ("dropped", "digest"), [(0, "26931558320d3070"), (16, "b6e79fdfc136be47"), (45, "4fd6224689900f7d")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from lab.experiments.cells import Point, Row
@@ -15,17 +16,27 @@ def rounds(points: Sequence[Point], file: Path) -> None:
     kinds = [kind for kind in ("bpda", "eot-clean", "eot-current") if any(p.attack == kind for p in points)]
     if not kinds:
         return
-    figure = Figure(figsize=(4.6 * len(kinds), 3.6))
+    palette = colormaps["tab20"]
+    colours = {name: palette(number) for number, name in enumerate(dict.fromkeys(p.defence for p in points))}
+    figure = Figure(figsize=(5.6 * len(kinds), 4.2))
     for place, kind in enumerate(kinds, start=1):
         axes = figure.add_subplot(1, len(kinds), place)
-        for number, name in enumerate(dict.fromkeys(p.defence for p in points if p.attack == kind)):
+        for name in dict.fromkeys(p.defence for p in points if p.attack == kind):
             own = [p for p in points if (p.attack, p.defence) == (kind, name)]
-            colour = f"C{number % 10}"
-            axes.plot([p.round for p in own], [p.accuracy for p in own], colour, linewidth=1, label=name)
-            axes.plot([p.round for p in own], [p.found for p in own], colour, linewidth=1, linestyle="--")
-        axes.set(xlabel="round", ylim=(-0.02, 1.02), title=kind)
-        axes.legend(fontsize=6)
+            at, colour = [p.round for p in own], colours[name]
+            axes.plot(at, [p.accuracy for p in own], color=colour, linewidth=1, label=name)
+            axes.plot(at, [p.found for p in own], color=colour, linewidth=1, linestyle="--")
+        axes.set(xlabel="round", ylim=(-0.02, 1.02), title=_TITLES[kind])
+        axes.set_ylabel("as the paper counts: ACC solid, ASR dashed")
+        axes.legend(fontsize=6, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     _save(figure, file)
+
+
+_TITLES = {
+    "bpda": "BPDA",
+    "eot-clean": "BPDA + EOT(30) at the clean picture",
+    "eot-current": "BPDA + EOT(30) at the current picture",
+}
 
 
 def samples(rows: Sequence[Row], file: Path) -> None:

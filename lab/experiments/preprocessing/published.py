@@ -90,8 +90,13 @@ TABLE_6: Final = {
     "FD + Rand": Attacked(0.63, 0.03),
 }
 """Figures after 50 rounds of BPDA."""
-BPDA_50: Final = {"ours": Attacked(0.70, 0.0), "FD": Attacked(0.40, 0.20)}
-"""Section 6.2: "around 70 %", "almost 0"; FD "around 40 %", "lower than 20 %"; the others below .05 and above .90."""
+BPDA_50: Final = {
+    "ours": Attacked(0.70, 0.0),
+    "FD": Attacked(0.40, 0.20),
+    **dict.fromkeys(("SHIELD", "JPEG", "BdR", "PD"), Attacked(0.05, 0.90)),
+}
+"""Section 6.2: "around 70 %", "almost 0"; FD "around 40 %", "lower than 20 %"; the others "below 5 %" and "higher than
+90 %". Rand has no figure: the section counts it among these, and then among the functions that defeat BPDA."""
 EOT_CLEAN_50: Final = {"ours": Attacked(0.60, 0.10)}
 """Section 6.3: "around 60 %", "less than 10 %"."""
 EOT_CURRENT_50: Final = {"Rand": Attacked(0.20, 1.00)}

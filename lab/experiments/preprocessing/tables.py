@@ -24,12 +24,13 @@ from lab.experiments.preprocessing.published import (
     Attacked,
 )
 from lab.experiments.preprocessing.variance import VarianceRow
+from lab.results.margin import margin
 from lab.results.markdown import markdown
 
 
 def share(row: Row | VarianceRow) -> str:
-    """Return a share with half the width of its interval."""
-    return f"{row.accuracy:.3f} ±{(row.ci_high - row.ci_low) / 2:.3f}"
+    """Return a share with the margin of its interval."""
+    return f"{row.accuracy:.3f} ±{margin(row.accuracy, row.ci_low, row.ci_high):.3f}"
 
 
 def in_the_last_round(row: Row, points: Sequence[Point]) -> Attacked | None:

@@ -137,9 +137,10 @@ def _how(judges: Sequence[JudgeResults]) -> str:
     command, data = (judges[0].about.command, judges[0].about.data) if judges else (COMMAND, "")
     return "\n\n".join((
         f"Made by `{command}` from {data}; rows and their provenance are in `{ROWS}`.",
-        "Every share is of the pictures that the bare network classifies correctly, ± half of its 95 % interval. The "
-        "attacker knows the network and not the defence, unless said otherwise. Adversarial pictures are rounded to 8 "
-        "bits before the drop. A block of 64 pixels loses whole ones: r = .01 drops 1 of 64, r = .05 drops 3.",
+        "Every share is of the pictures that the bare network classifies correctly, ± the distance to the farther "
+        "end of its 95 % interval. The attacker knows the network and not the defence, unless said otherwise. "
+        "Adversarial pictures are rounded to 8 bits before the drop. A block of 64 pixels loses whole ones: r = .01 "
+        "drops 1 of 64, r = .05 drops 3.",
         markdown(heads, lines),
     ))  # fmt: skip
 

@@ -14,6 +14,7 @@ from lab.experiments.super_iot.rivals import STANDARD
 from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import LOSSY, WHOLE
 from lab.experiments.super_iot.verdict import Finding
+from lab.results.margin import margin
 from lab.results.markdown import markdown
 from lab.statistics import paired_interval
 
@@ -22,11 +23,11 @@ PAPER_RATIO = 0.10
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """Return a share to three places, with half the width of its interval."""
+    """Return a share to three places, with the margin of its interval."""
     if value is None:
         return "–"
     text = f"{value:.3f}".removeprefix("0") if value < 1 else "1.000"
-    return text if low is None or high is None else f"{text} ±{f'{(high - low) / 2:.3f}'.removeprefix('0')}"
+    return text if low is None or high is None else f"{text} ±{f'{margin(value, low, high):.3f}'.removeprefix('0')}"
 
 
 def attack_name(row: Row | Comparison) -> str:
