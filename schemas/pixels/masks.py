@@ -6,7 +6,7 @@ rows. All cameras draw from one public pool of 4,096 patterns. The camera's key 
 and mirrors it, in 512 ways.
 
 The frame's seed (camera key, boot id, sequence number) picks one row of the camera's codebook for each block. The mask
-is never sent, and a leaked mask reveals nothing about the next.
+is never sent. A leaked mask shows rows of the codebook, and not the next choice among them.
 
 Against an attacker with the camera's codebook, a mask carries log2(`ROWS`) = 12 bits of entropy per block, 192 bits at
 32×32. Without the codebook, a block's row is one of 4,096 × 512 = 2^21. Of these, 98 % are distinct at the drop ratio

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from lab.experiments.cells import Row
@@ -17,7 +18,9 @@ def by_eps(rows: Sequence[Row], file: Path) -> None:
     figure = Figure(figsize=(5.2 * max(1, len(sets)), 3.6))
     for place, data in enumerate(sets, start=1):
         axes = figure.add_subplot(1, len(sets), place)
-        for name in dict.fromkeys(row.subject for row in rows if row.subject.startswith(f"{data}-")):
+        palette = colormaps["tab20"]
+        names = dict.fromkeys(row.subject for row in rows if row.subject.startswith(f"{data}-"))
+        for number, name in enumerate(names):
             own = [row for row in rows if row.subject == name]
             points = sorted(
                 (row.eps or 0.0, row.accuracy, row.ci_low, row.ci_high)
@@ -27,8 +30,8 @@ def by_eps(rows: Sequence[Row], file: Path) -> None:
             if not points:
                 continue
             eps, accuracy, low, high = zip(*points, strict=True)
-            axes.plot(eps, accuracy, marker="o", markersize=3, label=name)
-            axes.fill_between(eps, low, high, alpha=0.15)
+            axes.plot(eps, accuracy, color=palette(number), marker="o", markersize=3, label=name)
+            axes.fill_between(eps, low, high, color=palette(number), alpha=0.15)
         axes.set(xlabel="ε (L∞)", ylabel="accuracy", ylim=(0, 1.02), title=data)
         axes.legend(fontsize=7)
     _save(figure, file)

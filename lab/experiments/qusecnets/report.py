@@ -17,6 +17,7 @@ from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, 
 from lab.experiments.qusecnets.residual import EPOCHS, RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_section, steep_verdict
 from lab.experiments.qusecnets.steepness import STEEP, Point
+from lab.results.margin import margin
 from lab.results.markdown import markdown
 
 CURVES = "accuracy-by-eps.png"
@@ -118,7 +119,7 @@ def _find(rows: Sequence[Row], name: str, attack: str, targeted: bool = False) -
 
 
 def _share(row: Row) -> str:
-    return f"{row.accuracy:.3f} ±{(row.ci_high - row.ci_low) / 2:.3f}"
+    return f"{row.accuracy:.3f} ±{margin(row.accuracy, row.ci_low, row.ci_high):.3f}"
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], data: str, knowledge: tuple[str, ...]) -> str:
@@ -147,7 +148,8 @@ def _published() -> str:
 
 
 HOW = (
-    "Accuracies are of the first test pictures, right or wrong, ± half of the 95 % interval; in brackets how many. "
+    "Accuracies are of the first test pictures, right or wrong, ± the distance to the farther end of the 95 % "
+    "interval; in brackets how many. "
     "The rows of all test pictures cover the whole split, because its first pictures are harder than the rest. "
     "cq: n constant levels, z = 50 as in the paper; steep: the same weights at a larger z, which is not the paper's; "
     "tq: thresholds and z trained with the network, one threshold for all pixels; printed: as in the paper, with the "
