@@ -134,6 +134,16 @@ async def test_guesses_are_delayed_by_name_and_by_address(checker: Passwords, ch
     assert len(checked) == 40
 
 
+async def test_names_longer_than_any_user_has_count_by_their_beginning(
+    checker: Passwords, checked: list[tuple[str, str]]
+) -> None:
+    for number in range(60):
+        attempt = Attempt(f"192.0.2.{number}", 40_000 * "x" + str(number))
+        assert len("".join(attempt.visitor)) < 100
+        await outcome(checker, attempt, "guess")
+    assert len(checked) == 20
+
+
 async def test_disconnected_visitors_occupy_no_place_in_the_queue(
     checker: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:

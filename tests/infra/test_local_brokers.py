@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import resource
 import signal
 import socket
@@ -28,7 +29,7 @@ from paho.mqtt.properties import Properties
 from infra.local import mosquitto as mosquitto_module
 from infra.local import programs
 from infra.local.kafka import Kafka
-from infra.local.mosquitto import MAX_CONNECTIONS, Mosquitto, answers_mqtt
+from infra.local.mosquitto import MAX_CONNECTIONS, TEMPLATE, Mosquitto, answers_mqtt
 from infra.local.ports import LOOPBACK, is_free
 from infra.local.process import ProcessId
 from infra.local.service import Service
@@ -117,6 +118,38 @@ def test_mosquitto_sends_more_than_twenty_messages_without_acknowledgement(mosqu
     publish(mosquitto, sent)
     assert late.wait_for_payloads(len(sent)) == sent
     late.disconnect()
+
+
+@pytest.mark.brokers
+def test_mosquitto_bounds_the_bytes_that_it_holds_for_a_client(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = re.compile(r"^(max_inflight_bytes|max_queued_bytes) (\d+)$", re.MULTILINE)
+    text = TEMPLATE.read_text()
+    assert sum(int(bytes_) for _, bytes_ in limit.findall(text)) == 512 * 2**20
+    smaller = tmp_path / "mosquitto.conf.in"
+    smaller.write_text(limit.sub(lambda found: f"{found[1]} {int(found[2]) // 64}", text))
+    monkeypatch.setattr(mosquitto_module, "TEMPLATE", smaller)
+    broker = Mosquitto(state_dir)
+    broker.start()
+    try:
+        unread = Subscriber(broker, "unread", manual_ack=True)
+        held: list[MQTTMessage] = []
+        unread.client.on_message = lambda _client, _data, message: held.append(message)
+        publish(broker, [bytes(2**20)] * 16)
+        count = -1
+        while len(held) > count:  # the answer to a subscription comes behind all messages that are on their way
+            for message in held[max(count, 0) :]:
+                unread.client.ack(message.mid, 1)
+            count = len(held)
+            answered = threading.Event()
+            unread.client.on_subscribe = lambda *_, done=answered: done.set()
+            unread.client.subscribe("answer", 1)
+            assert answered.wait(WAIT_S)
+        unread.disconnect()
+    finally:
+        broker.stop()
+    assert 7 <= count <= 9  # 512 MiB / 64
 
 
 @pytest.mark.brokers

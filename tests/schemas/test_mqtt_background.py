@@ -10,6 +10,8 @@ import structlog
 from schemas.errors import BrokerError
 from schemas.transport.access import MqttAccess
 from schemas.transport.mqtt.background import BackgroundClient
+from schemas.transport.mqtt.packets import text
+from schemas.varint import varint
 from tests.producers.scripted_broker import scripted_broker
 from tests.waiting import PATIENCE_S, until
 
@@ -54,3 +56,21 @@ async def test_a_failing_callback_does_not_end_the_thread() -> None:
             await asyncio.to_thread(client.close)
     assert received == ["a/1", "a/2"]
     assert {(entry["event"], entry["log_level"]) for entry in logs} == {("mqtt_message_failed", "error")}
+
+
+async def test_a_message_with_properties_that_paho_rejects_is_received() -> None:
+    received: list[bytes] = []
+    content_type = b"\x03" + text("a\ufeffb".encode())
+    properties = varint(len(content_type)) + content_type
+    async with scripted_broker() as broker:
+        client = BackgroundClient(MqttAccess("127.0.0.1", broker.port), lambda _, payload, __: received.append(payload))
+        await asyncio.to_thread(client.connect)
+        try:
+            await until(lambda: client.is_connected, "the connection")
+            broker.send(0x30, text(b"a/b") + properties + b"1")
+            await until(lambda: received, "the message")
+            assert client.is_connected
+        finally:
+            await asyncio.to_thread(client.close)
+    assert received == [b"1"]
+    assert len(broker.connects) == 1

@@ -12,10 +12,13 @@ from paho.mqtt.client import Client
 
 from infra.local.mosquitto import Mosquitto
 from schemas.transport.mqtt.internals import SocketClient
+from schemas.transport.mqtt.packets import packet, text
+from schemas.varint import varint
 from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.brokers
 KEEPALIVE_S = 60
+PUBLISH = 0x30
 PUBLISH_QOS_0 = b"\x30\x05\x00\x01x\x00!"
 
 
@@ -56,6 +59,20 @@ def test_raw_packets_reach_the_broker(client: SocketClient) -> None:
     client.send(PUBLISH_QOS_0)
     drive(client, lambda: received)
     assert received == [b"!"]
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_properties_that_paho_rejects_do_not_end_the_connection(client: SocketClient, qos: int) -> None:
+    topic, received = f"properties/{qos}", list[tuple[str, bytes]]()
+    content_type = b"\x03" + text(b"\xef\xbb\xbf" + b"x" * 200)  # U+FEFF, and a length of two digits
+    number = b"\x00\x09" if qos else b""
+    body = text(topic.encode()) + number + varint(len(content_type)) + content_type + b"held"
+    client.send(packet(PUBLISH | 2 * qos | 1, body))  # retained
+    client.on_message = lambda _client, _data, message: received.append((message.topic, bytes(message.payload)))
+    client.subscribe(topic, qos)
+    drive(client, lambda: received)
+    client.send(packet(PUBLISH | 1, text(topic.encode()) + b"\0"))
+    assert received == [(topic, b"held")]
 
 
 def test_a_packet_read_elsewhere_is_handled(client: SocketClient) -> None:

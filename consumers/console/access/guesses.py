@@ -28,6 +28,8 @@ KNOWN_S: Final = 30 * 86_400.0
 MOST: Final = 10_000
 """Maximum number of entries of one table: the oldest is removed first."""
 _FIRST_S: Final = 1.0
+_LONGEST_NAME: Final = 65
+"""Characters of a name that count: names of users have at most 64, and those of strangers stay in memory."""
 
 
 class TryLaterError(Exception):
@@ -93,9 +95,14 @@ class Attempt:
     """Device id of the browser if this user has logged in from it before; see `consumers.console.access.browsers`."""
 
     @property
+    def counted_name(self) -> str:
+        """The name under which the attempt counts."""
+        return self.name[:_LONGEST_NAME]
+
+    @property
     def visitor(self) -> tuple[str, str]:
         """The visitor and the name."""
-        return (f"browser {self.browser}" if self.browser else network_of(self.address)), self.name
+        return (f"browser {self.browser}" if self.browser else network_of(self.address)), self.counted_name
 
 
 class Guesses:
@@ -112,7 +119,7 @@ class Guesses:
         own: list[tuple[Delays, Hashable]] = [(self._visitors, attempt.visitor)]
         if attempt.browser or self._clock_s() < self._known.get(attempt.visitor, -math.inf):
             return own
-        return [*own, (self._addresses, network_of(attempt.address)), (self._names, attempt.name)]
+        return [*own, (self._addresses, network_of(attempt.address)), (self._names, attempt.counted_name)]
 
     def begin(self, attempt: Attempt) -> Callable[[], None]:
         """Count an attempt and return a function that uncounts it. Raises TryLaterError if it may not begin yet."""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from schemas.errors import BrokerError
 from schemas.transport.access import MqttAccess, certificate_end
 from schemas.transport.mqtt.connection import Subscription
+from schemas.transport.mqtt.internals import MessageClient
 
 _log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class BackgroundClient:
         self._on_subscribed = on_subscribed
         self._refused: dict[int, str] = {}
         """Reasons of the broker against messages, by their ids, of which there are 65,535."""
-        client = self._client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
+        client = self._client = MessageClient(name)
         client.reconnect_delay_set(1, reconnect_max_s)
         if will is not None:
             client.will_set(*will, qos=1, retain=True)

@@ -14,19 +14,38 @@ from typing import Literal
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import VariableByteIntegers
 
 Result = MQTTErrorCode
 """The result of a step of the client: `MQTT_ERR_SUCCESS`, or the reason why the connection is gone."""
 
 
-class SocketClient(Client):
+class MessageClient(Client):
+    """paho's MQTT 5 client, which reads no properties of messages.
+
+    Their publisher chooses them, and a broker forwards some at which paho ends the connection, such as a text with
+    U+FEFF. A retained message would do so at each connection.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        body = self._in_packet["packet"]
+        at = 2 + int.from_bytes(body[:2], "big") + (2 if self._in_packet["command"] & 6 else 0)
+        length, digits = VariableByteIntegers.decode(body[at : at + 4])  # type: ignore[no-untyped-call]
+        body[at : at + digits + length] = b"\0"
+        return super()._handle_publish()
+
+
+class SocketClient(MessageClient):
     """paho's MQTT 5 client on a socket that the caller has connected, with entrances for faster reading and writing.
 
     Everything here waits for nothing: an event loop drives the client.
     """
 
     def __init__(self, client_id: str) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+        super().__init__(client_id)
         self._adopted: socket.socket | None = None
         self._written = 0
         """Bytes of this connection that the socket has accepted."""
