@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2s
@@ -60,11 +61,24 @@ def database_url(text: str) -> URL:
     return url if name == "sqlite" else url.set(drivername="postgresql+psycopg")
 
 
+def server_of(url: URL) -> tuple[str | None, int | str | None]:
+    """Return host and port of a database as its client library finds them; None for its default.
+
+    For PostgreSQL, the query of the URL comes first, then the URL, then the library's environment variables. Several
+    hosts are one text.
+    """
+    if url.get_backend_name() != "postgresql":
+        return url.host, url.port
+    hosts, ports = (",".join(url.normalized_query.get(name, ())) for name in ("host", "port"))
+    return hosts or url.host or os.environ.get("PGHOST"), ports or url.port or os.environ.get("PGPORT")
+
+
 def database_id(text: str, name: str = "") -> str:
     """Return an id of a reader called `name` that stays at restarts and differs from that of other databases."""
     url = database_url(text)
-    machine = platform.node() if url.host in _HERE else ""
-    parts = (name, machine, url.host, url.port, url.database)  # no user or password: they may change
+    host, port = server_of(url)
+    machine = platform.node() if host in _HERE else ""
+    parts = (name, machine, host, port, url.database)  # no user or password: they may change
     return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
 
 

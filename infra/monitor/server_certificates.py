@@ -20,7 +20,7 @@ from typing import Final
 
 from sqlalchemy.engine import URL
 
-from consumers.database.engine import database_url
+from consumers.database.engine import database_url, server_of
 from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.settings import MonitorSettings
 from infra.preflight.brokers import API_VERSIONS
@@ -129,8 +129,8 @@ def postgresql_end(url: URL, tls: Tls) -> float:
 
     The connection ends before a login.
     """
-    host = str(url.host)
-    plain = socket.create_connection((host, url.port or 5432), _ANSWER_S)
+    host, port = server_of(url)
+    plain = socket.create_connection((host, port or 5432), _ANSWER_S)
     try:
         plain.settimeout(_ANSWER_S)
         plain.sendall(_SSL_REQUEST)
@@ -149,7 +149,8 @@ def postgresql_end(url: URL, tls: Tls) -> float:
 def database_tls(text: str) -> tuple[URL, Tls] | None:
     """Return the URL and the trusted authorities of a PostgreSQL with TLS; None for any other database.
 
-    Without `sslrootcert`, libpq trusts any server, and there is nothing to verify a certificate by.
+    Without `sslrootcert`, libpq trusts any server, and there is nothing to verify a certificate by. Of several hosts,
+    the server may be any.
     """
     try:
         url = database_url(text)
@@ -157,7 +158,8 @@ def database_tls(text: str) -> tuple[URL, Tls] | None:
         return None
     query = {"sslmode": os.environ.get("PGSSLMODE"), "sslrootcert": os.environ.get("PGSSLROOTCERT")} | dict(url.query)
     mode, root = query["sslmode"], query["sslrootcert"]
-    if url.get_backend_name() != "postgresql" or not url.host or url.host.startswith("/"):
+    host, _ = server_of(url)
+    if url.get_backend_name() != "postgresql" or not host or host.startswith("/") or "," in host:
         return None
     if mode not in _TLS_MODES or not isinstance(root, str):
         return None

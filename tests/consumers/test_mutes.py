@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
+from benchmarks.harness.postgresql import USER, PostgreSQL
 from consumers.console.access.sight import ALL
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.database.changes import change_recorded
@@ -305,6 +306,30 @@ def test_systems_that_share_an_alertmanager_do_not_delete_each_others_silences(
     for notifier in (*notifiers, restarted):
         notifier.close()
     second.close()
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_environment(
+    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, recorder = AlertmanagerStandIn(), Rig(tmp_path, postgresql.create("muted"))
+    monkeypatch.setattr("consumers.database.engine._HERE", (None, ""))  # this server is on the same machine
+    monkeypatch.setenv("PGHOST", postgresql.host)
+    monkeypatch.setenv("PGPORT", str(postgresql.port))
+    monkeypatch.setenv("PGUSER", USER)
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    found = []
+    for pod in ("monitor-5c9f-abcde", "monitor-5c9f-fghij"):
+        monkeypatch.setattr("platform.node", lambda pod=pod: pod)
+        notifier = AlertNotifier("http://x", "postgresql+psycopg:///muted")
+        monkeypatch.setattr(notifier, "_client", manager)
+        notifier.notify()
+        notifier.close()
+        found.append(len(manager.active()))
+        expire(recorder)
+    recorder.close()
+    assert found == [1, 0]
 
 
 def test_a_silence_of_an_earlier_version_ends_with_its_mute(
