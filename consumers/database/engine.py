@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from schemas.batched import batched
@@ -39,6 +39,8 @@ LARGEST_INSERT: Final = 128
 
 _HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
 """Hosts of a database that each machine has for itself."""
+_READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
+"""Parameters that PostgreSQL reports by itself, from version 14 on: a new connection may get other values."""
 _POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
 
 Row = tuple[Any, ...]
@@ -95,6 +97,15 @@ def open_engine(text: str, *, writes: bool) -> Engine:
     )
     if not writes:
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
+
+    @event.listens_for(engine, "checkin")
+    def close_if_read_only(connection: Any, record: ConnectionPoolEntry) -> None:
+        # After a failover, the name leads to the new primary, and open connections to a standby stay there.
+        if connection is None or connection.closed:
+            return
+        if any(connection.info.parameter_status(name) == "on" for name in _READ_ONLY):
+            record.invalidate()
+
     return engine
 
 

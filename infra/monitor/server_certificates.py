@@ -130,6 +130,7 @@ def postgresql_end(url: URL, tls: Tls) -> float:
     The connection ends before a login.
     """
     host, port = server_of(url)
+    assert host is not None
     plain = socket.create_connection((host, port or 5432), _ANSWER_S)
     try:
         plain.settimeout(_ANSWER_S)
