@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2s
@@ -63,22 +62,29 @@ def database_url(text: str) -> URL:
     return url if name == "sqlite" else url.set(drivername="postgresql+psycopg")
 
 
-def server_of(url: URL) -> tuple[str | None, int | str | None]:
-    """Return host and port of a database as its client library finds them; None for its default.
+def client_settings(url: URL) -> dict[str, str]:
+    """Return the reading of a PostgreSQL's `url` and of environment variables by its client library, by its names.
 
-    For PostgreSQL, the query of the URL comes first, then the URL, then the library's environment variables. Several
-    hosts are one text.
+    Of several servers, it is the first one.
     """
-    if url.get_backend_name() != "postgresql":
-        return url.host, url.port
-    hosts, ports = (",".join(url.normalized_query.get(name, ())) for name in ("host", "port"))
-    return hosts or url.host or os.environ.get("PGHOST"), ports or url.port or os.environ.get("PGPORT")
+    import psycopg
+
+    defaults = {
+        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
+    }
+    _, given = url.get_dialect()().create_connect_args(url)
+    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
+    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
 
 
 def database_id(text: str, name: str = "") -> str:
     """Return an id of a reader called `name` that stays at restarts and differs from that of other databases."""
     url = database_url(text)
-    host, port = server_of(url)
+    host: str | None = url.host
+    port: int | str | None = url.port
+    if url.get_backend_name() == "postgresql" and not host:
+        settings = client_settings(url)
+        host, port = settings["host"], settings["port"]
     machine = platform.node() if host in _HERE else ""
     parts = (name, machine, host, port, url.database)  # no user or password: they may change
     return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 import ssl
 import struct
@@ -20,7 +19,7 @@ from typing import Final
 
 from sqlalchemy.engine import URL
 
-from consumers.database.engine import database_url, server_of
+from consumers.database.engine import client_settings, database_url
 from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.settings import MonitorSettings
 from infra.preflight.brokers import API_VERSIONS
@@ -129,9 +128,9 @@ def postgresql_end(url: URL, tls: Tls) -> float:
 
     The connection ends before a login.
     """
-    host, port = server_of(url)
-    assert host is not None
-    plain = socket.create_connection((host, port or 5432), _ANSWER_S)
+    settings = client_settings(url)
+    host = settings["host"]
+    plain = socket.create_connection((host, int(settings["port"])), _ANSWER_S)
     try:
         plain.settimeout(_ANSWER_S)
         plain.sendall(_SSL_REQUEST)
@@ -150,23 +149,20 @@ def postgresql_end(url: URL, tls: Tls) -> float:
 def database_tls(text: str) -> tuple[URL, Tls] | None:
     """Return the URL and the trusted authorities of a PostgreSQL with TLS; None for any other database.
 
-    Without `sslrootcert`, libpq trusts any server, and there is nothing to verify a certificate by. Of several hosts,
-    the server may be any.
+    Without `sslrootcert`, libpq trusts any server, and there is nothing to verify a certificate by.
     """
     try:
         url = database_url(text)
     except PointillistError:
         return None
-    query = {"sslmode": os.environ.get("PGSSLMODE"), "sslrootcert": os.environ.get("PGSSLROOTCERT")} | dict(url.query)
-    mode, root = query["sslmode"], query["sslrootcert"]
-    host, _ = server_of(url)
-    if url.get_backend_name() != "postgresql" or not host or host.startswith("/") or "," in host:
+    if url.get_backend_name() != "postgresql":
         return None
-    if mode not in _TLS_MODES or not isinstance(root, str):
+    settings = client_settings(url)
+    if settings["host"].startswith("/") or settings["sslmode"] not in _TLS_MODES:
         return None
     try:
-        return url, Tls(Path(root).read_text())
-    except (OSError, ValueError):
+        return url, Tls(Path(settings["sslrootcert"]).read_text())
+    except (OSError, ValueError, KeyError):
         return None
 
 
