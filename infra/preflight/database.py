@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from consumers.database.engine import client_settings, database_url, open_engine
-from infra.preflight.brokers import RefusedError, require
+from infra.preflight.brokers import NotReadyError, RefusedError, require
 from schemas.errors import BrokerError, ConfigError
 from schemas.transport.access import Tls, secured, tls_refusal
 
@@ -51,6 +51,8 @@ def require_database(url: str, wait_s: float) -> None:
     def answers() -> bool:
         try:
             why = _refusal(url, parsed)
+        except NotReadyError:
+            raise
         except OSError:
             return False
         if why is not None:
@@ -99,7 +101,8 @@ def _refusal(url: str, parsed: URL) -> str | None:
             if words is not None:
                 return words
             return _distrust(client_settings(parsed)) or _last(complaint, found.start())
-    raise ConnectionError(complaint)
+    _, fatal, answer = complaint.rpartition("FATAL: ")
+    raise NotReadyError(answer) if fatal else ConnectionError(complaint)
 
 
 def _last(complaint: str, place: int) -> str:
