@@ -31,7 +31,7 @@ MEASURED_BY_EACH_MONITOR = {
 
 
 MEASURED_BY_EACH_RECORDER = {metrics.STORE_BYTES.name, metrics.ALERTS_UNPUBLISHED.name}
-"""Of the database that all recorders share."""
+"""Metrics of the database that all recorders share."""
 
 
 def queries(panel: dict[str, Any]) -> list[str]:
