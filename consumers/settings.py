@@ -24,6 +24,8 @@ def _host(text: str) -> str:
         return re.sub(r"(?<=.):[0-9]+$", "", text).strip("[]")
 
 
+Age = Annotated[float, Field(gt=0, le=36_500 * DAY_S)]
+"""An age in seconds. Larger ones, such as infinity, do not fit into the database's times."""
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$"), AfterValidator(_host)]
 
 POSTGRESQL_BYTES: Final = 64 * 2**30
@@ -59,17 +61,17 @@ class Bounds(SettingsTable):
     database_bytes: int | None = Field(default=None, ge=2**16)
     """Maximum bytes of frames in the database, without counts and tables that have their own bound. Default: half of
     the free disk for SQLite, 64 GiB for PostgreSQL."""
-    database_age_s: float = Field(default=30 * DAY_S, gt=0)
+    database_age_s: Age = 30 * DAY_S
     """Maximum age of frames and of the counts per minute, in seconds."""
     quarantine_bytes: int = Field(default=2**30, ge=0)
     """Maximum bytes of quarantined frames."""
-    quarantine_age_s: float = Field(default=30 * DAY_S, gt=0)
+    quarantine_age_s: Age = 30 * DAY_S
     """Maximum age of quarantined frames, in seconds."""
     dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
     """Maximum bytes of dead letters whose camera is verified."""
     foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
     """Maximum bytes of dead letters without a verified camera, which anybody can send."""
-    dead_letter_age_s: float = Field(default=30 * DAY_S, gt=0)
+    dead_letter_age_s: Age = 30 * DAY_S
     """Maximum age of dead letters, in seconds."""
     camera_ledgers: int = Field(default=256, ge=1)
     """Maximum ledgers of one camera, one for each boot; older ledgers are summed. Ledgers of boots that continue, or

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings, is_local, is_protected
-from consumers.settings import DAY_S, Bounds, HostName, RecordsSettings
+from consumers.settings import DAY_S, Age, Bounds, HostName, RecordsSettings
 from schemas.identity import SITE_NAME
 from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
@@ -93,7 +93,7 @@ class ConsoleBounds(Bounds):
     clip_bytes: int = Field(default=256 * 2**20, ge=0)
     """Maximum bytes of kept clips. Clips of sightings are deleted first, then clips of alerts; of each kind, the oldest
     clip of the camera with the most bytes."""
-    clip_age_s: float = Field(default=30 * DAY_S, gt=0)
+    clip_age_s: Age = 30 * DAY_S
     """Maximum age of kept clips, in seconds."""
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from schemas.batched import batched
@@ -38,6 +38,8 @@ LARGEST_INSERT: Final = 128
 
 _HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
 """Hosts of a database that each machine has for itself."""
+_READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
+"""Parameters that PostgreSQL reports by itself, from version 14 on: a new connection may get other values."""
 _POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
 
 Row = tuple[Any, ...]
@@ -60,11 +62,31 @@ def database_url(text: str) -> URL:
     return url if name == "sqlite" else url.set(drivername="postgresql+psycopg")
 
 
+def client_settings(url: URL) -> dict[str, str]:
+    """Return the reading of a PostgreSQL's `url` and of environment variables by its client library, by its names.
+
+    Of several servers, it is the first one.
+    """
+    import psycopg
+
+    defaults = {
+        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
+    }
+    _, given = url.get_dialect()().create_connect_args(url)
+    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
+    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
+
+
 def database_id(text: str, name: str = "") -> str:
     """Return an id of a reader called `name` that stays at restarts and differs from that of other databases."""
     url = database_url(text)
-    machine = platform.node() if url.host in _HERE else ""
-    parts = (name, machine, url.host, url.port, url.database)  # no user or password: they may change
+    host: str | None = url.host
+    port: int | str | None = url.port
+    if url.get_backend_name() == "postgresql" and not host:
+        settings = client_settings(url)
+        host, port = settings["host"], settings["port"]
+    machine = platform.node() if host in _HERE else ""
+    parts = (name, machine, host, port, url.database)  # no user or password: they may change
     return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
 
 
@@ -81,6 +103,15 @@ def open_engine(text: str, *, writes: bool) -> Engine:
     )
     if not writes:
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
+
+    @event.listens_for(engine, "checkin")
+    def close_if_read_only(connection: Any, record: ConnectionPoolEntry) -> None:
+        # After a failover, the name leads to the new primary, and open connections to a standby stay there.
+        if connection is None or connection.closed:
+            return
+        if any(connection.info.parameter_status(name) == "on" for name in _READ_ONLY):
+            record.invalidate()
+
     return engine
 
 

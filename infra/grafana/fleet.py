@@ -288,7 +288,7 @@ def _defence() -> list[Graph | Figure]:
             "none",
             (
                 Query(or_zero(f"sum(increase({series(m.ALERTS)}[1h]))"), "raised"),
-                Query(total(m.ALERTS_UNPUBLISHED), "not acknowledged"),
+                Query(f"max({series(m.ALERTS_UNPUBLISHED)})", "not acknowledged"),
             ),
             8,
         ),

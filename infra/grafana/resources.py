@@ -56,7 +56,11 @@ def _utilisation() -> list[Graph | Figure]:
             "Bytes of the stores and the spools.",
             "bytes",
             (
-                *(Query(total(m.STORE_BYTES, store=store, **ROLES), store) for store in ("database", "quarantine")),
+                # Recorders that share a database report the same bytes.
+                *(
+                    Query(f"max({series(m.STORE_BYTES, store=store, **ROLES)})", store)
+                    for store in ("database", "quarantine")
+                ),
                 Query(total(m.SPOOL_BYTES, **ROLES), "spools"),
             ),
         ),

@@ -89,12 +89,16 @@ class AlertNotifier:
         alertmanager: str,
         database: str,
         *,
+        system: str = "",
         console: str = "",
         reviews: str = "",
         published_ms: Callable[[], Sequence[int]] = tuple,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`alertmanager` and `console` are base URLs; `database` and `reviews` are SQLAlchemy URLs.
+
+        `system` is an id that stays if the database moves, by default that of the database. Silences of both ids are
+        this system's.
 
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
         database `reviews`. Without `reviews`, and until they have been read once, it is open for 15 minutes after it
@@ -104,7 +108,9 @@ class AlertNotifier:
         self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
-        self._author = f"{_SILENCED_BY} {database_id(database)}"
+        of_database = database_id(database)
+        self._author = f"{_SILENCED_BY} {system or of_database}"
+        self._earlier_author = f"{_SILENCED_BY} {of_database}"
         self._reviews_url = reviews
         self._reviews: Reviews | None = None
         self._published_ms = published_ms
@@ -195,9 +201,10 @@ class AlertNotifier:
             is_same = _is_same_silence(each, wanted.get(subject))
             # Earlier versions wrote no id: their silences are another system's, unless one is the same as a mute here.
             is_former = author == _SILENCED_BY and is_same
-            if each["status"]["state"] == "expired" or not (author == self._author or is_former):
+            is_ours = author in (self._author, self._earlier_author) or is_former
+            if each["status"]["state"] == "expired" or not is_ours:
                 continue
-            if is_former or subject in kept or not is_same:
+            if author != self._author or subject in kept or not is_same:
                 self._request("DELETE", f"/silence/{each['id']}")
             else:
                 kept.add(subject)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 import ssl
 import struct
@@ -20,7 +19,7 @@ from typing import Final
 
 from sqlalchemy.engine import URL
 
-from consumers.database.engine import database_url
+from consumers.database.engine import client_settings, database_url
 from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.settings import MonitorSettings
 from infra.preflight.brokers import API_VERSIONS
@@ -129,8 +128,9 @@ def postgresql_end(url: URL, tls: Tls) -> float:
 
     The connection ends before a login.
     """
-    host = str(url.host)
-    plain = socket.create_connection((host, url.port or 5432), _ANSWER_S)
+    settings = client_settings(url)
+    host = settings["host"]
+    plain = socket.create_connection((host, int(settings["port"])), _ANSWER_S)
     try:
         plain.settimeout(_ANSWER_S)
         plain.sendall(_SSL_REQUEST)
@@ -155,15 +155,14 @@ def database_tls(text: str) -> tuple[URL, Tls] | None:
         url = database_url(text)
     except PointillistError:
         return None
-    query = {"sslmode": os.environ.get("PGSSLMODE"), "sslrootcert": os.environ.get("PGSSLROOTCERT")} | dict(url.query)
-    mode, root = query["sslmode"], query["sslrootcert"]
-    if url.get_backend_name() != "postgresql" or not url.host or url.host.startswith("/"):
+    if url.get_backend_name() != "postgresql":
         return None
-    if mode not in _TLS_MODES or not isinstance(root, str):
+    settings = client_settings(url)
+    if settings["host"].startswith("/") or settings["sslmode"] not in _TLS_MODES:
         return None
     try:
-        return url, Tls(Path(root).read_text())
-    except (OSError, ValueError):
+        return url, Tls(Path(settings["sslrootcert"]).read_text())
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -52,6 +52,7 @@ async def run_monitor(
         notifier = AlertNotifier(
             settings.alertmanager,
             settings.database,
+            system=keys.system_id,
             console=settings.console or "",
             reviews=settings.console_store,
             published_ms=gate.records.changes_ms,

@@ -56,8 +56,9 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Folder whose disk is measured. Default: the state folder; without one, the working directory."""
     look_s: float = Field(default=5.0, gt=0)
     """Seconds between two readings of Kafka, the machine and its GPUs."""
-    audit_s: float = Field(default=10.0, gt=0)
-    """Seconds between two audits. After three audits a missing frame counts as lost."""
+    audit_s: float = Field(default=10.0, gt=0, le=240)
+    """Seconds between two audits. After three audits a missing frame counts as lost. After five minutes without one,
+    PointillistAuditSilent fires."""
     alertmanager: HttpUrl | None = None
     """URL of the Alertmanager to which open backdoor alerts are posted. Default: none are posted. If several monitors
     post alerts, all of them must read the same `console_store`."""
@@ -75,5 +76,5 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     rollout: GateRules = GateRules()
     rollout_s: float = Field(default=1.0, gt=0)
     """Seconds between two assessments of a candidate."""
-    alerts_s: float = Field(default=1.0, gt=0)
-    """Seconds between two searches for new alerts."""
+    alerts_s: float = Field(default=1.0, gt=0, le=240)
+    """Seconds between two searches for new alerts. Alertmanager ends an alert that is not posted for five minutes."""

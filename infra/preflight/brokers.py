@@ -25,6 +25,10 @@ In TLS 1.3 the client's part ends first, so only an answer proves that the serve
 """
 
 
+class NotReadyError(OSError):
+    """A server answers that it takes no connection now: its reason. Waiting may help."""
+
+
 class RefusedError(Exception):
     """A broker answers and rejects us: waiting does not help."""
 
@@ -127,16 +131,25 @@ def require(what: str, address: tuple[str, int], wait_s: float, answers: Callabl
     """
     end = time.monotonic() + wait_s
     host, port = address
+    reason = ""
     while True:
         try:
             if answers():
                 return
+            reason = ""
+        except NotReadyError as why:
+            reason = str(why)
         except RefusedError as why:
             raise BrokerError(
                 f"{what} at {host}:{port}: expected an accepted connection, got {why}. Correct the address, the "
                 "login or the certificate."
             ) from None
         if time.monotonic() >= end:
+            if reason:
+                raise BrokerError(
+                    f"{what} at {host}:{port}: expected an accepted connection within {wait_s:g} s, got the answer: "
+                    f"{reason}. Correct the server, or try again."
+                )
             raise BrokerError(
                 f"{what} at {host}:{port}: expected a response within {wait_s:g} s, got none. Start it, or "
                 "correct the address."

@@ -8,14 +8,15 @@ import ssl
 import struct
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from infra.preflight.brokers import RefusedError, require
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from consumers.database.engine import client_settings, database_url, open_engine
+from infra.preflight.brokers import NotReadyError, RefusedError, require
 from schemas.errors import BrokerError, ConfigError
 from schemas.transport.access import Tls, secured, tls_refusal
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
 
 _ANSWER_S: Final = 5.0
 # A client's request for TLS; the server answers S, then TLS begins.
@@ -50,13 +51,15 @@ def require_database(url: str, wait_s: float) -> None:
     def answers() -> bool:
         try:
             why = _refusal(url, parsed)
+        except NotReadyError:
+            raise
         except OSError:
             return False
         if why is not None:
             raise RefusedError(why)
         return True
 
-    settings = _settings(parsed)
+    settings = client_settings(parsed)
     require("PostgreSQL", (settings["host"], int(settings["port"])), wait_s, answers)
 
 
@@ -70,7 +73,7 @@ def look_for_refusal(url: str) -> None:
     except OSError:
         return
     if why is not None:
-        settings = _settings(parsed)
+        settings = client_settings(parsed)
         raise BrokerError(
             f"PostgreSQL at {settings['host']}:{settings['port']}: expected an accepted connection, got "
             f"{why}. Correct the address, the login or the certificate."
@@ -78,18 +81,12 @@ def look_for_refusal(url: str) -> None:
 
 
 def _server(url: str) -> URL | None:
-    from consumers.database.engine import database_url
-
     parsed = database_url(url)
     return None if parsed.get_backend_name() == "sqlite" else parsed
 
 
 def _refusal(url: str, parsed: URL) -> str | None:
     """Return the server's reason for rejecting us, None when it accepts; OSError when none answers, which may pass."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
-    from consumers.database.engine import open_engine
-
     engine = open_engine(url, writes=False)
     try:
         engine.connect().close()
@@ -103,27 +100,15 @@ def _refusal(url: str, parsed: URL) -> str | None:
         if found := re.search(pattern, complaint):
             if words is not None:
                 return words
-            return _distrust(_settings(parsed)) or _last(complaint, found.start())
-    raise ConnectionError(complaint)
+            return _distrust(client_settings(parsed)) or _last(complaint, found.start())
+    _, fatal, answer = complaint.rpartition("FATAL: ")
+    raise NotReadyError(answer) if fatal else ConnectionError(complaint)
 
 
 def _last(complaint: str, place: int) -> str:
     """Return the clause of a long line with the reason: libpq puts the address of the connection before it."""
     before = (complaint.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in complaint[:place])
     return complaint[max(before, default=0) :].partition(" Either provide")[0].strip()
-
-
-def _settings(parsed: URL) -> dict[str, str]:
-    """Return libpq's reading of the URL and of its own variables, by libpq's names."""
-    import psycopg
-
-    defaults = {
-        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
-    }
-    _, given = parsed.get_dialect()().create_connect_args(parsed)
-    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
-    # Of several servers the message names the first one.
-    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
 
 
 def _distrust(settings: dict[str, str]) -> str | None:

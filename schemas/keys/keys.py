@@ -249,6 +249,11 @@ class KeyRing:
         """Return the key that the server signs with: the lowest accepted generation."""
         return self.key(camera_id, self._accepted_from.get(camera_id, 0))
 
+    @property
+    def system_id(self) -> str:
+        """An id of the system, which reveals no key. It changes only with the fleet's secret."""
+        return blake2b(key=self._roots[Root.VERDICTS], person=b"system", digest_size=4).hexdigest()
+
     @cached_property
     def verdicts(self) -> Tagger:
         """The tagger of processors' results."""

@@ -12,19 +12,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
+from benchmarks.harness.postgresql import USER, PostgreSQL
 from consumers.console.access.sight import ALL
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.database.changes import change_recorded
 from consumers.database.engine import open_engine
-from consumers.database.mutes import Mute, mute_of, new_mute, read_mutes, save_mute
+from consumers.database.mutes import Mute, end_mute, mute_of, new_mute, read_mutes, save_mute
 from consumers.database.tables import mutes
 from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from infra.state_folder import Layout
 from schemas.errors import ConfigError, StateError
+from schemas.keys.keys import KeyRing
 from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
 from tests.consumers.console_rig import OWNER, ConsoleRig
-from tests.consumers.recorder_rig import CAMERA, Rig, verdict
+from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, Rig, verdict
 from tests.consumers.test_console_pages import ALERT, poll, raise_alert
 from tests.waiting import PATIENCE_S
 
@@ -305,6 +307,53 @@ def test_systems_that_share_an_alertmanager_do_not_delete_each_others_silences(
     for notifier in (*notifiers, restarted):
         notifier.close()
     second.close()
+
+
+def test_a_mute_ends_also_after_the_state_folder_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager, before, after = AlertmanagerStandIn(), Layout(tmp_path / "before"), Layout(tmp_path / "after")
+    before.folder.mkdir()
+    recorder = Rig(before.folder, before.database_url)
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    recorder.close()
+    found = []
+    for layout in (before, after):
+        notifier = AlertNotifier("http://x", layout.database_url, system=RECORDER_KEYS.system_id)
+        monkeypatch.setattr(notifier, "_client", manager)
+        notifier.notify()
+        found.append(len(manager.active()))
+        if layout is before:
+            before.folder.rename(after.folder)
+        else:
+            change_recorded(layout.database_url, lambda each: end_mute(each, CAMERA))
+            notifier.notify()
+        notifier.close()
+    assert (found, manager.active()) == ([1, 1], [])
+    assert KeyRing(bytes(32)).system_id != RECORDER_KEYS.system_id
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_environment(
+    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, recorder = AlertmanagerStandIn(), Rig(tmp_path, postgresql.create("muted"))
+    monkeypatch.setattr("consumers.database.engine._HERE", (None, ""))  # this server is on the same machine
+    monkeypatch.setenv("PGHOST", postgresql.host)
+    monkeypatch.setenv("PGPORT", str(postgresql.port))
+    monkeypatch.setenv("PGUSER", USER)
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    found = []
+    for pod in ("monitor-5c9f-abcde", "monitor-5c9f-fghij"):
+        monkeypatch.setattr("platform.node", lambda pod=pod: pod)
+        notifier = AlertNotifier("http://x", "postgresql+psycopg:///muted")
+        monkeypatch.setattr(notifier, "_client", manager)
+        notifier.notify()
+        notifier.close()
+        found.append(len(manager.active()))
+        expire(recorder)
+    recorder.close()
+    assert found == [1, 0]
 
 
 def test_a_silence_of_an_earlier_version_ends_with_its_mute(

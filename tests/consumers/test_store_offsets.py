@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import NullPool, create_engine, select
 
 from consumers.database.tables import dead_letters
 from consumers.recorder.store import OffsetConflictError
 from schemas.evidence.rule import EvidenceRule
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, dead_letter, ledger, verdict
 
 
 def offsets(rig: Rig) -> dict[tuple[str, int], int]:
@@ -131,3 +132,23 @@ def test_an_alert_does_not_wait_for_a_frame_that_another_recorder_has_dead_lette
     assert not other.store.read_on().chains
     assert len(one.store.read_on().alerts) == 1
     assert not one.store.read_on().chains
+
+
+@ON_POSTGRESQL
+def test_a_connection_to_a_read_only_server_is_not_used_again(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.verdicts([verdict(0)])
+    setting = f"ALTER DATABASE {rig.engine.url.database} {{}} default_transaction_read_only {{}}"
+    change = create_engine(rig.engine.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    try:
+        with change.connect() as connection:
+            connection.exec_driver_sql(setting.format("SET", "= on"))
+        rig.engine.dispose()  # the former connections have ended, as after the failover of a server
+        with pytest.raises(ReadOnlySqlTransaction):
+            rig.verdicts([verdict(1)])
+    finally:
+        with change.connect() as connection:
+            connection.exec_driver_sql("SET default_transaction_read_only = off")
+            connection.exec_driver_sql(setting.format("RESET", ""))
+    rig.verdicts([verdict(1)])
+    assert rig.count("frames") == 2

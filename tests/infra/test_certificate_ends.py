@@ -254,6 +254,15 @@ async def test_the_monitor_exports_the_ends_that_kafka_and_postgresql_present(
     await servers.measure(mosquitto)
     assert {purpose: exported_expiration(registry, purpose) for purpose in servers.ends} == presented
 
+    # The manifests of Kubernetes name the database by variables of PostgreSQL's client library.
+    where = {"HOST": "localhost", "PORT": secure_postgresql.port, "SSLMODE": "verify-full", "SSLROOTCERT": authority}
+    for name, value in where.items():
+        monkeypatch.setenv(f"PG{name}", str(value))
+    in_variables = settings.model_copy(update={"database": "postgresql+psycopg:///postgres"})
+    by_variables = ServerCertificates(in_variables)
+    await by_variables.measure(mosquitto)
+    assert by_variables.ends["database_server"]() == presented["database_server"]
+
     def gone(*_: object) -> None:
         raise ConnectionRefusedError
 

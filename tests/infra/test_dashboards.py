@@ -30,6 +30,10 @@ MEASURED_BY_EACH_MONITOR = {
 }
 
 
+MEASURED_BY_EACH_RECORDER = {metrics.STORE_BYTES.name, metrics.ALERTS_UNPUBLISHED.name}
+"""Metrics of the database that all recorders share."""
+
+
 def queries(panel: dict[str, Any]) -> list[str]:
     return [target["expr"] for target in panel["targets"]]
 
@@ -115,6 +119,12 @@ def test_a_second_monitor_does_not_double_a_figure() -> None:
     for panel, query in EACH_QUERY:
         if metric_names(query) & MEASURED_BY_EACH_MONITOR:
             assert not re.search(r"\bsum\b(?! by \([^)]*\brole\b)", query), panel["title"]
+
+
+def test_a_second_recorder_on_one_database_does_not_double_a_figure() -> None:
+    shown = [query for _, query in EACH_QUERY if metric_names(query) & MEASURED_BY_EACH_RECORDER]
+    assert shown
+    assert not [query for query in shown if "sum" in query]
 
 
 def test_the_command_writes_the_dashboards_and_names_them(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ import yaml
 
 from infra.local.mosquitto import RELEASE, Mosquitto
 from infra.local.topics import pointillist_topics
+from infra.process.metrics_server import role_registry, serve
 from processors.settings import ProcessorSettings
+from schemas import metrics
+from schemas.late_counter import LateCounter
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
 from tests.infra.alert_rules import ALERTS
 from tests.infra.command_line import parse_arguments
 from tests.infra.crd_schemas import read_schemas
 from tests.infra.kustomize import Resource, build
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "infra" / "kubernetes"
@@ -133,6 +139,26 @@ def test_the_command_line_accepts_the_arguments_of_every_role(overlay: str) -> N
     for name, container, _ in containers(overlay):
         if name in ROLES:
             assert parse_arguments(container["args"])
+
+
+def test_no_probe_counts_as_the_first_scrape_of_a_counter() -> None:
+    registry = role_registry("processor")
+    counter = metrics.KAFKA_DAMAGED.on(registry).labels("processor")
+    counter.inc()  # during the start, before Prometheus scrapes
+    server = serve(registry, Health(), ("127.0.0.1", 0))
+    try:
+        for name, container, _ in containers("cpu"):
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = container.get(kind, {}).get("httpGet", {}).get("path", "")
+                if name in ROLES and path.startswith("/metrics"):
+                    url = f"http://127.0.0.1:{server.server_address[1]}{path}"
+                    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+                        assert b"pointillist_build_info{" in answer.read()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert isinstance(counter, LateCounter)
+    assert counter._scraped_s is None
 
 
 def test_the_image_has_the_compiler_that_the_processor_uses_on_a_gpu() -> None:

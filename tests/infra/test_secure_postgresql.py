@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
+from benchmarks.harness.postgresql import PostgreSQL
 from consumers.database.engine import open_engine
 from infra.local.kafka import Kafka
 from infra.pki.authority import Authority
@@ -142,6 +144,19 @@ def test_a_server_with_an_invalid_certificate_is_not_trusted(
     connection.server.issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=hosts, client=False, days=days)
     connection.server.restart()
     assert refusal(connection.url).endswith(f"the server's certificate is not to be trusted: {words}. {CORRECT}")
+
+
+def test_the_answer_of_a_server_that_takes_no_connection_now_is_named_after_the_deadline(
+    postgresql: PostgreSQL,
+) -> None:
+    url = postgresql.create("closed")
+    engine = create_engine(postgresql.url(), isolation_level="AUTOCOMMIT")
+    with engine.connect() as session:
+        session.exec_driver_sql("ALTER DATABASE closed ALLOW_CONNECTIONS false")
+    engine.dispose()
+    with pytest.raises(BrokerError, match='got the answer: database "closed" is not currently accepting connections'):
+        require_database(url, 0.1)
+    look_for_refusal(url)
 
 
 def test_an_unreachable_server_is_named_after_the_deadline() -> None:

@@ -240,6 +240,10 @@ def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -
     [
         ("bridge", "typo = 1", "role.toml: typo: expected one of "),
         ("recorder", "[bounds]\nquarantine = 1", "role.toml: bounds.quarantine: expected one of database_rows"),
+        ("recorder", "[bounds]\ndatabase_age_s = inf", "bounds.database_age_s: expected number > 0, ≤ 3,153,600,000"),
+        ("console", "[bounds]\nclip_age_s = 1e300", "bounds.clip_age_s: expected number > 0, ≤ 3,153,600,000"),
+        ("monitor", "audit_s = 300", "role.toml: audit_s: expected number > 0, ≤ 240, got 300. "),
+        ("monitor", "alerts_s = 300", "role.toml: alerts_s: expected number > 0, ≤ 240, got 300. "),
         ("bridge", "linger_ms = 'long'", "role.toml: linger_ms: expected number ≥ 0, ≤ 10,000, got 'long'. "),
         ("processor", "mode = 'best'", 'role.toml: mode: expected "default" or "paper" or "plate" or "none", got'),
         ("bridge", "credit_bytes = 67108864", "camera_backlog_bytes: expected more than credit_bytes"),
