@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from processors.bundle import Bundle
-from schemas.errors import BundleError, ConfigError, MalformedError
+from schemas.errors import BundleError, ConfigError, MalformedError, UserError
 from schemas.evidence.flagged_pictures import PLAIN, SEALED, open_flagged
 from schemas.keys.sealing import PreviewBox
+from schemas.runtime.atomic_file import write_text
 
 FEWEST_CLEAN: Final = 50
 FEWEST_QUARANTINED: Final = 10
@@ -33,19 +36,19 @@ def read_quarantine(
     bundle: Bundle,
     box: Callable[[], PreviewBox],
     skipped: Callable[[str, str], object] = lambda name, why: None,
+    *,
+    files: Sequence[Path] | None = None,
 ) -> NDArray[np.uint8]:
     """Return every PNG below `folder`, sealed or plain, by name, at the network's size: (M, H, W, C) uint8.
+
+    `files` are some of those PNGs, at least one: no other one is read.
 
     `box` returns the cipher of sealed frames; it is called once if there are any. A file that is damaged, or sealed
     under an earlier secret, is left out, and `skipped` is called with its path and the reason. Frames of another size
     are resampled by the policy of the bundle. Raises ConfigError if there is no PNG, if none can be read, or if one has
     another size and the policy is `tile`.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
-    files = _picture_files(folder)
-    if not files:
-        raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, got none")
+    files = quarantined_files(folder) if files is None else files
     cipher = box() if any(_is_sealed(file) for file in files) else None
     pictures, unread = [], dict[Path, str]()
     for file in files:
@@ -62,13 +65,53 @@ def read_quarantine(
     return np.concatenate(pictures)
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    """Return the pictures below `folder`, by name. A sealed one replaces the plain one of the same frame."""
+def quarantined_files(
+    folder: Path, interrupted: Path | None = None, skipped: Callable[[str, str], object] = lambda name, why: None
+) -> list[Path]:
+    """Return the pictures below `folder`, by name. A sealed one replaces the plain one of the same frame.
+
+    `interrupted` is the list of the pictures of an interrupted repair, see `listed`. If all of them are still there,
+    only those are returned, because the quarantine of a running system grows, and `skipped` is called if there are
+    others. Raises ConfigError without a picture.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
     found = sorted(
         file for file in folder.rglob("*") if (_is_sealed(file) or file.suffix.lower() == PLAIN) and file.is_file()
     )
+    if not found:
+        raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, got none")
     replaced = {file.with_name(file.name.removesuffix(SEALED) + PLAIN) for file in found if _is_sealed(file)}
-    return [file for file in found if file not in replaced]
+    files = {str(file.relative_to(folder)): file for file in found if file not in replaced}
+    before = _names(interrupted) if interrupted is not None else []
+    if not before or not files.keys() >= set(before):
+        return [*files.values()]
+    if newer := len(files) - len(before):
+        skipped(str(folder), f"newer pictures ({newer}) take no part, the interrupted repair uses its {len(before)}")
+    return [files[name] for name in before]
+
+
+@contextmanager
+def listed(files: Iterable[Path], folder: Path, interrupted: Path) -> Iterator[None]:
+    """Keep the list of the pictures of a repair, by their names in `folder`, until the block ends or is rejected.
+
+    After an interruption the list stays, for `quarantined_files`.
+    """
+    write_text(interrupted, json.dumps([str(file.relative_to(folder)) for file in files]))
+    try:
+        yield
+    except UserError:
+        interrupted.unlink(missing_ok=True)
+        raise
+    interrupted.unlink(missing_ok=True)
+
+
+def _names(interrupted: Path) -> list[str]:
+    try:
+        names = json.loads(interrupted.read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _is_sealed(file: Path) -> bool:

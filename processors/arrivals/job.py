@@ -115,8 +115,8 @@ class Certification(Protocol):
     def advance(self) -> Certificate | None:
         """Run the next batch of passes; return the certificate after the last one."""
 
-    def examined(self, certificate: Certificate, label: int, /) -> tuple[WindowDependence, ...]:
-        """Return the windows of a certificate in frame pixels, and the dependence of the verdict's `label` on each."""
+    def examined(self, certificate: Certificate, scores: Scores, /) -> tuple[WindowDependence, ...]:
+        """Return the windows of a certificate in frame pixels, with the dependence of these `scores` on each."""
 
 
 class ServingModel(Protocol):

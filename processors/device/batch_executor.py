@@ -332,7 +332,7 @@ class BatchExecutor:
             certificate = job.certification.advance()
         if certificate is not None:
             agrees = certificate.certified and certificate.label == job.class_id
-            windows = job.certification.examined(certificate, job.class_id)
+            windows = job.certification.examined(certificate, job.scores)
             job.certified = PatchCertificate(job.certification.side, agrees, windows)
 
     @property

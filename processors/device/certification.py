@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.job import WindowDependence
+from processors.bundle.model_toml import Scores
 from processors.pipeline import Pipeline
 from processors.stages.certify import Certificate, certification, kept_outside, spans, windows
 from processors.stages.planar import Unplaced
@@ -61,10 +62,14 @@ class Certification:
         self._passes = certification(len(self._inside), at_once, label=False)
         self._asked = next(self._passes)
 
-    def examined(self, certificate: Certificate, label: int) -> tuple[WindowDependence, ...]:
-        """Return the windows of a certificate in frame pixels, and the dependence of the verdict's `label` on each."""
-        dependence = certificate.dependence(label, self._pipeline.bundle.settings.temperature)
-        return tuple(map(WindowDependence, self._places, dependence.tolist()))
+    def examined(self, certificate: Certificate, scores: Scores) -> tuple[WindowDependence, ...]:
+        """Return the windows of a certificate in frame pixels, and the dependence of a verdict with `scores` on each.
+
+        The dependence is the probability that the class of the verdict loses without the window.
+        """
+        missing = certificate.dependence(scores.class_id, self._pipeline.bundle.settings.temperature)
+        lost = (missing - (1 - scores.confidence)).clip(min=0)
+        return tuple(map(WindowDependence, self._places, lost.tolist()))
 
     def advance(self) -> Certificate | None:
         """Run the next batch of passes; return the certificate after the last one."""

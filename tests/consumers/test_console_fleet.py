@@ -255,7 +255,14 @@ def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> 
     dark = browser.get("/camera/lab/dark").text
     assert 'class="heat"' not in dark
     assert "It is unsure what it sees; most likely cab 20 %" in dark
-    assert "a patch of 7×7 pixels may change the label" in dark
+    assert "a patch of 7×7 pixels may change the label. The verdict was <strong>unsure</strong>" in dark
+
+
+def test_a_certified_frame_shows_its_class_also_if_its_verdict_reads_unsure(rig: ConsoleRig) -> None:
+    best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
+    rig.show([verdict(0, class_name="unsure", best=best, certified_patch=5, certified=True)], "lab/road")
+    page = rig.browser().get("/camera/lab/road").text
+    assert "changes the label of double masking, <strong>cab</strong>" in page
 
 
 def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:

@@ -195,6 +195,29 @@ def test_an_interrupted_run_leaves_no_bundle(folder: Path, repair: Command, monk
     assert not (folder / "out" / "model.toml").exists()
 
 
+def test_an_interrupted_repair_resumes_while_the_quarantine_grows(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed = list[bool]()
+
+    def unlearn(*arguments: Any) -> Any:
+        resumed.append(arguments[5].load() is not None)
+        unlearned = real(*arguments)
+        if len(resumed) == 1:
+            raise KeyboardInterrupt
+        return unlearned
+
+    real = vars(run_module)["unlearn"]
+    monkeypatch.setattr(run_module, "unlearn", unlearn)
+    assert repair(mode="quarantine").code != 0
+    first = next((folder / "quarantine" / "camera").iterdir())
+    shutil.copyfile(first, folder / "quarantine" / "camera" / "newer.png")
+    again = repair(mode="quarantine").success()
+    assert "newer pictures (1) take no part, the interrupted repair uses its" in again.err
+    repair(mode="quarantine").success()
+    assert resumed == [False, True, False]
+
+
 def test_a_changed_normalisation_voids_the_checkpoints(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

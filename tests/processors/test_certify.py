@@ -220,7 +220,9 @@ def test_a_live_certificate_equals_that_of_the_picture_at_the_networks_scale(
         boxes = [each.place for each in job.certified.windows]
         assert min(each.top for each in boxes) == min(each.left for each in boxes) == 0
         assert max(each.bottom for each in boxes) == max(each.right for each in boxes) == side
-        assert all(0 <= each.dependence <= 1 for each in job.certified.windows)
+        # A label loses no more than its probability, here that of an untrained network.
+        assert all(0 <= each.dependence <= job.confidence + 1e-6 for each in job.certified.windows)
+        assert job.confidence < 0.9
 
         shown, mask = decode_picture(job.key, job.frame)
         frame, kept = to_frames(shown[None], torch.device("cpu")), torch.from_numpy(mask)[None, None]

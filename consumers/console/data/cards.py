@@ -34,6 +34,11 @@ _REMEMBERED: Final = 1_000
 """Number of frames after which a sample of saved bytes has half its weight."""
 
 
+def ranked(best: str) -> list[tuple[str, int]]:
+    """Return the classes of a frame's `best` in words, each with its confidence in per cent."""
+    return [(name, int(share)) for name, share in _RANKED.findall(best)]
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """The visible data of one camera. Two equal cards look the same."""
@@ -118,7 +123,7 @@ class Card:
     @property
     def ranked(self) -> list[tuple[str, int]]:
         """Return the three best classes with their confidences in per cent; empty if the network is never unsure."""
-        return [(name, int(share)) for name, share in _RANKED.findall(self.best)]
+        return ranked(self.best)
 
     @property
     def is_small(self) -> bool:

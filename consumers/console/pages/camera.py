@@ -18,7 +18,7 @@ from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, visible_to
 from consumers.console.background.clip_keeper import film_around
 from consumers.console.context import ConsoleContext, unless_away
-from consumers.console.data.cards import Card
+from consumers.console.data.cards import Card, ranked
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS
 from consumers.console.data.commands import NO_BROKER, changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
@@ -30,7 +30,7 @@ from consumers.console.pages.fleet import UNKNOWN, header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.console.pages.outcomes import back, fields_of, outcome_of
 from consumers.database.tables import quarantine
-from consumers.records.rows import windows_of
+from consumers.records.rows import FrameRow, windows_of
 from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import ConfigError, UserError
 
@@ -87,6 +87,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         flagged=camera.flagged_share(),
         unusual=unusual(*camera.p_value, ranked="most of all") if camera.p_value is not None else "",
         examined=camera.examined,
+        examined_class=_class_of(camera.examined) if camera.examined is not None else "",
         windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,
         operations=await context.read(context.store.newest_operations, name, 20),
@@ -100,6 +101,11 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         can_tell=context.commands is not None and may(request, Right.OPERATOR),
         stream=f"/camera/{name}/live",
     )
+
+
+def _class_of(row: FrameRow) -> str:
+    """Return the class of a verdict, also of one that reads as a group or `unsure`."""
+    return next((name for name, _ in ranked(row.best)), row.class_name)
 
 
 def flagged_frames(engine: Engine, name: str) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def repair(
         from lab.only_process import only_process
         from lab.repair.checkpoints import digest
         from lab.repair.figures import Evaluation
-        from lab.repair.inputs import no_frames, read_quarantine
+        from lab.repair.inputs import listed, no_frames, quarantined_files, read_quarantine
         from lab.repair.publish import MARK, check_out
         from lab.repair.report import write_report
         from lab.repair.run import RepairSettings
@@ -110,19 +111,25 @@ def repair(
         pictures = read_npz(clean, len(classes))
         if quarantine is None and way != "clean":
             raise ConfigError("--quarantine: expected a folder of flagged frames, got none. Or use --mode clean.")
+        # The model id, which the checkpoints contain, does not cover all settings, such as the normalisation.
+        work = out / ".work" / digest(backdoored.settings.model_dump_json(exclude={"strip"}))[:12]
+        interrupted = work / "quarantine.json"
+        files = [] if quarantine is None else quarantined_files(quarantine, interrupted, print_skipped)
         flagged = (
             no_frames(backdoored)
             if quarantine is None
-            else read_quarantine(quarantine, backdoored, lambda: _preview_box(state), print_skipped)
+            else read_quarantine(quarantine, backdoored, lambda: _preview_box(state), print_skipped, files=files)
         )
         evaluation = Evaluation(
             *(None if file is None else read_npz(file, len(classes)) for file in (evaluate_clean, evaluate_poisoned))
         )
         check_out(out, source, quarantine)
         shown = PhaseLines() if progress else PhaseBars("repair")
-        # The model id, which the checkpoints contain, does not cover all settings, such as the normalisation.
-        work = out / ".work" / digest(backdoored.settings.model_dump_json(exclude={"strip"}))[:12]
-        with enough_disk(out), only_process(out / LOCK, ONE_RUN):
+        with (
+            enough_disk(out),
+            only_process(out / LOCK, ONE_RUN),
+            nullcontext() if quarantine is None else listed(files, quarantine, interrupted),
+        ):
             with shown.bars:
                 result = run_repair(
                     backdoored, pictures, flagged, RepairSettings(way, seed=seed),
