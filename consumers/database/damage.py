@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from consumers.database.engine import database_url, open_engine
@@ -21,8 +21,8 @@ _DAMAGED: Final = ".damaged-"
 UNREADABLE: Final = (SQLAlchemyError, sqlite3.Error)
 """Errors of an unreadable database, at the connection or later."""
 
-AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
-"""Errors of a database that does not respond."""
+AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""Errors of a database that does not respond, or accepts no changes now."""
 
 log = structlog.get_logger()
 

@@ -7,7 +7,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy.exc import InternalError, OperationalError
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
@@ -44,11 +45,18 @@ def test_an_unexpected_error_is_answered_with_the_gates_headers_and_logged_once(
     assert (logged["log_level"], logged["path"], str(logged["exc_info"])) == ("error", "/", "a defect")
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OperationalError("select", {}, ConnectionError("refused")),
+        InternalError("insert", {}, ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction")),
+    ],
+)
 def test_without_the_consoles_own_database_a_request_is_rejected_in_one_line_and_logged(
-    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OperationalError("select", {}, ConnectionError("refused"))
+        raise failure
 
     browser = console.browser()
     monkeypatch.setattr(Store, "newest_operations", fail)
