@@ -73,8 +73,9 @@ def client_settings(url: URL) -> dict[str, str]:
         option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
     }
     _, given = url.get_dialect()().create_connect_args(url)
-    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
-    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
+    usual = {"host": "localhost", "port": "5432"}
+    found = usual | defaults | {name: str(value) for name, value in given.items()}
+    return found | {name: found[name].partition(",")[0] or value for name, value in usual.items()}
 
 
 def database_id(text: str, name: str = "") -> str:
@@ -84,7 +85,8 @@ def database_id(text: str, name: str = "") -> str:
     port: int | str | None = url.port
     if url.get_backend_name() == "postgresql" and not host:
         settings = client_settings(url)
-        host, port = settings["host"], settings["port"]
+        if settings["host"] not in _HERE and not settings["host"].startswith("/"):  # not the folder of a Unix socket
+            host, port = settings["host"], settings["port"]
     machine = platform.node() if host in _HERE else ""
     parts = (name, machine, host, port, url.database)  # no user or password: they may change
     return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()

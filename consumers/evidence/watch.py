@@ -159,10 +159,14 @@ class Watch:
         return raised
 
     def _window(self, connection: Connection, boot: BootKey, alarm: Alarm) -> Window | None:
-        """Return the window on which the label depends most, in the last frame of the alarm that was examined."""
+        """Return the window on which the label depends most, in the last frame of the alarm that was examined.
+
+        None if no frame was examined, or if the label depends on no window.
+        """
         since, until = alarm.run[0].seq, alarm.run[-1].seq
         row = self._examined.run(connection, of=boot[0], in_boot=boot[1], since=since, until=until, none="").fetchone()
-        return max(windows_of(row[0]), key=lambda each: each.dependence) if row is not None else None
+        windows = windows_of(row[0]) if row is not None else []
+        return max((each for each in windows if each.dependence), key=lambda each: each.dependence, default=None)
 
     def commit(self, raised: EvidenceUpdate) -> None:
         """Apply `raised` in memory: its transaction is durable."""

@@ -199,8 +199,9 @@ class AlertNotifier:
         for each in self._request("GET", "/silences").json():
             author, _, subject = str(each["createdBy"]).partition(": ")
             is_same = _is_same_silence(each, wanted.get(subject))
-            # Earlier versions wrote no id: their silences are another system's, unless one is the same as a mute here.
-            is_former = author == _SILENCED_BY and is_same
+            # Earlier versions wrote no id, and an id changes with the fleet's secret: other silences are another
+            # system's, unless one is the same as a mute here.
+            is_former = author.partition(" ")[0] == _SILENCED_BY and is_same
             is_ours = author in (self._author, self._earlier_author) or is_former
             if each["status"]["state"] == "expired" or not is_ours:
                 continue

@@ -87,7 +87,11 @@ def quarantined_files(
     if not before or not files.keys() >= set(before):
         return [*files.values()]
     if newer := len(files) - len(before):
-        skipped(str(folder), f"newer pictures ({newer}) take no part, the interrupted repair uses its {len(before)}")
+        skipped(
+            str(folder),
+            f"newer pictures ({newer}) take no part, the interrupted repair uses its {len(before)}. To begin again with"
+            f" all, delete {interrupted}",
+        )
     return [files[name] for name in before]
 
 

@@ -443,6 +443,8 @@ def test_the_id_of_an_announcer_depends_on_its_database_machine_and_name(monkeyp
     assert id_of(local) == id_of(local)
     assert len({id_of(local), id_of(local, machine="two"), id_of(local, "second"), id_of(far)}) == 4
     assert id_of(far) == id_of(far.replace("a:b", "c:d"), machine="two")
+    for socket in ("postgresql:///pointillist?host=/run/postgresql", "postgresql:///pointillist"):
+        assert id_of(socket) != id_of(socket, machine="two")
 
 
 @pytest.mark.brokers

@@ -332,6 +332,23 @@ def test_a_mute_ends_also_after_the_state_folder_has_moved(tmp_path: Path, monke
     assert KeyRing(bytes(32)).system_id != RECORDER_KEYS.system_id
 
 
+def test_a_mute_ends_also_after_a_new_fleet_secret(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = AlertmanagerStandIn()
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    notifiers, found = [], []
+    for keys in (RECORDER_KEYS, KeyRing(bytes(32))):
+        notifiers.append(AlertNotifier("http://x", recorder.url, system=keys.system_id))
+        monkeypatch.setattr(notifiers[-1], "_client", manager)
+        notifiers[-1].notify()
+        found.append(len(manager.active()))
+    expire(recorder)
+    notifiers[-1].notify()
+    for notifier in notifiers:
+        notifier.close()
+    assert (found, manager.active()) == ([1, 1], [])
+
+
 @pytest.mark.xdist_group("postgresql")
 def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_environment(
     postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

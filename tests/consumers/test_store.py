@@ -315,6 +315,16 @@ def test_an_alert_names_the_window_on_which_the_label_depends(rig: Rig) -> None:
     assert alert.window == windows[1]
 
 
+def test_an_alert_names_no_window_on_which_the_label_does_not_depend(rig: Rig) -> None:
+    for message in ATTACK:
+        changed = Verdict.FromString(message.SerializeToString())
+        changed.certified_patch = 5
+        changed.windows.extend(Window(left=left, top=0, right=left + 16, bottom=16) for left in (0, 16))
+        rig.verdicts([changed])
+    (alert,) = _alerts(rig)
+    assert not alert.HasField("window")
+
+
 def test_unusual_frames_raise_an_alert_by_their_p_values(rig: Rig) -> None:
     for seq in range(60):
         found = Verdict(p_value=0.5 if seq < 36 else 2.0**-12, p_value_threshold=0.002, statistic=TYPICALITY)

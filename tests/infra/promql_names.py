@@ -13,7 +13,7 @@ from schemas.metrics import Metric
 
 FOREIGN = {"up", "ALERTS"}
 """Series that Prometheus itself provides."""
-SCRAPED = {"job", "instance", "role", "pod", "le"}
+SCRAPED = {"job", "instance", "role", "namespace", "pod", "le"}
 """Labels that a scrape or a histogram adds."""
 CONTRACT: dict[str, Metric[Any]] = {m.name: m for m in vars(metrics).values() if isinstance(m, Metric)}
 

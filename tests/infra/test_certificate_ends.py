@@ -271,6 +271,24 @@ async def test_the_monitor_exports_the_ends_that_kafka_and_postgresql_present(
     assert {purpose: exported_expiration(registry, purpose) for purpose in servers.ends} == presented
 
 
+async def test_the_first_of_several_servers_of_a_database_is_read_at_its_usual_port(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[tuple[str, int]]()
+
+    def refuse(address: tuple[str, int], *_: object) -> None:
+        tried.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    query = f"host=first&host=second&sslmode=verify-full&sslrootcert={fleet.pki / 'ca.crt'}"
+    settings = MonitorSettings(mqtt="127.0.0.1:1", kafka="127.0.0.1:1", database=f"postgresql:///records?{query}")
+    registry = CollectorRegistry()
+    mosquitto = MosquittoMetrics(registry, BROKER_UP.on(registry).labels("mosquitto"), settings.broker)
+    await ServerCertificates(settings).measure(mosquitto)
+    assert tried == [("first", 5432)]
+
+
 @pytest.mark.brokers
 async def test_a_certificate_that_ended_before_the_monitor_started_has_the_time_of_its_refusal_as_end(
     fleet: Layout,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -37,6 +38,8 @@ from infra.state_folder import Layout
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas import metrics
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import MqttAccess
@@ -269,6 +272,21 @@ async def test_metrics_and_health_follow_the_brokers_and_the_audit(
         async with asyncio.timeout(PATIENCE_S):
             await task
         rig.close()
+
+
+async def test_a_monitor_recognises_its_silences_by_the_id_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notifier = Mock(side_effect=InterruptedError)  # no other task starts
+    monkeypatch.setattr("infra.monitor.service.AlertNotifier", notifier)
+    keys = KeyRing(Roots.of_fleet(bytes(32)).of(Role.AUDITOR))
+    settings = MonitorSettings(
+        kafka="127.0.0.1:1", mqtt="127.0.0.1:1", database=f"sqlite:///{tmp_path}/records.sqlite", folder=tmp_path,
+        alertmanager="http://127.0.0.1:1",
+    )  # fmt: skip
+    with pytest.raises(InterruptedError):
+        await run_monitor(settings, keys, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+    assert notifier.call_args.kwargs["system"] == keys.system_id
 
 
 @pytest.mark.brokers

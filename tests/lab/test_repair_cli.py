@@ -218,6 +218,23 @@ def test_an_interrupted_repair_resumes_while_the_quarantine_grows(
     assert resumed == [False, True, False]
 
 
+def test_an_interrupted_repair_begins_again_without_its_list(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(run_module, "unlearn", stopped)
+        assert repair(mode="quarantine").code != 0
+        first = next((folder / "quarantine" / "camera").iterdir())
+        shutil.copyfile(first, folder / "quarantine" / "camera" / "newer.png")
+        shown = re.search("To begin again with all, delete (.+)", repair(mode="quarantine").err)
+    assert shown is not None
+    Path(shown[1]).unlink()
+    assert "take no part" not in repair(mode="quarantine").success().err
+
+
 def test_a_changed_normalisation_voids_the_checkpoints(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
