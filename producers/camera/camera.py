@@ -100,8 +100,6 @@ class Camera:
         self.settings = settings
         self.ended = False
         self.closed = False
-        self.resting = False
-        """Whether the schedule excludes the current time."""
         self.still = 0
         """Number of frames without motion, which were not sent."""
         self.trouble = ""
@@ -321,7 +319,7 @@ class Camera:
         schedule, now = self.settings.schedule, time.time()
         if schedule is None or schedule.holds(now):
             return
-        self.resting, opens_s = True, schedule.opens_at(now)
+        opens_s = schedule.opens_at(now)
         self._clear_source_fault()  # nothing is wrong with a source that is closed on purpose
         self.publisher.presence.pause("hours", "outside the hours in which it sends")
         _log.info("camera_paused", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
@@ -330,7 +328,6 @@ class Camera:
                 await asyncio.sleep(_HOURS_S)
                 now = time.time()
         finally:
-            self.resting = False
             self.publisher.presence.resume("hours")
 
     async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:

@@ -22,6 +22,7 @@ from producers.camera.camera_settings import CameraSettings
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import Fleet
 from producers.fleet.real import run_camera
+from producers.fleet.supervisor import CameraSupervisor, TaskPhase
 from producers.gate.schedule import Schedule
 from producers.publisher.applied_commands import write_command_state
 from producers.simulation.scenario import parse_scenario
@@ -207,6 +208,24 @@ async def test_a_paused_camera_closes_its_source_outside_its_schedule(tmp_path: 
 
         await until(is_closed, "a closed source")
         await until(lambda: running_camera.states[-1:] == [(PAUSED, OUTSIDE)], "its status")
+
+
+@pytest.mark.parametrize("cause", ["a command", "the hours"])
+async def test_the_phase_of_a_paused_camera_has_the_reason(
+    tmp_path: Path, hours: Hours, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS) as running_camera:
+        camera, detail = running_camera.camera, OUTSIDE if cause == "the hours" else "paused by a command"
+        spec = CameraSpec(camera.settings, KEY, ("127.0.0.1", 9))
+        task = CameraSupervisor(spec, tmp_path, lambda _: camera, marks_start=False)
+        task.open()
+        if cause == "the hours":
+            hours.are_open = False
+        else:
+            running_camera.pause()
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, detail)], "its status")
+        monkeypatch.setattr(camera.publisher.link, "up", True)
+        assert task.phase() == (TaskPhase.CAPTURING, detail)
 
 
 async def test_a_failure_before_the_end_of_the_hours_is_no_fault_outside_of_them(tmp_path: Path, hours: Hours) -> None:
