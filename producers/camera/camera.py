@@ -148,8 +148,8 @@ class Camera:
         """Open the source after the position of this spool's last frame; `SourceError` if that fails.
 
         If `open_source` is cancelled, or raises `SourceHungError` because a stream takes too long, the opening
-        continues, and the next call waits for it. A computed source opens on the event loop: thousands of threads take
-        longer than the work itself.
+        continues, and the next call waits for it. A source that opens late, during a pause, is closed. A computed
+        source opens on the event loop: thousands of threads take longer than the work itself.
         """
         at_once = self.settings.source.computed and has_pool(self._control.encoding.dropped_per_block)
         if at_once and self._opening is None:
@@ -326,6 +326,7 @@ class Camera:
         try:
             while not schedule.holds(now):
                 await asyncio.sleep(_HOURS_S)
+                self._close_late_source()
                 now = time.time()
         finally:
             self.publisher.presence.resume("hours")
@@ -408,9 +409,16 @@ class Camera:
             if reader is not None:
                 reader.discard()
             await asyncio.sleep(_OFF_S)
+            self._close_late_source()
         self.publisher.presence.resume("command")
         if reader is not None:
             reader.discard()
+
+    def _close_late_source(self) -> None:
+        """Close a source whose late opening has ended during a pause: the pictures that it holds are of the pause."""
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            _close_opened(opening)
 
     async def _make_patterns(self) -> None:
         """Make the mask patterns of a drop that a command has set. They take up to a second, in a thread of their own:
