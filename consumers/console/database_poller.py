@@ -83,8 +83,9 @@ class DatabasePoller:
         self._run_in_thread = WorkerThreads(1, "poller")
         self._said_to_ms = 0
         self._saved_to_ms = 0
-        self._saved_before: dict[str, tuple[str, Camera]] = {}
-        """The saved rows of the last poll with their cameras: the overlap reads most of them again."""
+        self._statuses_before: dict[str, CameraRow] = {}
+        self._saved_before: dict[str, tuple[int, str]] = {}
+        """The rows of the last poll, which reads most of those of the poll before it again."""
         self._states_to_ms = 0
         health.set("database", False, "not read yet")
 
@@ -96,7 +97,7 @@ class DatabasePoller:
             except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, error_text(error))
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
-                self._saved_before = {}
+                self._statuses_before, self._saved_before = {}, {}
             else:
                 self._health.set("database", True)
                 self.apply(seen)
@@ -148,20 +149,20 @@ class DatabasePoller:
         newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(MAX_CAMERAS)
         rows = [CameraRow(*row) for row in connection.execute(newest)]
         self._said_to_ms = max([self._said_to_ms, *(row.seen_ms for row in rows)])
-        return rows
+        before, self._statuses_before = self._statuses_before, {row.camera: row for row in rows}
+        return [row for row in rows if before.get(row.camera) != row]
 
     def _saved(self, connection: Connection) -> list[Camera]:
         since = camera_snapshots.c.heard_ms >= settled_at_ms(connection, self._saved_to_ms)
         newest = select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(MAX_CAMERAS)
-        rows: dict[str, tuple[str, Camera]] = {}
+        before, self._saved_before = self._saved_before, {}
+        changed = []
         for name, heard_ms, state in connection.execute(newest):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
-            before = self._saved_before.get(name)
-            camera = before[1] if before is not None and before[0] == state else saved_camera(name, state)
-            if camera is not None:
-                rows[name] = state, camera
-        self._saved_before = rows
-        return [camera for _, camera in rows.values()]
+            self._saved_before[name] = heard_ms, state
+            if before.get(name) != (heard_ms, state) and (camera := saved_camera(name, state)) is not None:
+                changed.append(camera)
+        return changed
 
     def close(self) -> None:
         """Stop reading."""

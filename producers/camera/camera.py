@@ -100,8 +100,6 @@ class Camera:
         self.settings = settings
         self.ended = False
         self.closed = False
-        self.resting = False
-        """Whether the schedule excludes the current time."""
         self.still = 0
         """Number of frames without motion, which were not sent."""
         self.trouble = ""
@@ -150,8 +148,8 @@ class Camera:
         """Open the source after the position of this spool's last frame; `SourceError` if that fails.
 
         If `open_source` is cancelled, or raises `SourceHungError` because a stream takes too long, the opening
-        continues, and the next call waits for it. A computed source opens on the event loop: thousands of threads take
-        longer than the work itself.
+        continues, and the next call waits for it. A source that opens late, during a pause, is closed. A computed
+        source opens on the event loop: thousands of threads take longer than the work itself.
         """
         at_once = self.settings.source.computed and has_pool(self._control.encoding.dropped_per_block)
         if at_once and self._opening is None:
@@ -321,16 +319,16 @@ class Camera:
         schedule, now = self.settings.schedule, time.time()
         if schedule is None or schedule.holds(now):
             return
-        self.resting, opens_s = True, schedule.opens_at(now)
+        opens_s = schedule.opens_at(now)
         self._clear_source_fault()  # nothing is wrong with a source that is closed on purpose
         self.publisher.presence.pause("hours", "outside the hours in which it sends")
         _log.info("camera_paused", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
             while not schedule.holds(now):
                 await asyncio.sleep(_HOURS_S)
+                self._close_late_source()
                 now = time.time()
         finally:
-            self.resting = False
             self.publisher.presence.resume("hours")
 
     async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
@@ -411,9 +409,16 @@ class Camera:
             if reader is not None:
                 reader.discard()
             await asyncio.sleep(_OFF_S)
+            self._close_late_source()
         self.publisher.presence.resume("command")
         if reader is not None:
             reader.discard()
+
+    def _close_late_source(self) -> None:
+        """Close a source whose late opening has ended during a pause: the pictures that it holds are of the pause."""
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            _close_opened(opening)
 
     async def _make_patterns(self) -> None:
         """Make the mask patterns of a drop that a command has set. They take up to a second, in a thread of their own:

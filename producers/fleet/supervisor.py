@@ -33,7 +33,7 @@ class TaskPhase(StrEnum):
     OPENING = "opening"
     """The spool is not open yet."""
     CAPTURING = "capturing"
-    """The camera is connected, and reads its source within its schedule."""
+    """The camera is connected, and reads its source unless its schedule or a command pauses it."""
     FAILING = "failing"
     """The enrolment, spool or source fails and is retried, or frames are rejected."""
     DISCONNECTED = "disconnected"
@@ -78,7 +78,7 @@ class CameraSupervisor:
             return TaskPhase.FAILING, camera.publisher.presence.detail
         if camera.ended:
             return (TaskPhase.ENDED if camera.spool.drained else TaskPhase.DRAINING), ""
-        return TaskPhase.CAPTURING, "its schedule keeps it from sending" if camera.resting else ""
+        return TaskPhase.CAPTURING, camera.publisher.presence.pauses
 
     def open(self) -> Camera:
         """Open the camera's spool; `StateError` when it cannot be read or is in use, `SecretError` for a wrong key."""

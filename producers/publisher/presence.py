@@ -60,6 +60,11 @@ class Presence:
         """Whether there is an impairment."""
         return bool(self._impairments)
 
+    @property
+    def pauses(self) -> str:
+        """The reasons of all pauses; empty for a camera that may send."""
+        return "; ".join(self._rests.values())
+
     def will(self) -> tuple[str, bytes]:
         """Return the topic and payload of the last will for a new connection."""
         self._connection, self._message = self._connection + 1, 0
@@ -147,7 +152,7 @@ class Presence:
         return self._message
 
     def _status(self, state: State, message: int) -> bytes:
-        details = {DEGRADED: self.detail, PAUSED: "; ".join(self._rests.values()), ENDED: self._ended}
+        details = {DEGRADED: self.detail, PAUSED: self.pauses, ENDED: self._ended}
         status = Status(
             state=state,
             install_id=self._install_id,

@@ -151,18 +151,6 @@ def test_silence_is_checked_for_a_few_cameras_per_tick(rig: ConsoleRig, monkeypa
     assert all(later - earlier <= 2 for earlier, later in pairwise([0, *silent]))
 
 
-def test_a_saved_camera_that_is_merged_again_keeps_its_own_probes(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)])
-    fleet = rig.context.fleet
-    shown = fleet.camera(CAMERA)
-    assert shown is not None
-    saved = Camera(CAMERA, last=shown.last)
-    for _ in range(2):
-        fleet.merge_saved(saved, 0, monotonic_ms())
-        assert list(shown.probes) == []
-        shown.probes.append(True)
-
-
 def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_row(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
     fleet = rig.context.fleet

@@ -55,6 +55,16 @@ def test_dead_letters_are_counted_by_reason_and_described_one_by_one(console: Co
     assert browser.get(f"/dead-letters/{topic}/0/99").status_code == 404
 
 
+def test_the_page_names_the_reason_of_most_letters_whatever_their_identity(console: ConsoleRig, recorder: Rig) -> None:
+    browser = console.browser()
+    for seq, verified in enumerate((True, True, False, False)):
+        recorder.letter(dead_letter(seq, verified=verified, reason="bad_pixels"))
+    assert "<p>4 payloads were rejected. " in browser.get("/dead-letters").text
+    for seq in range(4, 7):
+        recorder.letter(dead_letter(seq, verified=True, reason="too_large"))
+    assert "<p>7 payloads were rejected, most often for bad_pixels. " in browser.get("/dead-letters").text
+
+
 def test_unverified_letters_push_no_verified_one_off_the_page(console: ConsoleRig, recorder: Rig) -> None:
     recorder.letter(letter_of(7, frame(7)))
     for seq in range(SHOWN + 1):

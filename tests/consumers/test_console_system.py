@@ -15,7 +15,7 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.data import system_watch
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import RoleState, unwell
-from consumers.console.data.rules import MOST_FIRING, read_rules, rules_of
+from consumers.console.data.rules import MOST_FIRING, Rules, read_rules, rules_of
 from consumers.console.data.system_watch import Pill
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system import changes_of_system
@@ -152,9 +152,17 @@ def test_firing_rules_are_listed_with_links_to_their_runbooks(rig: ConsoleRig) -
     assert all(f'<h3 id="{name}">' in runbooks for name in ("pointillistroledown", "pointillistdiskfull"))
 
 
+def test_the_page_of_rules_counts_them_once(rig: ConsoleRig) -> None:
+    rig.context.watch.rules = Rules(quiet=("PointillistDiskFull", "PointillistRoleDown"))
+    rig.context.watch.no_rules = ""
+    page = rig.browser().get("/rules").text
+    assert "No rules fire, 2 do not." in page
+    assert "None of the 2 rules fires" not in page
+
+
 def test_without_prometheus_the_page_of_rules_shows_the_reason(rig: ConsoleRig) -> None:
     for path in ("/rules", "/system"):
-        assert "start the console with --prometheus" in rig.browser().get(path).text
+        assert rig.browser().get(path).text.count("start the console with --prometheus") == 1
 
 
 def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:

@@ -109,6 +109,21 @@ def test_a_muted_alert_is_not_counted_until_its_mute_ends(console: ConsoleRig, r
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in browser.get("/").text
 
 
+@pytest.mark.parametrize("shown", ["/alerts?state=open&camera=lab%2Fdoor", f"/camera/{CAMERA}"])
+def test_the_end_of_a_camera_s_mute_returns_to_the_page_of_its_button(
+    console: ConsoleRig, recorder: Rig, shown: str
+) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder)
+    browser, path = console.browser(), f"/camera/{CAMERA}/mute"
+    browser.post(path, data={"csrf": console.csrf(), "mute": "1h", "reason": "repairs"})
+    poll(console)
+    (form,) = re.findall(rf'<form method="post" action="{path}">.*?</form>', browser.get(shown).text, re.DOTALL)
+    assert "Unmute" in form
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+    assert browser.post(path, data=hidden | {"mute": "end"}).headers["location"] == shown
+
+
 def test_a_muted_alert_is_not_counted_next_to_an_acknowledged_one(console: ConsoleRig, recorder: Rig) -> None:
     console.show([verdict(0)])
     raise_alert(recorder, ago_s=3_600)

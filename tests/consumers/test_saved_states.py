@@ -238,6 +238,27 @@ def test_a_console_reads_the_rows_of_a_slow_transaction(recorder: Rig) -> None:
     recorded.close()
 
 
+def test_a_console_applies_each_row_once(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))
+    housekeeping(recorder)
+    recorded, fleet = RecorderDatabase(recorder.url), Fleet(recorder.settings)
+    poller = DatabasePoller(recorded, fleet, {}, Health())
+    poller.apply(poller.poll())
+    # The console has read further frames, which the recorder has not saved yet.
+    fleet.add_frames(recorder.verdicts([verdict(1)]).rows, {}, {}, monotonic_ms())
+    again = poller.poll()
+    assert (again.saved, again.statuses) == ([], [])
+    poller.apply(again)
+    shown = fleet.camera(CAMERA)
+    assert shown is not None
+    assert shown.frames == 2
+    housekeeping(recorder)
+    assert [each.frames for each in poller.poll().saved] == [2]
+    poller.close()
+    recorded.close()
+
+
 def test_a_console_reads_rows_that_are_written_after_the_clock_was_set_back(recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))

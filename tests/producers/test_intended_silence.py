@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -22,6 +23,7 @@ from producers.camera.camera_settings import CameraSettings
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import Fleet
 from producers.fleet.real import run_camera
+from producers.fleet.supervisor import CameraSupervisor, TaskPhase
 from producers.gate.schedule import Schedule
 from producers.publisher.applied_commands import write_command_state
 from producers.simulation.scenario import parse_scenario
@@ -35,7 +37,7 @@ from schemas.pointillist_pb2 import DEGRADED, ENDED, ONLINE, PAUSED, Command, Co
 from schemas.runtime.health import Health
 from tests.producers.fleet_rig import capturing, offline_camera
 from tests.producers.source_rig import Numbers
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 CAMERA = CameraId("lab/door")
 KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
@@ -209,6 +211,24 @@ async def test_a_paused_camera_closes_its_source_outside_its_schedule(tmp_path: 
         await until(lambda: running_camera.states[-1:] == [(PAUSED, OUTSIDE)], "its status")
 
 
+@pytest.mark.parametrize("cause", ["a command", "the hours"])
+async def test_the_phase_of_a_paused_camera_has_the_reason(
+    tmp_path: Path, hours: Hours, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=20, schedule=HOURS) as running_camera:
+        camera, detail = running_camera.camera, OUTSIDE if cause == "the hours" else "paused by a command"
+        spec = CameraSpec(camera.settings, KEY, ("127.0.0.1", 9))
+        task = CameraSupervisor(spec, tmp_path, lambda _: camera, marks_start=False)
+        task.open()
+        if cause == "the hours":
+            hours.are_open = False
+        else:
+            running_camera.pause()
+        await until(lambda: running_camera.states[-1:] == [(PAUSED, detail)], "its status")
+        monkeypatch.setattr(camera.publisher.link, "up", True)
+        assert task.phase() == (TaskPhase.CAPTURING, detail)
+
+
 async def test_a_failure_before_the_end_of_the_hours_is_no_fault_outside_of_them(tmp_path: Path, hours: Hours) -> None:
     live = Numbers(0, live=True, failure=SourceError("gone"))
     live.gate.release(100)
@@ -237,6 +257,38 @@ async def test_a_paused_camera_shows_no_fault_of_its_source_and_tries_it_again_a
         before = len(opened)
         running_camera.resume()
         await until(lambda: len(opened) > before and running_camera.states[-1][0] == DEGRADED, "another try")
+
+
+@pytest.mark.parametrize("cause", ["a command", "the hours"])
+async def test_a_source_that_opens_late_during_a_pause_is_opened_again_after_it(
+    tmp_path: Path, hours: Hours, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures until then would be of the pause."""
+    opened: list[Live] = []
+    answered = threading.Event()
+
+    def open_late(*_: object, **__: object) -> Source:
+        assert answered.wait(PATIENCE_S)
+        opened.append(Live())
+        opened[-1].gate.release()
+        return opened[-1]
+
+    monkeypatch.setattr("producers.camera.camera.open_source", open_late)
+    monkeypatch.setattr("producers.sources.settings.SourceSettings.opening_s", 0.1)
+    source = {"kind": "url", "address": "rtsp://127.0.0.1:9/late"}
+    async with running(tmp_path, source=source, fps=20, schedule=HOURS) as running_camera:
+        await until(lambda: running_camera.camera.trouble, "an opening that takes too long")
+        if cause == "the hours":
+            hours.are_open = False
+        else:
+            running_camera.pause()
+        await until(lambda: running_camera.states[-1:] and running_camera.states[-1][0] == PAUSED, "the pause")
+        answered.set()
+        await until(lambda: opened and opened[0].closed.is_set(), "the end of the late source")
+        hours.are_open = True
+        running_camera.resume()
+        await until(lambda: running_camera.camera.spool.current.next == 1, "a frame")
+        assert len(opened) == 2
 
 
 async def test_the_heartbeat_of_a_motion_gate_is_announced_as_the_longest_gap(tmp_path: Path) -> None:

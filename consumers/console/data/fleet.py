@@ -157,8 +157,7 @@ class Fleet:
         watched = self._watch(saved.name)
         mine, last = watched.camera, saved.last
         mine.frames, mine.level, mine.is_new, mine.boot = saved.frames, saved.level, saved.is_new, saved.boot
-        # The poller applies a saved camera again: later probes must not change it.
-        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes.copy()
+        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes
         if mine.last is None:
             is_newer = True
         elif last.boot == mine.last.boot:

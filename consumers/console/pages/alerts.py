@@ -331,9 +331,14 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
             await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
         else:
             await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
+    return RedirectResponse(origin_of(fields), 303)
+
+
+def origin_of(fields: Mapping[str, str]) -> str:
+    """Return the address of the page of alerts whose form has sent these fields."""
     back, camera = fields.get("back", OPEN), fields.get("camera", "")[:_LONGEST]
     shown = {"state": back if back in STATES else OPEN} | ({"camera": camera} if camera else {})
-    return RedirectResponse(f"/alerts?{urlencode(shown)}", 303)
+    return f"/alerts?{urlencode(shown)}"
 
 
 async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> None:

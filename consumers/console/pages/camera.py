@@ -26,6 +26,7 @@ from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import PictureVersions
 from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
+from consumers.console.pages.alerts import origin_of
 from consumers.console.pages.fleet import UNKNOWN, header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.console.pages.outcomes import back, fields_of, outcome_of
@@ -245,7 +246,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
-    return RedirectResponse(f"/camera/{name}", 303)
+    return RedirectResponse(origin_of(fields) if "back" in fields else f"/camera/{name}", 303)
 
 
 async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import partial
 from typing import Any, Final
 
@@ -53,10 +54,14 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         return reasons(engine, sight), newest
 
     (found, shown), no_records = await unless_away(context.read_recorded(read), ([], []))
+    totals = Counter[str]()
+    for each in found:
+        totals[each["reason"]] += each["letters"]
     return context.page(
         request,
         "dead_letters.html",
         reasons=found,
+        totals=totals.most_common(),
         reason=reason,
         identity=identity,
         shown=shown,
