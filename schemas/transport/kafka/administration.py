@@ -27,8 +27,8 @@ async def administer(
 ) -> Result:
     """Return the result of `work` with a client of its own, repeated with `Backoff` after each KafkaError or OSError.
 
-    Raises BrokerError if the last attempt that began within `deadline_s` seconds has failed. `what` completes
-    "expected it to".
+    Raises BrokerError after the first attempt that fails later than `deadline_s` seconds after the call. `what`
+    completes "expected it to".
     """
     backoff = Backoff()
     loop = asyncio.get_running_loop()
