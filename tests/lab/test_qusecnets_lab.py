@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lab.backdoor.tasks import Task
@@ -223,6 +224,22 @@ def test_a_layer_hides_its_gradient_only_if_chance_does_not_explain_the_differen
 def test_a_network_without_a_clean_row_is_left_out_of_the_plot(tmp_path: Path) -> None:
     plots.by_eps([row("mnist-cq2", "clean", 0.99, None), row("mnist-tq2", "fgsm", 0.9, 0.3)], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").is_file()
+
+
+def test_each_network_has_its_own_colour_in_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    names = [f"mnist-{number}" for number in range(14)]
+    plots.by_eps([row(name, "clean", 0.99, None) for name in names], tmp_path / "plot.png")
+    (axes,) = drawn[0].axes
+    assert [line.get_label() for line in axes.lines] == names
+    assert len({line.get_color() for line in axes.lines}) == len(names)
+
+
+def test_the_margin_of_a_share_reaches_the_farther_end_of_its_interval() -> None:
+    none_right = replace(row("mnist-cq2", "fgsm", 0.0, 0.3), ci_high=0.037)
+    (line,) = (line for line in verdict([none_right]) if line.startswith("mnist-cq2, fgsm"))
+    assert ": 0.000 ±0.037 of 100:" in line
 
 
 def test_a_requirement_is_judged_on_the_whole_test_split_if_that_was_measured() -> None:

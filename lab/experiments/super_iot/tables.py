@@ -183,7 +183,13 @@ def requirements(found: Sequence[Finding]) -> str:
 def quality(rows: Sequence[QualityRow]) -> str:
     """Return the PSNR by mode, masks and ratio."""
     lines = [
-        [row.mode, row.masks, f"{row.r:.2f}", str(row.n), f"{row.psnr:.2f} ±{(row.ci_high - row.ci_low) / 2:.2f}"]
+        [
+            row.mode,
+            row.masks,
+            f"{row.r:.2f}",
+            str(row.n),
+            f"{row.psnr:.2f} ±{margin(row.psnr, row.ci_low, row.ci_high):.2f}",
+        ]
         for row in rows
     ]
     return markdown(["reconstruction", "masks", "r", "n", "PSNR in dB"], lines)
