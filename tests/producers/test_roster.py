@@ -265,12 +265,12 @@ async def test_a_camera_outside_its_schedule_pauses_and_closes_its_source(
         source = {"address": server.address("counted"), "hang_s": 2}
         cameras.cameras = {"one": {"schedule": ["07:00-08:00"], "source": source}}
         async with running(cameras, mosquitto, bridge, state_dir) as roster:
-            await until(lambda: "schedule" in roster.reported("one")[1])
+            await until(lambda: "outside the hours" in roster.reported("one")[1])
             assert not roster.frames("one")
             hours.set()
             await until(lambda: roster.frames("one") > 2)
             hours.clear()
-            await until(lambda: "schedule" in roster.reported("one")[1])
+            await until(lambda: "outside the hours" in roster.reported("one")[1])
             seen = roster.frames("one")
             hours.set()
             await until(lambda: roster.frames("one") > seen + 2)

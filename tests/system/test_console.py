@@ -312,6 +312,8 @@ def test_every_page_works_in_a_browser_on_a_live_fleet_with_a_faulty_camera(
         return [each for each in names if each in (HEALTHY, BLACK, STICKER)]
 
     wait_until(lambda: order() == [STICKER, BLACK, HEALTHY], "the cameras by their need")
+    # A camera that breaks moves to the front: it must not do so while shifts are measured.
+    expect(page.locator(".card", has_text=STUCK)).to_have_class(re.compile("frozen"), timeout=240_000)
     visit.check_page("fleet")
 
     visit.open("/")

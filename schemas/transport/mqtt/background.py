@@ -47,7 +47,7 @@ class BackgroundClient:
         """Unix time at which the certificate ends that the broker presented to the last connection; None without TLS,
         and before the first connection."""
         self._broker = broker
-        self._on_message = on_message
+        self._apply_message = on_message
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
         self._refused: dict[int, str] = {}
@@ -144,7 +144,7 @@ class BackgroundClient:
 
     def _message(self, _client: Client, _: object, message: MQTTMessage) -> None:
         try:
-            self._on_message(message.topic, bytes(message.payload), message.retain)
+            self._apply_message(message.topic, bytes(message.payload), message.retain)
         except Exception:
             # An exception would end the thread, and the client with it, without a disconnect.
             _log.exception("mqtt_message_failed", topic=message.topic)
