@@ -109,7 +109,7 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     certify_wait_s: float = Field(default=3.0, gt=0)
     """Deadline of a frame's certificate, in seconds after its classification. If it cannot be met, the frame gets a
     verdict without a certificate. Confirmations to the cameras of its partition may wait for this long. Keep it below
-    the rule's `patience_s`: a flagged probe whose verdict comes later than that is no evidence."""
+    the `patience_s` of the recorder's rule of evidence: a flagged probe with a later verdict is no evidence."""
 
     comparison_queue: int = Field(default=32, ge=1)
     """Maximum number of frames that wait for the second model of a rollout. If there are more, the newest frame of the

@@ -63,9 +63,9 @@ def database_url(text: str) -> URL:
 
 
 def client_settings(url: URL) -> dict[str, str]:
-    """Return the reading of a PostgreSQL's `url` and of environment variables by its client library, by its names.
+    """Return the settings with which PostgreSQL's client library connects to `url`, by the library's names.
 
-    Of several servers, it is the first one.
+    They include those of environment variables, such as PGHOST. `host` and `port` are those of the first server.
     """
     import psycopg
 

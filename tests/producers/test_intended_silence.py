@@ -297,19 +297,26 @@ async def test_the_heartbeat_of_a_motion_gate_is_announced_as_the_longest_gap(tm
         assert running_camera.statuses[-1].longest_gap_s == 60
 
 
+async def lines_of_start(plan: CameraSettings, state: Path) -> list[str]:
+    """Run the camera for half a second, and return what `up` prints about its source."""
+    await run_camera(
+        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=state, registry=CollectorRegistry(), health=Health(),
+        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
+    )  # fmt: skip
+    lines: list[str] = []
+    check_sources(Layout(state), [plan], lines.append, lambda: None)
+    return lines
+
+
 async def test_an_unreachable_camera_outside_its_schedule_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Schedule, "holds", lambda self, now_s: False)
     source = {"kind": "url", "address": "rtsp://127.0.0.1:9/off"}
     plan = CameraSettings.model_validate({"camera_id": CAMERA, "source": source, "schedule": "07:00-08:00"})
-    await run_camera(
-        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
-        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
-    )  # fmt: skip
-    lines: list[str] = []
-    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
-    assert lines == ["1 of 1 cameras are outside their schedule: their sources are not tried"]
+    assert await lines_of_start(plan, tmp_path) == [
+        "1 of 1 cameras are outside their schedule: their sources are not tried"
+    ]
 
 
 async def test_an_unreachable_camera_that_a_command_pauses_starts(tmp_path: Path) -> None:
@@ -318,13 +325,9 @@ async def test_an_unreachable_camera_that_a_command_pauses_starts(tmp_path: Path
     folder = spool_root(tmp_path) / CAMERA
     folder.mkdir(parents=True)
     write_command_state(folder, CommandState(issued_ms=1, enabled=False), plan.encoding, plan.fps)
-    await run_camera(
-        CameraSpec(plan, KEY, ("127.0.0.1", 9)), state=tmp_path, registry=CollectorRegistry(), health=Health(),
-        stop=asyncio.Event(), ends_at_ms=int(1000 * time.time()) + 500, drain_s=0,
-    )  # fmt: skip
-    lines: list[str] = []
-    check_sources(Layout(tmp_path), [plan], lines.append, lambda: None)
-    assert lines == ["1 of 1 cameras are paused by a command: their sources are not tried"]
+    assert await lines_of_start(plan, tmp_path) == [
+        "1 of 1 cameras are paused by a command: their sources are not tried"
+    ]
 
 
 async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_its_schedule(
