@@ -19,7 +19,7 @@ _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
 
 class RtspServer:
-    """A server that runs during the `with` block at `address`. `/live` is a pattern, `/counted` has frame numbers."""
+    """A server that runs during the `with` block at `address`. See `rtsp_server` for its paths."""
 
     def __init__(self, *options: object, login: str | None = None, port: int = 0) -> None:
         """`login` is user:password that clients must give; `port` 0 takes a free one."""

@@ -1,7 +1,8 @@
 """A real RTSP server for tests, for the system's Python with GStreamer's bindings; see `benchmarks.harness.rtsp`.
 
 Prints its port once it listens on loopback, and ends when its standard input closes. `/live` is a test pattern without
-an end. `/counted` is the same with each frame's number in it as 16 stripes. `/file` is the H.264 file of `--file`.
+an end, and `/udp` the same over UDP alone. `/counted` has each frame's number in it as 16 stripes. `/file` is the H.264
+file of `--file`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import sys
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 ROLE = "viewer"
 ENCODED = (
@@ -84,6 +86,9 @@ def main() -> None:
     server.set_service(options.port)
     mounts = server.get_mount_points()
     mounts.add_factory("/live", factory_of(PATTERN, shared=True))
+    over_udp = factory_of(PATTERN, shared=True)
+    over_udp.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
+    mounts.add_factory("/udp", over_udp)
     counted = Counted(*options.counted)
     mounts.add_factory("/counted", counted.factory)
     if options.file:

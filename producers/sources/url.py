@@ -59,8 +59,8 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
             address,
             mode="r",
             format="v4l2" if address.startswith("/dev/video") else None,
-            # Over TCP a lost packet is sent again and firewalls let the stream through.
-            options={"rtsp_transport": "tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
+            # Over TCP a lost packet is sent again and firewalls let the stream through. Some cameras have UDP alone.
+            options={"rtsp_flags": "prefer_tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
             timeout=(settings.open_s, settings.hang_s),
             hwaccel=decoding,
         )

@@ -47,6 +47,15 @@ def test_an_rtsp_camera_yields_frames_in_its_own_size(port: int) -> None:
     source.close()
 
 
+def test_a_camera_without_tcp_is_read_over_udp(port: int) -> None:
+    source = camera(port, path="udp", hang_s=10)
+    for _ in range(5):
+        captured = source.read()
+        assert captured is not None
+        assert captured.picture.std() > 20
+    source.close()
+
+
 @pytest.mark.parametrize(
     ("login", "path", "message"), [("viewer:not-this-one", "live", "401"), (LOGIN, "elsewhere", "404")]
 )
