@@ -128,7 +128,9 @@ class PageContents(HTMLParser):
         self.inside &= tag != "article"
 
 
+@cache
 def contents_of(file: Path) -> PageContents:
+    """Return the contents of a page of the site."""
     parser = PageContents()
     parser.feed(file.read_text(encoding="utf-8"))
     return parser
