@@ -360,26 +360,20 @@ async def test_kafka_forwards_the_largest_message(kafka: Kafka, kafka_topics: To
 
 
 @pytest.mark.brokers
-def test_kafka_starts_in_a_folder_with_any_name_whatever_the_locale(
+async def test_kafka_in_a_folder_with_any_name_keeps_its_records_if_its_ports_change(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("LANG", "LC_ALL"):  # the locale of an ssh client that this machine lacks has the same effect
         monkeypatch.setenv(variable, "C")
-    kafka = Kafka(state_dir / "jürgen")
-    kafka.start()
-    kafka.stop()
-    assert (kafka.data / "meta.properties").is_file()
-
-
-@pytest.mark.brokers
-async def test_kafka_keeps_its_records_if_its_ports_change(state_dir: Path) -> None:
-    first = Kafka(state_dir)
+    folder = state_dir / "jürgen"
+    first = Kafka(folder)
     await asyncio.to_thread(first.start)
     await create_topics(first.bootstrap, {"kept": TopicSpec()})
     await produce(first.bootstrap, "kept", [b"record"])
     first.stop()
     taken = [socket.create_server((LOOPBACK, port)) for port in first._ports.values()]
-    second = Kafka(state_dir)
+    assert (first.data / "meta.properties").is_file()
+    second = Kafka(folder)
     try:
         await asyncio.to_thread(second.start)
         assert not set(second._ports.values()) & set(first._ports.values())
