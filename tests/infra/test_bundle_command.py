@@ -13,6 +13,7 @@ from PIL import Image
 
 from infra.bundling import check as check_module
 from infra.bundling import contact_sheet
+from infra.bundling.create import create
 from infra.cli import app, bundle  # noqa: F401  # the import registers the commands
 from infra.local.process import COMMAND
 from lab.statistics import Interval
@@ -24,6 +25,12 @@ from tests.processors.tiny import picture, write_bundle
 
 LAB_LIBRARIES = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
 """Libraries that a server need not have."""
+
+
+@pytest.fixture
+def trial_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try networks in the process of the test. A child would import torch first."""
+    monkeypatch.setattr("infra.bundling.trial.create_within", lambda _, *arguments: create(*arguments).summary)
 
 
 def test_a_bundle_is_created_and_checked_without_the_libraries_of_the_lab(tmp_path: Path) -> None:
@@ -107,6 +114,7 @@ def test_an_existing_bundle_is_calibrated_again(
     assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "my street"
@@ -121,6 +129,7 @@ def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, caps
     assert (out / "model.toml").is_file()
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_a_network_with_other_classes_is_published_with_an_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +142,7 @@ def test_a_network_with_other_classes_is_published_with_an_option(
     assert published == [{"bundle": tmp_path / "out", "state": Path("state"), "other_classes": True}]
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_up_gets_its_options_and_an_address_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
