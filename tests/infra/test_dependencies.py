@@ -118,6 +118,7 @@ def test_a_starlette_that_builds_its_path_from_the_host_header_is_not_allowed() 
     assert not specifier.contains("1.0.0")
 
 
+@pytest.mark.xdist_group("architecture")  # whose tests parse the same imports
 def test_the_commands_need_only_libraries_that_make_up_installs() -> None:
     assert {"foolbox", "pytest"} <= locked("dev").keys() - locked("server").keys()
     commands = [file for file in modules("infra.cli") if file.name not in LAB_COMMANDS]

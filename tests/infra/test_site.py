@@ -27,6 +27,7 @@ PROGRAM = Path(sys.executable).with_name("zensical")
 COUNTED_TAGS = ("h1", "h2", "h3", "h4", "li", "table", "tr", "pre", "blockquote", "img")
 """Tags that must appear on the site as often as on GitHub."""
 
+pytestmark = pytest.mark.xdist_group(__name__)  # the tests share parsed pages
 needs_zensical = pytest.mark.skipif(not PROGRAM.exists(), reason="zensical is not installed: make setup-dev")
 
 
