@@ -154,11 +154,11 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character, such as Latin-1
     try:
-        # One command's modules: those of all commands take longer to import than most commands run.
-        register(command_of(sys.argv[1:]))
         from infra.cli.passwords import hide_passwords
 
-        hide_passwords()
+        hide_passwords()  # before the imports, because it may start the process again
+        # One command's modules: those of all commands take longer to import than most commands run.
+        register(command_of(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     try:

@@ -77,6 +77,11 @@ def run(*arguments: object, **variables: str) -> Result:
         return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
 
 
+def call(*arguments: object) -> Any:
+    """Run a command in this process and return its exit status. Its error is raised, and its output printed."""
+    return _root_command()([*map(str, arguments)], standalone_mode=False)
+
+
 def refusal(done: Result) -> str:
     """Return the error line of a command. Assert that it exited with status 2 and printed nothing else."""
     assert isinstance(done.exception, UserError), done.output

@@ -14,7 +14,7 @@ class ExitingRole:
     def __init__(self, status: int, log: Path, line: str) -> None:
         program = f"import sys; print({line!r}, file=sys.stderr); sys.exit({status})"
         self.log = log
-        self.child = Child([sys.executable, "-c", program], log)
+        self.child = Child([sys.executable, "-I", "-S", "-c", program], log)  # no search for installed packages
         self.starts = 0
 
     def start(self) -> ProcessId:

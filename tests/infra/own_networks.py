@@ -5,6 +5,8 @@ Each returns which of three colours is the strongest in a picture.
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from pathlib import Path
 
 import flatbuffers  # type: ignore[import-untyped]  # it ships no types
@@ -208,8 +210,15 @@ def write_pictures(folder: Path, each: int = 16, named: bool = True) -> Path:
         inside = folder / colour if named else folder
         inside.mkdir(parents=True, exist_ok=True)
         for index in range(each):
-            Image.fromarray(picture(number, 100 * number + index)).save(inside / f"{colour}-{index}.png")
+            (inside / f"{colour}-{index}.png").write_bytes(_as_png(number, 100 * number + index))
     return folder
+
+
+@cache
+def _as_png(colour: int, seed: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(colour, seed)).save(file, "PNG")
+    return file.getvalue()
 
 
 def write_names(file: Path, names: tuple[str, ...] = COLOURS) -> Path:

@@ -13,17 +13,23 @@ from PIL import Image
 
 from infra.bundling import check as check_module
 from infra.bundling import contact_sheet
-from infra.cli import app, bundle  # noqa: F401  # the import registers the commands
+from infra.bundling.create import create
 from infra.local.process import COMMAND
 from lab.statistics import Interval
 from processors.bundle import read_settings
 from schemas.errors import ConfigError
-from tests.infra.command_line import run
+from tests.infra.command_line import call, run
 from tests.infra.own_networks import write_names, write_onnx, write_pictures
 from tests.processors.tiny import picture, write_bundle
 
 LAB_LIBRARIES = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
 """Libraries that a server need not have."""
+
+
+@pytest.fixture
+def trial_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try networks in the process of the test. A child would import torch first."""
+    monkeypatch.setattr("infra.bundling.trial.create_within", lambda _, *arguments: create(*arguments).summary)
 
 
 def test_a_bundle_is_created_and_checked_without_the_libraries_of_the_lab(tmp_path: Path) -> None:
@@ -70,25 +76,25 @@ def test_an_existing_bundle_is_calibrated_again(
     for number in range(40):
         Image.fromarray(picture(number)).save(pictures / f"{number}.png")
     command = ["bundle", "calibrate", str(folder), "--images", str(pictures), "--strip-seconds"]
-    app([*command, "0"], standalone_mode=False)
+    call(*command, "0")
     settings = read_settings(folder)
     assert settings.strip is None
     assert settings.drift is not None
     before = (folder / settings.drift.reference).read_bytes()
     for number in range(40):
         Image.fromarray(picture(100 + number)).save(pictures / f"{number}.png")
-    app([*command, "0.1"], standalone_mode=False)
+    call(*command, "0.1")
     assert read_settings(folder).strip is not None
     assert (folder / settings.drift.reference).read_bytes() != before
     assert "STRIP: suspect below" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="scene-plain: expected a folder, or the name of a bundle made on this mach"):
-        app(["bundle", "calibrate", "scene-plain", "--images", str(tmp_path / "none")], standalone_mode=False)
+        call("bundle", "calibrate", "scene-plain", "--images", tmp_path / "none")
     dropped = "[[strip.dropped]]\ndropped_per_block = 16\nthreshold_bits = 1.2\nfrr = 0.01\n"
     with (folder / "model.toml").open("a") as table:
         table.write(f"\n{dropped}")
-    app([*command, "0"], standalone_mode=False)
+    call(*command, "0")
     assert "note: the [strip] table stays" in capsys.readouterr().out
-    app([*command, "0.1"], standalone_mode=False)
+    call(*command, "0.1")
     assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
     strip = read_settings(folder).strip
     assert strip is not None
@@ -97,23 +103,24 @@ def test_an_existing_bundle_is_calibrated_again(
     with (folder / "model.toml").open("a") as table:
         table.write(f"\n{dropped}")
     strip = read_settings(folder).strip
-    app([*command, "0", "--unsure"], standalone_mode=False)
+    call(*command, "0", "--unsure")
     assert read_settings(folder).unsure_below > 0
     assert read_settings(folder).strip == strip
     printed = capsys.readouterr().out
     assert "unsure" in printed
     assert "note: the [strip] table stays" in printed
-    app([*command, "0.1", "--unsure"], standalone_mode=False)
+    call(*command, "0.1", "--unsure")
     assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "my street"
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
     arguments += ["--calibrate", str(pictures), "--strip-seconds", "0", "--out", str(out)]
     # The state folder does not exist: publishing would fail with status 2.
-    assert app([*arguments, "--publish", str(tmp_path / "nowhere")], standalone_mode=False) == 1
+    assert call(*arguments, "--publish", tmp_path / "nowhere") == 1
     printed = capsys.readouterr()
     assert "doubt: the order of the classes looks wrong" in printed.out
     assert "not served" in printed.err
@@ -121,6 +128,7 @@ def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, caps
     assert (out / "model.toml").is_file()
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_a_network_with_other_classes_is_published_with_an_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,10 +137,11 @@ def test_a_network_with_other_classes_is_published_with_an_option(
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
     arguments += ["--strip-seconds", "0", "--out", str(tmp_path / "out"), "--publish", "state", "--other-classes"]
-    app(arguments, standalone_mode=False)
+    call(*arguments)
     assert published == [{"bundle": tmp_path / "out", "state": Path("state"), "other_classes": True}]
 
 
+@pytest.mark.usefixtures("trial_in_this_process")
 def test_up_gets_its_options_and_an_address_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
@@ -140,7 +149,7 @@ def test_up_gets_its_options_and_an_address_by_a_variable(tmp_path: Path, monkey
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
     arguments += ["--strip-seconds", "0", "--out", str(tmp_path / "out"), "--up"]
     arguments += ["--", "--source", "rtsp://u:hidden@camera/1", "--fps", "2"]
-    app(arguments, standalone_mode=False)
+    call(*arguments)
     ((command, variables),) = started
     assert command[len(COMMAND) : -3] == ["up", "--bundle", str(tmp_path / "out"), "--source"]
     assert command[-2:] == ["--fps", "2"]
@@ -180,7 +189,7 @@ def test_invalid_or_contradictory_options_are_one_error_line(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
+        call("bundle", "create", "--out", tmp_path / "out", *arguments)
 
 
 @pytest.mark.parametrize("options", [["--size", "abc"], ["--channels", "2"], ["--policy", "wrong"], []])
@@ -198,7 +207,7 @@ def test_a_failed_creation_keeps_the_existing_bundle(
     monkeypatch.setattr("infra.cli.bundle.MADE", tmp_path)
     monkeypatch.setattr("infra.bundling.trial.create_within", fails)
     with pytest.raises(ConfigError):
-        app(["bundle", "create", "--imagenet", *options], standalone_mode=False)
+        call("bundle", "create", "--imagenet", *options)
     assert [str(file.relative_to(tmp_path)) for file in sorted(tmp_path.rglob("*"))] == [
         "imagenet",
         "imagenet/model.toml",

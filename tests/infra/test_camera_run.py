@@ -34,6 +34,7 @@ from producers.camera.role_settings import CameraRunSettings
 from schemas.errors import BrokerError, ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from tests.commands import run_command
 from tests.infra.secure import SECRET, make_fleet
 from tests.infra.test_camera_attach import write_video
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
@@ -85,7 +86,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run_to_end(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+    return run_command("camera", "run", *arguments)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:

@@ -49,6 +49,7 @@ from schemas.metrics import END_TO_END
 from schemas.runtime.health import Health
 from tests.commands import run_command
 from tests.conftest import fill
+from tests.infra.command_line import call
 from tests.processors.tiny import write_bundle
 from tests.producers.stand_in_generator import write_generator
 
@@ -311,7 +312,7 @@ def test_a_processor_does_not_start_with_unreadable_signers(tmp_path: Path) -> N
     for name, message in (("trusted", "trusted, line 1: expected a public key"), ("absent", "absent: No such file")):
         arguments = ["process", "--kafka", "127.0.0.1:1", "--bundle", "scene", "--trust", str(tmp_path / name)]
         with pytest.raises(ConfigError, match=message):
-            app(arguments, standalone_mode=False)
+            call(*arguments)
 
 
 def test_up_on_a_full_disk_is_one_error_line(small_disk: Path) -> None:

@@ -22,13 +22,14 @@ VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-
 STAND_IN = """
 import sys
 from array import array
-from pathlib import Path
-from infra.cli.console_features import receive, send
-Path(sys.argv[1]).open("a").write("started\\n")
-while jpeg := receive(sys.stdin.buffer):
+open(sys.argv[1], "a").write("started\\n")
+while size := int.from_bytes(sys.stdin.buffer.read(4), "big"):
+    jpeg = sys.stdin.buffer.read(size)
     if jpeg == b"end":
         break
-    send(sys.stdout.buffer, b"" if jpeg == b"none" else array("f", [len(jpeg), 0.5]).tobytes())
+    reply = b"" if jpeg == b"none" else array("f", [size, 0.5]).tobytes()
+    sys.stdout.buffer.write(len(reply).to_bytes(4, "big") + reply)
+    sys.stdout.buffer.flush()
 """
 
 
@@ -39,7 +40,7 @@ def starts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def process(starts: Path) -> Iterator[FeatureProcess]:
-    features = FeatureProcess((sys.executable, "-c", STAND_IN, str(starts)))
+    features = FeatureProcess((sys.executable, "-S", "-c", STAND_IN, str(starts)))
     yield features
     features.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -49,11 +50,17 @@ for name in sys.argv[2].split(","):
     except ModuleNotFoundError as error:
         print(f"{{name}} needs {{error.name}}")
 """
-COMMAND = f"""{HIDING}
-from infra.cli import main
+COMMANDS = f"""{HIDING}
+import json
+import os
+from infra.cli import main, register
 
-sys.argv = ["pointillist", *sys.argv[2:]]
-main()
+register()
+for words in json.loads(sys.argv[2]):
+    if os.fork() == 0:
+        sys.argv = ["pointillist", *words]
+        main()
+    print(words[:2], os.waitstatus_to_exitcode(os.wait()[1]), file=sys.stderr)
 """
 CAMERAS_FILE = """
 site: site
@@ -91,15 +98,6 @@ def missing_modules(extra: str) -> str:
     return ",".join(module for module, owners in owned if set(map(canonicalize_name, owners)) <= absent)
 
 
-def run_on_device(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command without the libraries that the extra `edge` lacks."""
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, missing_modules("edge"), *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
-
-
 def test_every_library_has_a_lower_bound_and_allows_its_locked_version() -> None:
     versions = locked()
     for each in requirements():
@@ -120,6 +118,7 @@ def test_a_starlette_that_builds_its_path_from_the_host_header_is_not_allowed() 
     assert not specifier.contains("1.0.0")
 
 
+@pytest.mark.xdist_group("architecture")  # whose tests parse the same imports
 def test_the_commands_need_only_libraries_that_make_up_installs() -> None:
     assert {"foolbox", "pytest"} <= locked("dev").keys() - locked("server").keys()
     commands = [file for file in modules("infra.cli") if file.name not in LAB_COMMANDS]
@@ -132,26 +131,23 @@ def test_the_commands_need_only_libraries_that_make_up_installs() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_the_program_lists_its_commands_on_a_device(option: str, tmp_path: Path) -> None:
-    done = run_on_device(option, folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [("attach", "film.mp4", "--enrolment", "door.enrolment"), ("run", "cameras.yaml")],
-    ids=lambda each: each[0],
-)
-def test_a_camera_runs_with_the_libraries_of_a_device(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_program_and_its_cameras_run_with_the_libraries_of_a_device(tmp_path: Path) -> None:
     layout = make_fleet(tmp_path / "fleet")
     enroll_camera(layout, "site/door")
     layout.enrolment(CameraId("site/door")).rename(tmp_path / "door.enrolment")
     (tmp_path / "cameras.yaml").write_text(CAMERAS_FILE)
     write_video(tmp_path / "film.mp4")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = run_on_device(
-            "camera", *command, "--mqtt", f"127.0.0.1:{silent.getsockname()[1]}", "--spool", "spool",
-            "--connect-timeout-s", "0", "--seconds", ".5", "--drain-s", ".1", folder=tmp_path,
+        options = ["--mqtt", f"127.0.0.1:{silent.getsockname()[1]}", "--spool", "spool"]
+        options += ["--connect-timeout-s", "0", "--seconds", ".5", "--drain-s", ".1"]
+        attach = ["camera", "attach", "film.mp4", "--enrolment", "door.enrolment", *options]
+        commands = [["--help"], ["--version"], attach, ["camera", "run", "cameras.yaml", *options]]
+        done = subprocess.run(
+            [sys.executable, "-c", COMMANDS, missing_modules("edge"), json.dumps(commands)],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
+            timeout=120,
         )  # fmt: skip
-    assert done.returncode in (FLEET_DRAINED, FLEET_PENDING), done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert lines[:2] == ["['--help'] 0", "['--version'] 0"]
+    for line, name in zip(lines[2:], ("attach", "run"), strict=True):
+        assert line in [f"['camera', '{name}'] {status}" for status in (FLEET_DRAINED, FLEET_PENDING)], done.stderr

@@ -14,7 +14,6 @@ from consumers.database.console_store import read_forgotten
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots
 from consumers.database.tables import camera_states as saved_states
-from infra.cli import app, camera, camera_forget, status  # noqa: F401  # the imports register the commands
 from infra.cli.access import console_store
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
@@ -27,6 +26,7 @@ from infra.up.table import LiveTable
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, SourceError, StateError
 from schemas.pointillist_pb2 import ENDED, OFFLINE, ONLINE
+from tests.infra.command_line import call
 from tests.infra.test_system_state import report, write_database
 
 
@@ -40,7 +40,7 @@ def listed(layout: Layout) -> list[str]:
 
 
 def forget(name: str, layout: Layout) -> None:
-    app(["camera", "forget", name, "--state", str(layout.folder)], standalone_mode=False)
+    call("camera", "forget", name, "--state", layout.folder)
 
 
 def test_a_forgotten_camera_is_listed_again_after_its_next_message(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_status_after_the_end_of_up_reports_that_roles_are_not_restarted(
         assert role_states(Layout(state))[0].detail == "it has ended; `up` starts it again"
     (state / "roles.json").write_text('{"bridge": {"pid": 1, "listen": null, "metrics": null}}')
     assert role_states(Layout(state))[0].detail == "it has ended with `up`"
-    assert app(["status", "--state", str(state)], standalone_mode=False) == 1
+    assert call("status", "--state", state) == 1
     printed = capsys.readouterr().out
     assert f"nothing restarts them. Start it again with the same options: pointillist up --state {state} …" in printed
     assert "starts it again" not in printed

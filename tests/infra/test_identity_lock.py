@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from select import select
 
 import pytest
 import yaml
@@ -21,6 +23,7 @@ from schemas.runtime import atomic_file
 from tests.infra.command_line import run
 from tests.infra.test_pki import DOOR
 
+ROOT = Path(__file__).parents[2]
 OTHER, OURS = CameraId("site/other"), CameraId("site/ours")
 SCENARIO = {"site": "site", "cameras": [{"name": "cam-{index}", "count": 2, "source": {"kind": "scene"}}]}
 
@@ -78,21 +81,21 @@ def test_every_command_that_changes_identities_holds_the_lock(tmp_path: Path, mo
 
 
 def test_another_process_waits_until_the_lock_is_free(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    is_trying, has_lock = context.Event(), context.Event()
-    with changing_identities(tmp_path), changing_identities(tmp_path):
-        child = context.Process(target=_take_lock, args=(tmp_path, is_trying, has_lock))
-        child.start()
-        assert is_trying.wait(60)
-        assert not has_lock.wait(0.5)
-    child.join(60)
-    assert (child.exitcode, has_lock.is_set()) == (0, True)
-
-
-def _take_lock(folder: Path, is_trying: object, has_lock: object) -> None:
-    is_trying.set()  # type: ignore[attr-defined]  # the class of multiprocessing's events cannot be named
-    with changing_identities(folder):
-        has_lock.set()  # type: ignore[attr-defined]
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from infra.state_folder.identity_lock import changing_identities\n"
+        "print('trying', flush=True)\n"
+        "with changing_identities(Path(sys.argv[1])): print('locked', flush=True)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as child:
+        assert child.stdout is not None
+        with changing_identities(tmp_path), changing_identities(tmp_path):
+            assert child.stdout.readline() == b"trying\n"
+            assert select([child.stdout], [], [], 0.5)[0] == []
+        assert child.stdout.readline() == b"locked\n"
+    assert child.returncode == 0
 
 
 def test_an_error_releases_the_lock(tmp_path: Path) -> None:

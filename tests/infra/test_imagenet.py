@@ -77,7 +77,10 @@ def test_the_bundle_recognises_a_photograph_with_dropped_pixels(tmp_path: Path) 
     assert any("generated pictures" in note for note in summary.notes)
 
 
-def test_the_groups_use_the_user_s_names_of_classes(tmp_path: Path) -> None:
+def test_the_groups_use_the_user_s_names_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The real overlays take a second.
+    black = np.zeros((imagenet.OVERLAYS, imagenet.SIDE, imagenet.SIDE, 3), np.uint8)
+    monkeypatch.setattr(imagenet, "overlays", lambda: black)
     names = [f"Klasse {number}" for number in range(1000)]
     (tmp_path / "names.txt").write_text("\n".join(names))
     settings = create(replace(REQUEST, classes=tmp_path / "names.txt"), tmp_path / "imagenet").bundle.settings

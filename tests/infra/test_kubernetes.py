@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,22 @@ def environment(container: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in container.get("env", [])}
 
 
+@cache
+def validator(group: str, kind: str) -> jsonschema.protocols.Validator:
+    """Return the validator of an operator's kind. The check of its schema takes longer than that of a resource."""
+    schema = OPERATORS[group, kind]["schema"]
+    kind_of_schema = jsonschema.validators.validator_for(schema)
+    kind_of_schema.check_schema(schema)
+    return kind_of_schema(schema)
+
+
 def check(resource: Resource) -> None:
     """Validate a resource against the schema that Kubernetes or the kind's operator publishes."""
     group, _, version = resource["apiVersion"].rpartition("/")
     operator = OPERATORS.get((group, resource["kind"]))
     if operator is not None:
         assert version == operator["version"]
-        jsonschema.validate(resource, operator["schema"])
+        validator(group, resource["kind"]).validate(resource)
     else:
         kubernetes_validate.validate(resource, VERSION, strict=True)
 

@@ -328,18 +328,6 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.brokers
-async def test_kafka_keeps_its_records_after_a_kill_and_accepts_more(kafka: Kafka, kafka_topics: TopicFactory) -> None:
-    topic = await kafka_topics()
-    await produce(kafka.bootstrap, topic, [b"before"])
-    bootstrap = kafka.bootstrap
-    kafka.kill()
-    await asyncio.to_thread(kafka.start)
-    assert kafka.bootstrap == bootstrap
-    await produce(kafka.bootstrap, topic, [b"after"])
-    assert await consume(kafka.bootstrap, topic, 2) == [b"before", b"after"]
-
-
-@pytest.mark.brokers
 @pytest.mark.parametrize("existing", [False, True], ids=["new topic", "topic of an earlier version"])
 async def test_a_record_has_the_time_of_kafka_and_not_of_its_sender(kafka: Kafka, existing: bool) -> None:
     topic, day_ms = f"test-{uuid.uuid4().hex}", 24 * 3600 * 1000
@@ -360,30 +348,29 @@ async def test_kafka_forwards_the_largest_message(kafka: Kafka, kafka_topics: To
 
 
 @pytest.mark.brokers
-def test_kafka_starts_in_a_folder_with_any_name_whatever_the_locale(
+async def test_kafka_in_a_folder_with_any_name_keeps_its_records_after_a_kill_and_if_its_ports_change(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("LANG", "LC_ALL"):  # the locale of an ssh client that this machine lacks has the same effect
         monkeypatch.setenv(variable, "C")
-    kafka = Kafka(state_dir / "jürgen")
-    kafka.start()
-    kafka.stop()
-    assert (kafka.data / "meta.properties").is_file()
-
-
-@pytest.mark.brokers
-async def test_kafka_keeps_its_records_if_its_ports_change(state_dir: Path) -> None:
-    first = Kafka(state_dir)
+    folder = state_dir / "jürgen"
+    first = Kafka(folder)
     await asyncio.to_thread(first.start)
     await create_topics(first.bootstrap, {"kept": TopicSpec()})
-    await produce(first.bootstrap, "kept", [b"record"])
+    await produce(first.bootstrap, "kept", [b"before"])
+    bootstrap = first.bootstrap
+    first.kill()
+    await asyncio.to_thread(first.start)
+    assert first.bootstrap == bootstrap
+    await produce(first.bootstrap, "kept", [b"after"])
     first.stop()
     taken = [socket.create_server((LOOPBACK, port)) for port in first._ports.values()]
-    second = Kafka(state_dir)
+    assert (first.data / "meta.properties").is_file()
+    second = Kafka(folder)
     try:
         await asyncio.to_thread(second.start)
         assert not set(second._ports.values()) & set(first._ports.values())
-        assert await consume(second.bootstrap, "kept", 1) == [b"record"]
+        assert await consume(second.bootstrap, "kept", 2) == [b"before", b"after"]
     finally:
         second.stop()
         for server in taken:

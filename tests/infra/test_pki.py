@@ -23,7 +23,7 @@ from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
-from infra.state_folder import Layout
+from infra.state_folder import Layout, passphrase
 from infra.state_folder.environment import accepted_generations
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
@@ -538,7 +538,8 @@ def test_an_attached_camera_is_enrolled_again_after_a_new_authority_or_expiry(
     assert issued_authorities() == Authority(layout.pki).pem.strip()
 
 
-def test_the_url_of_a_backup_is_not_in_the_audit_log(tmp_path: Path) -> None:
+def test_the_url_of_a_backup_is_not_in_the_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passphrase, "COST", 2**10)
     layout, fresh = Layout(tmp_path / "state"), Layout(tmp_path / "fresh")
     layout.fleet_secret()
     store = Store(layout.console_url)

@@ -31,6 +31,8 @@ from schemas.topics import Channel, KafkaTopic
 from tests.infra.command_line import commands
 
 ROOT = Path(__file__).parents[2]
+# The tests share the generated pages, and the page of the architecture shares parsed imports with other tests.
+pytestmark = pytest.mark.xdist_group("architecture")
 
 
 @cache

@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from consumers.console.data.roles import NO_ANSWER_S, RoleState
-from infra.cli import app, status  # noqa: F401  # the import registers the command
 from infra.local.process import ProcessId
 from infra.local.role_table import RoleTable
 from infra.process.metrics_server import serve
@@ -34,6 +33,7 @@ from schemas.errors import BundleError, ConfigError
 from schemas.metrics import KAFKA_GROUP_LAG, LAG
 from schemas.runtime.health import Health
 from schemas.topics import PROCESSORS_GROUP
+from tests.infra.command_line import call
 from tests.waiting import PATIENCE_S, wait_until
 
 
@@ -146,7 +146,7 @@ def test_restarts_are_counted_in_the_table_of_roles(roles: Roles) -> None:
 
 def test_status_names_the_role_that_hangs(roles: Roles, capsys: pytest.CaptureFixture[str]) -> None:
     roles.add_hanging("processor-1")
-    assert app(["status", "--state", str(roles.layout.folder)], standalone_mode=False) == 1
+    assert call("status", "--state", roles.layout.folder) == 1
     assert "processor-1 does not answer: no answer for 3 s\n" in capsys.readouterr().out
 
 

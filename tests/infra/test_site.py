@@ -27,6 +27,7 @@ PROGRAM = Path(sys.executable).with_name("zensical")
 COUNTED_TAGS = ("h1", "h2", "h3", "h4", "li", "table", "tr", "pre", "blockquote", "img")
 """Tags that must appear on the site as often as on GitHub."""
 
+pytestmark = pytest.mark.xdist_group(__name__)  # the tests share parsed pages
 needs_zensical = pytest.mark.skipif(not PROGRAM.exists(), reason="zensical is not installed: make setup-dev")
 
 
@@ -128,7 +129,9 @@ class PageContents(HTMLParser):
         self.inside &= tag != "article"
 
 
+@cache
 def contents_of(file: Path) -> PageContents:
+    """Return the contents of a page of the site."""
     parser = PageContents()
     parser.feed(file.read_text(encoding="utf-8"))
     return parser

@@ -22,7 +22,7 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.records.batch import clean
 from consumers.records.rows import CameraRow
-from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # the imports register the commands
+from infra.cli import EPILOG, status
 from infra.cli.rows import print_rows
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
@@ -34,6 +34,7 @@ from infra.up.system_state import CameraState, camera_states, page_addresses, ro
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
 from schemas.errors import ConfigError, StateError
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta
+from tests.infra.command_line import call
 
 NOW_MS = 1_700_000_000_000
 
@@ -224,9 +225,9 @@ def test_help_names_every_variable_of_the_environment() -> None:
 
 
 def test_version_and_doctor_have_output_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert app(["--version"], standalone_mode=False) == 0
+    assert call("--version") == 0
     assert capsys.readouterr().out.startswith("pointillist ")
-    assert app(["doctor", "--json"], standalone_mode=False) == 0
+    assert call("doctor", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ready"] is True
     assert {"mosquitto", "Kafka", "disk"} <= {part["what"] for part in found["parts"]}
@@ -240,7 +241,7 @@ def test_the_cameras_command_lists_the_frame_sizes_of_a_compressed_stream(
     write_database(Layout(tmp_path), [row, report("a/drawn")], {})
     shown = {each.name: status.frame_sizes(each) for each in camera_states(Layout(tmp_path), NOW_MS)}
     assert shown == {"a/door": "own stream 3.1 kB, published 4.0 kB", "a/drawn": ""}
-    app(["cameras", "--state", str(tmp_path), "--json"], standalone_mode=False)
+    call("cameras", "--state", tmp_path, "--json")
     sizes = {each["name"]: each["own_bytes"] for each in json.loads(capsys.readouterr().out)}
     assert sizes == {"a/door": 3_110, "a/drawn": None}
 
@@ -251,14 +252,14 @@ def test_logs_prints_the_end_of_a_role_s_log_and_names_the_roles_with_a_log(
     for file in ("logs/recorder.log", "kafka/kafka.log"):
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).write_text("".join(f"line {number}\n" for number in range(9)))
-    app(["logs", "kafka", "-n", "2", "--state", str(tmp_path)], standalone_mode=False)
+    call("logs", "kafka", "-n", "2", "--state", tmp_path)
     assert capfdbinary.readouterr().out == b"line 7\nline 8\n"
     with pytest.raises(ConfigError, match="\\(kafka, recorder\\), got 'bridge'"):
-        app(["logs", "bridge", "--state", str(tmp_path)], standalone_mode=False)
+        call("logs", "bridge", "--state", tmp_path)
     with pytest.raises(StateError, match="expected a state folder of"):
-        app(["down", "--state", str(tmp_path / "nowhere")], standalone_mode=False)
+        call("down", "--state", tmp_path / "nowhere")
     with pytest.raises(StateError, match="expected a running system"):
-        app(["down", "--state", str(tmp_path)], standalone_mode=False)
+        call("down", "--state", tmp_path)
 
 
 def test_a_scenario_of_another_release_names_no_camera(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,8 @@ from infra.bundling import trial
 from infra.bundling.bundle_request import BundleRequest, Summary
 from infra.bundling.presets import normalisation
 from infra.bundling.trial import Limits, create_within
-from infra.cli import app, bundle  # noqa: F401  # the import registers the commands
 from schemas.errors import BundleError
+from tests.infra.command_line import call
 from tests.infra.own_networks import write_names, write_onnx
 
 ENDLESS = 2**62
@@ -80,6 +82,20 @@ def run_trial(tmp_path: Path, network: Path, limits: Limits) -> Summary:
     return create_within(limits, request, tmp_path / "out", lambda line: None, lambda name, why: None)
 
 
+@pytest.fixture(scope="module")
+def forks() -> BaseContext:
+    """Return a context whose processes are forked from one that has loaded the libraries of a trial."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["infra.bundling.create"])
+    return context
+
+
+@pytest.fixture
+def fast_children(forks: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: forks)
+
+
+@pytest.mark.usefixtures("fast_children")
 def test_a_network_that_never_answers_ends_at_the_time_limit(tmp_path: Path) -> None:
     network = write_endless(tmp_path / "loop.onnx")
     with pytest.raises(BundleError, match=r"a trial of at most 1 s, got a longer one\. .* --most-seconds"):
@@ -87,6 +103,7 @@ def test_a_network_that_never_answers_ends_at_the_time_limit(tmp_path: Path) -> 
     assert {each.name for each in tmp_path.iterdir()} == {"loop.onnx", "names.txt"}
 
 
+@pytest.mark.usefixtures("fast_children")
 def test_a_network_that_needs_too_much_memory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         run_trial(tmp_path, write_large(tmp_path / "large.onnx"), Limits(memory_gib=1))
@@ -115,5 +132,5 @@ def test_the_command_passes_its_limits_to_the_trial(tmp_path: Path, monkeypatch:
     arguments = ["bundle", "create", "--onnx", "any.onnx", "--out", str(tmp_path / "out")]
     for options in ([], ["--most-seconds", "5", "--most-memory", "2"]):
         with pytest.raises(BundleError, match="rejected"):
-            app([*arguments, *options], standalone_mode=False)
+            call(*arguments, *options)
     assert passed == [Limits(600, 8), Limits(5, 2)]
