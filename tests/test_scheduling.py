@@ -119,9 +119,9 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
         assert first.partition("-")[0] in {"system", "session", "own", "producers"}
     # The Kafka of the session ends with its group.
     assert ended_by == workers["own-0"]
-    for name, (worker, begun) in notes.items():
+    for name, (worker, at) in notes.items():
         if worker == ended_by:
-            assert (int(begun) < int(ended)) == (name.partition("-")[0] in {"session", "own"})
+            assert (int(at) < int(ended)) == (name.partition("-")[0] in {"session", "own"})
     # A worker runs its slow tests before its other ones.
     for worker in chains:
         own = sorted(
