@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from benchmarks.bytes.rows import DROP, JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
 from benchmarks.bytes.search import next_factor
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 ASKED: Final = (*PROFILES_SENT, JPEG)
 
@@ -144,7 +141,8 @@ def _verdicts(rows: list[Row]) -> str:
 def plot(rows: list[Row], file: Path) -> None:
     """Plot bytes per frame against PSNR, one panel per video."""
     videos = sorted({row.video for row in rows})
-    figure, panels = plt.subplots(1, len(videos), figsize=(5 * len(videos), 4.2), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(5 * len(videos), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(videos), squeeze=False)
     for panel, video in zip(panels[0], videos, strict=True):
         some = [row for row in rows if row.video == video]
         for preset in PRESETS:
@@ -158,4 +156,3 @@ def plot(rows: list[Row], file: Path) -> None:
     panels[0][0].legend()
     with replacing(file) as fresh:
         figure.savefig(fresh, format="png", dpi=100)
-    plt.close(figure)

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision import models
-from torchvision.models import WeightsEnum
 
 from infra.bundling import networks
 from infra.bundling.networks import read_state
@@ -59,9 +57,11 @@ def test_weights_that_a_library_cannot_fetch_are_one_error_line(
 def test_a_torchvision_network_that_converts_its_input_has_the_same_logits_in_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    from torchvision import models  # it imports torch's compiler for seconds, in each worker that collects the tests
+
     torch.manual_seed(0)
     stored = models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: stored)
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: stored)
     found = networks.of_torchvision(name, "default", tmp_path, None, None)
     assert found.normalisation is not None
     chosen = models.get_model_weights(name).DEFAULT
@@ -81,6 +81,8 @@ def test_a_torchvision_network_that_converts_its_input_has_the_same_logits_in_a_
 def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_with_a_note(
     tmp_path: Path,
 ) -> None:
+    from torchvision import models
+
     network = models.googlenet(weights=None, num_classes=3, aux_logits=True, init_weights=False)
     torch.save(network.state_dict(), tmp_path / "own.pth")
     found = networks.of_torchvision("googlenet", str(tmp_path / "own.pth"), tmp_path, None, 3)
@@ -91,6 +93,8 @@ def test_a_state_dict_with_auxiliary_heads_loads_without_them_and_with_a_note(
 def test_a_vision_transformer_for_large_pictures_is_rebuilt_in_that_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from torchvision import models
+
     def small(**changes: Any) -> models.VisionTransformer:
         return models.VisionTransformer(
             **{"patch_size": 32, "num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "image_size": 224}

@@ -109,7 +109,7 @@ def has_enough_samples(fleet: MonitoredFleet) -> bool:
 
 def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]) -> tuple[object, ...]:
     """Write the scenario of four cameras with these faults; return the options of an `up` with it."""
-    cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2, "drop_ratio": drop_ratio}
+    cameras = {"name": "cam-{index}", "count": 4, "fps": 2, "probe_share": 0.2, "drop_ratio": drop_ratio}
     scenario, config = folder / "fleet.yaml", folder / "up.toml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [*faults]}))
     # `test_doc_commands` tries all backends. The high limits keep frames and checks on a busy machine.

@@ -123,7 +123,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
         found = camera(name)
         return found is not None and found.frames > 0
 
-    with RtspServer("--counted", 160, 96, 10) as server, (tmp_path / "up.log").open("w+") as log:
+    with RtspServer("--counted", 160, 96, 5) as server, (tmp_path / "up.log").open("w+") as log:
         address = server.address("counted")
         film = {"name": "hall", "source": {"address": address}}
         (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "yard", "cameras": [film]}))
@@ -145,7 +145,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
             ):
                 try:
                     if camera_name is not None:
-                        wait_until(partial(sends, camera_name), f"frames of {camera_name}", within_s=90, every_s=0.5)
+                        wait_until(partial(sends, camera_name), f"frames of {camera_name}", within_s=180, every_s=0.5)
                         ran.send_signal(signal.SIGINT)
                     status = ran.wait(200)
                 finally:
