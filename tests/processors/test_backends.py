@@ -216,6 +216,12 @@ async def test_a_processor_does_not_start_with_an_option_that_its_machine_lacks(
         await load_model(settings, ProcessorMetrics(CollectorRegistry()), write_bundle(tmp_path))
 
 
+def test_networks_that_run_within_a_tick_of_the_clock_count_as_equally_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processors.device.backends.choose.time.process_time", lambda: 1.0)
+    monkeypatch.setattr(module, "BACKENDS", (FakeBackend(ALL),))
+    assert str(choose(Scaled(), torch.rand(4, 3, 8, 8), BackendRequest(), fits=within)) == "torch float32"
+
+
 def test_a_backend_that_fails_on_a_frame_is_replaced_by_torch_permanently() -> None:
     calls = []
 
