@@ -197,7 +197,7 @@ def _through(executor: BatchExecutor, file: Path, shape: Shape, hardware: str, s
 
 def strip(short: bool) -> Found:
     """Measure STRIP on the shipped ResNet-20."""
-    frames = to_frames(pictures(4 if short else 256), torch.device("cpu"))
+    frames = to_frames(pictures(1 if short else 256), torch.device("cpu"))
     return all_overlays(load_bundle(shipped_bundle("cifar10"), choose_device("auto")), frames, 1 if short else 20)
 
 

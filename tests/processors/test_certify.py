@@ -211,7 +211,7 @@ def test_a_live_certificate_equals_that_of_the_picture_at_the_networks_scale(
     executor = batch_executor(tiny_bundle(tmp_path))
     encoding = Encoding(16, 1.0 if whole else 0.0)
     found, expected = [], []
-    for seq in range(4):
+    for seq in range(2):
         message = payload("site/cam-0", seq, shown=picture(seq, side, side), encoding=encoding)
         (job,) = classify_copies(executor, [verified_job(message)])
         while job.certified is None:

@@ -86,7 +86,9 @@ class Bench:
 def bench(tmp_path: Path) -> Bench:
     bundle = write_bundle(tmp_path / "bundle")
     return Bench(
-        ProcessorSettings(kafka="none", bundle=bundle, device="cpu", backend="torch", threads=1, comparison_queue=8)
+        ProcessorSettings(
+            kafka="none", bundle=bundle, device="cpu", backend="torch", threads=1, batch_frames=8, comparison_queue=8
+        )
     )
 
 

@@ -193,8 +193,8 @@ async def test_waiting_probes_are_checked_with_their_own_model_which_is_then_fre
         start_system(kafka, models[0], tmp_path, probe_share=1.0) as system,
         system.rig.processor(strip_queue=10_000, strip_slice_s=0.0001) as running,
     ):
-        await system.send(200)
-        await until(lambda: running.metric("pointillist_queue_frames", queue="strip") > 60)
+        await system.send(80)
+        await until(lambda: running.metric("pointillist_queue_frames", queue="strip") > 20)
         await system.publish(models[1])
         await until(lambda: swaps(running, "switched") == 1)
         await assert_probes_wait(running)
@@ -209,7 +209,7 @@ async def test_waiting_probes_are_checked_with_their_own_model_which_is_then_fre
         assert verdict.strip == CHECKED
         assert verdict.threshold_bits == pytest.approx(thresholds[verdict.model_id])
     late = [v for (v,) in system.rig.verdicts.values() if v.model_id == models[0].model_id]
-    assert len(late) > 60
+    assert len(late) > 20
 
 
 async def assert_probes_wait(running: Running) -> None:

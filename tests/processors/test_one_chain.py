@@ -176,7 +176,12 @@ def test_a_compiled_program_gives_the_verdicts_of_the_pipeline(
     pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
     compiled = CompiledPipeline(pipeline, compiles=True)
     assert compiled.compile_for(shape, 2)
-    frames = [verified_job(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
+    # Without a whole frame, both masks would be one tensor, and torch would compile again.
+    encodings = Encoding(16), Encoding(16, 1.0)
+    frames = [
+        verified_job(payload("site/cam-0", i, encoding=each, shown=picture(i, side, side)))
+        for i, each in enumerate(encodings)
+    ]
     plain, fast = (
         classify_copies(BatchExecutor(each, ProcessorMetrics(CollectorRegistry())), frames, [True, True])
         for each in (CompiledPipeline(pipeline), compiled)

@@ -293,12 +293,11 @@ def test_large_frames_are_batched_on_a_gpu_but_not_on_a_cpu(monkeypatch: pytest.
 
 def test_the_warm_up_limits_batches_by_the_networks_input_size(tmp_path: Path) -> None:
     executor, most = batch_executor(tiny_bundle(tmp_path, side=128, overlays=0)), 0
-    logits = executor.pipeline.bundle.network
 
     def counted(inputs: torch.Tensor) -> torch.Tensor:
         nonlocal most
         most = max(most, len(inputs))
-        return logits(inputs)
+        return torch.zeros(len(inputs), 3)
 
     executor.pipeline.bundle = replace(executor.pipeline.bundle, network=counted)
     executor.warm(64)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -146,7 +146,6 @@ def judgements(draw: st.DrawFn) -> tuple[CombinedThreshold, dict[str, NDArray[np
 
 
 @seed(7)
-@settings(max_examples=200)
 @given(judgements())
 def test_the_p_value_follows_from_the_sum_of_the_rarities(
     judgement: tuple[CombinedThreshold, dict[str, NDArray[np.float64]]],
