@@ -73,7 +73,9 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
         "alerts_topic": await kafka_topics(1),
     }
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True) as producer:
-        yield Scene(settings.model_copy(update=topics), producer)
+        scene = Scene(settings.model_copy(update=topics), producer)
+        yield scene
+        scene.close()
 
 
 @pytest.fixture
