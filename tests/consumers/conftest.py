@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.harness.postgresql import PostgreSQL
 from consumers.console.access.users import _COST as PASSWORD_COST
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
@@ -32,11 +33,17 @@ def costly_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.console.access.users._COST", PASSWORD_COST)
 
 
+@pytest.fixture(scope="session")
+def postgresql_records(postgresql: PostgreSQL) -> str:
+    """Return the URL of a PostgreSQL database for `make_rig`, which creates the tables once and empties them later."""
+    return postgresql.create("records")
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig]:
     """Yield a factory of stores that share one database, which has no records at first."""
     sqlite = request.param == "sqlite"
-    url = new_database(tmp_path / "records.sqlite") if sqlite else request.getfixturevalue("postgresql").url()
+    url = new_database(tmp_path / "records.sqlite") if sqlite else request.getfixturevalue("postgresql_records")
     rigs: list[Rig] = []
 
     def make(**settings: object) -> Rig:
@@ -45,7 +52,7 @@ def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig
 
     yield make
     if rigs and not sqlite:
-        rigs[0].drop()
+        rigs[0].empty()
     for rig in rigs:
         rig.close()
 

@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 
 from benchmarks.harness.recorder_store import MadeRecord, RecorderStore, open_store, settings_in
 from consumers.cameras.transaction_effect import TransactionEffect
-from consumers.database.tables import metadata
+from consumers.database.migrations import VERSION_TALLY
+from consumers.database.tables import SCHEMA_VERSION, metadata, tallies, versions
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
 from schemas.identity import CameraId
@@ -142,9 +143,18 @@ class Rig(RecorderStore):
         # Tests share groups on SQLite too, where the stores write one after the other.
         super().__init__(settings.model_copy(update={"group": group}), RECORDER_KEYS)
 
-    def drop(self) -> None:
-        """Remove all tables, for a database that other tests use too."""
-        metadata.drop_all(self.engine)
+    def empty(self) -> None:
+        """Restore the tables of a new database, for a PostgreSQL database that other tests use too."""
+        with self.engine.begin() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'frames'::regclass")
+            dropped = [f"DROP TABLE {partition}" for (partition,) in cursor.fetchall()]
+            emptied = [f"DELETE FROM {table}" for table in metadata.tables]
+            version = [
+                f"INSERT INTO {versions.name} VALUES ('{SCHEMA_VERSION}')",
+                f"INSERT INTO {tallies.name} VALUES ('{VERSION_TALLY}', {SCHEMA_VERSION})",
+            ]
+            cursor.execute("; ".join([*dropped, *emptied, *version]))
 
     def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> MadeRecord:
         """Return the next record of a topic with one partition."""
