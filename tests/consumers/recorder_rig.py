@@ -161,28 +161,37 @@ class Rig(RecorderStore):
         found = self.offsets.get((topic, 0), 0) if offset is None else offset
         return MadeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
+    def records_of(self, topic: str, key: bytes, values: Iterable[bytes], kind: str) -> list[MadeRecord]:
+        """Return messages as the next records of a topic."""
+        start = self.offsets.get((topic, 0), 0)
+        return [self.record(topic, key, value, kind, start + n) for n, value in enumerate(values)]
+
     def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
         """Return verdicts as the next records of their topic."""
-        topic = self.settings.verdicts_topic
-        start = self.offsets.get((topic, 0), 0)
-        return [
-            self.record(topic, camera.encode(), sign_as_processor(made, camera), "Verdict", start + n)
-            for n, made in enumerate(verdicts)
-        ]
+        values = (sign_as_processor(made, camera) for made in verdicts)
+        return self.records_of(self.settings.verdicts_topic, camera.encode(), values, "Verdict")
 
     def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> TransactionEffect:
         """Record verdicts in one transaction."""
         return self.feed(self.verdict_records(verdicts, camera))
 
+    def ledgers(self, ledgers: Iterable[Ledger], camera: str = CAMERA) -> TransactionEffect:
+        """Record ledgers in one transaction."""
+        values = (signed(made, camera) for made in ledgers)
+        return self.feed(self.records_of(self.settings.events_topic, camera.encode(), values, "Ledger"))
+
     def ledger(self, message: Ledger, camera: str = CAMERA) -> TransactionEffect:
         """Record one ledger."""
-        topic = self.settings.events_topic
-        return self.feed([self.record(topic, camera.encode(), signed(message, camera), "Ledger")])
+        return self.ledgers([message], camera)
+
+    def letters(self, letters: Iterable[DeadLetter]) -> TransactionEffect:
+        """Record dead letters in one transaction."""
+        values = map(sign_as_processor, letters)
+        return self.feed(self.records_of(self.settings.dead_letters_topic, b"", values, "DeadLetter"))
 
     def letter(self, message: DeadLetter) -> TransactionEffect:
         """Record one dead letter."""
-        topic = self.settings.dead_letters_topic
-        return self.feed([self.record(topic, b"", sign_as_processor(message), "DeadLetter")])
+        return self.letters([message])
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
