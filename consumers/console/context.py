@@ -132,19 +132,6 @@ class ConsoleContext:
         self.recorded = RecorderDatabase(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.login_methods.logs_in)
-        self.templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )  # fmt: skip
-        self.templates.globals["picture_of"] = self.fleet.picture
-        self.templates.filters |= {
-            "percent": percent,
-            "rate": frame_rate,
-            "moment": format_utc,
-            "count": count,
-            "size": size,
-            "initial": initial,
-        }
 
     def published_ms(self) -> list[int]:
         """Times at which models were published or withdrawn, Unix time in milliseconds."""
@@ -174,7 +161,7 @@ class ConsoleContext:
 
     def render(self, template: str, **context: Any) -> str:
         """Render a part of a page."""
-        return self.templates.get_template(template).render(context)
+        return _TEMPLATES.get_template(template).render(context, picture_of=self.fleet.picture)
 
     def page(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
         """Render a whole page."""
@@ -233,3 +220,20 @@ def size(number: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
+
+
+_TEMPLATES: Final = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+_TEMPLATES.filters |= {
+    "percent": percent,
+    "rate": frame_rate,
+    "moment": format_utc,
+    "count": count,
+    "size": size,
+    "initial": initial,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from hashlib import blake2s
 from itertools import chain
 from pathlib import Path
@@ -178,42 +179,47 @@ def insert_or_replace(engine: Engine, table: Table) -> sqlite.Insert | postgresq
 class PreparedStatement:
     """A statement compiled once and run by the driver itself, which costs a fraction of SQLAlchemy's own way.
 
-    For the statements of every batch. The driver's errors are raised as they are, not wrapped.
+    For the statements of every batch. It is compiled on first use. The driver's errors are raised as they are, not
+    wrapped.
     """
 
     def __init__(self, engine: Engine, statement: ClauseElement) -> None:
-        compiled = cast(SQLCompiler, statement.compile(dialect=engine.dialect))
-        self._text = str(compiled)
-        self._names = tuple(compiled.positiontup or ())
+        self._engine = engine
+        self._statement = statement
+
+    @cached_property
+    def _compiled(self) -> tuple[str, tuple[str, ...]]:
+        """The SQL, and the names of its parameters in order."""
+        compiled = cast(SQLCompiler, self._statement.compile(dialect=self._engine.dialect))
+        return str(compiled), tuple(compiled.positiontup or ())
 
     def run(self, connection: Connection, **values: object) -> DBAPICursor:
         """Run the statement once with parameters by name."""
+        sql, names = self._compiled
         cursor = connection.connection.cursor()
-        cursor.execute(self._text, tuple(values[name] for name in self._names))
+        cursor.execute(sql, tuple(values[name] for name in names))
         return cursor
 
     def run_each(self, connection: Connection, rows: Iterable[Mapping[str, object]]) -> None:
         """Run the statement once for each of `rows`, at least one."""
-        values = [tuple(row[name] for name in self._names) for row in rows]
-        connection.connection.cursor().executemany(self._text, values)
+        sql, names = self._compiled
+        connection.connection.cursor().executemany(sql, [tuple(row[name] for name in names) for row in rows])
 
     def run_all(self, connection: Connection, names: Sequence[str], rows: Sequence[Row]) -> None:
         """Run the statement for each row of values in the order of `names`, without an object for each row."""
-        if self._names != tuple(names):
-            order = [names.index(name) for name in self._names]
+        sql, own_names = self._compiled
+        if own_names != tuple(names):
+            order = [names.index(name) for name in own_names]
             rows = [tuple(row[place] for place in order) for row in rows]
-        connection.connection.cursor().executemany(self._text, rows)
+        connection.connection.cursor().executemany(sql, rows)
 
 
 class NewRows:
     """INSERT … ON CONFLICT DO NOTHING RETURNING the primary key: it finds the new ones among many rows."""
 
     def __init__(self, engine: Engine, table: Table) -> None:
-        columns = {column.name: None for column in table.columns}
-        insertion = upsert(engine, table).values([columns]).on_conflict_do_nothing()
-        text = str(insertion.returning(*table.primary_key.columns).compile(dialect=engine.dialect))
-        self._into, _, rest = text.partition(" VALUES ")
-        self._row, _, self._returning = rest.partition(" ON CONFLICT")
+        self._engine = engine
+        self._table = table
         self._statements: dict[int, str] = {}
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> list[Row]:
@@ -225,9 +231,20 @@ class NewRows:
             new += cursor.fetchall()
         return new
 
+    @cached_property
+    def _parts(self) -> tuple[str, str, str]:
+        """The SQL of one row: the part before its values, the values, and the part after them."""
+        columns = {column.name: None for column in self._table.columns}
+        insertion = upsert(self._engine, self._table).values([columns]).on_conflict_do_nothing()
+        text = str(insertion.returning(*self._table.primary_key.columns).compile(dialect=self._engine.dialect))
+        into, _, rest = text.partition(" VALUES ")
+        row, _, returning = rest.partition(" ON CONFLICT")
+        return into, row, returning
+
     def _statement(self, rows: int) -> str:
         found = self._statements.get(rows)
         if found is None:
-            values = ", ".join([self._row] * rows)
-            found = self._statements[rows] = f"{self._into} VALUES {values} ON CONFLICT{self._returning}"
+            into, row, returning = self._parts
+            values = ", ".join([row] * rows)
+            found = self._statements[rows] = f"{into} VALUES {values} ON CONFLICT{returning}"
         return found

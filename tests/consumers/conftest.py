@@ -9,19 +9,41 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.harness.postgresql import PostgreSQL
+from consumers.console.access.users import _COST as PASSWORD_COST
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.recorder_rig import MakeRig, Rig
+from tests.consumers.recorder_rig import MakeRig, Rig, new_database
 from tests.consumers.scene import RULE, Scene
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap_passwords() -> Iterator[None]:
+    """Hash passwords at the lowest cost. At the usual one, each login and each written user takes 50 ms of a core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumers.console.access.users._COST", 2)
+        yield
+
+
+@pytest.fixture
+def costly_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash passwords at the usual cost, for tests of the load that they cause."""
+    monkeypatch.setattr("consumers.console.access.users._COST", PASSWORD_COST)
+
+
+@pytest.fixture(scope="session")
+def postgresql_records(postgresql: PostgreSQL) -> str:
+    """Return the URL of a PostgreSQL database for `make_rig`, which creates the tables once and empties them later."""
+    return postgresql.create("records")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig]:
-    """Yield a factory of stores that share one database, which is empty at first."""
+    """Yield a factory of stores that share one database, which has no records at first."""
     sqlite = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/records.sqlite" if sqlite else request.getfixturevalue("postgresql").url()
+    url = new_database(tmp_path / "records.sqlite") if sqlite else request.getfixturevalue("postgresql_records")
     rigs: list[Rig] = []
 
     def make(**settings: object) -> Rig:
@@ -30,7 +52,7 @@ def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig
 
     yield make
     if rigs and not sqlite:
-        rigs[0].drop()
+        rigs[0].empty()
     for rig in rigs:
         rig.close()
 
@@ -58,13 +80,15 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
         "alerts_topic": await kafka_topics(1),
     }
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True) as producer:
-        yield Scene(settings.model_copy(update=topics), producer)
+        scene = Scene(settings.model_copy(update=topics), producer)
+        yield scene
+        scene.close()
 
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Rig]:
     """Yield a store on the database that `console` reads."""
-    rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    rig = Rig(tmp_path, new_database(tmp_path / "records.sqlite"))
     yield rig
     rig.close()
 

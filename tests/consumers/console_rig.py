@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx2
@@ -19,6 +21,7 @@ from consumers.console.access.owner import owner_name
 from consumers.console.context import ConsoleContext
 from consumers.console.data.feed import Feed
 from consumers.console.data.roles import ReadRoles
+from consumers.console.data.store import Store
 from consumers.console.jobs.jobs import Launch
 from consumers.console.role import open_context
 from consumers.console.settings import ConsoleSettings, JobSettings
@@ -49,6 +52,16 @@ def jpeg_scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: in
     return data.getvalue()
 
 
+@cache
+def _new_store() -> bytes:
+    # Creating the tables takes ten times as long as a copy.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "console.sqlite"
+        with Store.opened(f"sqlite:///{file}"):
+            pass
+        return file.read_bytes()
+
+
 @dataclass
 class ConsoleRig:
     """A console's context with its feed, and browsers without scripts."""
@@ -66,11 +79,14 @@ class ConsoleRig:
     context: ConsoleContext = field(init=False)
 
     def __post_init__(self) -> None:
+        store = self.folder / "console.sqlite"
+        if not store.exists():
+            store.write_bytes(_new_store())
         settings = ConsoleSettings(
             kafka="127.0.0.1:1",
             database=f"sqlite:///{self.folder}/records.sqlite",
             quarantine=str(self.folder / "quarantine"),
-            store=f"sqlite:///{self.folder}/console.sqlite",
+            store=f"sqlite:///{store}",
             http=("127.0.0.1", 0),
             users=self.users,
             owner_file=self.folder / "owner.token",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
+from benchmarks.harness.recorder_store import MadeRecord, RecorderStore, open_store, settings_in
 from consumers.cameras.transaction_effect import TransactionEffect
-from consumers.database.tables import metadata
+from consumers.database.migrations import VERSION_TALLY
+from consumers.database.tables import SCHEMA_VERSION, metadata, tallies, versions
 from consumers.settings import Bounds, RecorderSettings
 from schemas.evidence.rule import EvidenceRule
 from schemas.identity import CameraId
@@ -140,42 +143,75 @@ class Rig(RecorderStore):
         # Tests share groups on SQLite too, where the stores write one after the other.
         super().__init__(settings.model_copy(update={"group": group}), RECORDER_KEYS)
 
-    def drop(self) -> None:
-        """Remove all tables, for a database that other tests use too."""
-        metadata.drop_all(self.engine)
+    def empty(self) -> None:
+        """Restore the tables of a new database, for a PostgreSQL database that other tests use too."""
+        with self.engine.begin() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'frames'::regclass")
+            dropped = [f"DROP TABLE {partition}" for (partition,) in cursor.fetchall()]
+            emptied = [f"DELETE FROM {table}" for table in metadata.tables]
+            version = [
+                f"INSERT INTO {versions.name} VALUES ('{SCHEMA_VERSION}')",
+                f"INSERT INTO {tallies.name} VALUES ('{VERSION_TALLY}', {SCHEMA_VERSION})",
+            ]
+            cursor.execute("; ".join([*dropped, *emptied, *version]))
 
     def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> MadeRecord:
         """Return the next record of a topic with one partition."""
         found = self.offsets.get((topic, 0), 0) if offset is None else offset
         return MadeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
+    def records_of(self, topic: str, key: bytes, values: Iterable[bytes], kind: str) -> list[MadeRecord]:
+        """Return messages as the next records of a topic."""
+        start = self.offsets.get((topic, 0), 0)
+        return [self.record(topic, key, value, kind, start + n) for n, value in enumerate(values)]
+
     def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
         """Return verdicts as the next records of their topic."""
-        topic = self.settings.verdicts_topic
-        start = self.offsets.get((topic, 0), 0)
-        return [
-            self.record(topic, camera.encode(), sign_as_processor(made, camera), "Verdict", start + n)
-            for n, made in enumerate(verdicts)
-        ]
+        values = (sign_as_processor(made, camera) for made in verdicts)
+        return self.records_of(self.settings.verdicts_topic, camera.encode(), values, "Verdict")
 
     def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> TransactionEffect:
         """Record verdicts in one transaction."""
         return self.feed(self.verdict_records(verdicts, camera))
 
+    def ledgers(self, ledgers: Iterable[Ledger], camera: str = CAMERA) -> TransactionEffect:
+        """Record ledgers in one transaction."""
+        values = (signed(made, camera) for made in ledgers)
+        return self.feed(self.records_of(self.settings.events_topic, camera.encode(), values, "Ledger"))
+
     def ledger(self, message: Ledger, camera: str = CAMERA) -> TransactionEffect:
         """Record one ledger."""
-        topic = self.settings.events_topic
-        return self.feed([self.record(topic, camera.encode(), signed(message, camera), "Ledger")])
+        return self.ledgers([message], camera)
+
+    def letters(self, letters: Iterable[DeadLetter]) -> TransactionEffect:
+        """Record dead letters in one transaction."""
+        values = map(sign_as_processor, letters)
+        return self.feed(self.records_of(self.settings.dead_letters_topic, b"", values, "DeadLetter"))
 
     def letter(self, message: DeadLetter) -> TransactionEffect:
         """Record one dead letter."""
-        topic = self.settings.dead_letters_topic
-        return self.feed([self.record(topic, b"", sign_as_processor(message), "DeadLetter")])
+        return self.letters([message])
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
         with self.engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
+
+
+def new_database(file: Path) -> str:
+    """Write a recorder's SQLite database without records. Return its URL."""
+    file.write_bytes(_new_database())
+    return f"sqlite:///{file}"
+
+
+@cache
+def _new_database() -> bytes:
+    # Creating the tables takes ten times as long as a copy.
+    with tempfile.TemporaryDirectory() as folder:
+        settings = settings_in(Path(folder))
+        open_store(settings, RECORDER_KEYS).engine.dispose()
+        return Path(settings.database.removeprefix("sqlite:///")).read_bytes()
 
 
 MakeRig = Callable[..., Rig]

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
 from consumers.database.queries import Records, open_records
+from consumers.database.recorded import RecorderDatabase
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.evidence.rule import EvidenceRule
@@ -60,6 +61,10 @@ class Scene:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     health: Health = field(default_factory=Health)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def _database(self) -> RecorderDatabase:
+        return RecorderDatabase(self.settings.database)
 
     @contextlib.asynccontextmanager
     async def recorder(self, **changed: object) -> AsyncIterator[asyncio.Task[None]]:
@@ -127,14 +132,14 @@ class Scene:
 
     def recorded(self, camera: str = CAMERA, boot: int = BOOT) -> RangeSet:
         """Return the sequence numbers that are recorded; none before the tables exist."""
-        url = self.settings.database
-        if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).is_file():
-            return RangeSet()
         try:
-            with self.records() as records:
-                return records.recorded(camera, boot)
+            return Records(self._database.engine()).recorded(camera, boot)
         except Exception:  # the recorder is still creating the tables
             return RangeSet()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a metric's value, 0 if it has none yet."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import scrypt
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -253,6 +254,14 @@ def test_the_users_file_has_hashed_passwords_and_is_readable_only_by_its_owner(u
     assert check_password(known, "admin", PASSWORDS[Right.ADMIN]) == known["admin"]
     assert check_password(known, "admin", PASSWORDS[Right.VIEWER]) is None
     assert check_password(known, "nobody", PASSWORDS[Right.ADMIN]) is None
+
+
+@pytest.mark.usefixtures("costly_passwords")
+def test_passwords_keep_their_costly_hash(tmp_path: Path) -> None:
+    file, digest = tmp_path / "users", scrypt(b"ten letters", salt=bytes(16), n=2**14, r=8, p=1, dklen=32)
+    file.write_text(f"vera:viewer:{bytes(16).hex()}:{digest.hex()}\n")
+    file.chmod(0o600)
+    assert check_password(read_users(file), "vera", "ten letters") is not None
 
 
 def test_a_users_file_of_another_owner_may_be_readable_by_the_group_only(

@@ -17,7 +17,7 @@ from consumers.console.role import open_context
 from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
-from tests.consumers.served_console import serving
+from tests.consumers.served_console import client, serving
 from tests.waiting import PATIENCE_S
 
 PROXY = "192.0.2.1"
@@ -140,10 +140,10 @@ def test_the_proxy_is_recognized_by_the_address_of_its_connection(tmp_path: Path
         async with serving(tmp_path, http=(listen, port), behind_proxy="127.0.0.1", proxy_login=login):
             headers = ANNA | {"x-forwarded-for": "203.0.113.9", SECRET_HEADER: SECRET}
             url = f"http://127.0.0.1:{port}/api/v1/operations"
-            async with httpx2.AsyncClient(timeout=PATIENCE_S) as proxy:
+            async with client() as proxy:
                 answer = await proxy.get(url, headers=headers)
             assert [(each["who"], each["subject"]) for each in answer.json()] == [("anna", "203.0.113.9")]
-            transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
+            transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2", verify=False)
             async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE_S) as other:
                 forged = await other.get(url, headers=ANNA | {"x-forwarded-for": "127.0.0.1"})
             assert forged.status_code == 403

@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from sqlalchemy import event, func, insert, select
 from sqlalchemy.exc import OperationalError
@@ -23,7 +22,7 @@ from consumers.database.console_store import class_hours
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import fill_job_folder, launcher
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.consumers.served_console import get, serving
+from tests.consumers.served_console import client, get, serving
 from tests.waiting import PATIENCE_S, until
 
 
@@ -83,7 +82,7 @@ async def test_an_answer_that_waits_for_the_database_may_take_longer(
     monkeypatch.setattr(connections, "ANSWER_S", 1.5)
     monkeypatch.setattr(connections, "_POLL_S", 0.05)
     monkeypatch.setattr(dead_letters, "letters", slow)
-    async with serving(tmp_path, database=recorder.url) as (port, _), httpx2.AsyncClient(timeout=PATIENCE_S) as visitor:
+    async with serving(tmp_path, database=recorder.url) as (port, _), client() as visitor:
         headers = {"authorization": f"Bearer {(tmp_path / 'owner.token').read_text().strip()}"}
         url = f"http://127.0.0.1:{port}/api/v1/dead-letters/replay"
         answer = await visitor.post(url, json={"reason": "bad_pixels"}, headers=headers)
@@ -135,7 +134,7 @@ async def test_expired_sums_are_deleted_in_steps_soon_after_the_start(
 
 async def test_the_progress_of_a_job_is_pushed_and_a_restart_marks_it_interrupted(tmp_path: Path) -> None:
     jobs = JobSettings(folder=fill_job_folder(tmp_path / "jobs"), publish=(), rollback=())
-    async with serving(tmp_path, jobs=jobs) as (port, _), httpx2.AsyncClient(timeout=PATIENCE_S) as visitor:
+    async with serving(tmp_path, jobs=jobs) as (port, _), client() as visitor:
         url = f"http://127.0.0.1:{port}"
         token = (tmp_path / "owner.token").read_text().strip()
         headers = {"authorization": f"Bearer {token}"}

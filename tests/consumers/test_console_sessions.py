@@ -185,6 +185,7 @@ async def test_only_the_configured_proxy_may_forward_the_address_of_a_visitor(
         assert [await _status_as(port, f"192.0.2.{number}", "vera") for number in range(6)] == expected
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_abandoned_requests_with_passwords_block_no_login(tmp_path: Path, users: Path) -> None:
     async with serving(tmp_path, users=users, behind_proxy="127.0.0.1") as (port, _):
         for number in range(300):

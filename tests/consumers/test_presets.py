@@ -11,7 +11,7 @@ import pytest
 from consumers.console.api.routes import ROOT
 from consumers.console.background.switching import MOST_A_ROUND, STEERED, switch
 from consumers.console.data.drop_policies import new_policy
-from consumers.console.data.presets import MOST_PRESETS, new_preset, words_of
+from consumers.console.data.presets import MOST_PRESETS, new_preset, save_preset, words_of
 from consumers.console.data.switches import MOST_SWITCHES, Switch, add_switch, read_switches
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
@@ -230,7 +230,7 @@ def test_a_console_without_a_broker_switches_nothing(console: ConsoleRig) -> Non
 
 def test_presets_beyond_the_limit_are_rejected_and_existing_ones_replaced(console: ConsoleRig) -> None:
     for number in range(MOST_PRESETS):
-        assert post(console, PRESETS, name=f"set {number}", enabled=True)[0] == 200
+        save_preset(console.context.store.engine, new_preset({"name": f"set {number}", "enabled": True}, OWNER, 5))
     error = post(console, PRESETS, name="one more", enabled=True)[1]
     assert error.startswith(f"preset: expected at most {MOST_PRESETS}")
     assert post(console, PRESETS, name="set 7", enabled=False) == (200, "saved")

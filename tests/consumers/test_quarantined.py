@@ -25,6 +25,7 @@ NEIGHBOURS = (f"{CAMERA}0", f"{CAMERA}-2", f"{CAMERA[:-1]}_", "north/gate")
 """Cameras whose names have the same prefix as `CAMERA`, or match it as a pattern."""
 JOB = KeyRing(b"the secret of one job").previews
 OTHERS = KeyRing(b"the secret of another fleet")
+COLLATION = "ALTER TABLE quarantine ALTER COLUMN name TYPE text COLLATE {}"
 
 
 def name_of(seq: int) -> str:
@@ -123,9 +124,13 @@ def test_frames_of_a_camera_are_found_when_the_database_sorts_names_without_slas
         connection.execute(
             text("CREATE COLLATION IF NOT EXISTS slashless (provider = icu, locale = 'en-u-ka-shifted')")
         )
-        connection.execute(text("ALTER TABLE quarantine ALTER COLUMN name TYPE text COLLATE slashless"))
-    rig.verdicts([verdict(1, flagged=True)])
-    assert names_and_copies(rig, tmp_path / "copied") == ([name_of(1)], 1)
+        connection.execute(text(COLLATION.format("slashless")))
+    try:
+        rig.verdicts([verdict(1, flagged=True)])
+        assert names_and_copies(rig, tmp_path / "copied") == ([name_of(1)], 1)
+    finally:
+        with rig.engine.begin() as connection:
+            connection.execute(text(COLLATION.format('"default"')))
 
 
 def test_frames_are_purged_from_a_store_with_an_error_of_its_own_for_a_missing_file(

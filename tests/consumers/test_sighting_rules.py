@@ -94,9 +94,9 @@ def test_a_body_that_is_no_object_is_rejected(console: ConsoleRig, recorder: Rig
 
 
 def test_rules_beyond_the_limit_are_rejected_and_existing_ones_replaced(console: ConsoleRig, recorder: Rig) -> None:
-    for number in range(MOST_RULES):
-        rule = new_rule(RULE | {"wanted": f"class {number}"}, OWNER, 5)
-        change_recorded(recorder.url, lambda each, rule=rule: save_rule(each, rule))  # type: ignore[misc]  # bound at once
+    with recorder.engine.begin() as connection:
+        for number in range(MOST_RULES):
+            save_rule(connection, new_rule(RULE | {"wanted": f"class {number}"}, OWNER, 5))
     assert post(console, RULES, **RULE)[1].startswith(f"rule: expected at most {MOST_RULES}, got more")
     assert post(console, RULES, cameras="lab/*", wanted="class 7", frames=9) == (200, "saved")
 

@@ -14,7 +14,7 @@ from consumers.conservation.rounds import LogOffsets
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
-from schemas.pointillist_pb2 import Ledger, Range
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
 from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, verdict
 
 KEEP = 3
@@ -39,19 +39,23 @@ def counts(rig: Rig) -> dict[str, int]:
 def record_boots(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
     """Record boots with frames of every fate; unless `settled`, some are open, and frames lost or pending."""
     rng = random.Random(seed)
+    verdicts, letters, ledgers = list[Verdict](), list[DeadLetter](), list[Ledger]()
     for boot in range(1, 24):
         following = rng.randrange(1, 12)
         shed = sorted(rng.sample(range(following), rng.randrange(following)))
         known = [seq for seq in range(following) if settled or rng.random() < 0.9]
-        rig.verdicts((verdict(seq, boot=boot) for seq in known if seq not in shed or rng.random() < 0.2), camera)
+        verdicts += [verdict(seq, boot=boot) for seq in known if seq not in shed or rng.random() < 0.2]
         for seq in rng.sample(range(following), min(1, following)):
-            rig.letter(dead_letter(seq, verified=True, boot=boot, camera_id=camera))
+            letters.append(dead_letter(seq, verified=True, boot=boot, camera_id=camera))
         made = Ledger(
             boot_id=boot, revision=1, started_ms=1000 + boot, next=following, closed=settled or rng.random() < 0.8,
             shed=[Range(first=seq, last=seq) for seq in shed], frames_skipped=boot, bytes_resent=2 * boot,
             confirmed_to=following if settled else rng.randrange(following + 1),
         )  # fmt: skip
-        rig.ledger(made, camera)
+        ledgers.append(made)
+    rig.verdicts(verdicts, camera)
+    rig.letters(letters)
+    rig.ledgers(ledgers, camera)
 
 
 def purge_ledgers(rig: Rig, bounds: Bounds) -> None:

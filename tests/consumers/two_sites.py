@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, inspect, select, text
+from sqlalchemy import Engine, insert, select
 
 from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
@@ -205,8 +206,8 @@ class TwoSites:
         found: dict[str, list[str]] = {"calls": [str(each) for each in self.calls.calls if _is_theirs(str(each))]}
         for engine in (self.recorder.engine, self.context.store.engine):
             found |= _rows(engine)
-        files = [str(each.relative_to(self.folder)) for each in self.folder.rglob("*") if each.is_file()]
-        found["files"] = sorted(each for each in files if _is_theirs(each))
+        files = (f"{parent}/{name}" for parent, _, names in os.walk(self.folder) for name in names)
+        found["files"] = sorted(each for each in files if _is_theirs(each.removeprefix(str(self.folder))))
         card = self.context.fleet.card(THEIRS)
         found["fleet"] = ["" if card is None else json.dumps([card.alert, card.acknowledged, card.muted_reason])]
         found["jobs"] = [str(self.rig.jobs.running)]
@@ -217,15 +218,19 @@ class TwoSites:
         await self.rig.close()
 
 
+_THEIR_IDS = (_ALERTS[THEIRS], _JOBS[THEIRS], *(mark.decode() for mark in MARKS))
+
+
 def _is_theirs(line: str) -> bool:
-    ids = (_ALERTS[THEIRS], _JOBS[THEIRS], *(mark.decode() for mark in MARKS))
-    return any(each in line for each in ids)
+    return any(each in line for each in _THEIR_IDS)
 
 
 def _rows(engine: Engine) -> dict[str, list[str]]:
     found = {}
     with engine.begin() as connection:
-        for table in inspect(connection).get_table_names():
-            lines = [str(tuple(row)) for row in connection.execute(text(f'SELECT * FROM "{table}"'))]
-            found[table] = sorted(line for line in lines if _is_theirs(line))
+        cursor = connection.connection.cursor()  # faster than SQLAlchemy for the many readings of a few rows
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in cursor.fetchall():
+            cursor.execute(f'SELECT * FROM "{table}"')
+            found[table] = sorted(line for line in map(str, cursor.fetchall()) if _is_theirs(line))
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
@@ -30,6 +29,7 @@ from consumers.console.access.provider_places import ProviderPlaces
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Person
 from schemas.errors import ConfigError
+from schemas.transport.http import client_tls
 
 BEGIN: Final = "/login/openid"
 DONE: Final = "/login/openid/done"
@@ -89,7 +89,7 @@ class OpenIdLogin:
         file = settings.client_secret_file
         self._secret = read_secret(file, "openid.client_secret_file") if file is not None else None
         try:
-            self._tls = ssl.create_default_context(cafile=settings.ca_file)
+            self._tls = client_tls(settings.ca_file)
         except OSError as error:
             raise ConfigError(f"openid.ca_file: expected a file of authorities, got {error}. Correct it.") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ from consumers.console.settings import SiteSettings
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, ConfigError, MalformedError, error_text
 from schemas.limits import MAX_CAMERAS
+from schemas.transport.http import client_tls
 
 POLL_S: Final = 2.0
 """Least pause between two polls in seconds."""
@@ -51,7 +51,7 @@ class SiteClient:
         self._place = f"sites.{name}"
         self._headers()
         try:
-            tls = ssl.create_default_context(cafile=settings.ca_file)
+            tls = client_tls(settings.ca_file)
         except OSError as error:
             raise ConfigError(
                 f"{self._place}.ca_file: expected a file of authorities, got {error}. Correct it."
