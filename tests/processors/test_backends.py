@@ -473,9 +473,12 @@ def test_the_memory_of_a_converted_network_is_released_with_it() -> None:
         return int(process.memory_info().rss)
 
     gc.freeze()  # the collections need not traverse the objects of all earlier tests
-    before = [load() for _ in range(3)][-1]
-    # Each network is 8 MiB.
-    assert [load() for _ in range(12)][-1] - before < 40 * 2**20
+    try:
+        before = [load() for _ in range(3)][-1]
+        # Each network is 8 MiB.
+        assert [load() for _ in range(12)][-1] - before < 40 * 2**20
+    finally:
+        gc.unfreeze()
 
 
 @needs_openvino
