@@ -46,7 +46,8 @@ def walk(steps: Mapping[int, int], seed: int) -> Estimate:
 
 
 def small(monkeypatch: pytest.MonkeyPatch, path: int, trials: int) -> None:
-    """Make the splittings so small that their estimates vary."""
+    """Make the splittings so few and so small that their estimates vary."""
+    monkeypatch.setattr(splitting, "REPETITIONS", 10)
     monkeypatch.setattr(splitting, "PATH", path)
     monkeypatch.setattr(splitting, "TRIALS", trials)
 
