@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -99,7 +100,7 @@ def modules(package: str) -> list[Path]:
 def imported(file: Path) -> frozenset[str]:
     """Return the full names that a module imports anywhere in it. Raises ValueError for a relative import."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    for node in _statements(ast.parse(file.read_text(encoding="utf-8"), str(file))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -107,6 +108,16 @@ def imported(file: Path) -> frozenset[str]:
                 raise ValueError(f"{file}: expected absolute imports, got a relative one. Name the module in full.")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return frozenset(names)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements of a module, at any depth. Expressions, which are most nodes, contain no statement."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            pending += getattr(node, part, ())
 
 
 def dotted(file: Path) -> str:
