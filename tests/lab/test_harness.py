@@ -227,7 +227,11 @@ def tiny(folder: Path) -> Callable[[Workplace], Plan]:
                     os.kill(os.getpid(), signal.SIGKILL)
             return {"sums": [Sum(total)]}
 
-        runs = {"first": partial(quick, "first"), "long": long, "last": partial(quick, "last")}
+        runs: dict[str, Callable[[], Tables]] = {
+            "first": partial(quick, "first"),
+            "long": long,
+            "last": partial(quick, "last"),
+        }
         return Plan("tiny", {"sums": Sum}, tuple(Cell(name, CODE, run) for name, run in runs.items()), store, list)
 
     return plan
