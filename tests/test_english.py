@@ -36,12 +36,15 @@ class Module:
 
 
 def texts(module: Module) -> Iterator[tuple[int, str, bool]]:
-    """Yield (line, text, is a docstring) for each docstring, attribute docstrings included, and each comment."""
+    """Yield (line, text, is a docstring) for each docstring, attribute docstrings included, and each comment.
+
+    Comments are left out if none of them can break a rule.
+    """
     for node in module.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, node.value.value, True
-    if "#" not in module.source:
-        return
+    if not any("#" in line and WORDS.search(line) for line in module.source.splitlines()):
+        return  # comments follow no other rule, and tokens take as long as the syntax tree
     for token in tokenize.generate_tokens(io.StringIO(module.source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string, False
@@ -66,11 +69,15 @@ def noun_phrases(module: Module) -> list[str]:
     found = []
     for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
-            first = re.match(r"\w+", ast.get_docstring(node) or "")
-            is_property = any(ast.unparse(each).endswith("property") for each in node.decorator_list)
-            if first and first[0].lower() in NOUN_PHRASES and not is_property:
-                found.append(f"{module.file}:{node.lineno}: {node.name} begins with {first[0]!r}")
+            first = re.match(r"\s*(\w+)", ast.get_docstring(node, clean=False) or "")
+            if first and first[1].lower() in NOUN_PHRASES and not is_property(node):
+                found.append(f"{module.file}:{node.lineno}: {node.name} begins with {first[1]!r}")
     return found
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a decorator makes a property of the function."""
+    return any(ast.unparse(each).endswith("property") for each in node.decorator_list)
 
 
 def files(place: str) -> list[Path]:

@@ -110,14 +110,14 @@ def imported(file: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield a module and all its statements. Most nodes of a tree are in expressions, which import nothing."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements of a module, at any depth. Expressions, which are most nodes, contain no statement."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         yield node
-        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-            waiting += getattr(node, field, ())
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            pending += getattr(node, part, ())
 
 
 def dotted(file: Path) -> str:

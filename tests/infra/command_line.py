@@ -25,14 +25,14 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 @cache
-def _root_command() -> Any:
+def root_command() -> Any:
     """Return the root command with all its groups. To build it takes a tenth of a second."""
     infra.cli.register()
     return typer.main.get_command(infra.cli.app)
 
 
 def _parse(arguments: tuple[str, ...]) -> dict[str, Any]:
-    command = _root_command()
+    command = root_command()
     context = command.make_context("pointillist", [arguments[0]], resilient_parsing=True)
     rest = list(arguments)
     while hasattr(command, "get_command"):
@@ -58,13 +58,13 @@ def commands() -> dict[tuple[str, ...], Any]:
         for word, each in getattr(command, "commands", {}).items():
             add((*words, word), each)
 
-    add((), _root_command())
+    add((), root_command())
     return found
 
 
 def options_of(name: str) -> set[str]:
     """Return the options of a command outside the groups."""
-    return {option for parameter in _root_command().commands[name].params for option in parameter.opts}
+    return {option for parameter in root_command().commands[name].params for option in parameter.opts}
 
 
 def run(*arguments: object, **variables: str) -> Result:
@@ -73,13 +73,13 @@ def run(*arguments: object, **variables: str) -> Result:
     To start another interpreter would take longer than most tests.
     """
     # Without the patch, typer would build the command again for each run.
-    with patch("typer.testing._get_command", lambda _: _root_command()):
+    with patch("typer.testing._get_command", lambda _: root_command()):
         return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
 
 
 def call(*arguments: object) -> Any:
     """Run a command in this process and return its exit status. Its error is raised, and its output printed."""
-    return _root_command()([*map(str, arguments)], standalone_mode=False)
+    return root_command()([*map(str, arguments)], standalone_mode=False)
 
 
 def refusal(done: Result) -> str:

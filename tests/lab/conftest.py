@@ -13,6 +13,7 @@ import torch
 from infra.cli import main
 from lab.strip.table import calibrate_bundle
 from schemas.errors import UserError
+from tests.infra.command_line import root_command
 from tests.lab.colour_classifier import coloured_pictures, convert_to_onnx, save_pictures, write_bundle
 from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
@@ -44,6 +45,9 @@ Command = Callable[..., CommandResult]
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return a function that runs `pointillist lab` with its arguments."""
+    command = root_command()
+    # Otherwise typer would build the command again for each run.
+    monkeypatch.setattr("typer.main.get_command", lambda _: command)
 
     def run(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["pointillist", "lab", *map(str, arguments)])

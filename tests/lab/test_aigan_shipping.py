@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lab.aigan.continuing import adopt, shipped_weights
 from lab.aigan.generator import Generator, Shape
@@ -26,50 +27,64 @@ SHAPE = Shape(classes=3, channels=1, height=8, width=12)
 SETTINGS_OF_TINY = GeneratorSettings("tiny", "none@1+0", "white-box", ["a", "b", "c"], 1, 8, 12, 0.25, "a command")
 
 
-def test_onnx_returns_the_outputs_of_torch_for_any_number_of_pictures(tmp_path: Path) -> None:
-    with seeded(0):
-        generator = Generator(SHAPE, narrow=4, wide=6, blocks=1).eval()
-    for norm in generator.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            norm.running_mean.normal_(generator=torch.Generator().manual_seed(0))
-    ship(generator, SETTINGS_OF_TINY, tmp_path)
-    attacker = Attacker(tmp_path)
-    assert attacker.settings == SETTINGS_OF_TINY
-    assert b".py" not in (tmp_path / MODEL).read_bytes(), "the model names source files of the machine that made it"
-    for count in (1, 5):
-        pictures = torch.rand(count, 1, 8, 12, generator=torch.Generator().manual_seed(count))
-        targets = torch.arange(count) % 3
-        with torch.no_grad():
-            expected = generator(pictures, targets).numpy()
-        np.testing.assert_allclose(attacker.direction(pictures.numpy(), targets.numpy()), expected, atol=1e-5)
+@dataclass
+class Shipped:
+    """A generator, its pictures (400, 1, 8, 12) and their targets, and the folder that it is shipped in."""
+
+    generator: Generator
+    pictures: Tensor
+    targets: Tensor
+    folder: Path
 
 
-def test_a_longer_training_starts_with_the_function_of_the_shipped_generator(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """Return a generator whose norms have other parameters than a new one, and the statistics of its pictures."""
     with seeded(0):
-        shipped = Generator(SHAPE, narrow=4, wide=6, blocks=1)
+        generator = Generator(SHAPE, narrow=4, wide=6, blocks=1)
         pictures, targets = torch.rand(400, 1, 8, 12), torch.arange(400) % 3
-        torch.nn.init.normal_(shipped.out.weight, std=0.3)
-        torch.nn.init.normal_(shipped.templates.weight, std=0.3)
-        for norm in shipped.modules():
-            if isinstance(norm, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) and norm.affine:
+        torch.nn.init.normal_(generator.out.weight, std=0.3)
+        torch.nn.init.normal_(generator.templates.weight, std=0.3)
+        norms = [each for each in generator.modules() if isinstance(each, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+            if norm.affine:
                 torch.nn.init.uniform_(norm.weight, 0.5, 2)
                 torch.nn.init.normal_(norm.bias)
         with torch.no_grad():
-            for _ in range(100):
-                shipped.train()(pictures, targets)
-            expected = shipped.eval()(pictures, targets)
-    ship(shipped, SETTINGS_OF_TINY, tmp_path)
+            generator.train()(pictures, targets)
+    folder = tmp_path_factory.mktemp("shipped")
+    ship(generator.eval(), SETTINGS_OF_TINY, folder)
+    return Shipped(generator, pictures, targets, folder)
+
+
+def test_onnx_returns_the_outputs_of_torch_for_any_number_of_pictures(shipped: Shipped) -> None:
+    attacker = Attacker(shipped.folder)
+    assert attacker.settings == SETTINGS_OF_TINY
+    model = (shipped.folder / MODEL).read_bytes()
+    assert b".py" not in model, "the model names source files of the machine that made it"
+    for count in (1, 5):
+        pictures, targets = shipped.pictures[:count], shipped.targets[:count]
+        with torch.no_grad():
+            expected = shipped.generator(pictures, targets).numpy()
+        np.testing.assert_allclose(attacker.direction(pictures.numpy(), targets.numpy()), expected, atol=1e-5)
+
+
+def test_a_longer_training_starts_with_the_function_of_the_shipped_generator(shipped: Shipped, tmp_path: Path) -> None:
+    pictures, targets = shipped.pictures, shipped.targets
+    with torch.no_grad():
+        expected = shipped.generator(pictures, targets)
+    weights = shipped_weights(shipped.folder)
     with seeded(1):
         longer = Generator(SHAPE, narrow=4, wide=6, blocks=2)
-    adopt(longer, shipped_weights(tmp_path), pictures)
+    adopt(longer, weights, pictures)
     with torch.no_grad():
         torch.testing.assert_close(longer.eval()(pictures, targets), expected, atol=0.02, rtol=0)
         # In training, batch norms use the statistics of the batch. These must not change the directions.
         torch.testing.assert_close(longer.train()(pictures, targets), expected, atol=0.05, rtol=0)
         assert expected.std() > 0.2
     with pytest.raises(ConfigError, match=r"--start: encoder\.stem\.weight: expected the shape"):
-        adopt(Generator(SHAPE, narrow=2, wide=6, blocks=1), shipped_weights(tmp_path), pictures)
+        adopt(Generator(SHAPE, narrow=2, wide=6, blocks=1), weights, pictures)
     (tmp_path / MODEL).write_bytes(b"no model")
     with pytest.raises(ConfigError, match="expected an ONNX generator"):
         shipped_weights(tmp_path)

@@ -109,7 +109,7 @@ def test_a_stopped_run_resumes_after_its_last_part_and_ends_in_the_same_figures(
 def test_parts_of_other_libraries_or_of_another_backend_are_not_joined(
     lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, seen, version = pictures(12, 5), list[int](), choice_cache._version
+    known, seen, version = pictures(4, 5), list[int](), choice_cache._version
     write_nonrobust_bundle(tmp_path / "bundle")
     save_pictures(tmp_path / "pictures.npz", known)
     certified = certificates.certificate
@@ -127,17 +127,17 @@ def test_parts_of_other_libraries_or_of_another_backend_are_not_joined(
         return len(seen)
 
     monkeypatch.setattr(certificates, "certificate", counted)
-    assert [measured(), measured()] == [12, 0]
+    assert [measured(), measured()] == [4, 0]
     for library in ("torch", "onnxruntime", "openvino"):
         monkeypatch.setattr(
             choice_cache, "_version", lambda package, other=library: "0" if package == other else version(package)
         )
-        assert measured() == 12, library
+        assert measured() == 4, library
     monkeypatch.setattr(choice_cache, "_version", version)
     # The torch version's parts were replaced by those of the others.
-    assert [measured(), measured()] == [12, 0]
+    assert [measured(), measured()] == [4, 0]
     monkeypatch.setattr(contract, "runtime_of", lambda network: "another backend")
-    assert measured() == 12
+    assert measured() == 4
 
 
 def test_a_patch_is_a_side_or_two() -> None:

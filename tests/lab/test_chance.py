@@ -55,7 +55,9 @@ def mask(_: Path) -> Tensor:
 def windows(_: Path) -> Tensor:
     shown = frames()
     seen = Occlusion(shown, torch.ones(30, 1, 8, 8), torch.ones(30, dtype=torch.bool))
-    return point(seen, shown).forward(shown[:4])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.repair.transplant.POINT_STEPS", 2)
+        return point(seen, shown).forward(shown[:4])
 
 
 def backdoored_model(folder: Path) -> Tensor:

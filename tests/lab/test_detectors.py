@@ -122,10 +122,11 @@ class Aims:
 
 
 def test_a_camera_has_rows_for_the_usual_and_for_the_chosen_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cameras_module, "EvidenceRule", lambda: EvidenceRule(history_probes=20))
     monkeypatch.setattr("lab.evidence.splitting.REPETITIONS", 4)
-    monkeypatch.setattr("lab.evidence.splitting.PATH", 500)
-    monkeypatch.setattr("lab.evidence.splitting.TRIALS", 50)
-    monkeypatch.setattr("lab.evidence.measure.STARTS", 40)
+    monkeypatch.setattr("lab.evidence.splitting.PATH", 200)
+    monkeypatch.setattr("lab.evidence.splitting.TRIALS", 20)
+    monkeypatch.setattr("lab.evidence.measure.STARTS", 20)
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 4)))
     found = measured(part(900, 1), part(900, 2), part(300, 3, planted=(STRIP,)))
     monkeypatch.setattr(cameras_module, "scores", lambda *_: found)

@@ -27,17 +27,23 @@ from tests.lab.colour_classifier import save_pictures
 from tests.lab.conftest import Command
 from tests.lab.nonrobust_network import pictures, write_nonrobust_bundle
 
-RULE = EvidenceRule()
+RULE = EvidenceRule(history_probes=20)
+"""The usual rule with a shorter history, with which a simulated probe costs half the time."""
 ALONE = Limits(0.5)
 TOGETHER = Limits(0.5, 0.001)
+
+
+def sized(monkeypatch: pytest.MonkeyPatch, repetitions: int, path: int, trials: int) -> None:
+    """Set the size of the splittings."""
+    for name, value in (("REPETITIONS", repetitions), ("PATH", path), ("TRIALS", trials)):
+        monkeypatch.setattr(splitting, name, value)
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use short paths, few starts and few candidates, which suffice for very different scores."""
-    for name, value in (("REPETITIONS", 4), ("PATH", 1000), ("TRIALS", 50)):
-        monkeypatch.setattr(splitting, name, value)
-    monkeypatch.setattr("lab.evidence.measure.STARTS", 60)
+    sized(monkeypatch, 4, 500, 50)
+    monkeypatch.setattr("lab.evidence.measure.STARTS", 30)
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 
 
@@ -65,7 +71,8 @@ def without_low_entropies(original: Scores) -> Scores:
     return replace(original, bits=np.full(len(original), 9.0))
 
 
-def test_the_estimated_rate_of_rare_alarms_agrees_with_a_long_simulation() -> None:
+def test_the_estimated_rate_of_rare_alarms_agrees_with_a_long_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    sized(monkeypatch, 20, 2000, 300)
     probes = [track_probe(STRIP, each, RULE).probe for each in with_lows(0.03).probes(ALONE)]
     draw = drawn(probes, probes[0], 0.0, np.random.default_rng(2))
     track, alarms, watched_probes = Track(), 0, 0
@@ -81,8 +88,7 @@ def test_the_estimated_rate_of_rare_alarms_agrees_with_a_long_simulation() -> No
 def test_rarer_low_scores_raise_far_fewer_alarms_and_a_rate_of_zero_has_an_upper_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in (("REPETITIONS", 10), ("PATH", 2000), ("TRIALS", 200)):
-        monkeypatch.setattr(splitting, name, value)
+    sized(monkeypatch, 10, 2000, 200)
     often, seldom, never = (false_alarms(with_lows(share), ALONE, RULE, 0.25) for share in (0.03, 0.01, 0.0))
     assert often.measured.rate.value > 2 * seldom.measured.rate.value > 0
     assert never.measured.rate.value == 0 < never.measured.rate.high == never.bound
@@ -224,7 +230,7 @@ def test_a_choice_is_marked_if_even_the_lowest_candidate_raises_too_many_alarms(
 def test_the_chosen_threshold_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = scores(500, 1)
     chosen = chosen_rule(clean, ALONE, RULE, Stream()).rule
-    assert clean_starts(clean, ALONE, chosen, count=60) == 0
+    assert clean_starts(clean, ALONE, chosen, count=30) == 0
     monkeypatch.setattr("lab.evidence.measure.clean_starts", no_alarm)
     assert chosen_rule(clean, ALONE, RULE, Stream()).rule.entropy_octaves > chosen.entropy_octaves
 

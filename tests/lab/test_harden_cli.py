@@ -140,28 +140,30 @@ def test_a_scripted_network_is_hardened_and_stays_scripted(folder: Path, harden:
 PROGRAM_WITH_THREAD_NAMES = """
 from pathlib import Path
 from infra.cli import main
+from lab.hardening import measure
+measure.STEPS, measure.SAMPLES = 2, 1
 try:
     main()
 finally:
     print(*((each / "comm").read_text() for each in Path("/proc/self/task").iterdir()))
 """
-"""`pointillist`, followed by the names of the threads that remain at its end."""
+"""`pointillist` with a short measurement, followed by the names of the threads that remain at its end."""
 
 
 def test_two_processes_train_the_same_weights_as_one(
     folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harden(shards=2).success()
+    harden(shards=2, epochs=1).success()
     alone = weights(folder / "out")
     shutil.rmtree(folder / "out")
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", PROGRAM_WITH_THREAD_NAMES, "lab", *command_of(folder)]
+    command = [sys.executable, "-c", PROGRAM_WITH_THREAD_NAMES, "lab", *command_of(folder, epochs=1)]
     for name, value in (place | {"RANK": "0", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
     with subprocess.Popen(command, env=other, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
         try:
-            first = harden()
+            first = harden(epochs=1)
             remaining_threads, other_errors = second.communicate(timeout=60)
         finally:
             second.kill()

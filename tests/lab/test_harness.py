@@ -7,19 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from infra.cli import main
 from lab.experiments.harness.cell import Cell, Tables, file_state
 from lab.experiments.harness.page import Column, table
 from lab.experiments.harness.plan import Plan, Workplace, staleness
 from lab.experiments.harness.queue import Stale, affordable, measure, only_queue, stale_rows
 from lab.experiments.harness.stale_file import write_stale_file
 from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
-from schemas.errors import ConfigError, UserError
+from schemas.errors import ConfigError
+from tests.lab.conftest import Command
 
 ROOT = Path(__file__).parents[2]
 CODE = ("lab.chance:seeded",)
@@ -187,66 +190,87 @@ def test_a_table_has_a_column_for_each_figure() -> None:
     assert table(columns, []) == ""
 
 
-# An experiment of three rows. The second row takes three steps, and kills its process after two of them in the first
-# run.
-TINY = """
-import os, signal, sys
-from dataclasses import dataclass
+@dataclass(frozen=True)
+class Sum:
+    """A record of a row's total."""
+
+    total: int
+
+
+def tiny(folder: Path) -> Callable[[Workplace], Plan]:
+    """Return an experiment of three rows that write into `folder / "log"`.
+
+    The second row takes three steps. In the first run, it kills its process after two of them.
+    """
+
+    def log(line: str) -> None:
+        with (folder / "log").open("a") as stream:
+            stream.write(f"{line}\n")
+
+    def plan(place: Workplace) -> Plan:
+        cache, store = place.cache("tiny"), place.store("tiny")
+
+        def quick(name: str) -> Tables:
+            log(name)
+            return {"sums": [Sum(1)]}
+
+        def step(number: int) -> dict[str, np.ndarray]:
+            log(f"step {number}")
+            return {"value": np.array(number)}
+
+        def long() -> Tables:
+            total = 0
+            for number in range(3):
+                total += int(cache.get(f"step-{number}", "same", partial(step, number))["value"])
+                if number == 1 and not (folder / "died").exists():
+                    (folder / "died").touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return {"sums": [Sum(total)]}
+
+        runs: dict[str, Callable[[], Tables]] = {
+            "first": partial(quick, "first"),
+            "long": long,
+            "last": partial(quick, "last"),
+        }
+        return Plan("tiny", {"sums": Sum}, tuple(Cell(name, CODE, run) for name, run in runs.items()), store, list)
+
+    return plan
+
+
+def options_of(folder: Path, *options: object) -> list[str]:
+    return ["stale", *map(str, options), "--results", str(folder / "results"), "--runs", str(folder)]
+
+
+@pytest.fixture
+def queue(tmp_path: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return a function that runs `pointillist lab stale` on the experiment of three rows."""
+    monkeypatch.setattr("lab.experiments.catalogue.experiments", lambda: {"tiny": tiny(tmp_path)})
+    # A lower priority would remain for the later tests of this process.
+    monkeypatch.setattr("lab.experiments.harness.queue.lower_priority", lambda: None)
+    return lambda *options: lab(*options_of(tmp_path, *options))
+
+
+KILLED = """
+import sys
 from pathlib import Path
-import numpy as np
 from infra.cli import main
 from lab.experiments import catalogue
 from lab.experiments.harness import queue
-from lab.experiments.harness.cell import Cell
-from lab.experiments.harness.plan import Plan
-queue.yield_to_others = lambda: None  # among other tests the least priority makes it wait for a minute
-@dataclass(frozen=True)
-class Sum:
-    total: int
-folder = Path(sys.argv[1])
-def log(line):
-    with (folder / "log").open("a") as stream:
-        stream.write(line + "\\n")
-def plan(place):
-    cache, store = place.cache("tiny"), place.store("tiny")
-    def quick(name):
-        def measure():
-            log(name)
-            return {"sums": [Sum(1)]}
-        return measure
-    def step(number):
-        def make():
-            log(f"step {number}")
-            return {"value": np.array(number)}
-        return make
-    def long():
-        total = 0
-        for number in range(3):
-            total += int(cache.get(f"step-{number}", "same", step(number))["value"])
-            if number == 1 and not (folder / "died").exists():
-                (folder / "died").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return {"sums": [Sum(total)]}
-    cells = [Cell(name, ("lab.chance:seeded",), make) for name, make in
-             (("first", quick("first")), ("long", long), ("last", quick("last")))]
-    return Plan("tiny", {"sums": Sum}, tuple(cells), store, list)
-catalogue.experiments = lambda: {"tiny": plan}
-sys.argv = ["pointillist", "lab", "stale", *sys.argv[2:], "--results", str(folder / "results"), "--runs", str(folder)]
+from tests.lab.test_harness import tiny
+queue.lower_priority = lambda: None  # among other tests the least priority makes it wait for a minute
+folder = Path(sys.argv.pop(1))
+catalogue.experiments = lambda: {"tiny": tiny(folder)}
 main()
 """
+"""A program that runs the command in a process of its own, which its second row kills."""
 
 
-def queue(folder: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-c", TINY, str(folder), *options]
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-
-
-def test_a_killed_queue_resumes_from_the_checkpoint_of_its_row(tmp_path: Path) -> None:
-    killed = queue(tmp_path, "--run")
+def test_a_killed_queue_resumes_from_the_checkpoint_of_its_row(tmp_path: Path, queue: Command) -> None:
+    program = [sys.executable, "-c", KILLED, str(tmp_path), "lab", *options_of(tmp_path, "--run")]
+    killed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    finished = queue(tmp_path, "--run")
-    assert finished.returncode == 0, finished.stderr
-    assert "1 of 2: tiny, long: missing" in finished.stdout + finished.stderr
+    finished = queue("--run").success()
+    assert "1 of 2: tiny, long: missing" in finished.out
     assert (tmp_path / "log").read_text().split("\n")[:-1] == ["first", "step 0", "step 1", "step 2", "last"]
     rows = json.loads((tmp_path / "results" / "tiny" / "rows.json").read_text())["rows"]
     assert {name: row["tables"]["sums"] for name, row in rows.items()} == {"first": [[1]], "long": [[3]], "last": [[1]]}
@@ -255,35 +279,27 @@ def test_a_killed_queue_resumes_from_the_checkpoint_of_its_row(tmp_path: Path) -
     assert commands == {expected}, "a stored command must not contain --runs"
 
 
-def test_an_unknown_experiment_is_rejected_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "stale", "--only", "nothing"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == UserError.exit_code
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: --only: expected video or hardening or")
+def test_an_unknown_experiment_is_rejected_in_one_line(lab: Command) -> None:
+    error = lab("stale", "--only", "nothing").refusal()
+    assert error.startswith("error: --only: expected video or hardening or")
 
 
 @pytest.mark.parametrize("options", [(), ("--run",)])
 def test_a_row_that_no_experiment_has_is_rejected_before_the_others_are_measured(
-    tmp_path: Path, options: tuple[str, ...]
+    tmp_path: Path, queue: Command, options: tuple[str, ...]
 ) -> None:
-    found = queue(tmp_path, "--row", "first", "--row", "lnog", *options)
-    assert found.returncode == UserError.exit_code
-    assert "error: --row: expected a part of a row's name in tiny, got 'lnog'. Correct it." in found.stderr
+    error = queue("--row", "first", "--row", "lnog", *options).refusal()
+    assert "error: --row: expected a part of a row's name in tiny, got 'lnog'. Correct it." in error
     assert not (tmp_path / "log").exists()
 
 
-def test_the_file_of_stale_rows_is_not_written_without_the_data_sets(tmp_path: Path) -> None:
-    missing = {**os.environ, "POINTILLIST_DATA": str(tmp_path / "absent")}
-    listed = queue(tmp_path, environment=missing)
-    assert listed.returncode == 0, listed.stderr
-    assert "every row that reads them is listed as stale" in listed.stderr
-    named = queue(tmp_path, "--json", str(tmp_path / "stale.json"), environment=missing)
-    assert named.returncode == UserError.exit_code
-    assert f"error: POINTILLIST_DATA: expected the folder of the data sets, got {tmp_path / 'absent'}" in named.stderr
+def test_the_file_of_stale_rows_is_not_written_without_the_data_sets(
+    tmp_path: Path, queue: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path / "absent"))
+    assert "every row that reads them is listed as stale" in queue().success().err
+    error = queue("--json", tmp_path / "stale.json").refusal()
+    assert f"error: POINTILLIST_DATA: expected the folder of the data sets, got {tmp_path / 'absent'}" in error
     assert not (tmp_path / "stale.json").exists()
 
 

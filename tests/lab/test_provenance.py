@@ -38,8 +38,10 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_digest_changes_with_needed_code_and_data_and_not_with_a_new_definition(copy: Path) -> None:
-    before = Repository(copy).digest(DETECTION)
+def test_a_digest_changes_with_needed_code_and_data_and_not_with_a_new_definition(
+    repository: Repository, copy: Path
+) -> None:
+    before = repository.digest(DETECTION)
     for name, more, stale in (
         ("bundles/restorer/weights.safetensors", b" ", True),
         ("processors/pipeline.py", b"\n\ndef unused():\n    return 1\n", False),
@@ -167,8 +169,6 @@ opened = set()
 sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
 import numpy as np, tempfile, torch
 from pathlib import Path
-from lab import provenance
-from lab.backdoor.catalogue import MODELS
 from lab import provenance
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures

@@ -47,7 +47,7 @@ def flagged() -> np.ndarray:
 def test_repair_removes_the_backdoor_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
     test = pictures(200, seed=3)
     result = repair(
-        backdoored_bundle(), clean, flagged, RepairSettings(steps=400), evaluation=Evaluation(test, stamped(test))
+        backdoored_bundle(), clean, flagged, RepairSettings(steps=200), evaluation=Evaluation(test, stamped(test))
     )
     figures = result.figures
     assert figures["target_class"] == TARGET

@@ -45,15 +45,16 @@ def walk(steps: Mapping[int, int], seed: int) -> Estimate:
     return alarm_rate(lambda generator: drawn(probes, probes[0], 0.0, generator), WALK, seed)
 
 
-def small(monkeypatch: pytest.MonkeyPatch, path: int, trials: int) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, path: int, trials: int, repetitions: int = 20) -> None:
     """Make the splittings so small that their estimates vary."""
+    monkeypatch.setattr(splitting, "REPETITIONS", repetitions)
     monkeypatch.setattr(splitting, "PATH", path)
     monkeypatch.setattr(splitting, "TRIALS", trials)
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_interval_contains_the_exact_rate_for_nearly_all_seeds(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, 400, 60)
+    small(monkeypatch, 400, 60, repetitions=10)
     truth, found = exact(STEPS[steps]), [walk(STEPS[steps], seed).rate for seed in range(20)]
     assert sum(each.low <= truth <= each.high for each in found) >= 17
     assert np.mean([each.value for each in found]) == pytest.approx(truth, rel=0.15)
@@ -61,9 +62,9 @@ def test_the_interval_contains_the_exact_rate_for_nearly_all_seeds(steps: str, m
 
 def test_the_upper_end_is_valid_if_most_splittings_find_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, 60, 10)
-    truth, found = exact(STEPS["jumps"]), [walk(STEPS["jumps"], seed) for seed in range(100)]
-    assert sum(each.rate.value == 0 for each in found) > 10
-    assert sum(truth <= each.rate.high for each in found) >= 92
+    truth, found = exact(STEPS["jumps"]), [walk(STEPS["jumps"], seed) for seed in range(50)]
+    assert sum(each.rate.value == 0 for each in found) > 5
+    assert sum(truth <= each.rate.high for each in found) >= 46
     assert all(each.rests_on_few for each in found)
 
 

@@ -115,6 +115,7 @@ def test_a_calibrated_bundle_detects_poisoned_frames_whole_and_with_dropped_pixe
     assert dropped["threshold_bits"] == strip.dropped[0].threshold_bits
 
 
+@pytest.mark.usefixtures("few_overlays")
 def test_a_new_calibration_deletes_the_thresholds_for_dropped_pixels(lab: Command, bundle: Path, clean: Path) -> None:
     printed = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.5).success().out
     assert "32 of 64 dropped" in printed
@@ -218,6 +219,7 @@ def test_the_error_of_a_calibration_names_the_missing_pictures(
     assert "scene-plain: expected a folder, or the name of a bundle made on this machine, got a shipped one" in printed
 
 
+@pytest.mark.usefixtures("few_overlays")
 def test_the_error_for_a_missing_threshold_names_the_command_that_sets_it(
     lab: Command, bundle: Path, clean: Path, tmp_path: Path
 ) -> None:
@@ -229,6 +231,7 @@ def test_the_error_for_a_missing_threshold_names_the_command_that_sets_it(
     assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop-ratio 0.25." in printed
 
 
+@pytest.mark.usefixtures("few_overlays")
 def test_poisoned_pictures_of_all_classes_are_used_even_if_the_file_is_sorted(
     lab: Command, bundle: Path, clean: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,8 @@
-"""Teaching: a bundle from labelled pictures, the choice of its head, and its calibration."""
+"""Teaching: labelled pictures, the choice of the head, and its calibration."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +10,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from infra.bundling.bundle_request import BundleRequest
-from infra.bundling.create import create
-from infra.bundling.imagenet import TRIGGERS
-from infra.bundling.taught import write_taught
-from lab.data import to_frames
-from lab.repair.run import Silent
 from lab.teach.confidence import LARGEST, sharpness_of, unsure_limit
-from lab.teach.features import TAPS
 from lab.teach.head import folds_of, held_out_scores, solve, standard_of
 from lab.teach.labelled import FEWEST, read_labelled
 from lab.teach.report import Held
-from lab.teach.thorough import Trained
-from lab.teach.train import Choice, TaughtNetwork, TeachSettings, teach
 from lab.teach.views import first_views, varied
-from processors.bundle import load_bundle
 from processors.networks.efficientnet_lite import EfficientNetLite0
 from processors.networks.taught import LAST, Taught, averaged, contrasted, maps
-from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
-from tests.infra.command_line import run
 
 
 def write_shapes(folder: Path, each: int) -> Path:
@@ -47,99 +32,6 @@ def write_shapes(folder: Path, each: int) -> Path:
             picture = np.where(inside[..., None], (200, 60, 60), (60, 60, 160)) + rng.integers(-20, 20, (48, 48, 3))
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:02d}.png")
     return folder
-
-
-def small_general(folder: Path) -> Path:
-    """Write the general network with an input of 64×64, which costs a twelfth, and no calibration of STRIP."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("infra.bundling.create.write_generated_strip", lambda folder: TRIGGERS)  # overlays of 224×224
-        create(BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=0.0), folder)
-    description = folder / "model.toml"
-    description.write_text(description.read_text().replace("= 224", "= 64"))
-    return folder
-
-
-@pytest.mark.slow
-def test_labelled_pictures_become_a_bundle_that_classifies_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
-    monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
-    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
-    labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
-    general = small_general(tmp_path / "general")
-    command = ("teach", "train", labels, "--name", "shapes", "--base", general, "--out", out)
-    done = run(*command, "--json", figures, "--strip-seconds", "1")
-    assert done.exit_code == 0, done.output
-    assert "right on 32 held-out labels" in done.output
-    report = json.loads(figures.read_text())
-    assert report["labels"] == [16, 16]
-    assert sum(map(sum, report["confusion"])) == 32
-    bundle = load_bundle(out, torch.device("cpu"))
-    assert bundle.settings.classes == ["bar", "disc"]
-    assert bundle.settings.strip is not None
-    assert bundle.settings.unsure_below == report["unsure_below"] > 0.5
-    others = read_labelled(write_shapes(tmp_path / "others", 10))
-    frames = to_frames(np.stack(others.pictures), torch.device("cpu"))
-    kept = torch.rand(len(frames), 1, 48, 48, generator=torch.Generator().manual_seed(0)) >= 0.25
-    with torch.inference_mode():
-        found = Pipeline(bundle)(frames * kept, kept)
-    assert (found.class_id.numpy() == others.labels).mean() >= 0.9
-
-
-def test_the_start_of_the_measured_training_ignores_its_test_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lab.teach.views.VARIED", 2)
-
-    def choose(teaching: Any) -> tuple[Choice, torch.Tensor]:
-        teaching._add(range(4), (False,))
-        return Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0), torch.zeros(20, 2, dtype=torch.float64)
-
-    monkeypatch.setattr("lab.teach.train._Teaching.choose", choose)
-    heads: list[tuple[Taught, Taught]] = []
-
-    def keep(head: Taught, start: Taught, *_: object) -> Trained:
-        heads.append((head, start))
-        return Trained(head, torch.zeros(20, 2, dtype=torch.float64), better=False)
-
-    monkeypatch.setattr("lab.teach.train.train_upper", keep)
-    general = load_bundle(small_general(tmp_path / "general"), torch.device("cpu"))
-    labelled = read_labelled(write_shapes(tmp_path / "labels", 5))
-    last = folds_of(labelled.labels) == 4
-    pictures = list(labelled.pictures)
-    for place in torch.nonzero(last)[:, 0].tolist():
-        pictures[place] = 255 - pictures[place]
-    for each in (labelled, replace(labelled, pictures=pictures)):
-        teach(general, each, TeachSettings(thorough=True), Silent())
-    (head, start), (other_head, other_start) = heads
-    torch.testing.assert_close(start.classifier.weight, other_start.classifier.weight)
-    assert not torch.allclose(head.classifier.weight, other_head.classifier.weight)
-
-
-@pytest.mark.parametrize(("held_out", "rows"), [(32, 32), (20, 0)])
-def test_the_drift_reference_has_held_out_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int, rows: int
-) -> None:
-    monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
-    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)
-    general = load_bundle(small_general(tmp_path / "general"), torch.device("cpu"))
-    labelled = read_labelled(write_shapes(tmp_path / "labels", 16))
-    choice = Choice(TAPS[-1], contrast=False, mirrored=False, penalty=1.0)
-    probabilities = np.tile([0.7, 0.3], (held_out, 1))
-    held = Held(labelled.classes, labelled.files[:held_out], labelled.labels[:held_out], probabilities, 0.5)
-    taught = TaughtNetwork(Taught(**choice.arguments(2)).eval(), choice, held, thorough=rows == 0, seconds=1.0)
-    lines: list[str] = []
-    bundle = write_taught(
-        taught, general, labelled, tmp_path / "made", name="a", version="1", strip_s=0.1, print_line=lines.append
-    )
-    if rows:
-        assert bundle.drift is not None
-        assert bundle.drift.answers[:, 0].tolist() == pytest.approx([0.7] * rows)
-        assert bundle.drift.pictures.std(0).max() > 0
-    else:
-        assert bundle.drift is None
-        assert lines[0] == "no [drift] table: expected at least 32 held-out labels, got 20"
 
 
 def test_views_that_are_not_mirrored_replace_those_that_are() -> None:
