@@ -184,7 +184,6 @@ def _run(service: S, running: list[Service]) -> Iterator[S]:
     with started(service):
         running.append(service)
         yield service
-        running.remove(service)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from _pytest.fixtures import SubRequest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -30,11 +29,8 @@ FIRST_HALF = {"benchmarks", "consumers", "producers", "schemas"}
 with separate brokers: in one worker they would run longer than all other tests."""
 CHAINS = ("systems", "brokers-1", "brokers-2")
 """Groups that take longest, although they have few tests."""
-IDLE = {"kafka", "secure_kafka"}
-"""Fixtures of the session that end with their group: a Kafka without clients uses CPU too."""
 GROUPS = "groups_file"
 _file = pytest.StashKey[Path]()
-_idle = pytest.StashKey[list[tuple[pytest.FixtureDef[object], SubRequest]]]()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's classes have no types
@@ -112,26 +108,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         groups = {nodeid: mark.args[0] for nodeid, mark in marks.items() if mark is not None}
         slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
         Path(worker_input[GROUPS]).write_text(json.dumps([groups, slow]))
-
-
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: SubRequest) -> None:
-    """Remember the fixtures in `IDLE` that pytest sets up."""
-    if fixturedef.argname in IDLE:
-        request.config.stash.setdefault(_idle, []).append((fixturedef, request))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """In a worker, end the fixtures in `IDLE` after the last test of a group in `CHAINS`.
-
-    Without workers, tests with brokers run between others.
-    """
-    group = _group(item)
-    ends = nextitem is None or _group(nextitem) != group
-    if GROUPS in getattr(item.config, "workerinput", {}) and group in CHAINS and ends:
-        while noted := item.config.stash.get(_idle, []):
-            definition, request = noted.pop()
-            definition.finish(request)
 
 
 def _order_systems(items: list[pytest.Item]) -> None:
