@@ -14,7 +14,7 @@ import structlog
 from producers.sources.source import CapturedFrame, Source
 from schemas.clock import unix_ms
 from schemas.errors import SourceHungError
-from schemas.runtime.daemon_thread import run_in_daemon_thread
+from schemas.runtime.daemon_thread import run_in_daemon_thread, start_daemon_thread
 
 _log = structlog.get_logger()
 _AHEAD_BYTES: Final = 16 * 2**20
@@ -125,7 +125,7 @@ class ThreadReader:
         self._ended = False
         self._failure: BaseException | None = None
         # A daemon: a source that hangs in a system call must not keep the process from ending.
-        threading.Thread(target=self._run, name=f"source-{source.kind}", daemon=True).start()
+        start_daemon_thread(self._run, f"source-{source.kind}")
 
     async def next(self) -> TimedFrame | None:
         """Wait for the next frame. Frames that were read before an end or a failure come first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import queue
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Final, TypeVar
 from producers.sources.opening import open_source
 from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import PointillistError, SourceError
+from schemas.runtime.daemon_thread import start_daemon_thread
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -61,7 +61,7 @@ def try_sources(
 
     for number in range(min(left, _AT_ONCE)):
         # A daemon: a source that hangs in a system call must not keep the process from ending.
-        threading.Thread(target=work, name=f"trial-{number}", daemon=True).start()
+        start_daemon_thread(work, f"trial-{number}")
     within_s = max([_TRIAL_S, *(source.opening_s for source in tried.values())])
     if not one_deadline:
         within_s *= math.ceil(left / _AT_ONCE)

@@ -6,9 +6,29 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
+from schemas.runtime.abandoned import abandon
+
 Result = TypeVar("Result")
+
+
+def start_daemon_thread(work: Callable[[], object], name: str) -> None:
+    """Start `work` in a daemon thread. A command that ends while it runs ends its process at once, by `end_process`.
+
+    PyAV takes Python's lock while it waits for a camera: after the end of the interpreter that is a segmentation fault.
+    """
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            ended.set_result(None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    abandon(ended)
 
 
 def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
@@ -35,5 +55,5 @@ def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Futur
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_daemon_thread(run, name)
     return future

@@ -71,6 +71,7 @@ def test_abandoned_work_ends_the_process_with_the_status_of_the_error_and_otherw
         raise ProcessEnd(found)
 
     monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr("schemas.runtime.abandoned._RUNNING", set())
     work: Future[None] = Future()
     abandon(work)
     assert abandoned() == 1

@@ -38,6 +38,23 @@ async def test_a_cancelled_future_accepts_no_result() -> None:
     assert future.cancelled()
 
 
+def test_a_command_ends_without_the_end_of_the_interpreter_while_a_thread_runs() -> None:
+    program = (
+        "import atexit, sys, threading\n"
+        "from infra.cli import main\n"
+        "from schemas.runtime.daemon_thread import start_daemon_thread\n"
+        "atexit.register(print, 'interpreter ended')\n"
+        "start_daemon_thread({}, 'reader')\n"
+        "sys.argv = ['pointillist', '--version']\n"
+        "main()\n"
+    )
+    for work, ends in (("threading.Event().wait", False), ("int", True)):
+        command = [sys.executable, "-c", program.format(work)]
+        printed = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout
+        assert printed.startswith("pointillist ")
+        assert ("interpreter ended" in printed) == ends
+
+
 def test_a_process_ends_despite_endless_work() -> None:
     program = (
         "import asyncio, threading\n"
