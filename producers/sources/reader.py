@@ -124,7 +124,6 @@ class ThreadReader:
         self._read_at = time.monotonic()  # of the last frame
         self._ended = False
         self._failure: BaseException | None = None
-        # A daemon: a source that hangs in a system call must not keep the process from ending.
         start_daemon_thread(self._run, f"source-{source.kind}")
 
     async def next(self) -> TimedFrame | None:

@@ -60,7 +60,6 @@ def try_sources(
             found[source] = _try(source, picture)
 
     for number in range(min(left, _AT_ONCE)):
-        # A daemon: a source that hangs in a system call must not keep the process from ending.
         start_daemon_thread(work, f"trial-{number}")
     within_s = max([_TRIAL_S, *(source.opening_s for source in tried.values())])
     if not one_deadline:

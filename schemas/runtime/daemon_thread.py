@@ -15,9 +15,10 @@ Result = TypeVar("Result")
 
 
 def start_daemon_thread(work: Callable[[], object], name: str) -> None:
-    """Start `work` in a daemon thread. A command that ends while it runs ends its process at once, by `end_process`.
+    """Start `work` in a daemon thread, so that work that hangs in a system call does not keep the process from ending.
 
-    PyAV takes Python's lock while it waits for a camera: after the end of the interpreter that is a segmentation fault.
+    A command that ends while the work runs ends its process at once, by `end_process`. If the interpreter ended first,
+    PyAV, which takes Python's lock while it waits for a camera, would crash the process.
     """
     ended: Future[None] = Future()
 

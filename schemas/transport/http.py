@@ -21,5 +21,5 @@ def client_tls(ca_file: Path | None = None) -> ssl.SSLContext:
 
 @cache
 def _system_tls() -> ssl.SSLContext:
-    # Loading the authorities takes 40 ms. All clients share them.
+    # All clients share the authorities: loading them takes longer than most requests.
     return ssl.create_default_context()

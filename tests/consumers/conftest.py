@@ -21,7 +21,7 @@ from tests.consumers.scene import RULE, Scene
 
 @pytest.fixture(autouse=True, scope="module")
 def cheap_passwords() -> Iterator[None]:
-    """Hash passwords at the lowest cost. At the usual one, each login and each written user takes 50 ms of a core."""
+    """Hash passwords at the lowest cost. The usual one would slow down each login and each written user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumers.console.access.users._COST", 2)
         yield

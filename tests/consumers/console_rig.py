@@ -54,7 +54,7 @@ def jpeg_scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: in
 
 @cache
 def _new_store() -> bytes:
-    # Creating the tables takes ten times as long as a copy.
+    # A copy takes less time than creating the tables.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "console.sqlite"
         with Store.opened(f"sqlite:///{file}"):

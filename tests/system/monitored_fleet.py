@@ -112,8 +112,8 @@ def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]
     cameras = {"name": "cam-{index}", "count": 4, "fps": 2, "probe_share": 0.2, "drop_ratio": drop_ratio}
     scenario, config = folder / "fleet.yaml", folder / "up.toml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [*faults]}))
-    # `test_doc_commands` tries all backends. The high limits keep frames and checks on a busy machine. Certificates of
-    # fewer windows take fewer passes.
+    # `test_doc_commands` tries all backends. The high limits keep frames and checks on a busy machine. With
+    # fewer windows, a certificate takes fewer passes of the network.
     limits = "camera_queue_s = 1000\nstrip_wait_s = 1000\ncertify_wait_s = 1000\ncertify_windows = 2\n"
     config.write_text(f'[processor]\nbackend = "torch"\n{limits}')
     return "--scenario", scenario, "--config", config
