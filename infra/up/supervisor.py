@@ -40,6 +40,7 @@ class RoleSupervisor:
         self._disk_space = disk_space
         self._print_line = print_line
         self._full = False
+        self._keeps = False
         self._roles: dict[str, Role] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._starting: dict[str, Future[None]] = {}
@@ -73,7 +74,10 @@ class RoleSupervisor:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
     def keep(self) -> None:
-        """Never give up the present roles from now on: what one of them lacks must not stop the others."""
+        """Never give up the present roles from now on, and later ones once they have had a steady run: what one of them
+        lacks must not stop the others.
+        """
+        self._keeps = True
         for name in self._roles:
             self._supervisors[name].most_failures = inf
 
@@ -97,7 +101,7 @@ class RoleSupervisor:
         """Restart roles that have ended.
 
         Raises the role's own message if it ended with a user's error, and BrokerError if it ended too often. Roles that
-        `keep` has kept raise neither.
+        are kept raise neither.
         """
         excused = self._check_disk()
         for role in list(self._roles.values()):
@@ -108,12 +112,14 @@ class RoleSupervisor:
                 del self._starting[role.name]
                 self._check_start(role, starting.exception(), excused)
             status = role.process.poll()
+            supervisor = self._supervisors[role.name]
+            if status is None and self._keeps and supervisor.is_steady:
+                supervisor.most_failures = inf
             if status is None or status in role.final:
                 continue
             self._ended.setdefault(role.name, time.monotonic())
             if _is_of_user(role, status) and not excused and not self._others_go_on(role):
                 raise ended_by_user_error(role)
-            supervisor = self._supervisors[role.name]
             step = supervisor.check(excused=excused)
             failed = self._failures.get(role.name)
             if step is Step.GIVEN_UP:

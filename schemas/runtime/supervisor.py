@@ -90,6 +90,11 @@ class Supervisor:
         self._started = clock()
         self._due: float | None = None
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the present run is a steady one, as long as the process has not ended."""
+        return self._clock() - self._started > self._policy.steady_s
+
     def start(self) -> Any:
         """Start the process and return the result of its `start`. A start that fails is no steady run."""
         begun = self._clock()
@@ -150,8 +155,7 @@ class Supervisor:
 
     def _note_end(self, excused: bool) -> None:
         """Count one end and set the time of the restart."""
-        ended = self._clock()
-        steady = ended - self._started > self._policy.steady_s
+        ended, steady = self._clock(), self.is_steady
         if steady:
             self._backoff.reset()
         self.failures = 0 if steady or excused else self.failures + 1

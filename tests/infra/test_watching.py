@@ -325,6 +325,19 @@ def test_a_role_that_was_ready_once_never_ends_the_others(
         supervisor.watch()
 
 
+def test_a_fleet_never_ends_the_others_once_it_has_run_steadily(
+    supervisor: RoleSupervisor, lines: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("infra.up.supervisor.STEADY_S", 0.0)
+    fleet, log = RoleStandIn(), tmp_path / "fleet.log"
+    log.write_text("error: cameras.toml: expected a table, got a list. Correct the file.\n")
+    supervisor.keep()
+    supervisor.start(Role("fleet", fleet, log=log))
+    supervisor.watch()
+    failures_of(supervisor, fleet, [2, 2])
+    assert set(lines) == {"fleet died (cameras.toml: expected a table, got a list. Correct the file.), started again"}
+
+
 def test_the_reason_of_a_role_that_cannot_start_again_is_printed_after_other_ends_too(
     supervisor: RoleSupervisor, lines: list[str], tmp_path: Path
 ) -> None:
