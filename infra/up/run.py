@@ -230,7 +230,8 @@ class _Run:
         self._start_roles([local.monitor(alertmanager=self._watching.alertmanager, console=console.url)])
         self._live.print_line("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
-        self._supervisor.keep()
+        # The fleets end a run of limited time. It would not end if they were started again and again.
+        self._supervisor.keep(later=self._settings.seconds is None)
         self._startup_s = time.monotonic() - self._begun
         for fleet in local.fleets(self._parts):
             self._fleets.append(fleet)

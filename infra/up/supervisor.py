@@ -40,7 +40,7 @@ class RoleSupervisor:
         self._disk_space = disk_space
         self._print_line = print_line
         self._full = False
-        self._keeps = False
+        self._keeps_later = False
         self._roles: dict[str, Role] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._starting: dict[str, Future[None]] = {}
@@ -73,11 +73,12 @@ class RoleSupervisor:
         with self._writing:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
-    def keep(self) -> None:
-        """Never give up the present roles from now on, and later ones once they have had a steady run: what one of them
-        lacks must not stop the others.
+    def keep(self, *, later: bool) -> None:
+        """Never give up the present roles from now on: what one of them lacks must not stop the others.
+
+        With `later`, the same holds for roles that are started later, from their first steady run on.
         """
-        self._keeps = True
+        self._keeps_later = later
         for name in self._roles:
             self._supervisors[name].most_failures = inf
 
@@ -113,7 +114,7 @@ class RoleSupervisor:
                 self._check_start(role, starting.exception(), excused)
             status = role.process.poll()
             supervisor = self._supervisors[role.name]
-            if status is None and self._keeps and supervisor.is_steady:
+            if status is None and self._keeps_later and supervisor.is_steady:
                 supervisor.most_failures = inf
             if status is None or status in role.final:
                 continue

@@ -92,7 +92,7 @@ class Supervisor:
 
     @property
     def is_steady(self) -> bool:
-        """Whether the present run is a steady one, as long as the process has not ended."""
+        """Whether the last start was more than `steady_s` ago. If the process still runs, its run is a steady one."""
         return self._clock() - self._started > self._policy.steady_s
 
     def start(self) -> Any:

@@ -21,5 +21,5 @@ def client_tls(ca_file: Path | None = None) -> ssl.SSLContext:
 
 @cache
 def _system_tls() -> ssl.SSLContext:
-    # All clients share the authorities: loading them takes longer than most requests.
+    # All clients share the authorities, so that they are loaded once.
     return ssl.create_default_context()

@@ -40,6 +40,7 @@ class FakeSupervisor:
         self.stopped: list[tuple[str, str]] = []
         self.awaited: list[tuple[str, str]] = []
         self.kept: list[tuple[str, str]] = []
+        self.keeps_fleets: bool | None = None
         self._kafka = kafka
 
     def start(self, role: Any) -> None:
@@ -55,8 +56,8 @@ class FakeSupervisor:
     def await_health(self, roles: list[Any], *_: object) -> None:
         self.awaited = [(role.name, role.kafka) for role in roles]
 
-    def keep(self) -> None:
-        self.kept = list(self.running)
+    def keep(self, *, later: bool) -> None:
+        self.kept, self.keeps_fleets = list(self.running), later
 
 
 class FakeRoles:
@@ -116,6 +117,16 @@ def test_processors_started_with_a_port_that_kafka_lost_are_replaced(
     rest = [*processors, "bridge", "recorder", "console", "monitor"]
     assert supervisor.kept == supervisor.awaited == [(name, address) for name in rest]
     assert supervisor.running == [(name, address) for name in [*rest, "fleet-1", "fleet-2"]]
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_only_a_run_of_unlimited_time_keeps_its_fleets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    run, supervisor = partial_run(tmp_path, FakeKafka(taken=False), monkeypatch)
+    run._settings = UpSettings(plain=True, seconds=seconds)
+    run.start()
+    assert supervisor.keeps_fleets is (seconds is None)
 
 
 @pytest.mark.parametrize("alertmanager", ["http://127.0.0.1:9093", None])

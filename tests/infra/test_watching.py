@@ -314,7 +314,7 @@ def test_a_role_that_was_ready_once_never_ends_the_others(
     console, log = RoleStandIn(), tmp_path / "console.log"
     log.write_text("error: console: expected users, got a damaged line. Correct the file.\n")
     supervisor.start(Role("console", console, log=log))
-    supervisor.keep()
+    supervisor.keep(later=True)
 
     failures_of(supervisor, console, [2] * (MOST_FAILURES + 3))
     assert lines == ["console died (console: expected users, got a damaged line. Correct the file.), started again"]
@@ -331,11 +331,25 @@ def test_a_fleet_never_ends_the_others_once_it_has_run_steadily(
     monkeypatch.setattr("infra.up.supervisor.STEADY_S", 0.0)
     fleet, log = RoleStandIn(), tmp_path / "fleet.log"
     log.write_text("error: cameras.toml: expected a table, got a list. Correct the file.\n")
-    supervisor.keep()
+    supervisor.keep(later=True)
     supervisor.start(Role("fleet", fleet, log=log))
     supervisor.watch()
     failures_of(supervisor, fleet, [2, 2])
     assert set(lines) == {"fleet died (cameras.toml: expected a table, got a list. Correct the file.), started again"}
+
+
+def test_a_fleet_ends_a_run_of_limited_time_also_after_a_steady_run(
+    supervisor: RoleSupervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("infra.up.supervisor.STEADY_S", 0.0)
+    fleet, log = RoleStandIn(), tmp_path / "fleet.log"
+    log.write_text("error: cameras.toml: expected a table, got a list. Correct the file.\n")
+    supervisor.keep(later=False)
+    supervisor.start(Role("fleet", fleet, log=log))
+    supervisor.watch()
+    fleet.status = 2
+    with pytest.raises(ConfigError, match=r"^fleet: cameras.toml: expected a table"):
+        supervisor.watch()
 
 
 def test_the_reason_of_a_role_that_cannot_start_again_is_printed_after_other_ends_too(
@@ -344,7 +358,7 @@ def test_the_reason_of_a_role_that_cannot_start_again_is_printed_after_other_end
     console, log = RoleStandIn(), tmp_path / "console.log"
     log.write_text("error: expected users. Correct the file.\n")
     supervisor.start(Role("console", console, log=log))
-    supervisor.keep()
+    supervisor.keep(later=True)
     failures_of(supervisor, console, [-9, -9, 2, 2, 75, 75])
     assert lines == [
         "console died (signal 9), started again",
@@ -358,7 +372,7 @@ def test_a_role_that_keeps_ending_is_named_with_the_last_line_of_its_log(
     recorder, log = RoleStandIn(), tmp_path / "recorder.log"
     log.write_text("OverflowError: too large\n")
     supervisor.start(Role("recorder", recorder, log=log))
-    supervisor.keep()
+    supervisor.keep(later=True)
     failures_of(supervisor, recorder, [1] * (MOST_FAILURES + 3))
     assert lines == [
         "recorder died (exit status 1), started again",
@@ -374,7 +388,7 @@ def test_the_downtime_of_a_role_includes_the_pauses_between_its_starts(
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.3)
     process = StandInProcess()
     supervisor.start(Role("console", process))
-    supervisor.keep()
+    supervisor.keep(later=True)
     failures_of(supervisor, process, [1] * 4)
     supervisor.close()
     assert supervisor.away_s["console"] > 3 * 0.15  # three pauses of at least half the delay
@@ -448,7 +462,7 @@ def test_a_start_that_waits_for_its_port_does_not_delay_the_end_of_the_run(
 ) -> None:
     server = ListeningServer(state_dir, ready_s=10 * PATIENCE_S)
     supervisor.start(Role("server", server))
-    supervisor.keep()
+    supervisor.keep(later=True)
     server.kill()
     wait_until(lambda: is_free(server.port), "its port")
     with socket.create_server((server.host, server.port)):
