@@ -146,6 +146,7 @@ async def _run(
 ) -> None:
     settings = context.settings
     context.health = health
+    TrustedSigners.read(settings.trust)  # A faulty file ends the console at its start.
     context.models = ModelsRecords(partial(TrustedSigners.read, settings.trust))
     context.views = Views(settings.kafka, settings.views_topic, keys)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)

@@ -93,6 +93,7 @@ class RolloutGate:
         self._settings = settings
         self._keys = keys
         self._signer = Signer.read(settings.signer) if settings.signer is not None else None
+        TrustedSigners.read(settings.trust)  # A faulty file ends the monitor at its start.
         self.records = ModelsRecords(partial(TrustedSigners.read, settings.trust))
         self.models_read = False
         """Whether the topic of models was read to its end: until then, a later decision may be unknown."""

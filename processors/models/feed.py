@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,10 +12,9 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
 from processors.metrics import ProcessorMetrics
-from schemas.errors import ConfigError, WireError
 from schemas.keys.signers import TrustedSigners
-from schemas.messages.models import LIVE_KEY, claimed, unseal
-from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
+from schemas.messages.models import LIVE_KEY
+from schemas.messages.models_records import ModelsRecords
 from schemas.pointillist_pb2 import Models
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -43,13 +43,11 @@ class ModelFeed:
         """`trust` is the file of the trusted signers, read again for each list; None trusts nobody."""
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
-        self._trust = trust
         self._metrics = metrics
-        self._newest_ms = 0
-        self._waiting: bytes | None = None
-        """The newest list if it was rejected: its signer may become trusted later."""
         self._refused_offset = -1
-        self._records = RolloutRecords()
+        self._records = ModelsRecords(partial(TrustedSigners.read, trust))
+        self.models = Models()
+        """The list in force, with the gate's assessment applied, as of the last fetch."""
         self.refused: Refusal | None = None
         """The fault of the newest list; the list before it stays valid."""
         self.known = asyncio.Event()
@@ -61,11 +59,6 @@ class ModelFeed:
         """Number of times the topic was created again: the records of the previous one are gone."""
         self.changed = asyncio.Event()
         """Set at each change; the handler clears it."""
-
-    @property
-    def models(self) -> Models:
-        """The list in force: the newest one, with the gate's assessment applied."""
-        return self._records.models
 
     async def run(self) -> None:
         """Follow the topic until cancelled; while Kafka does not answer, the last known list stays valid."""
@@ -86,31 +79,32 @@ class ModelFeed:
             await backoff.wait()
 
     async def _open(self, reader: Reader) -> None:
-        """Read the existing records, and use only the last one: an earlier live model must not be loaded again."""
+        """Read the existing records, and use only the last list: an earlier live model must not be loaded again."""
         while not await self._is_there(reader):
             self.exists = False
-            self._settle(None)
+            self._settle()
             await asyncio.sleep(_MISSING_S)
+        if not self.exists:
+            self._records.restart()
+            self._refused_offset = -1
         reader.assign([self._partition])
         async with asyncio.timeout(4 * _CALL_S):
             await reader.seek_to_beginning(self._partition)
-            last: Models | None = None
             async for records in reader.fetch_until(await reader.ends([self._partition])):
-                last = self._read(records, last)
+                self._apply(records)
         if not self.exists:
             self.exists = True
             self.found += 1
-            self._newest_ms = 0
             self.changed.set()
-        self._settle(last)
+        self._settle()
 
-    def _settle(self, models: Models | None) -> None:
-        # An old list that is sent again takes nothing back.
-        if models is not None and models != self._records.listed and models.changed_ms >= self._newest_ms:
-            self._records.listed = models
-            self._newest_ms = models.changed_ms
-            self.changed.set()
-        if not self.known.is_set():
+    def _settle(self) -> None:
+        """Publish what the records read so far say."""
+        records = self._records
+        refused = Refusal(records.refused_digest, records.refused) if records.refused else None
+        state = (records.models, refused)
+        if state != (self.models, self.refused) or not self.known.is_set():
+            self.models, self.refused = state
             self.changed.set()
         self.known.set()
         self.tried.set()
@@ -119,11 +113,10 @@ class ModelFeed:
         try:
             while True:
                 records = await reader.fetch(self._partition, wait_s=_WAIT_S)
-                models = self._read(records)
-                if models is not None:
-                    self._settle(models)
-                elif not records and self._waiting is not None:
-                    self._settle(self._unseal(self._waiting, None))
+                self._apply(records)
+                if not records:
+                    self._records.retry()
+                self._settle()
                 # aiokafka does not report a deleted topic.
                 if not records and not await self._is_there(reader):
                     break
@@ -136,34 +129,11 @@ class ModelFeed:
         async with asyncio.timeout(_CALL_S):
             return self._partition.topic in await reader.topics()
 
-    def _read(self, records: Records, last: Models | None = None) -> Models | None:
-        """Return the newest list of `last` and those among the records."""
+    def _apply(self, records: Records) -> None:
         for record in records.get(self._partition, []):
-            if record.key == ASSESSMENT_KEY:
-                self._records.apply_assessment(record.value)
-                self.changed.set()
-            if record.key != LIVE_KEY:
-                continue
-            models = self._unseal(record.value or b"", record.offset)
-            if models is not None and (last is None or models.changed_ms >= last.changed_ms):
-                last = models
-        return last
-
-    def _unseal(self, value: bytes, offset: int | None) -> Models | None:
-        """Return the list in a record; None if it is rejected. `offset` is None for a list that was rejected before."""
-        refused: Refusal | None = None
-        models: Models | None = None
-        try:
-            models = unseal(value, TrustedSigners.read(self._trust))
-        except (WireError, ConfigError) as error:
-            refused = Refusal(claimed(value), str(error))
+            self._records.apply_record(record.key or b"", record.value)
             # The topic is read again after each lost connection.
-            if offset is not None and offset > self._refused_offset:
-                self._refused_offset = offset
+            if record.key == LIVE_KEY and self._records.refused and record.offset > self._refused_offset:
+                self._refused_offset = record.offset
                 self._metrics.model_swaps["refused"].inc()
-                log.error("model_list_rejected", offset=offset, error=str(error))
-        self._waiting = value if refused is not None else None
-        if refused != self.refused:
-            self.refused = refused
-            self.changed.set()
-        return models
+                log.error("model_list_rejected", offset=record.offset, error=self._records.refused)

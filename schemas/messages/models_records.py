@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from schemas.errors import ConfigError, WireError
 from schemas.keys.signers import TrustedSigners
-from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
+from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, claimed, live, unseal
 from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
 from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel
 
@@ -17,9 +17,9 @@ class ModelsRecords:
     """The newest record of each key. A list without a trusted signature is rejected."""
 
     def __init__(self, read_trusted: Callable[[], TrustedSigners]) -> None:
-        """`read_trusted` returns the trusted signers, and is called for each list. Raises its ConfigError."""
-        read_trusted()
+        """`read_trusted` returns the trusted signers, and is called for each list, which its ConfigError rejects."""
         self._read_trusted = read_trusted
+        self._newest_ms = 0
         self._waiting: bytes | None = None
         """The newest list if it was rejected: its signer may become trusted later."""
         self._rollout = RolloutRecords()
@@ -50,10 +50,20 @@ class ModelsRecords:
         """The model that processors should serve; None if each serves its own bundle."""
         return live(self.models)
 
+    @property
+    def refused_digest(self) -> str:
+        """The digest of the model that the rejected newest list calls live; empty if there is none."""
+        return claimed(self._waiting or b"")
+
     def changes_ms(self) -> list[int]:
         """Return the times at which models were published or withdrawn, Unix time in milliseconds."""
         every = (at_ms for each in self.models.published for at_ms in (each.published_ms, each.withdrawn_ms))
         return sorted({at_ms for at_ms in every if at_ms})
+
+    def restart(self) -> None:
+        """Accept older lists from now on: the topic was created again. What is in force stays until a list comes."""
+        self._newest_ms = 0
+        self.refused, self._waiting = "", None
 
     def retry(self) -> None:
         """Apply the newest list again if it was rejected."""
@@ -69,7 +79,9 @@ class ModelsRecords:
                 self.refused, self._waiting = str(error), value
                 return
             self.refused, self._waiting = "", None
-            if models.changed_ms >= self.listed.changed_ms:
+            # An old list that is sent again takes nothing back.
+            if models.changed_ms >= self._newest_ms:
+                self._newest_ms = models.changed_ms
                 self._rollout.listed = models
             return
         if key == ASSESSMENT_KEY:

@@ -19,6 +19,7 @@ from processors.models.feed import ModelFeed
 from processors.models.store import bundle_files
 from processors.models.swap import ModelLoader, first_model
 from processors.settings import ProcessorSettings
+from schemas import late_counter
 from schemas.messages.models import LIVE_KEY, bundle_digest, seal
 from schemas.pointillist_pb2 import Model, Models
 from schemas.transport.kafka.reader import Reader, Records
@@ -66,6 +67,26 @@ async def test_a_replayed_old_list_is_ignored_at_the_start(tmp_path: Path) -> No
     old, new = Models(changed_ms=1), Models(changed_ms=2)
     await feed._open(cast(Reader, Log([old, new, old])))
     assert feed.models == new
+
+
+async def test_a_rejected_list_is_reported_and_the_list_before_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_counter, "AT_ZERO_S", 0)
+    trust = tmp_path / "trusted-signers"
+    trust.write_text(SIGNER.line("tests") + "\n")
+    registry = CollectorRegistry()
+    feed = ModelFeed("none:1", "models", trust, ProcessorMetrics(registry))
+    await feed._open(cast(Reader, Log([Models(changed_ms=1)])))
+    feed.changed.clear()
+    trust.write_text("")
+    for _ in range(2):  # the second time as after a lost connection
+        await feed._open(cast(Reader, Log([Models(changed_ms=1), Models(changed_ms=2)])))
+    assert feed.models == Models(changed_ms=1)
+    assert feed.refused is not None
+    assert "not trusted" in feed.refused.error
+    assert feed.changed.is_set()
+    assert registry.get_sample_value("pointillist_model_swaps_total", {"outcome": "refused"}) == 2
 
 
 class Loader(ModelLoader):
