@@ -209,6 +209,24 @@ def test_alerts_are_muted_together_and_unmuted_by_the_api(console: ConsoleRig, r
     assert browser.get("/alerts").text.count('class="episode open muted"') == 1
 
 
+def test_alerts_are_muted_together_or_not_at_all(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_alert(recorder)
+    raise_alert(recorder, OTHER, camera="lab/gate")
+    browser = console.browser()
+    fields = {"csrf": console.csrf(), ALERT: "on", OTHER: "on", "mute": "1h", "reason": "repairs"}
+    with monkeypatch.context() as patch:
+        patch.setattr("consumers.database.mutes.MOST_MUTES", 1)
+        assert browser.post("/alerts", data=fields).status_code == 400
+    assert browser.get("/alerts").text.count('class="episode open muted"') == 0
+    assert not console.context.store.newest_operations(ALERT)
+    assert browser.post(f"/alerts/{ALERT}", data=fields).status_code == 303
+    ended = browser.post("/alerts", data=fields | {"mute": "end"})  # of the other there is none
+    assert ended.status_code == 400
+    assert browser.get("/alerts").text.count('class="episode open muted"') == 1
+
+
 @pytest.mark.parametrize(
     ("path", "sent"),
     [

@@ -141,7 +141,7 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params.get("alert_id")
     camera = name_of(request) if alert_id is None else await camera_of(context, request, alert_id)
     subject = camera if alert_id is None else alert_id
-    await mute(context, request, subject, length, reason, site_of(camera))
+    await mute(context, request, {subject: site_of(camera)}, length, reason)
     return JSONResponse({"outcome": "done"})
 
 

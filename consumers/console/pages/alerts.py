@@ -326,10 +326,11 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
     """Mute alerts, or set the state of their episodes and comment on them. Return to the page with a redirect."""
     fields, who = form_of(request), session_of(request).name
     cameras = [await camera_of(context, request, alert_id) for alert_id in chosen]  # before the first change
-    for alert_id, camera in zip(chosen, cameras, strict=True):
-        if "mute" in fields:
-            await mute(context, request, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
-        else:
+    if "mute" in fields:
+        sites = dict(zip(chosen, map(site_of, cameras), strict=True))
+        await mute(context, request, sites, fields["mute"], fields.get("reason", ""))
+    else:
+        for alert_id, camera in zip(chosen, cameras, strict=True):
             await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
     return RedirectResponse(origin_of(fields), 303)
 

@@ -245,7 +245,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
-    await mute(context, request, name, fields.get("mute", ""), fields.get("reason", ""))
+    await mute(context, request, {name: None}, fields.get("mute", ""), fields.get("reason", ""))
     return RedirectResponse(origin_of(fields) if "back" in fields else f"/camera/{name}", 303)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 
 from consumers.console.access.connections import begin_long_answer
@@ -11,7 +14,7 @@ from consumers.console.access.gate import session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.context import ConsoleContext
 from consumers.console.pages.fleet import UNKNOWN
-from consumers.database.mutes import end_mute, new_mute, save_mute
+from consumers.database.mutes import Mute, end_mute, new_mute, save_mute
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 
@@ -22,24 +25,30 @@ LENGTHS: Final = {"1h": "1 hour", "8h": "8 hours", "1d": "1 day", "7d": "7 days"
 
 
 async def mute(
-    context: ConsoleContext, request: Request, subject: str, length: str, reason: str, site: str | None = None
+    context: ConsoleContext, request: Request, sites: Mapping[str, str | None], length: str, reason: str
 ) -> None:
-    """Mute a camera or an alert for a length such as `2h`, or end its mute, for the user of a request, and log it.
+    """Mute cameras or alerts for a length such as `2h`, or end their mutes, for the user of a request, and log it.
 
-    `site` is that of an alert. Raises RefusedActionError for wrong values, and StateError without the database.
+    `sites` maps each alert to its site, and each camera to None. Raises RefusedActionError for wrong values, and
+    StateError without the database; nothing is changed then.
     """
-    if length != END and "/" in subject and context.fleet.card(subject) is None:
-        raise RefusedActionError(UNKNOWN.format(subject), 400)
+    for subject in sites:
+        if length != END and "/" in subject and context.fleet.card(subject) is None:
+            raise RefusedActionError(UNKNOWN.format(subject), 400)
     who = session_of(request).name
     begin_long_answer(request.scope)
     try:
-        if length == END:
-            await context.change_recorded(lambda each: end_mute(each, subject))
-            detail = "ended"
-        else:
-            made = new_mute(subject, length, reason, who, unix_ms())
-            await context.change_recorded(lambda each: save_mute(each, made))
-            detail = f"{length}: {made.reason}"
+        made = [] if length == END else [new_mute(each, length, reason, who, unix_ms()) for each in sites]
+        await context.change_recorded(partial(_replace, sites, made))
     except ConfigError as error:
         raise RefusedActionError(str(error), 400) from None
-    await context.note(who, "mute", subject, detail, "done", site)
+    detail = f"{length}: {made[0].reason}" if made else "ended"
+    for subject, site in sites.items():
+        await context.note(who, "mute", subject, detail, "done", site)
+
+
+def _replace(subjects: Iterable[str], made: Sequence[Mute], connection: Connection) -> None:
+    for each in made:
+        save_mute(connection, each)
+    for subject in () if made else subjects:
+        end_mute(connection, subject)
