@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -140,13 +140,15 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
     rows = [
         [kind.name, _two(kind.frame_bytes / 1000), *(_two(carried(kind, role)) for role in ROLES)] for kind in found
     ]
+    absent = _absent(found[0].cpu_ms)
     return [
         "## What one core carries",
         "",
         f"Frames per second of one core at {USE:.0%} load: 1000 · {USE:g} ÷ measured CPU milliseconds for each frame.",
-        "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
-        "overload, which fills batches. A processor's figure includes its network. Under `video`, the cameras send",
-        "footage of a road, as real cameras do by default; a 1920×1080 row includes eight cameras of 32×32.",
+        f"All roles ran on the same two cores with TLS, sealed frames and rights{absent and f' (at 32×32{absent})'}.",
+        "The 32×32 row was measured under overload, which fills batches. A processor's figure includes its network.",
+        "Under `video`, the cameras send footage of a road, as real cameras do by default; a 1920×1080 row includes",
+        "eight cameras of 32×32.",
         "",
         markdown(["frames", "kB each", *map(_shown, ROLES)], rows),
         "",
@@ -161,6 +163,12 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
         "cameras decode their groups again from the start.",
         "For more cameras, raise `decoding_processes`, or `decoder_pixels` within a process's memory of 1 GiB.",
     ]
+
+
+def _absent(cpu_ms: Mapping[str, float]) -> str:
+    """Return the words about the roles of `up` that did not run."""
+    absent = [role for role in ("console", "monitor") if role not in cpu_ms]
+    return f" without {' and '.join(absent)}" if absent else ""
 
 
 def _open_decoders(width: int, height: int) -> int:
@@ -261,7 +269,8 @@ def _growth() -> list[str]:
         "## How cost grows",
         "",
         "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
-        f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
+        f"same total of {least['total_fps']:g} frames per second,{_absent(most['cpu_ms_per_frame'])} "
+        f"(`{document['command']}`):",
         "",
         markdown(["cameras", "server's CPU, ms per frame", "latency p50, s", "latency p99, s"], rows),
         "",

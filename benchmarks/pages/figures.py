@@ -83,7 +83,7 @@ FRONT: Final = (
     ),
     Pick(
         "system", "10,000 cameras × 0.025 fps: p99",
-        "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s",
+        "capture to record, p99 after the start, 10,000 cameras, one frame each in 40 s, no console",
     ),
     Pick("system", "one camera of 768×432", "frames/s of one 768×432 camera on two cores"),
 )  # fmt: skip

@@ -22,7 +22,7 @@ LONGEST_PAUSE_S = 5.0
 STEADY_S = 10.0
 """A role that ran this long is restarted at once."""
 MOST_FAILURES = 8
-"""A role with this many ends in a row and no steady run cannot work."""
+"""A role with more ends in a row than this and no steady run cannot work."""
 _RETURN_POLL_S = 0.1
 USER_ERROR = 2
 """Exit status of a role of ours that only a user can correct. Go's programs end with it when they crash."""
@@ -132,7 +132,7 @@ class RoleSupervisor:
                         self._table.remove(role.name)
                     continue
                 raise BrokerError(
-                    f"{role.name}: expected the role to keep running, got {MOST_FAILURES} exits in a row: {why}"
+                    f"{role.name}: expected the role to keep running, got {supervisor.failures} exits in a row: {why}"
                 )
             if step is not Step.RESTARTS:
                 continue
@@ -164,7 +164,7 @@ class RoleSupervisor:
             self._print_line(f"{role.name} died ({_ending(status)}), started again")
         elif failures == MOST_FAILURES + 1:  # of a role that is not given up
             self._print_line(
-                f"{role.name} has ended {failures} times in a row and is tried again every {LONGEST_PAUSE_S:g} s: "
+                f"{role.name} has ended {failures} times in a row and is tried again within {LONGEST_PAUSE_S:g} s: "
                 f"{last_log_line(role)}"
             )
 

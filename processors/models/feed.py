@@ -99,7 +99,7 @@ class ModelFeed:
         self._settle()
 
     def _settle(self) -> None:
-        """Publish what the records read so far say."""
+        """Publish the list in force and the fault of the newest one, by the records read so far."""
         records = self._records
         refused = Refusal(records.refused_digest, records.refused) if records.refused else None
         state = (records.models, refused)

@@ -293,7 +293,7 @@ def test_a_role_that_does_not_restart_ends_the_run_with_the_reason(
         "kafka died (signal 9), started again",
         "kafka did not start and is tried again: expected its port 9092 to be free again, got one in use.",
     ]
-    assert ended[0].endswith("8 exits in a row: expected its port 9092 to be free again, got one in use.")
+    assert ended[0].endswith("9 exits in a row: expected its port 9092 to be free again, got one in use.")
 
 
 def failures_of(supervisor: RoleSupervisor, process: StandInProcess, statuses: Iterable[int]) -> None:
@@ -376,7 +376,7 @@ def test_a_role_that_keeps_ending_is_named_with_the_last_line_of_its_log(
     failures_of(supervisor, recorder, [1] * (MOST_FAILURES + 3))
     assert lines == [
         "recorder died (exit status 1), started again",
-        f"recorder has ended {MOST_FAILURES + 1} times in a row and is tried again every 0.01 s: "
+        f"recorder has ended {MOST_FAILURES + 1} times in a row and is tried again within 0.01 s: "
         "OverflowError: too large",
     ]
 

@@ -35,7 +35,7 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
         "# 12 attacks of a stranger, 8 of an enrolled camera",
         "",
         "`python -m benchmarks.security.attacks.table` printed this: `pointillist up` as it runs by default,",
-        "8 cameras, 5 fps.",
+        "but with 8 cameras, 5 fps and no regular probes.",
         "Each attack in rounds, each after as long a quiet; *p99*: of the good cameras' frames, capture to record,",
         "during ÷ before. The control, in which nobody does anything, shows what of that the machine's other work is.",
         "A stranger tries without TLS, without a certificate, with that of another fleet, and with one that has ended.",
