@@ -22,6 +22,7 @@ from consumers.database.tables import boots, frames, spans
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_FRAMES, Tallies
 from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
+from schemas.clock import unix_ms
 
 _DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
 """Maximum time for which a drop waits for readers of all partitions, and other transactions wait behind it."""
@@ -38,6 +39,15 @@ WITH gone AS (
     + octet_length(model_id) + octet_length(policy) + octet_length(class_group) + octet_length(best)
     + octet_length(windows) AS bytes
 ) SELECT count(*), coalesce(sum(bytes), 0) FROM gone"""
+
+
+def _in_order(connection: Connection) -> list[Span]:
+    """Return all spans in the order of their purge, oldest first.
+
+    That of the present is the last: frames of later ones were recorded before, while the clock was ahead.
+    """
+    now_ms = unix_ms()
+    return sorted(spans_held(connection), key=lambda span: span.from_ms <= now_ms < span.to_ms)
 
 
 class FramesByTime:
@@ -102,8 +112,8 @@ class FramesByTime:
         return {boot for boot, (_, last) in stretches.items() if ends.get(boot, -1) >= last}
 
     def drop(self, connection: Connection, excess: Excess) -> int:
-        """Implement `Frames.drop`: the oldest partition, if it is expired and not the newest."""
-        held = spans_held(connection)
+        """Implement `Frames.drop`: the first partition in the order of the purge, if it is expired and not the last."""
+        held = _in_order(connection)
         if len(held) < 2 or not (held[0].to_ms <= excess.before_ms or excess.too_many):
             return 0
         oldest = held[0]
@@ -119,7 +129,7 @@ class FramesByTime:
         return oldest.frames
 
     def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
-        """Implement `Frames.purge` for the newest partition, if there is no other."""
+        """Implement `Frames.purge` for the last partition, if there is no other."""
         held = spans_held(connection)
         if len(held) != 1:
             return 0

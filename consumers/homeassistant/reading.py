@@ -55,6 +55,8 @@ class DatabaseReader:
         """The forgotten cameras and their Unix times, also while the console's database does not respond."""
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
+        self._statuses: dict[str, CameraRow] = {}
+        """The newest status of each camera, also of those that have sent no frame yet."""
         self._states: dict[str, SavedState] = {}
         self._seen: dict[str, tuple[str, ...]] = {}
         self._read_to_ms = 0
@@ -95,11 +97,11 @@ class DatabaseReader:
         ]
 
     def _update_camera(self, name: str, state: str) -> None:
-        fresh, known = saved_camera(name, state), self._cameras.get(name)
+        fresh = saved_camera(name, state)
         if fresh is None:
             return
-        if known is not None and known.status is not None:
-            fresh.record_status(known.status)
+        if (status := self._statuses.get(name)) is not None:
+            fresh.record_status(status)
         if fresh.last is not None:
             # Ages use the wall clock, the only clock that the reader shares with the recorder.
             fresh.heard_ms = fresh.last.recorded_ms
@@ -107,6 +109,7 @@ class DatabaseReader:
         self._cameras[name] = fresh
 
     def _record_status(self, row: CameraRow) -> None:
+        self._statuses[row.camera] = row
         known = self._cameras.get(row.camera)
         if known is not None:
             known.record_status(row)

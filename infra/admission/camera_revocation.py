@@ -54,6 +54,7 @@ def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocatio
     """
     with changing_identities(layout.folder):
         authority = Authority(layout.pki)
+        authority.revoked()  # A damaged list fails before anything is changed.
         generation = _raise_generation(layout, camera)
         numbers = serials(layout.pki, camera)
         broker = running_broker(layout)

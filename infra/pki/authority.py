@@ -167,13 +167,13 @@ class Authority:
         """Return the numbers of revoked certificates, with the owner of each."""
         try:
             found = json.loads((self.folder / "revoked.json").read_text())
+            return {int(serial, 16): str(name) for serial, name in found.items()}
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (ValueError, AttributeError):
             raise StateError(
                 f"{self.folder / 'revoked.json'}: expected JSON, got another form. Restore the file."
             ) from None
-        return {int(serial, 16): str(name) for serial, name in found.items()}
 
     def revoke(self, serials: dict[int, str]) -> None:
         """Add `serials` to the list of revoked certificates, signed again for the servers that read it."""

@@ -32,6 +32,8 @@ _CODEBOOK: Final = b"pl-codebook"
 _PROBE: Final = b"pl-probe"
 _PREPROCESS: Final = b"pl-preprocess"
 _CHOICE: Final = b"pl-choice"
+_LONGEST_RUN: Final = 2.0**63
+"""Most consecutive frames of which one is a probe; a share may be so small that its inverse is infinite."""
 
 
 class CameraKey:
@@ -149,7 +151,7 @@ class CameraKey:
         """Return whether this frame is a probe. The key chooses one of each round(1 / share) consecutive frames."""
         if probe_share <= 0:
             return False
-        run = max(1, round(1 / probe_share))
+        run = max(1, round(min(1 / probe_share, _LONGEST_RUN)))
         word, _ = self._words(_IDENTITY.pack(boot_id, seq // run), _PROBE)
         return seq % run == word % run
 

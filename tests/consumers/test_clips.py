@@ -157,6 +157,7 @@ def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
     kept.request([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # inside the first film
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
+        kept.purge()
     assert [kept.film(*moment) for moment in moments] == [b"", b"", bytes(1_000), bytes(1_000)]
     kept.request(moments, ALERT)
     assert kept.due() == []
@@ -182,6 +183,23 @@ def test_a_clip_that_cannot_be_deleted_stops_no_other_purge(tmp_path: Path, cons
     locked.rmdir()
     bounded.purge()
     assert [clip.bytes > 0 for clip in kept.of(CAMERA, 9)] == [True, True]
+
+
+async def test_a_stored_clip_stays_if_the_purge_after_it_fails(
+    console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_keeper, "film_around", one_film)
+    old_ms = unix_ms() - GIVEN_UP_MS - 60_000
+    kept.request([(CAMERA, old_ms)], ALERT)
+
+    def fail() -> None:
+        raise StateError("kept_files: expected a store that answers, got none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "purge", fail)
+        with pytest.raises(StateError):
+            await keep_clips(console.context)
+    assert kept.film(CAMERA, old_ms) == b"film"
 
 
 async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
@@ -257,6 +275,7 @@ def test_the_clip_of_an_alert_is_not_merged_into_the_clip_of_a_sighting(tmp_path
     kept.request([(CAMERA, at_ms + AFTER_MS + 1)], SIGHTING)  # inside the film of the alert
     for wanted in kept.due():
         kept.keep(wanted, bytes(1_000))
+        kept.purge()
     assert [(each.why, each.bytes > 0) for each in kept.of(CAMERA, 9)] == [("alert", True)]
     assert kept.film(*raised)
 

@@ -210,6 +210,21 @@ async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> Non
     assert rig.jobs.newest() == []
 
 
+async def test_a_job_without_its_line_in_the_audit_log_does_not_begin(
+    rig: JobsRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StateError("console: expected a database that can be written, got a full disk")
+
+    async with rig.browser() as browser:
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.jobs, "_note", fail)
+            assert (await browser.post("/jobs/repair", data=rig.form(bundle=SICK))).status_code == 409
+        assert rig.jobs.newest() == []
+        await start(rig, browser, bundle=SICK)
+    assert (await rig.finished_job()).state is JobState.DONE
+
+
 async def test_one_job_runs_at_a_time(rig: JobsRig) -> None:
     rig.mode = "hangs"
     async with rig.browser() as browser:

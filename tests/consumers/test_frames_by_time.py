@@ -94,6 +94,23 @@ def test_a_purge_by_bytes_drops_the_oldest_hours_and_the_oldest_rows_of_the_last
         assert (connection.scalar(text("SELECT min(seq) FROM frames")) or 0) >= 20
 
 
+def test_frames_recorded_while_the_clock_was_ahead_are_purged_before_those_of_the_present(
+    rig: Rig, clock: Clock
+) -> None:
+    clock.now_ms = START_MS + 10_000 * HOUR_MS
+    rig.verdicts(verdict(n) for n in range(5))
+    clock.now_ms = START_MS
+    rig.verdicts(verdict(n) for n in range(5, 15))
+    small = KEEP_ALL.model_copy(update={"database_rows": 12})
+    while purge(rig.store, small):
+        pass
+    assert partitions(rig) == {partition(START_MS): 10}
+    small = KEEP_ALL.model_copy(update={"database_rows": 8, "purge_rows": 1})
+    while purge(rig.store, small):
+        pass
+    assert partitions(rig) == {partition(START_MS): 8}
+
+
 def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: Clock) -> None:
     windows = windows_text([Window(0, 0, 16, 16, 0.5)] * 3)
     row = FrameRow(CAMERA, BOOT, 0, 0, 0, START_MS, 0, "stop", 0.5, "model", "policy", 0, 0, 0, 0, 0, False, 0, 0, 0,

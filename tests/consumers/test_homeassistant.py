@@ -26,7 +26,7 @@ from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.console.data.store import Store
 from consumers.database.engine import SETTLED_MS
 from consumers.database.recorded import RecorderDatabase
-from consumers.database.tables import alerts, camera_snapshots, frames
+from consumers.database.tables import alerts, camera_snapshots, cameras, frames
 from consumers.homeassistant.announcer import Announcer, announcer_id, run_announcer
 from consumers.homeassistant.discovery import (
     CameraSnapshot,
@@ -118,6 +118,19 @@ def test_cameras_are_read_in_the_state_that_the_recorder_has_saved(rig: Rig, rec
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
     (door, _) = reading.poll()
     assert (door.state, door.detail) == ("degraded", "the source hangs")
+
+
+def test_the_status_of_a_camera_that_has_no_snapshot_yet_is_kept(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
+    degraded = signed(Status(state=DEGRADED, boot_id=BOOT, detail="the source hangs"))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
+    assert reading.poll() == []
+    rig.verdicts([verdict(0)])
+    save_cameras(rig)
+    with rig.engine.begin() as connection:
+        connection.execute(update(cameras).values(seen_ms=0))  # as if it were long ago
+    (door,) = reading.poll()
+    assert door.detail == "the source hangs"
 
 
 def test_a_snapshot_of_another_release_hides_no_other_camera(rig: Rig, recorded: RecorderDatabase) -> None:

@@ -351,17 +351,20 @@ def copy_authority(fleet: Layout, to: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "text", "message"),
     [
-        ("ca.crt", r"expected ca\.crt and ca\.key in PEM, got another form\. Restore the files\."),
-        ("revoked.json", r"revoked\.json: expected JSON, got another form\. Restore the file\."),
+        ("ca.crt", "{", r"expected ca\.crt and ca\.key in PEM, got another form\. Restore the files\."),
+        *(
+            ("revoked.json", text, r"revoked\.json: expected JSON, got another form\. Restore the file\.")
+            for text in ("{", "[]", '{"no number": "door"}')
+        ),
     ],
 )
 def test_a_damaged_file_of_the_authority_is_one_error_line(
-    fleet: Layout, tmp_path: Path, name: str, message: str
+    fleet: Layout, tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     folder = copy_authority(fleet, tmp_path / "pki")
-    (folder / name).write_text("{")
+    (folder / name).write_text(text)
     with pytest.raises(StateError, match=message):
         Authority(folder).revoked()
 

@@ -103,7 +103,7 @@ def test_the_position_of_the_probe_in_its_run_depends_on_the_key() -> None:
     assert [len(set(p)) for p in places] == [20, 20]
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (-1.0, 0), (1.0, 100), (0.7, 100)])
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (-1.0, 0), (1e-310, 0), (1.0, 100), (0.7, 100)])
 def test_shares_of_zero_and_one_select_no_and_every_frame(share: float, expected: int) -> None:
     key = derive_camera_key(SECRET, ONE)
     assert sum(key.is_probe(1, seq, share) for seq in range(100)) == expected

@@ -43,6 +43,7 @@ async def keep_clips(context: ConsoleContext) -> None:
                 clips.postpone(wanted)
                 raise
             await context.run_on_kept_files(clips.keep, wanted, b"")
+        await context.run_on_kept_files(clips.purge)
 
 
 def _want_alerts(clips: KeptClips, engine: Engine) -> None:

@@ -127,12 +127,11 @@ class KeptClips:
         self._failed[wanted.name] = self._clock_s() + delay_s, delay_s
 
     def keep(self, wanted: ClipRequest, film: bytes) -> None:
-        """Store a clip's film, sealed; empty bytes if there are no pictures. Purge."""
+        """Store a clip's film, sealed; empty bytes if there are no pictures."""
         size = self._files.write(wanted.name, _identity(wanted.camera, wanted.at_ms), film) if film else 0
         made = update(kept_clips).where(kept_clips.c.name == wanted.name).values(made_ms=unix_ms(), bytes=size)
         with self._engine.begin() as connection:
             connection.execute(made)
-        self.purge()
 
     def film(self, camera: str, at_ms: int, within_ms: int = 0) -> bytes:
         """Return the film around this moment, or the nearest one within `within_ms`; empty bytes if none is kept."""

@@ -3,7 +3,8 @@
 They come from the recorder's `frames`, read in recording order, each frame once. One transaction holds both the added
 sums and the position reached. A minute is that of capture if the camera's clock is plausible. Frames that waited in a
 spool during an outage therefore fill the minutes of their capture. If the clock is set back, the position goes back
-too, and frames that were recorded by the clock before may count twice.
+too, and frames that were recorded by the clock before may count twice. So do those that a recorder records again after
+its damaged database was set aside.
 """
 
 from __future__ import annotations

@@ -273,8 +273,9 @@ class Jobs:
             raise StateError(f"job: expected no other job, {self._running.job.kind} is running. Try again later.")
         now = self._running = _RunningJob(job)
         try:
-            await self._write(job_rows.begin, self._engine, job)
+            # The line first: if only the row were written, the job would show as running.
             await self._write(self._note, job.who, job.kind, job.subject, job.job_id, "started", site_of(job.camera))
+            await self._write(job_rows.begin, self._engine, job)
         except BaseException:
             self._running = None
             raise
