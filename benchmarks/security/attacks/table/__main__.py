@@ -1,10 +1,10 @@
 """The table of attacks: `python -m benchmarks.security.attacks.table [--out docs/results/attacks] [NAME …]`.
 
-One system runs with the defaults of `pointillist up`, TLS, access rights and sealed frames, but without regular probes. While its cameras send, the
-attacks run one after the other. Each attack runs in rounds, and each round follows a quiet period of the same length.
-The ratio of p99 latency (capture to record, good cameras) compares the attack with the quiet periods. `nobody` does
-nothing and is the control. An attack that was measured before is not run again, except with `--again` for those that
-are named.
+One system runs with the defaults of `pointillist up`, TLS, access rights and sealed frames, but without regular probes.
+While its cameras send, the attacks run one after the other. Each attack runs in rounds, and each round follows a quiet
+period of the same length. The ratio of p99 latency (capture to record, good cameras) compares the attack with the quiet
+periods. `nobody` does nothing and is the control. An attack that was measured before is not run again, except with
+`--again` for those that are named.
 
 An attack is refused or bounded if five conditions hold: the attack reached no aim; no good frame is lost; no good
 camera was disconnected, or captured less than half as many frames; and the counters that should detect it have grown.
