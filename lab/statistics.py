@@ -98,9 +98,11 @@ def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Inter
 def difference_interval(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
     """Return the difference of two means over the same n pictures, and its paired interval.
 
-    `ours` and `theirs` (n,) are each picture's shares of right answers. If they never differ, `paired_interval`
-    replaces a bootstrap interval without a width. Raises ValueError without a picture.
+    `ours` and `theirs` (n,) are each picture's shares of right answers. If all are 0 or 1, or never differ,
+    `paired_interval` replaces a bootstrap interval, which would be too narrow. Raises ValueError without a picture.
     """
+    if np.isin([ours, theirs], (0, 1)).all():
+        return paired_interval(ours == 1, theirs == 1)
     same = ours == theirs
     return paired_interval(same, same) if same.all() else mean_interval(ours - theirs)
 

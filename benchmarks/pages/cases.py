@@ -16,6 +16,8 @@ from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
 from lab.experiments.harness.store import Store
 from lab.experiments.qusecnets.plan import WHOLE_SUFFIX
+from lab.experiments.scale.measure import LARGE
+from lab.experiments.scale.measure import WHOLE as REBUILT_WHOLE
 from lab.experiments.super_iot import report as super_iot_report
 from lab.experiments.super_iot import tables as super_iot_tables
 from lab.experiments.super_iot.plan import RATIOS
@@ -61,15 +63,18 @@ def _attacks(document: Any) -> Iterator[Case]:
 
 
 def _at_scale(cells: Sequence[Case]) -> Iterator[Case]:
-    for what, must, some in (
-        ("clean", "≥ .995", [cell for cell in cells if not cell["attack"]]),
-        ("under a blind PGD of L∞ .03", "≥ .98", [cell for cell in cells if cell["attack"]]),
+    compared = [cell for cell in cells if cell["way"] != REBUILT_WHOLE]
+    for (what, must, attack), (lines, is_large) in itertools.product(
+        (("clean", "≥ .995", False), ("under a blind PGD of L∞ .03", "≥ .98", True)),
+        (("64 to 96", False), ("240 to 1,080", True)),
     ):
+        some = [c for c in compared if bool(c["attack"]) is attack and (int(c["height"]) >= LARGE) is is_large]
         chain, whole = (sum(float(cell[way]) * int(cell["frames"]) for cell in some) for way in ("chain", "whole"))
         least = min(some, key=lambda cell: float(cell["ratio"]))
         low, middle, high = (least[name] for name in ("ratio_low", "ratio", "ratio_high"))
         yield {
-            "what": what, "must": must, "ratio": chain / whole, "cells": len(some),
+            "what": what, "lines": lines, "must": must, "ratio": chain / whole, "cells": len(some),
+            "frames": sum(int(cell["frames"]) for cell in some),
             "least": middle, "low": low, "high": high,
         }  # fmt: skip
 

@@ -63,18 +63,21 @@ FRONT: Final = (
     Pick(
         "robustness", "the primary comparison, what the drop adds to `cifar10@1-hardened`",
         "gain in accuracy by the drop, hardened CIFAR-10 network, worst case, shown once, L∞ 8/255, 100 pictures "
-        "(these find a gain from {more[0]} points on with a probability of 80 %)",
+        "(these find a gain from {more[0]} points on with a probability of 80 %, if the drop loses no picture)",
         ("the smallest gain that the primary comparison of `cifar10@1-hardened` finds",),
     ),
     Pick(
         "backdoors", "detected frames at 1 % false alarms, worst of",
         "share of the triggered frames with the attacker's class that are detected, the worst of ten backdoor attacks "
-        "({end}), with false alarms limited to 1 % (the worst measured: {more[0]})",
-        ("false alarms of all statistics, worst of",),
+        "({end}), with false alarms limited to 1 % (the worst measured: {more[0]}); outside the ten, the worst "
+        "{more[1]}",
+        ("false alarms of all statistics, worst of", "detected frames at 1 % false alarms, outside the ten"),
     ),
     Pick(
         "backdoors", "repair: ASR after, worst of",
-        "attack success after repair, the worst of ten attacks (all-to-all by `--mode quarantine`)",
+        "attack success after repair, the worst of ten attacks (all-to-all by `--mode quarantine`); outside the "
+        "ten, the worst {more[0]}",
+        ("repair: ASR after, outside the ten",),
     ),
     Pick(
         "system", "kill -9 of bridge",

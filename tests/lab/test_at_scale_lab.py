@@ -19,7 +19,9 @@ from processors.pipeline import Pipeline
 def test_the_ratio_and_its_paired_interval_are_of_the_same_frames() -> None:
     theirs = np.arange(1000) < 900
     found = ratio_interval(theirs, theirs)
-    assert found == (1.0, 1.0, 1.0)
+    # Bonett and Price add one to each of the two discordant counts, and 2 to n.
+    half = 1.96 * np.sqrt(2 / 1002 / 1002) / 0.9
+    assert found == pytest.approx((1.0, 1 - half, 1 + half), abs=1e-6)
     ours = theirs.copy()
     ours[:9] = False
     found = ratio_interval(ours, theirs)
@@ -29,14 +31,13 @@ def test_the_ratio_and_its_paired_interval_are_of_the_same_frames() -> None:
     assert ratio_interval(nothing, nothing) == (1.0, 1.0, 1.0)
 
 
-def test_equal_answers_have_an_interval_with_a_width_unless_both_ways_are_the_same() -> None:
-    row = Row("hard", "", 480, 640, 0.25, 6.75, "restored", 100, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.8, 0.8, 100.0, 10.0)
-    # Bonett and Price add one to each of the two discordant counts, and 2 to n.
-    half = 1.96 * np.sqrt(2 / 102 / 102) / 0.8
-    assert ratio_text(row) == f"1.000 [{1 - half:.3f}, {1 + half:.3f}]"
-    assert ratio_text(replace(row, way="rebuilt whole")) == "1.000 [1.000, 1.000]"
-    assert ratio_text(replace(row, whole=0.0, chain=0.0)) == "1.000"
-    assert ratio_text(replace(row, ratio=0.99, ratio_low=0.98, ratio_high=1.0)) == "0.990 [0.980, 1.000]"
+def test_frames_that_the_chain_rebuilds_whole_have_no_ratio_and_are_in_no_sum() -> None:
+    row = Row("hard", "", 480, 640, 0.25, 6.75, "restored", 100, 0.8, 0.8, 0.8, 0.99, 0.98, 1.0, 0.8, 0.8, 100.0, 10.0)
+    whole = replace(row, way="rebuilt whole")
+    assert ratio_text(row) == "0.990 [0.980, 1.000]"
+    assert ratio_text(whole) == "–"
+    text = "\n".join(page([row, whole], []))
+    assert "240 lines and more, clean: chain ÷ whole 1.0000 over 100 frames." in text
 
 
 def test_hard_scenes_are_darker_and_reproducible() -> None:
@@ -59,7 +60,7 @@ def test_a_size_is_measured_at_every_drop_ratio_clean_and_attacked() -> None:
     assert "| usual | 96×96 | 0.25 | 6 |" in text
     assert "| dim, PGD 0.03 | 64×64 | 0.75 | 6 |" in text
     assert "| 32×32 | 0.25 | 1.0 | 2.0 | 200 | a network | 3.0 |" in text
-    assert "All under PGD" in text
+    assert "64 to 96 lines, under PGD: chain ÷ whole" in text
 
 
 def test_every_kind_of_scene_is_planned_at_every_size(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_the_interval_of_a_difference_has_a_width_if_two_defences_never_differ()
     assert difference_interval(shares, shares[::-1]) == mean_interval(shares - shares[::-1])
 
 
+def test_the_interval_of_one_differing_picture_includes_zero() -> None:
+    theirs = np.ones(20)
+    theirs[3] = 0.0
+    found = difference_interval(np.ones(20), theirs)
+    assert found == paired_interval(np.ones(20, np.bool_), theirs == 1)
+    assert found.low < 0 < found.value
+
+
 def test_a_mean_of_no_values_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean_interval(np.zeros(0))

@@ -78,6 +78,11 @@ def findings_of_attacks(
     yield _worst(
         "detected frames at 1 % false alarms", {model: row.detected for model, row in together.items()}, 0.5, 0.95, True
     )
+    yield _outside(
+        "detected frames at 1 % false alarms",
+        {row.model: row.detected for row in detectors if row.statistic == TOGETHER and row.model not in ATTACKS},
+        larger=True,
+    )
     yield _worst("false alarms of all statistics", {model: row.frr for model, row in together.items()}, 0.01, None)
     for choice in THRESHOLDS:
         rows = {row.model: row for row in cameras if row.thresholds == choice and row.model in ATTACKS}
@@ -91,8 +96,24 @@ def findings_of_attacks(
     success = {model: row.success_after for model, row in cured.items()}
     spoiled = f"{refused} refused by the guard" if refused else ""
     yield _worst("repair: ASR after", success, 0.05, 0.02, spoiled=spoiled)
+    others = {
+        f"{row.model}, quarantine {row.quarantine}": row.success_after
+        for row in repairs
+        if row.method == "default" and row is not cured.get(row.model)
+    }
+    yield _outside("repair: ASR after", others)
     lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}
     yield _worst("repair: clean accuracy lost", lost, 0.015, 0.01)
+
+
+def _outside(what: str, values: Mapping[str, float], *, larger: bool = False) -> Finding:
+    """Return the worst figure that was measured beyond the ten attacks, which has no requirement."""
+    if not values:
+        return Finding(f"{what}, outside the ten attacks", "–", None, None, None, larger)
+    model = (min if larger else max)(values, key=lambda name: values[name])
+    return Finding(
+        f"{what}, outside the ten attacks, worst of {len(values)}: {model}", "–", None, None, values[model], larger
+    )
 
 
 def _worst(

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lab.experiments.codefend.cures import FINE_TUNING
+from lab.experiments.codefend.published import TABLE_3, TABLE_4, PublishedDetection, PublishedRepair
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 
 LARGEST_FRR = 0.018
 """Largest realised rate, for a requested 1 %."""
 PURE = "pure"
 
+_MOST_POISON = 0.01
+"""The largest share of poisoned pictures in the paper."""
+
+P = TypeVar("P", PublishedDetection, PublishedRepair)
 R = TypeVar("R", DetectionRow, RepairRow)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One requirement. Figures are shares from 0 to 1 unless `plain`; smaller is better unless `larger`."""
+    """One requirement, or a figure without one (`must` is None). Figures are shares from 0 to 1 unless `plain`; smaller
+    is better unless `larger`."""
 
     what: str
     paper: str
-    must: float
+    must: float | None
     aim: float | None
     measured: float | None
     larger: bool = False
@@ -33,9 +39,11 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """`aim`, `must`, `missed` or `not measured`."""
+        """`aim`, `must`, `missed` or `not measured`; empty without a requirement."""
         if self.measured is None:
             return "not measured"
+        if self.must is None:
+            return ""
         sign = -1 if self.larger else 1
         if self.spoiled or sign * self.measured > sign * self.must + 1e-12:
             return "missed"
@@ -50,7 +58,6 @@ def findings(
 
 
 def _detection(models: Sequence[ModelRow], rows: Sequence[DetectionRow]) -> Iterable[Finding]:
-    published = {"mnist": "0", "gtsrb": "0", "cifar10": "0"}
     for model in models:
         if model.trigger != "patch" or model.rate != 0.01:
             continue
@@ -58,7 +65,8 @@ def _detection(models: Sequence[ModelRow], rows: Sequence[DetectionRow]) -> Iter
         wrong = row is not None and row.frr > LARGEST_FRR
         yield Finding(
             f"STRIP, whole frames, {model.model}: FAR at FRR set to 1 %",
-            published[model.data], 0.006, 0.001, None if row is None else row.far,
+            _of_paper(TABLE_3, model, lambda each: f"{each.far:g} % at FRR {each.frr:g} %"),
+            0.006, 0.001, None if row is None else row.far,
             spoiled=f"realised FRR {row.frr:.3f}" if row is not None and wrong else "",
         )  # fmt: skip
     for model in models:
@@ -90,12 +98,14 @@ def _repair(models: Sequence[ModelRow], rows: Sequence[RepairRow]) -> Iterable[F
         beaten = tuned is not None and row.success_after >= tuned.success_after
         yield Finding(
             f"repair, {model.model}: ASR after (floor {100 * model.floor:.2f} %)",
-            "1.66–2.53 %", model.floor + 0.007, model.floor + 0.003, row.success_after,
+            _of_paper(TABLE_4, model, lambda each: f"{each.success_after:.2f} %"),
+            model.floor + 0.007, model.floor + 0.003, row.success_after,
             spoiled=f"the best fine-tuning has {tuned.success_after:.4f}" if tuned is not None and beaten else "",
         )  # fmt: skip
         yield Finding(
             f"repair, {model.model}: clean accuracy lost",
-            ".1–1.1 points", 0.01, 0.003, row.clean_before - row.clean_after,
+            _of_paper(TABLE_4, model, lambda each: f"{each.accuracy_before - each.accuracy_after:.2f} points"),
+            0.01, 0.003, row.clean_before - row.clean_after,
         )  # fmt: skip
         if model.network == "resnet20":
             yield Finding(
@@ -126,6 +136,16 @@ def _special(models: Sequence[ModelRow], rows: Sequence[RepairRow]) -> Iterable[
             )  # fmt: skip
         if kinds.get(row.model) == "two":
             yield Finding(f"repair, {row.model}: ASR after", "< 5 %", 0.03, 0.01, row.success_after)
+
+
+def _of_paper(of: Sequence[P], model: ModelRow, shown: Callable[[P], str]) -> str:
+    """Return the paper's figure for the model's data set and trigger, of the paper's own network.
+
+    A dash for other networks than the paper's kind, and for poison rates that it does not name.
+    """
+    trigger = model.model.split("-")[1].upper()
+    found = [each for each in of if each.data.replace("-", "").lower() == model.data and each.trigger == trigger]
+    return shown(found[0]) if found and model.network != "resnet20" and model.rate <= _MOST_POISON else "–"
 
 
 def _one(rows: Sequence[R], **wanted: object) -> R | None:

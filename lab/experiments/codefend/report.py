@@ -12,6 +12,7 @@ from lab.experiments.codefend.attacks import detection_matrix, findings_of_attac
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import COMPARED, MAIN, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
+from lab.experiments.codefend.scores import BEATRIX
 from lab.experiments.harness.page import table, write_page
 from lab.experiments.harness.store import ROWS, Store
 
@@ -51,10 +52,9 @@ def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
         "chosen on clean pictures. *All together* is what runs live: one p-value of these five, Fisher's combination "
         "of their shares of clean pictures, with a threshold that holds for nine calibrations of ten. *SCALE-UP* (Guo "
         "et al. 2023), by log-odds too: the label holds while the pixels are multiplied. *Beatrix* (Ma et al. 2023): "
-        "Gram matrices of the last convolution outside their range in clean pictures of the label; our thresholds for "
-        "it are strict: it flags fewer of the clean test pictures than asked. Thresholds are "
-        "from the defender's clean pictures for 1 % of false alarms. *Detected*: share of the triggered pictures that "
-        "reach the target.",
+        "Gram matrices of the last convolution outside their range in clean pictures of the label; "
+        f"{_false_alarms(rows, BEATRIX)}. Thresholds are from the defender's clean pictures for 1 % of false alarms. "
+        "*Detected*: share of the triggered pictures that reach the target.",
         table(tables.DETECTORS, rows),
     ]
 
@@ -80,6 +80,15 @@ def _cameras(rows: Sequence[CameraRow], estimates: Sequence[SplittingRow]) -> li
         "narrow. *Deeper* scores give the bound.",
         table(tables.SPLITTING, estimates),
     ]
+
+
+def _false_alarms(rows: Sequence[DetectorRow], statistic: str) -> str:
+    """Return the words on the models on which a statistic flags more clean test pictures than the 1 % asked for."""
+    found = [row for row in rows if row.statistic == statistic]
+    more = [row for row in found if row.frr > 0.01]
+    names = ", ".join(f"{row.model} {100 * row.frr:.1f} %" for row in more)
+    beyond = f", more in {len(more)} ({names})" if more else ""
+    return f"it flags at most 1 % of the clean test pictures in {len(found) - len(more)} of {len(found)} models{beyond}"
 
 
 def write_report(store: Store) -> list[str]:

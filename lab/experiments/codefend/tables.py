@@ -31,7 +31,7 @@ def finding_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
         yield {
             "what": each.what,
             "paper": each.paper,
-            "must": f"{sign} {shown(each, each.must)}",
+            "must": "–" if each.must is None else f"{sign} {shown(each, each.must)}",
             "aim": "–" if each.aim is None else f"{sign} {shown(each, each.aim)}",
             "measured": shown(each, each.measured),
             "reached": each.verdict + (f" ({each.spoiled})" if each.spoiled else ""),

@@ -19,6 +19,8 @@ from lab.statistics import Interval, holm, least_wins, paired_detectable, paired
 LEVEL: Final = 0.05
 """Level of the two-sided sign test of a difference."""
 POWER: Final = 0.8
+LOST: Final = 0.03
+"""Share of pictures lost for which the power is also stated: about what 100 pictures without a loss do not exclude."""
 PRIMARY: Final = "once"
 """The side that the primary comparison sets against the bare network, in the worst case of all attacks."""
 
@@ -50,11 +52,17 @@ class Against:
         wins, losses = self._discordant(side)
         return min(1.0, 2 * sign_test(max(wins, losses), min(wins, losses)))
 
-    def detectable(self, side: str) -> float:
-        """Return the smallest gain that the test finds with the probability `POWER` if this many pictures are lost."""
-        _, losses = self._discordant(side)
+    def lost(self, side: str) -> float:
+        """Return the share of the pictures that only the bare network gets right."""
+        return self._discordant(side)[1] / self.left.count
+
+    def detectable(self, side: str, lost: float | None = None) -> float:
+        """Return the smallest gain that the test finds with the probability `POWER`.
+
+        `lost` is the share of pictures that only the bare network gets right, None that of these pictures.
+        """
         needed = partial(least_wins, alpha=LEVEL / 2)
-        return paired_detectable(self.left.count, losses / self.left.count, needed, POWER)
+        return paired_detectable(self.left.count, self.lost(side) if lost is None else lost, needed, POWER)
 
     def strongest(self, side: str) -> str:
         """Return the attack that leaves the fewest pictures of this side; a dash without an attack."""
@@ -220,7 +228,8 @@ def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str)
             *_warning(each),
             f"Of {each.worst.left.count} pictures, the sign test at {LEVEL:.0%} finds a gain of the worst case by "
             f"{each.smallest_gain:.1%} (shown once) with a probability of {POWER:.0%}, if as many pictures are "
-            "lost as here.",
+            f"lost as here ({each.worst.lost(PRIMARY):.0%}), and by {each.worst.detectable(PRIMARY, LOST):.1%} if "
+            f"{LOST:.0%} are.",
         ]
     parts += ["## All attacks", table(ROWS, rows)]
     if left_out:

@@ -72,7 +72,8 @@ def scene_page(
     """Return the fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
     sums = {name: [row for row in hard if row.model == name] for name in sorted({row.model for row in hard})}
     totals = [
-        f"{name}: {sum(row.right for row in own)} of {sum(row.frames for row in own)} hard scenes right."
+        f"{name}: {sum(row.right for row in own)} of {sum(row.frames for row in own)} answers to hard scenes right; "
+        "each scene is shown behind several drops."
         for name, own in sums.items()
     ]
     return [

@@ -5,9 +5,8 @@ as it runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scene
 that 80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at
 the frame's own size, under which no hard scene would remain correct.
 
-The interval of a ratio is a paired one over frames. Where no frame differs, the page shows the adjusted Wald interval
-of the difference, divided by the accuracy of the whole reconstruction. Frames that the chain rebuilds whole never
-differ.
+The interval of a ratio is that of the paired difference (`paired_interval`) ÷ the accuracy of the whole reconstruction.
+Frames that the chain rebuilds whole never differ.
 
 Two more columns show both variants of the chain at scale, filled and restored, independent of its own rule. The last
 table shows milliseconds per frame on one thread, with the cost of a network with random weights.
@@ -30,7 +29,7 @@ from lab.attacks import make_attack, to_8_bits
 from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from lab.networks.families import densenet, mobilenet
-from lab.statistics import Interval
+from lab.statistics import Interval, paired_interval
 from processors.bundle import Bundle
 from processors.networks.resnet import resnet20
 from processors.pipeline import Pipeline
@@ -49,9 +48,12 @@ CONDITIONS: Final = {
     "dim": Conditions(light=0.75, noise=2, blur=1.2, distance=1.1),
     "hard": Conditions(light=0.5, noise=3, blur=1.5, distance=1.25),
 }
+WHOLE: Final = "rebuilt whole"
+"""The way of frames that the chain itself rebuilds whole."""
+LARGE: Final = 240
+"""Lines from which frames are large."""
 RATIOS: Final = (0.25, 0.5, 0.75)
 EPS: Final = 0.03
-DRAWS: Final = 4000
 BATCH_PIXELS: Final = 2**18
 SIZES: Final = {
     (64, 64): (800, 800),
@@ -117,18 +119,15 @@ def scenes(count: int, size: tuple[int, int], conditions: Conditions) -> Labelle
 
 
 def ratio_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
-    """Return the ratio of two shares of the same n frames, with its percentile bootstrap interval over frames.
+    """Return the ratio of two shares of the same n frames, and the paired interval of their difference ÷ the second.
 
-    Resampling n frames is a multinomial draw over the four outcomes of a pair. The ratio is 1 if neither is ever
-    correct.
+    The ratio is 1 if the second share is 0.
     """
-    pairs = np.bincount(2 * ours + theirs, minlength=4)
-    if not theirs.any():
+    share = float(theirs.mean())
+    if not share:
         return Interval(1.0, 1.0, 1.0)
-    draws = np.random.default_rng(0).multinomial(len(ours), pairs / len(ours), size=DRAWS)
-    found = (draws[:, 2] + draws[:, 3]) / np.maximum(draws[:, 1] + draws[:, 3], 1)
-    low, high = np.quantile(found, (0.025, 0.975))
-    return Interval(float(ours.sum() / theirs.sum()), float(low), float(high))
+    difference, low, high = paired_interval(ours, theirs)
+    return Interval(1 + difference / share, 1 + low / share, 1 + high / share)
 
 
 def measure(pipeline: Pipeline, name: str, size: tuple[int, int], count: int, attacked: bool) -> Iterator[Row]:
@@ -162,8 +161,8 @@ def measure(pipeline: Pipeline, name: str, size: tuple[int, int], count: int, at
             for fill in (reconstruct_plate, reconstruct_learned)
         )
         each = float(density(masks[:1], *wanted))
-        way = ("rebuilt whole", "restored", "filled")[[bool(some) for some in pipeline.ways(masks[:1])].index(True)]
-        found = ratio_interval(chain, whole)
+        way = (WHOLE, "restored", "filled")[[bool(some) for some in pipeline.ways(masks[:1])].index(True)]
+        found = Interval(1.0, 1.0, 1.0) if way == WHOLE else ratio_interval(chain, whole)
         yield Row(
             name, f"PGD {EPS:g}" if attacked else "", height, width, drop, each, way, count, float(undropped.mean()),
             float(whole.mean()), float(chain.mean()), *found, float(filled.mean()), float(restored.mean()),
