@@ -75,7 +75,7 @@ class ProcessorMetrics:
         found.observe(seconds)
 
     def stage_failed(self, name: str) -> None:
-        """Count a failure of a stage on a batch, or on a single frame."""
+        """Count a frame on which a stage failed."""
         if name in self._stage_errors:
             self._stage_errors[name].inc()
 

@@ -224,7 +224,7 @@ STAGE = Metric(Histogram, "pointillist_stage_seconds", "Duration of a stage for 
 STAGE_ERRORS = Metric(
     LateCounter,
     "pointillist_stage_errors_total",
-    "Batches on which a stage failed; for the stage `pictures`, verdicts without preview and evidence",
+    "Frames on which a stage failed; for the stage `pictures`, verdicts without preview and evidence",
     ("stage",),
 )
 KEY_FRAMES = Metric(

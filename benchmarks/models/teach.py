@@ -159,15 +159,18 @@ def page(document: dict[str, Any]) -> str:
         right = each["right"]
         when_sure = "–" if each["right_when_sure"] is None else f"{each['right_when_sure']:.3f}"
         rows.append(
-            f"| {name}, seed {each['seed']} | {right['value']:.3f} ({right['low']:.3f}–{right['high']:.3f}) of "
-            f"{each['tested']} | {MUST.get(name, 0):.2f} | {when_sure} | {each['unsure']:.3f} | "
-            f"{each['cross_validated']:.3f} | {each['training_s']:.0f} s | {each['load']} | {each['head']} |"
+            f"| {name} | {right['value']:.3f} ({right['low']:.3f}–{right['high']:.3f}) of "
+            f"{each['tested']} | {MUST.get(name.partition(' --seed')[0], 0):.2f} | {when_sure} | "
+            f"{each['unsure']:.3f} | {each['cross_validated']:.3f} | {each['training_s']:.0f} s | {each['load']} | "
+            f"{each['head']} |"
         )
     words = (
         "`python -m benchmarks.models.teach TASK --out FOLDER` keeps the rows of other tasks. A quarter of the "
         f"pixels is dropped. {document['machine']['cores']} cores; the load is that of the machine at the beginning. "
         "`person` is easy: its test pictures are the second half of the video that was labelled, without the frames "
-        "in which a small part changes, and frames of one video resemble each other, so its interval is too narrow."
+        "in which a small part changes, and frames of one video resemble each other, so its interval is too narrow. "
+        "Each row is one draw of the labels, by the seed 0 unless it names another; intervals are of the test pictures "
+        "alone, and draws differ."
     )
     return "\n".join(["# Classifiers taught by a few dozen labels", "", words, "", *rows, ""])
 
@@ -188,7 +191,9 @@ def main() -> None:
         load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
             found = measured(TASKS[name](arguments.seed, arguments.limit), arguments.thorough, Path(folder))
-        tasks[f"{name} --thorough" if arguments.thorough else name] = found | {"seed": arguments.seed, "load": load}
+        key = f"{name} --thorough" if arguments.thorough else name
+        key += f" --seed {arguments.seed}" if arguments.seed else ""
+        tasks[key] = found | {"seed": arguments.seed, "load": load}
     document = {"tasks": tasks, "machine": machine("torch", "numpy", cores=len(os.sched_getaffinity(0)))}
     sys.stdout.write(page(document))
     if file is not None:

@@ -54,9 +54,9 @@ def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocatio
     """
     with changing_identities(layout.folder):
         authority = Authority(layout.pki)
-        authority.revoked()  # A damaged list fails before anything is changed.
-        generation = _raise_generation(layout, camera)
+        authority.revoked()  # Damaged lists fail before anything is changed.
         numbers = serials(layout.pki, camera)
+        generation = _raise_generation(layout, camera)
         broker = running_broker(layout)
         canary = issue_canary(authority) if broker is not None else None
         gone: dict[int, str] = dict.fromkeys(numbers, camera)

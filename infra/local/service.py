@@ -105,8 +105,9 @@ class Service(ABC):
                 self._ports = {name: self._memory.allocate(name) for name in self.port_names}
             else:
                 self._await_ports(end)
-            self._child = Child(self._command(), self.log, cwd=self.folder, env=self._environment())
-            process = self._child.start()
+            child = Child(self._command(), self.log, cwd=self.folder, env=self._environment())
+            process = child.start()
+            self._child = child  # only now: if it cannot be started, the one before it has ended
             if self._await_answer(end):
                 return process
             if self.child.poll() is None:

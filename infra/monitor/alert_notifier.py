@@ -191,11 +191,15 @@ class AlertNotifier:
             self._posted |= {each: _PostedAlert(due[each], now_s) for each in some}
 
     def _update_silences(self, wanted: dict[str, Document], now_s: float) -> None:
-        """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""
+        """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute.
+
+        A refused request stops no other one. Raises its error at the end, and BrokerError without an answer.
+        """
         repeated = wanted and now_s - self._silenced_at_s >= REPEAT_S
         if wanted == self._silences and not repeated:
             return
         kept: set[str] = set()
+        refused: list[BrokerError] = []
         for each in self._request("GET", "/silences").json():
             author, _, subject = str(each["createdBy"]).partition(": ")
             is_same = _is_same_silence(each, wanted.get(subject))
@@ -206,11 +210,14 @@ class AlertNotifier:
             if each["status"]["state"] == "expired" or not is_ours:
                 continue
             if author != self._author or subject in kept or not is_same:
-                self._request("DELETE", f"/silence/{each['id']}")
+                self._try_request(refused, "DELETE", f"/silence/{each['id']}")
             else:
                 kept.add(subject)
         for subject in wanted.keys() - kept:
-            self._request("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
+            begun = {"startsAt": datetime.now(UTC).isoformat()}
+            self._try_request(refused, "POST", "/silences", wanted[subject] | begun)
+        if refused:
+            raise refused[0]
         self._silences, self._silenced_at_s = wanted, now_s
 
     def _silence_document(self, mute: Mute, together: Mapping[str, Sequence[str]]) -> Document:
@@ -282,14 +289,18 @@ class AlertNotifier:
         for some in batched(list(documents), _AT_ONCE):
             now = datetime.now(UTC)
             ends = {"endsAt": (now + timedelta(seconds=hold_s)).isoformat()}
-            try:
-                self._request(
-                    "POST", "/alerts", [documents[each] | _bounded_start(documents[each], now) | ends for each in some]
-                )
-            except _RefusedError as error:
-                refused.append(error)
-            else:
+            sent = [documents[each] | _bounded_start(documents[each], now) | ends for each in some]
+            if self._try_request(refused, "POST", "/alerts", sent):
                 yield some
+
+    def _try_request(self, refused: list[BrokerError], method: str, path: str, document: Any = None) -> bool:
+        """Return whether a request was accepted, and add its refusal to `refused`."""
+        try:
+            self._request(method, path, document)
+        except _RefusedError as error:
+            refused.append(error)
+            return False
+        return True
 
     def _request(self, method: str, path: str, document: Any = None) -> httpx2.Response:
         try:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import StateError
+from schemas.runtime.atomic_file import write_text
+
+_MOST_BITS: Final = 160
+"""Serial numbers of X.509 have 20 octets at most and are positive."""
 
 
 def note_serial(pki: Path, holder: str, serial: int) -> None:
@@ -14,8 +20,7 @@ def note_serial(pki: Path, holder: str, serial: int) -> None:
     file = _serials(pki, holder)
     with changing_identities(pki.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as log:
-            log.write(f"{serial:x}\n")
+        write_text(file, "".join(f"{each:x}\n" for each in [*serials(pki, holder), serial]))
 
 
 def serials(pki: Path, holder: str) -> list[int]:
@@ -33,13 +38,13 @@ def issued_roles(pki: Path) -> set[str]:
 
 
 def _number(file: Path, line: str) -> int:
-    try:
-        return int(line, 16)
-    except ValueError:
-        raise StateError(
-            f"{file}: expected a hexadecimal number in each line, got {line[:50]!r}. Restore the file, or remove "
-            "the line."
-        ) from None
+    with suppress(ValueError):
+        if (number := int(line, 16)).bit_length() < _MOST_BITS:
+            return number
+    raise StateError(
+        f"{file}: expected a hexadecimal number of less than {_MOST_BITS} bits in each line, got {line[:50]!r}. "
+        "Restore the file, or remove the line."
+    )
 
 
 def _serials(pki: Path, holder: str) -> Path:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
+import structlog
 import torch
 from torch import Tensor
 
@@ -38,6 +39,8 @@ from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
 from schemas.messages.moving import unpack_moving
 from schemas.pixels.packing import Picture
+
+log = structlog.get_logger()
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
@@ -123,8 +126,8 @@ class BatchExecutor:
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
                 return
-            self._metrics.stage_failed(self._stage)
             size = -(-len(jobs) // 2) if lacks_memory(error) else 1
+            log.warning("batch_failed", stage=self._stage, frames=len(jobs), again_by=size, error=str(error)[:200])
         # Outside the handler, which would keep the failed attempt's tensors alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
@@ -135,7 +136,8 @@ class Supervisor:
         """Run until the last end, until `stop` is set, or for `limit_s` seconds; return the exit status and the cause.
 
         A process that still runs then has `stop_s` seconds for an orderly end. `on_poll` is awaited at each check.
-        `on_restart` receives the exit status before each restart. Raises OSError if the program cannot be started.
+        `on_restart` receives the exit status before each restart. Raises OSError if the program cannot be started the
+        first time; a restart that fails is tried again.
         """
         await asyncio.to_thread(self.start)
         expires = self._clock() + limit_s
@@ -149,7 +151,8 @@ class Supervisor:
                 status = self.process.poll()
                 if on_restart is not None and status is not None:
                     on_restart(status)
-                await asyncio.to_thread(self.start)
+                with suppress(OSError):  # for example, memory is short
+                    await asyncio.to_thread(self.start)
             await wait_at_most(stop, poll_s)
         return self.process.poll(), Cause.ENDED
 

@@ -8,8 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
+from httpx2 import Response
 from sqlalchemy import Engine, select, update
 
 from benchmarks.harness.postgresql import USER, PostgreSQL
@@ -22,7 +24,7 @@ from consumers.database.tables import mutes
 from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from infra.state_folder import Layout
-from schemas.errors import ConfigError, StateError
+from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.keys.keys import KeyRing
 from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
 from tests.consumers.console_rig import OWNER, ConsoleRig
@@ -290,6 +292,28 @@ def test_the_notifier_keeps_a_silence_for_each_mute(
     expire(recorder)
     notifier.notify()
     assert manager.active() == [theirs]
+    notifier.close()
+
+
+def test_a_silence_that_alertmanager_rejects_stops_no_other(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict(AlertmanagerStandIn):
+        def request(self, method: str, url: str, json: Any = None) -> Response:
+            if method == "POST" and url.endswith("/silences") and json["matchers"][0]["value"] == CAMERA:
+                return Response(400)
+            return super().request(method, url, json)
+
+    manager = Strict()
+    notifier = AlertNotifier("http://x", recorder.url)
+    monkeypatch.setattr(notifier, "_client", manager)
+    cameras = [CAMERA, *(f"lab/gate-{number}" for number in range(6))]
+    for subject in cameras:
+        mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
+        change_recorded(recorder.url, lambda each, mute=mute: save_mute(each, mute))  # type: ignore[misc]  # bound at once
+    with pytest.raises(BrokerError, match="got 400"):
+        notifier.notify()
+    assert {each["matchers"][0]["value"] for each in manager.active()} == set(cameras[1:])
     notifier.close()
 
 

@@ -14,6 +14,7 @@ from cryptography import x509
 from structlog.testing import capture_logs
 
 from consumers.console.data.store import Store
+from infra.admission.camera_revocation import revoke
 from infra.cameras.identity import issued_identity
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
@@ -23,6 +24,7 @@ from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
+from infra.pki.serials import serials
 from infra.state_folder import Layout, passphrase
 from infra.state_folder.environment import accepted_generations
 from infra.up.identities import prepare_identities
@@ -369,6 +371,20 @@ def test_a_damaged_file_of_the_authority_is_one_error_line(
         Authority(folder).revoked()
 
 
+def test_a_cut_line_of_serial_numbers_is_reported_before_anything_is_revoked(tmp_path: Path) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    enroll_camera(fleet, DOOR)
+    file = fleet.pki / "cameras" / f"{DOOR}.serials"
+    number = file.read_text().strip()
+    file.write_text(f"{number[:7]}{number}\n")
+    with pytest.raises(StateError, match=r"\.serials: expected a hexadecimal number of less than 160 bits"):
+        revoke(fleet, DOOR)
+    assert not (fleet.pki / "refused").exists()
+    file.write_text(f"{number}")  # without its line break
+    enroll_camera(fleet, DOOR)
+    assert len(serials(fleet.pki, DOOR)) == 2
+
+
 @pytest.mark.parametrize("name", ["fleet.secret", "pki/refused", "pki/bridges.share", "pki/cameras/site/door.serials"])
 def test_a_flipped_bit_in_a_file_of_identities_is_one_error_line_that_names_the_file(tmp_path: Path, name: str) -> None:
     fleet = make_fleet(tmp_path / "fleet")
@@ -393,7 +409,7 @@ def test_a_damaged_serial_number_is_one_error_line(tmp_path: Path) -> None:
     file = fleet.pki / "cameras" / "site" / "door.serials"
     file.write_text(file.read_text() + "xyz\n")
     line = refusal(run("revoke", DOOR, "--state", fleet.folder))
-    assert line.startswith(f"{file}: expected a hexadecimal number in each line, got 'xyz'.")
+    assert line.startswith(f"{file}: expected a hexadecimal number of less than 160 bits in each line, got 'xyz'.")
 
 
 def test_a_damaged_key_of_a_camera_is_written_again(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, Timer
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from infra.local import process as process_module
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports, is_free
 from infra.local.process import ProcessId
@@ -478,6 +480,30 @@ def test_a_start_that_waits_for_its_port_does_not_delay_the_end_of_the_run(
         ending.join(PATIENCE_S)
         assert not ending.is_alive()
     assert isinstance(starting.exception(), BrokerError)
+
+
+def test_a_server_is_started_again_after_a_start_without_a_process(
+    supervisor: RoleSupervisor, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, spawn = ListeningServer(state_dir), process_module.spawn
+    supervisor.start(Role("server", server))
+    failures = [OSError(errno.ENOMEM, "Cannot allocate memory")]
+
+    def scarce(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return spawn(*arguments, **options)
+
+    monkeypatch.setattr(process_module, "spawn", scarce)
+    server.kill()
+
+    def restarted() -> bool:
+        supervisor.watch()
+        return not failures and server.poll() is None and not is_free(server.port)
+
+    wait_until(restarted, "its restart")
+    supervisor.forget("server")
+    server.stop()
 
 
 def test_roles_that_start_slowly_do_not_block_the_start_of_another(

@@ -125,6 +125,21 @@ def test_a_measured_row_is_current_until_its_code_or_inputs_change(tmp_path: Pat
     assert staleness(one, {"a": stored("a")}) == "code not recorded"
 
 
+def test_a_row_has_the_state_of_the_inputs_at_the_beginning_of_its_measurement(tmp_path: Path) -> None:
+    store, weights = Store(tmp_path / "results"), tmp_path / "weights"
+    weights.write_text("measured")
+
+    def run() -> Tables:
+        weights.write_text("changed meanwhile")
+        return {"figures": [Figure("a", 1, None, [])]}
+
+    def planned_cell() -> Cell:
+        return Cell("a", CODE, run, files=(weights,))
+
+    planned(store, planned_cell()).measure(planned_cell(), "")
+    assert staleness(planned_cell(), store.rows()) == "other inputs"
+
+
 def test_the_state_of_a_folder_follows_from_its_content_without_prose(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()

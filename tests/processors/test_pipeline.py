@@ -16,6 +16,7 @@ import torch
 from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle
 from processors.device.batch_executor import choose_device, most_pixels
+from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
@@ -214,6 +215,8 @@ def test_only_frames_that_fail_alone_are_failed(
     white = np.full((32, 32, 3), 255, np.uint8)
     batch = [verified_job(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
     expected = [without_error(outcome).class_id for outcome in classify_copies(executor, batch)]
+    failed: list[str] = []
+    monkeypatch.setattr(ProcessorMetrics, "stage_failed", lambda _, name: failed.append(name))
     original = Pipeline.rebuild
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
@@ -226,6 +229,7 @@ def test_only_frames_that_fail_alone_are_failed(
     failure = outcomes.pop(3)
     assert isinstance(failure.error, StageError)
     assert "a fault of the stage" in str(failure.error)
+    assert len(failed) == 1
     del expected[3]
     assert [without_error(outcome).class_id for outcome in outcomes] == expected
 

@@ -162,3 +162,22 @@ async def test_a_run_restarts_and_reports_each_exit() -> None:
     )
     assert found == (7, Cause.ENDED)
     assert (program.starts, ends) == (3, [3, 3])
+
+
+async def test_a_restart_that_cannot_begin_is_tried_again() -> None:
+    class Scarce(Program):
+        def start(self) -> int:
+            if self.starts == 1:
+                self.starts += 1
+                raise OSError("expected memory")
+            return super().start()
+
+    program = Scarce()
+
+    async def end() -> None:
+        program.status = 3 if program.starts < 3 else 7
+
+    policy = RestartPolicy(first_s=0.0, longest_s=0.0, steady_s=10.0, final=frozenset({7}))
+    found = await Supervisor(program, policy).run(asyncio.Event(), 1.0, poll_s=0.001, on_poll=end)
+    assert found == (7, Cause.ENDED)
+    assert program.starts == 3

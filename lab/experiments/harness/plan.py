@@ -60,7 +60,8 @@ class Plan:
     """Write the page from the stored rows alone; return the lines of its verdict."""
 
     def measure(self, cell: Cell, command: str) -> Row:
-        """Measure a cell and store its row."""
+        """Measure a cell and store its row, with the state of code and inputs at the beginning."""
+        _ = cell.code_state, cell.input_state  # They are cached: a change meanwhile is not what was measured.
         begun = time.monotonic()
         row = row_of(cell, cell.measure(), command, time.monotonic() - begun)
         self.store.put(row, columns_of(self.tables), [each.name for each in self.cells])
