@@ -18,6 +18,7 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from consumers.console.data.labelled_frames import LabelledFrames
+    from consumers.console.data.store import Store
     from lab.teach.report import Held
     from lab.teach.train import TaughtNetwork
     from processors.bundle import Bundle
@@ -203,7 +204,7 @@ def export_labels(
     """Write the labelled frames of a console as pictures, with a sub-folder for each class."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
-    with _labelled_frames(state, store, kept_files) as labelled_frames:
+    with _labelled_frames(state, store, kept_files) as (labelled_frames, _):
         _print_counts("exported", labelled_frames.export(folder))
 
 
@@ -220,10 +221,12 @@ def import_labels(
     from consumers.console.access.owner import owner_name
     from infra.cli.lab.shared import lab_extra
 
-    with lab_extra(), _labelled_frames(state, store, kept_files) as labelled_frames:
+    with lab_extra(), _labelled_frames(state, store, kept_files) as (labelled_frames, opened):
         from lab.restoration.psnr import read_picture
 
         imported = labelled_frames.import_from(folder, owner_name(), read_picture)
+        if total := sum(imported.counts.values()):
+            opened.note(owner_name(), "label", f"{total} frames", f"imported: {', '.join(imported.counts)}", "done", "")
     if not imported.counts:
         raise ConfigError(f"{folder}: expected one sub-folder of pictures for each class, got none. Correct the path.")
     _print_counts("imported", imported.counts)
@@ -232,7 +235,8 @@ def import_labels(
 
 
 @contextmanager
-def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterator[LabelledFrames]:
+def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterator[tuple[LabelledFrames, Store]]:
+    """Open the labelled frames of a console, and its database."""
     from consumers.console.data.labelled_frames import LabelledFrames
     from infra.cli.roles import role_keys
     from infra.settings.variable import resolve
@@ -244,7 +248,7 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
     with opened_console_database(resolve(store) or layout.console_store) as opened:
         keys = role_keys(folder, "console")
-        yield LabelledFrames(opened.engine, kept_files or layout.kept_files, keys.previews)
+        yield LabelledFrames(opened.engine, kept_files or layout.kept_files, keys.previews), opened
 
 
 def _print_counts(done: str, counts: dict[str, int]) -> None:

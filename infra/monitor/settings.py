@@ -20,7 +20,8 @@ class GateRules(SettingsTable):
     most_pairs: int = Field(default=2048, ge=256)
     """Frames after which a rule that is still open fails."""
     least_agreement: float = Field(default=0.8, ge=0, le=1)
-    """Minimum share of equal classes. Where the true class of the frames is known, only the accuracy counts."""
+    """Minimum share of equal classes. Where at least four cameras know the true class of nine frames in ten, only the
+    accuracy counts."""
     most_errors: float = Field(default=0.02, ge=0, le=1)
     """Maximum share of frames without an answer."""
     most_confidence_lost: float = Field(default=0.25, ge=0, le=1)

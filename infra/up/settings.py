@@ -361,7 +361,8 @@ def bundle_folder(settings: UpSettings) -> Path:
     """Return the bundle of a run: the given one, else the shipped one that fits the source."""
     have = named_bundles()
     if settings.bundle is None:
-        simulated = settings.source == "scene" and settings.cameras_file is None and not settings.without_cameras
+        is_scene = settings.source == "scene" or settings.scenario is not None
+        simulated = is_scene and settings.cameras_file is None and not settings.without_cameras
         return have["scene" if simulated else "cifar10"]
     if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()

@@ -17,6 +17,7 @@ from infra.bundling import taught as taught_module
 from infra.cli import teach
 from infra.local.files import write_json
 from infra.state_folder import Layout
+from infra.state_folder.console_database import opened_console_database
 from lab.teach.report import Held
 from tests.consumers.console_rig import jpeg_scene
 from tests.infra.command_line import refusal, run
@@ -39,6 +40,9 @@ def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_
     assert lines == ["imported 3 labelled pictures", "car: 2", "truck: 1"]
     assert last == "skipped 1 without the ending of a picture, such as `.jpg`"
     assert (state / "quarantine" / "teach").is_dir()
+    with opened_console_database(Layout(state).console_store) as store:
+        (line,) = store.newest_operations()
+    assert (line.what, line.subject, line.detail) == ("label", "3 frames", "imported: car, truck")
     done = run("teach", "export", tmp_path / "out", "--state", state)
     first, *others = done.output.splitlines()
     assert (first, sorted(others)) == ("exported 3 labelled pictures", ["car: 2", "truck: 1"])

@@ -32,6 +32,12 @@ def test_a_bundle_may_be_a_folder(tmp_path: Path) -> None:
     assert bundle_folder(UpSettings(bundle=folder)) == folder.resolve()
 
 
+def test_the_source_of_the_options_does_not_choose_the_bundle_of_a_scenario(tmp_path: Path) -> None:
+    settings = UpSettings(source="cifar10")
+    assert bundle_folder(settings).name == "cifar10"
+    assert bundle_folder(settings.model_copy(update={"scenario": tmp_path / "street.yaml"})).name == "scene"
+
+
 def test_an_unreadable_bundle_does_not_fail_the_check_for_strip(tmp_path: Path) -> None:
     assert checks_for_triggers(write_bundle(tmp_path / "own"))
     assert not checks_for_triggers(write_bundle(tmp_path / "plain", overlays=0))
