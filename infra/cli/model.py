@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -171,32 +174,32 @@ def publish(
     from schemas.messages import rollout
 
     place, key = access.bundles, access.key
-    folder = folder_of(bundle)
-    model_id = checked(folder)
+    with private_copy(folder_of(bundle)) as folder:
+        model_id = checked(folder)
 
-    async def run(topic: ModelsTopic) -> bool:
-        before = topic.models if topic.models.published else initial(access.state, place, key)
-        live = listed.live(before)
-        if not force and live is not None:
-            check_successor(described(folder, model_id), live, other_classes=other_classes)
-        model = listed.sign(place.add(folder, model_id), key)
-        running = (await topic.running()) & topic.served.keys()
-        rejecting = [name for name in running if topic.served[name].refused_digest == model.digest]
-        if live is not None and live.digest == model.digest:
-            if not rejecting:
-                return await report_change(topic, f"{model_id} is live already", access.wait)
-            changed = listed.publish(listed.withdraw(before, unix_ms()), model)
-            if before.HasField("rollout"):  # it goes on
-                changed.rollout.CopyFrom(before.rollout)
-        else:
-            changed = listed.publish(rollout.ended(before), model)
-        await access.write(topic, changed)
-        for name in rejecting:  # another publication is another attempt, of which each reports the result
-            del topic.served[name]
-        note(access.state, "publish", model_id, "forced" if force else "by hand", "live")
-        return await report_change(topic, f"published {model_id}", access.wait)
+        async def run(topic: ModelsTopic) -> bool:
+            before = topic.models if topic.models.published else initial(access.state, place, key)
+            live = listed.live(before)
+            if not force and live is not None:
+                check_successor(described(folder, model_id), live, other_classes=other_classes)
+            model = listed.sign(place.add(folder, model_id), key)
+            running = (await topic.running()) & topic.served.keys()
+            rejecting = [name for name in running if topic.served[name].refused_digest == model.digest]
+            if live is not None and live.digest == model.digest:
+                if not rejecting:
+                    return await report_change(topic, f"{model_id} is live already", access.wait)
+                changed = listed.publish(listed.withdraw(before, unix_ms()), model)
+                if before.HasField("rollout"):  # it goes on
+                    changed.rollout.CopyFrom(before.rollout)
+            else:
+                changed = listed.publish(rollout.ended(before), model)
+            await access.write(topic, changed)
+            for name in rejecting:  # another publication is another attempt, of which each reports the result
+                del topic.served[name]
+            note(access.state, "publish", model_id, "forced" if force else "by hand", "live")
+            return await report_change(topic, f"published {model_id}", access.wait)
 
-    access.apply(run, key)
+        access.apply(run, key)
 
 
 Only = Annotated[
@@ -379,6 +382,24 @@ def folder_of(bundle: Path) -> Path:
     return bundle_folder(str(bundle))
 
 
+@contextmanager
+def private_copy(folder: Path) -> Iterator[Path]:
+    """Provide a copy of a bundle that no other user can change: what is checked is then what is signed.
+
+    A BundleError in the block names `folder` in place of the copy.
+    """
+    with TemporaryDirectory(prefix="pointillist-bundle-") as place:
+        copy = Path(place) / (folder.name or "bundle")
+        try:
+            shutil.copytree(folder, copy, symlinks=True)
+        except OSError as error:
+            raise BundleError(f"{folder}: expected files that can be copied, got {first_line(error)}.") from None
+        try:
+            yield copy
+        except BundleError as error:
+            raise type(error)(str(error).replace(str(copy), str(folder))) from None
+
+
 def checked(folder: Path) -> str:
     """Return the id of the bundle in `folder` after loading and trying it."""
     import torch
@@ -409,7 +430,8 @@ def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
         return Models()
     folder = Path(str(run["bundle"]))
     try:
-        first = sign(place.add(folder, checked(folder)), signer)
+        with private_copy(folder) as copy:
+            first = sign(place.add(copy, checked(copy)), signer)
     except BundleError as error:
         print_line(f"not kept as the model before: {error}", err=True)
         return Models()

@@ -20,6 +20,7 @@ from infra.cli.model import (
     folder_of,
     initial,
     model_app,
+    private_copy,
     report_change,
 )
 from infra.cli.shared_options import with_shared_options
@@ -111,45 +112,45 @@ def candidate(
         raise ConfigError(
             "--decider is missing: expected the gate's public key with --by-rule. Give --decider FILE or --state DIR."
         )
-    folder = folder_of(bundle)
-    model_id = checked(folder)
-    scan = _scanned(folder, clean, progress)
-    _check_scan(scan, slot, by_rule, force)
-    suspect = scan is not None and not scan.clean
+    with private_copy(folder_of(bundle)) as folder:
+        model_id = checked(folder)
+        scan = _scanned(folder, clean, progress)
+        _check_scan(scan, slot, by_rule, force)
+        suspect = scan is not None and not scan.clean
 
-    async def run(topic: ModelsTopic) -> bool:
-        await topic.require(KafkaTopic.COMPARISONS.value)
-        before = topic.models if topic.models.published else initial(state, place, key)
-        live = listed.live(before)
-        next_model = described(folder, model_id)
-        if live is not None and not force:
-            check_successor(next_model, live, other_classes=other_classes)
-        if by_rule:
-            _check_classes(next_model, live)
-        model = listed.sign(place.add(folder, model_id), key)
-        if live is not None and live.digest == model.digest:
-            raise ConfigError(
-                f"bundle: expected another model than the live one, got {model_id}. Choose another bundle."
+        async def run(topic: ModelsTopic) -> bool:
+            await topic.require(KafkaTopic.COMPARISONS.value)
+            before = topic.models if topic.models.published else initial(state, place, key)
+            live = listed.live(before)
+            next_model = described(folder, model_id)
+            if live is not None and not force:
+                check_successor(next_model, live, other_classes=other_classes)
+            if by_rule:
+                _check_classes(next_model, live)
+            model = listed.sign(place.add(folder, model_id), key)
+            if live is not None and live.digest == model.digest:
+                raise ConfigError(
+                    f"bundle: expected another model than the live one, got {model_id}. Choose another bundle."
+                )
+            begun = Rollout(
+                candidate=model,
+                begun_ms=unix_ms(),
+                slot=SHADOW if slot == "shadow" else CANARY,
+                frames=frames,
+                cameras=cameras,
+                by_rule=by_rule,
+                decider=public,
+                # With --force a person has decided on a suspect bundle: the gate then measures no scan.
+                scan=scan.as_json() if scan is not None and not suspect else "",
             )
-        begun = Rollout(
-            candidate=model,
-            begun_ms=unix_ms(),
-            slot=SHADOW if slot == "shadow" else CANARY,
-            frames=frames,
-            cameras=cameras,
-            by_rule=by_rule,
-            decider=public,
-            # With --force a person has decided on a suspect bundle: the gate then measures no scan.
-            scan=scan.as_json() if scan is not None and not suspect else "",
-        )
-        await access.write(topic, rollout.begin(before, begun))
-        detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
-        note(state, "candidate", model_id, detail, "begun")
-        return await report_change(
-            topic, f"{model_id} is the candidate ({slot})", access.wait, topic.wait_for_candidate
-        )
+            await access.write(topic, rollout.begin(before, begun))
+            detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
+            note(state, "candidate", model_id, detail, "begun")
+            return await report_change(
+                topic, f"{model_id} is the candidate ({slot})", access.wait, topic.wait_for_candidate
+            )
 
-    access.apply(run, key)
+        access.apply(run, key)
 
 
 @model_app.command()

@@ -17,6 +17,7 @@ import infra.cli.model_rollout
 import infra.cli.signer
 from consumers.console.data.store import Store
 from infra.bundling.models_topic import ModelsTopic
+from infra.cli.model import private_copy
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
@@ -78,6 +79,35 @@ def listed(state: Path) -> list[tuple[str, str]]:
 def live(state: Path) -> str | None:
     name = json.loads(run("status", "--state", state, "--json").stdout)["live"]
     return name.split("+")[0] if name else None
+
+
+@brokers
+@pytest.mark.parametrize("command", ["publish", "candidate"])
+def test_a_bundle_that_changes_while_it_is_checked_is_published_as_checked(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    third, check = bundle(tmp_path, "3"), infra.cli.model.checked
+    settings = (third / "model.toml").read_text()
+
+    def attacked(folder: Path) -> str:
+        found = check(folder)
+        (third / "model.toml").write_text(settings + "# changed meanwhile")
+        return found
+
+    for module in (infra.cli.model, infra.cli.model_rollout):
+        monkeypatch.setattr(module, "checked", attacked)
+    run(command, third, "--state", state)
+    stored = [each.read_text() for each in (state / "models").rglob("model.toml")]
+    assert settings in stored
+    assert not any("changed meanwhile" in each for each in stored)
+
+
+def test_an_error_of_a_copied_bundle_names_the_folder(tmp_path: Path) -> None:
+    folder = bundle(tmp_path, "1")
+    with pytest.raises(BundleError, match=f"^{folder}/weights: expected"), private_copy(folder) as copy:  # noqa: PT012
+        assert copy != folder
+        raise BundleError(f"{copy}/weights: expected another file")
 
 
 @brokers
