@@ -39,6 +39,8 @@ LARGEST_INSERT: Final = 128
 
 _HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
 """Hosts of a database that each machine has for itself."""
+_SSL_MODES: Final = ("verify-full", "disable")
+"""PostgreSQL's modes for another machine: verified TLS, or by choice none."""
 _READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
 """Parameters that PostgreSQL reports by itself, from version 14 on: a new connection may get other values."""
 _POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
@@ -79,6 +81,27 @@ def client_settings(url: URL) -> dict[str, str]:
     return found | {name: found[name].partition(",")[0] or value for name, value in usual.items()}
 
 
+def _is_elsewhere(settings: Mapping[str, str]) -> bool:
+    """Return whether these settings of the client library name a server of another machine."""
+    host = settings["host"]
+    return host not in _HERE and not host.startswith("/")  # a folder is that of a Unix socket
+
+
+def _require_verification(url: URL) -> None:
+    """Raise ConfigError if TLS to a server of another machine would not verify it.
+
+    A server that is not verified could ask for the password as clear text. The library's own default is `prefer`.
+    """
+    settings = client_settings(url)
+    mode = settings.get("sslmode", "prefer")
+    if _is_elsewhere(settings) and mode not in _SSL_MODES:
+        raise ConfigError(
+            f"database at {settings['host']}: expected sslmode=verify-full, which verifies the server, got {mode}. Add "
+            "?sslmode=verify-full&sslrootcert=FILE to its URL, or set PGSSLMODE and PGSSLROOTCERT; sslmode=disable is "
+            "for a network that nobody else can reach."
+        )
+
+
 def database_id(text: str, name: str = "") -> str:
     """Return an id of a reader called `name` that stays at restarts and differs from that of other databases."""
     url = database_url(text)
@@ -86,7 +109,7 @@ def database_id(text: str, name: str = "") -> str:
     port: int | str | None = url.port
     if url.get_backend_name() == "postgresql" and not host:
         settings = client_settings(url)
-        if settings["host"] not in _HERE and not settings["host"].startswith("/"):  # not the folder of a Unix socket
+        if _is_elsewhere(settings):
             host, port = settings["host"], settings["port"]
     machine = platform.node() if host in _HERE else ""
     parts = (name, machine, host, port, url.database)  # no user or password: they may change
@@ -96,11 +119,13 @@ def database_id(text: str, name: str = "") -> str:
 def open_engine(text: str, *, writes: bool) -> Engine:
     """Return an engine for the recorder (`writes`) or for readers, which never change anything.
 
-    The engine connects on first use. A reader of a SQLite file that does not exist gets a `StateError`.
+    The engine connects on first use. A reader of a SQLite file that does not exist gets a `StateError`. Raises
+    ConfigError if TLS to a PostgreSQL of another machine would not verify it.
     """
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, writes=writes)
+    _require_verification(url)
     engine = create_engine(
         url, paramstyle="format", pool_size=1, max_overflow=1, pool_pre_ping=True, connect_args=_POSTGRESQL
     )

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 
 from consumers.database import snapshot as snapshots
-from consumers.database.engine import database_url
+from consumers.database.engine import database_url, open_engine
 from consumers.database.snapshot import restore_postgresql, snapshot
 from consumers.database.tables import offsets
 from schemas.errors import ConfigError
@@ -71,3 +71,31 @@ def test_the_error_of_an_invalid_url_does_not_contain_it(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^database URL: expected sqlite:///FILE or postgresql") as raised:
         database_url(url)
     assert "hunter" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "mode"),
+    [
+        ("postgresql+psycopg://u@db/name", {}, "prefer"),
+        ("postgresql+psycopg://u@db/name?sslmode=require", {}, "require"),
+        ("postgresql+psycopg:///name", {"PGHOST": "db", "PGSSLMODE": "verify-ca"}, "verify-ca"),
+        ("postgresql+psycopg://u@db/name?sslmode=verify-full", {}, ""),
+        ("postgresql+psycopg://u@db/name?sslmode=disable", {}, ""),
+        ("postgresql+psycopg:///name", {"PGHOST": "db", "PGSSLMODE": "verify-full"}, ""),
+        ("postgresql+psycopg://u@127.0.0.1/name", {}, ""),
+        ("postgresql+psycopg:///name?host=/run/postgresql", {}, ""),
+    ],
+)
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_password_is_sent_to_no_server_of_another_machine_that_tls_does_not_verify(
+    monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], mode: str, writes: bool
+) -> None:
+    for name in ("PGHOST", "PGSSLMODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not mode:
+        open_engine(url, writes=writes).dispose()
+        return
+    with pytest.raises(ConfigError, match=f"^database at db: expected sslmode=verify-full, .* got {mode}. Add "):
+        open_engine(url, writes=writes)
