@@ -39,7 +39,7 @@ from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
-from consumers.database.console_store import Review
+from consumers.database.console_store import AuditLog, Review
 from consumers.database.recorded import RecorderDatabase
 from schemas.clock import unix_ms
 from schemas.errors import UserError
@@ -154,10 +154,10 @@ class ConsoleContext:
         outcome: str,
         site: str | None = None,
         *,
-        failed_login: bool = False,
+        log: AuditLog = AuditLog.ACTIONS,
     ) -> None:
         """Write a line of the audit log, see `Store.note`."""
-        await self.write(self.store.note, who, what, subject, detail, outcome, site, failed_login=failed_login)
+        await self.write(self.store.note, who, what, subject, detail, outcome, site, log=log)
 
     def render(self, template: str, **context: Any) -> str:
         """Render a part of a page."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Final, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, Column, Connection, Float, Index, Integer, MetaData, Table, Text, select
@@ -49,9 +50,29 @@ Index("console_operations_by_subject", operations.c.subject, operations.c.id)
 policy_operations = _log("console_policy_operations")
 """The lines of policies, apart: they push no person's line out of the audit log."""
 Index("console_policy_operations_by_subject", policy_operations.c.subject, policy_operations.c.id)
+logins = _log("console_logins")
+"""The lines of logins and logouts, apart for the same reason: everybody with a password can cause any number."""
+Index("console_logins_by_subject", logins.c.subject, logins.c.id)
 failed_logins = _log("console_failed_logins")
-"""The lines of failed logins, apart for the same reason: strangers cause them."""
+"""The lines of failed logins, apart from those: strangers cause them."""
 Index("console_failed_logins_by_subject", failed_logins.c.subject, failed_logins.c.id)
+
+
+class AuditLog(Enum):
+    """A part of the audit log with a limit of its own."""
+
+    ACTIONS = auto()
+    POLICIES = auto()
+    LOGINS = auto()
+    FAILED_LOGINS = auto()
+
+
+LOGS: Final = {
+    AuditLog.ACTIONS: operations,
+    AuditLog.POLICIES: policy_operations,
+    AuditLog.LOGINS: logins,
+    AuditLog.FAILED_LOGINS: failed_logins,
+}
 
 reviews = Table(
     "console_reviews",

@@ -18,13 +18,14 @@ from consumers.console.access.logins import LoginMethods, Logins
 from consumers.console.access.rights import OpenMount, Right, RouteRights
 from consumers.console.access.sites import may
 from consumers.console.access.users import Users, write_user
+from consumers.database.console_store import AuditLog
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("a picture")(scope, receive, send)
 
 
-async def _ignore_line(*_line: str, failed_login: bool) -> None:
+async def _ignore_line(*_line: str, log: AuditLog) -> None:
     pass
 
 

@@ -19,10 +19,12 @@ from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import COOKIE
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import MOST_LINES, PASSWORD, LoginMethods, Logins
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Person, Right, Roles
+from consumers.console.access.sessions import MOST, MOST_OF_ONE
 from consumers.console.access.users import Users, check_password, read_users, write_user
 from consumers.console.data import store as console_store
 from consumers.console.role import open_context
+from consumers.database.console_store import AuditLog
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 
@@ -127,8 +129,8 @@ async def test_a_flood_of_wrong_passwords_adds_few_lines_to_the_audit_log(rig: C
     lines: list[str] = []
     now_s = [0.0]
 
-    async def note(*line: str, failed_login: bool) -> None:
-        assert failed_login
+    async def note(*line: str, log: AuditLog) -> None:
+        assert log is AuditLog.FAILED_LOGINS
         lines.append(line[-1])
 
     async def disconnected() -> None:
@@ -158,8 +160,24 @@ def test_failed_logins_evict_no_line_of_a_user_from_the_audit_log(
     assert [each.who for each in store.newest_operations(limit=2)] == ["unknown", "anna"]
 
 
+def test_logins_and_logouts_of_one_person_evict_no_line_and_no_session_of_another(
+    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
+    rig.context.store.note("anna", "revoke", "lab/door", "", "done")
+    admin = rig.context.sessions.begin(Person("anna", Roles.parse("admin")))
+    viewers = [rig.context.sessions.begin(Person("viewer", Roles.parse("viewer"))) for _ in range(MOST + 1)]
+    assert rig.context.sessions.find(admin) is not None
+    assert [rig.context.sessions.find(each) is not None for each in viewers] == [
+        number > MOST - MOST_OF_ONE for number in range(MOST + 1)
+    ]
+    for number in range(5):
+        rig.context.store.note("viewer", "login", "192.0.2.1", "page", str(number), log=AuditLog.LOGINS)
+    assert {each.who for each in rig.context.store.newest_operations()} == {"viewer", "anna"}
+
+
 async def test_a_login_is_possible_while_the_audit_log_cannot_be_written(users: Path) -> None:
-    async def note(*_line: str, failed_login: bool) -> None:
+    async def note(*_line: str, log: AuditLog) -> None:
         raise OSError("the disk is full")
 
     async def disconnected() -> None:

@@ -16,6 +16,7 @@ from consumers.console.access.openid import LOGOUT, MOST_LOGOUTS, OpenIdLogin
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
+from consumers.database.console_store import AuditLog
 from tests.consumers import openid_provider
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.openid_provider import Provider
@@ -114,8 +115,8 @@ def test_a_logout_during_the_login_ends_the_new_session(
     logins, note = scene.rig.context.logins, scene.rig.context.note
     token = scene.provider.logout_token(**claims)  # type: ignore[arg-type]  # claims of any form
 
-    async def slow(who: str, what: str, subject: str, detail: str, outcome: str, failed_login: bool = False) -> None:
-        await note(who, what, subject, detail, outcome, failed_login=failed_login)
+    async def slow(who: str, what: str, subject: str, detail: str, outcome: str, log: AuditLog) -> None:
+        await note(who, what, subject, detail, outcome, log=log)
         if what == "login":
             await logins.by_logout_token(token, "192.0.2.7")
 

@@ -20,6 +20,7 @@ from consumers.console.data import store as console_store
 from consumers.console.data.backlogs import LEAST_WAITING
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import LEAST_ATTACKED, MOST_TRIES
+from consumers.database.console_store import AuditLog
 from consumers.database.tables import ledgers
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
@@ -393,7 +394,7 @@ def test_log_lines_of_policies_evict_no_line_of_a_user_from_the_audit_log(
     store = console.context.store
     store.note("anna", "command", CAMERA, "", "confirmed")
     for number in range(5):
-        store.note("policy lab/*", "drop policy", CAMERA, str(number), "confirmed", by_policy=True)
+        store.note("policy lab/*", "drop policy", CAMERA, str(number), "confirmed", log=AuditLog.POLICIES)
     assert [each.detail for each in store.newest_operations(CAMERA)] == ["4", "3", "2", ""]
     assert [each.detail for each in store.newest_operations(limit=2)] == ["4", ""]
 

@@ -31,6 +31,7 @@ from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter, ReplayOutcome
 from consumers.database.changes import change_recorded
 from consumers.database.comparisons import save_comparisons
+from consumers.database.console_store import AuditLog
 from consumers.database.engine import SETTLED_MS
 from consumers.database.mutes import new_mute, save_mute
 from consumers.database.tables import quarantine
@@ -140,7 +141,7 @@ class TwoSites:
         save_policy(store.engine, policy)
         add_switch(store.engine, Switch(0, f"{site}/*", "night", {}, f"switcher of {site}", 5, [camera]))
         self.context.drop_plan.adopt(read_policies(store.engine))
-        store.note(policy.name, "drop policy", camera, f"ratio of {site}", "confirmed", by_policy=True)
+        store.note(policy.name, "drop policy", camera, f"ratio of {site}", "confirmed", log=AuditLog.POLICIES)
         store.comment(_ALERTS[camera], "root", f"comment of {site}")
         store.note("root", "command", camera, f"detail of {site}", "done")
         store.note("root", "alert", _ALERTS[camera], f"decision of {site}", "done", site)

@@ -22,6 +22,7 @@ from consumers.console.access.rights import Person
 from consumers.console.access.sessions import LONGEST_S, Session, Sessions
 from consumers.console.access.tokens import PREFIX, Tokens
 from consumers.console.access.users import User, Users
+from consumers.database.console_store import AuditLog
 from schemas.errors import error_text
 
 PASSWORD: Final = "password"
@@ -42,9 +43,9 @@ class Note(Protocol):
     """A writer of lines of the audit log."""
 
     def __call__(
-        self, who: str, what: str, subject: str, detail: str, outcome: str, /, *, failed_login: bool
+        self, who: str, what: str, subject: str, detail: str, outcome: str, /, *, log: AuditLog
     ) -> Awaitable[None]:
-        """Write a line; those of failed logins have a limit of their own."""
+        """Write a line of a part of the audit log."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Logins:
         self._lines += 1
         # An unknown name may be a password in the wrong field.
         who = attempt.name if self._users is not None and attempt.name in self._users() else "unknown"
-        await self._write(who, "login", attempt.address, way, text, failed_login=True)
+        await self._write(who, "login", attempt.address, way, text, AuditLog.FAILED_LOGINS)
 
     async def sum_up(self) -> None:
         """Begin the next minute: log how many failures got no line of their own."""
@@ -252,13 +253,13 @@ class Logins:
             return
         more, self._more, self._lines, self._lines_from_s = self._more, 0, 0, self._clock_s()
         if more:
-            await self._write("unknown", "login", "several", "", f"{more} more failed logins", failed_login=True)
+            await self._write("unknown", "login", "several", "", f"{more} more failed logins", AuditLog.FAILED_LOGINS)
 
     async def _write(
-        self, who: str, what: str, subject: str, detail: str, outcome: str, *, failed_login: bool = False
+        self, who: str, what: str, subject: str, detail: str, outcome: str, part: AuditLog = AuditLog.LOGINS
     ) -> None:
         try:
-            await self._note(who, what, subject, detail, outcome, failed_login=failed_login)
+            await self._note(who, what, subject, detail, outcome, log=part)
         except Exception as error:  # a full disk must not stop people from reading
             log.error("login_not_noted", error=error_text(error))
 

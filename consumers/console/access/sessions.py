@@ -18,6 +18,8 @@ PROXIED_S: Final = 300.0
 """A stream of a person whom a proxy logs in ends after this time: the browser's next request asks the proxy again."""
 MOST: Final = 1_000
 """Maximum sessions at once: the least recently used one ends first."""
+MOST_OF_ONE: Final = 32
+"""Maximum sessions of one person, whose least recently used one ends first: nobody ends the sessions of others."""
 
 IsCurrent = Callable[[], bool]
 """Returns whether a person may still act: the user or the token has not changed."""
@@ -85,6 +87,9 @@ class Sessions:
         token, made = secrets.token_urlsafe(32), self.passing(person, is_current)
         made.id_token, made.subject, made.sid = id_token, subject, sid
         self._open[token] = made
+        own = [other for other, each in self._open.items() if (each.name, each.subject) == (person.name, subject)]
+        for other in own[:-MOST_OF_ONE]:
+            self.end(other)
         while len(self._open) > MOST:
             self._open.popitem(last=False)[1].ended = True
         return token

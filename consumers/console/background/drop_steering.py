@@ -10,6 +10,7 @@ from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.backlogs import Backlog
 from consumers.console.data.drop_plan import DropChange
 from consumers.console.data.drop_policies import read_policies
+from consumers.database.console_store import AuditLog
 from schemas.clock import monotonic_ms
 
 MOST_A_ROUND: Final = 32
@@ -49,4 +50,6 @@ async def _backlogs(context: ConsoleContext) -> dict[str, Backlog]:
 async def _note(context: ConsoleContext, change: DropChange, outcome: str) -> None:
     """Write the line of a command in the audit log."""
     note = context.store.note
-    await context.write(note, change.policy.name, "drop policy", change.camera, change.detail, outcome, by_policy=True)
+    await context.write(
+        note, change.policy.name, "drop policy", change.camera, change.detail, outcome, log=AuditLog.POLICIES
+    )

@@ -9,6 +9,7 @@ from consumers.console.background.sending import send_all
 from consumers.console.context import ConsoleContext
 from consumers.console.data.presets import words_of
 from consumers.console.data.switches import Switch, note_sent, read_switches, wanted_of
+from consumers.database.console_store import AuditLog
 from schemas.errors import BrokerError, UserError
 
 MOST_A_ROUND: Final = 64
@@ -47,7 +48,7 @@ async def _send_some(context: ConsoleContext, switch: Switch) -> bool:
         write = context.store.note
         named = f"{switch.preset}: " if switch.preset and switch.changes else ""
         detail = named + words_of(switch.changes)
-        await context.write(write, switch.who, "preset", camera, detail, outcome, by_policy=True)
+        await context.write(write, switch.who, "preset", camera, detail, outcome, log=AuditLog.POLICIES)
 
     sending = await send_all(context, some, send, note)
     done = set(some) - set(sending.unsent)

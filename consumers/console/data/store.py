@@ -12,14 +12,14 @@ from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
 from consumers.cameras.episodes import OPEN
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.database.console_store import (
+    LOGS,
+    AuditLog,
     Review,
     comments,
-    failed_logins,
     forgotten,
     mark,
     metadata,
     operations,
-    policy_operations,
     read_reviews,
     reviews,
     set_mark,
@@ -100,12 +100,9 @@ class Store:
         outcome: str,
         site: str | None = None,
         *,
-        by_policy: bool = False,
-        failed_login: bool = False,
+        log: AuditLog = AuditLog.ACTIONS,
     ) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit.
-
-        Lines of policies and of failed logins have limits of their own.
+        """Write a line of a part of the audit log. Delete that part's oldest lines beyond the limit.
 
         Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
         """
@@ -113,21 +110,21 @@ class Store:
             "at_ms": unix_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST], "site": site_of(subject) if site is None else site,
         }  # fmt: skip
-        log = policy_operations if by_policy else failed_logins if failed_login else operations
+        table = LOGS[log]
         with self.engine.begin() as connection:
-            made = connection.execute(log.insert().values(values)).inserted_primary_key
+            made = connection.execute(table.insert().values(values)).inserted_primary_key
             if made is not None:
-                connection.execute(delete(log).where(log.c.id <= made[0] - MOST_OPERATIONS))
+                connection.execute(delete(table).where(table.c.id <= made[0] - MOST_OPERATIONS))
 
     def newest_operations(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
         """Return the newest lines of the audit log first, for a reader of these sites.
 
-        Half of `limit` is for people's lines, if there are that many: lines of policies and of failed logins do not
-        push them out.
+        Half of `limit` is for people's actions, if there are that many: lines of policies and logins do not push them
+        out.
         """
         found: list[list[Operation]] = []
         with self.engine.begin() as connection:
-            for log in (operations, policy_operations, failed_logins):
+            for log in LOGS.values():
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
                 query = select(*columns).order_by(log.c.id.desc()).limit(limit)
                 if subject is not None:
