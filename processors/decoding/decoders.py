@@ -94,6 +94,8 @@ class DecodingSettings:
     """Sum of the sizes of a process's open decoders: each counts with its picture and `DECODER_PIXELS`."""
     process_bytes: int = 2**30
     """Memory of a process's decoders."""
+    unconfined: bool = False
+    """Whether processes without a filter of system calls are used as well."""
 
 
 class _QueuedUnit(NamedTuple):
@@ -162,7 +164,7 @@ class VideoDecoders:
         """`start` returns a new process, given its most pixels and bytes."""
         self._settings = settings or DecodingSettings()
         limits = self._settings.most_pixels, self._settings.process_bytes
-        self._starter = ProcessStarter(lambda: start(*limits))
+        self._starter = ProcessStarter(lambda: start(*limits), unconfined=self._settings.unconfined)
         self._counts: Counter[str] = Counter()
         self._changing = threading.Lock()
         self._chains: defaultdict[CameraId, OrderedDict[tuple[int, int], _Chain]] = defaultdict(OrderedDict)

@@ -15,6 +15,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+CALLS: Final = "system calls"
+"""The limit that keeps a process from files, sockets and other processes."""
 CPU_S: Final = 4 * 3600
 """CPU seconds of a process: it is replaced long before."""
 
@@ -63,7 +65,7 @@ def confine(memory_bytes: int) -> list[str]:
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
         held.append("no new privileges")
         if _filter_calls(libc):
-            held.append("system calls")
+            held.append(CALLS)
     return held
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from processors.decoding.process import DecodingProcess, ProcessLost, StartError
+from processors.decoding.sandbox import CALLS
 from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
@@ -20,9 +21,13 @@ _LOG_EVERY_S: Final = 60.0
 class ProcessStarter:
     """A source of ready processes, callable from any thread."""
 
-    def __init__(self, start: Callable[[], DecodingProcess]) -> None:
-        """`start` returns a new process, which need not be ready yet."""
+    def __init__(self, start: Callable[[], DecodingProcess], *, unconfined: bool = False) -> None:
+        """`start` returns a new process, which need not be ready yet.
+
+        With `unconfined`, processes without the filter of system calls are used as well.
+        """
         self._start = start
+        self._unconfined = unconfined
         self._changing = threading.Lock()
         self._spare: DecodingProcess | None = None
         self._failures: dict[int, str] = {}
@@ -45,9 +50,9 @@ class ProcessStarter:
         with self._changing:
             process, self._spare = self._spare, None
         try:
-            if process is None or not _is_ready(process):
+            if process is None or not self._is_ready(process):
                 process = self._start()
-                if not _is_ready(process):
+                if not self._is_ready(process):
                     raise StartError("the decoding process ended before it was ready")
             if prepare is not None:
                 prepare(process)
@@ -68,6 +73,21 @@ class ProcessStarter:
                     log.warning("spare_decoding_process_not_started", error=repr(error))
         return process
 
+    def _is_ready(self, process: DecodingProcess) -> bool:
+        """Return whether a process has started; end it otherwise. Raises `StartError` if it is not confined."""
+        try:
+            held = process.limits()
+        except ProcessLost:
+            process.kill()
+            return False
+        if self._unconfined or CALLS in held:
+            return True
+        process.kill()
+        raise StartError(
+            f"expected a filter of its system calls, got {', '.join(held) or 'no limit'}. Run the processor where the "
+            "kernel accepts one, or set decoding_unconfined."
+        )
+
     def close(self) -> None:
         """End the spare process, and start no other one."""
         with self._changing:
@@ -75,13 +95,3 @@ class ProcessStarter:
             spare, self._spare = self._spare, None
         if spare is not None:
             spare.kill()
-
-
-def _is_ready(process: DecodingProcess) -> bool:
-    """Return whether a process has started; end it otherwise."""
-    try:
-        process.limits()
-    except ProcessLost:
-        process.kill()
-        return False
-    return True

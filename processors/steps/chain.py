@@ -100,6 +100,7 @@ def video_decoders(settings: ProcessorSettings) -> VideoDecoders:
             wait_units=settings.group_wait_frames,
             held_bytes=settings.group_bytes,
             open_pixels=settings.decoder_pixels,
+            unconfined=settings.decoding_unconfined,
         )
     )
 

@@ -19,9 +19,10 @@ import structlog
 from processors.decoding import decoders as module
 from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
 from processors.decoding.lane import DECODER_PIXELS, GROUPS_PER_CAMERA, Group, Job, Lane, Patience
-from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback
+from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallback, StartError
 from processors.decoding.protocol import Operation
-from processors.decoding.sandbox import CPU_S
+from processors.decoding.sandbox import CALLS, CPU_S
+from processors.decoding.starter import ProcessStarter
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
@@ -52,7 +53,7 @@ class Scripted:
         return False
 
     def limits(self) -> list[str]:
-        return []
+        return [CALLS]
 
     def decode(
         self,
@@ -257,6 +258,29 @@ class EndedProcess:
 
     def kill(self) -> None:
         pass
+
+
+class OpenProcess(EndedProcess):
+    """A process whose system calls the kernel does not filter."""
+
+    def __init__(self) -> None:
+        self.is_killed = False
+
+    def limits(self) -> list[str]:
+        return ["memory", "core"]
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+def test_a_process_without_a_filter_of_system_calls_is_used_only_if_the_settings_allow_it() -> None:
+    process: Any = OpenProcess()
+    starter = ProcessStarter(lambda: process)
+    with pytest.raises(StartError, match=r"expected a filter of its system calls, got memory, core\. .*unconfined"):
+        starter.start(0)
+    assert process.is_killed
+    assert "system calls" in starter.failure
+    assert ProcessStarter(lambda: process, unconfined=True).start(0) is process
 
 
 def errno_error(number: int) -> OSError:
