@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -42,12 +42,13 @@ class ResponseSlots:
         content: AsyncIterator[str] | Iterator[bytes],
         media_type: str,
         headers: Mapping[str, str] | None = None,
+        holds: Callable[[], bool] = lambda: True,
     ) -> Response:
-        """Send `content`.
+        """Send `content`, and end the connection before its next chunk once `holds` returns False.
 
         Return 429 if the user has too many responses of this kind, 503 if all users together have.
         """
-        return _LongAnswer(self, session_of(request).name, content, media_type, headers)
+        return _LongAnswer(self, session_of(request).name, content, media_type, headers, holds)
 
     def enter(self, user: str) -> Response | None:
         """Occupy a slot, or return the refusal."""
@@ -77,10 +78,12 @@ class _LongAnswer(StreamingResponse):
         content: AsyncIterator[str] | Iterator[bytes],
         media_type: str,
         headers: Mapping[str, str] | None,
+        holds: Callable[[], bool],
     ) -> None:
         super().__init__(content, media_type=media_type, headers=headers)
         self._places = places
         self._user = user
+        self._holds = holds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response within the limits."""
@@ -90,6 +93,8 @@ class _LongAnswer(StreamingResponse):
             return
 
         async def send_pieces(message: Message) -> None:
+            if not self._holds():
+                raise ClientDisconnect
             body = memoryview(message.get("body", b""))
             for start in range(0, len(body) - PIECE, PIECE):
                 piece = bytes(body[start : start + PIECE])

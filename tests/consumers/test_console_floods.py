@@ -222,6 +222,17 @@ async def test_exports_are_bounded_for_each_user_and_in_total(
             assert await (await clients.open(head(EXPORT, cookie=cookie))).status() == status, number
 
 
+async def test_an_export_ends_with_its_login(tmp_path: Path, endless: threading.Event) -> None:
+    users = tmp_path / "users"
+    write_user(users, "anna", Right.VIEWER, PASSWORD)
+    async with serving(tmp_path, users=users) as (port, _), Connections(port) as clients:
+        found = await clients.open(head(EXPORT, cookie=await log_in(port, "anna", PASSWORD)))
+        assert await found.status() == 200
+        assert await found.reader.read(2**16)
+        write_user(users, "anna", Right.VIEWER, "another password")
+        assert await found.has_ended()
+
+
 async def test_a_client_that_reads_nothing_is_disconnected_and_its_place_freed(
     tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

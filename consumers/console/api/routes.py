@@ -195,7 +195,7 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
     )
     headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"', _END_HEADER: str(end_ms)}
-    return context.exports.answer(request, made, media, headers)
+    return context.exports.answer(request, made, media, headers, partial(context.sessions.holds, session_of(request)))
 
 
 def _connected(engine: Engine) -> Engine:

@@ -58,7 +58,8 @@ _LOOKED_AT: Final = 2_000
 _LONGEST: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
-_CACHED: Final = {"cache-control": "private, max-age=86400, immutable"}
+PICTURE_CACHED: Final = {"cache-control": "private, max-age=86400, immutable", "vary": "cookie"}
+"""Headers of pictures that never change: a browser keeps them for the present login alone."""
 """Headers of content whose name holds its identity: it never changes."""
 
 
@@ -310,7 +311,7 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
     picture = await context.read_recorded(read)
     if not picture:
         return error_response(404, "the picture of this alert is missing")
-    return Response(picture, media_type="image/png", headers=_CACHED)
+    return Response(picture, media_type="image/png", headers=PICTURE_CACHED)
 
 
 async def _review(context: ConsoleContext, request: Request) -> Response:
@@ -413,4 +414,4 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
             picture = await context.fetch(frame_of, context.settings.quarantine, known, context.keys)
     if not picture:
         return error_response(404, "the frame is missing: it is not in quarantine")
-    return Response(picture, media_type="image/png", headers=_CACHED)
+    return Response(picture, media_type="image/png", headers=PICTURE_CACHED)

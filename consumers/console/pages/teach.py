@@ -19,6 +19,7 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
+from consumers.console.pages.alerts import PICTURE_CACHED
 from consumers.console.pages.jobs import job_choices, submit_action
 from consumers.console.pages.outcomes import text_of
 from schemas.errors import UserError
@@ -174,5 +175,4 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     )
     if not jpeg:
         return error_response(404, "the frame is not kept any more")
-    headers = {"cache-control": "private, max-age=86400, immutable"}
-    return Response(jpeg, media_type="image/jpeg", headers=headers)
+    return Response(jpeg, media_type="image/jpeg", headers=PICTURE_CACHED)
