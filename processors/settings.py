@@ -143,8 +143,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     decoding_timeout_s: float = Field(default=2.0, gt=0, le=60)
     """Maximum seconds for one frame in a decoding process; a process that takes longer is replaced."""
     decoding_unconfined: bool = False
-    """Whether the profile video is decoded also where the kernel accepts no filter of system calls: whoever exploits a
-    fault of a decoder with a camera's frames could then read the files of this role."""
+    """Whether the profile video is decoded also where the kernel accepts no filter of system calls: an attacker who
+    exploits a fault of a decoder by a camera's frames could then read the files of this role."""
     group_wait_s: float = Field(default=2.0, gt=0, le=30)
     """Seconds for which a frame waits for an earlier frame of its group before the rest of the group becomes dead
     letters. A tenth of the time counts while records are unread: the earlier frame may be among them."""
