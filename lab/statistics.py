@@ -95,6 +95,14 @@ def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Inter
     return Interval((wins - losses) / count, more - fewer - half, more - fewer + half)
 
 
+def independent_difference(ours: Interval, theirs: Interval) -> Interval:
+    """Return the difference of two figures of different pictures, and its interval by Newcombe's method (1998)."""
+    value = ours.value - theirs.value
+    below = math.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    above = math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    return Interval(value, value - below, value + above)
+
+
 def difference_interval(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
     """Return the difference of two means over the same n pictures, and its paired interval.
 

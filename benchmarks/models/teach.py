@@ -169,6 +169,7 @@ def page(document: dict[str, Any]) -> str:
         f"pixels is dropped. {document['machine']['cores']} cores; the load is that of the machine at the beginning. "
         "`person` is easy: its test pictures are the second half of the video that was labelled, without the frames "
         "in which a small part changes, and frames of one video resemble each other, so its interval is too narrow. "
+        "So are those of `speed-limits`, whose test pictures hold several of one sign. "
         "Each row is one draw of the labels, by the seed 0 unless it names another; intervals are of the test pictures "
         "alone, and draws differ."
     )

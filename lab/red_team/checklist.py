@@ -167,7 +167,7 @@ def ablations(seen: Evidence) -> Verdict:
     without = [name for name in seen.outcomes if name.startswith("without/") and not name.endswith("clean")]
     parts = ", ".join(f"{name.partition('/')[2]} {share}" for name, share in seen.shares(without).items())
     why = f"accuracy without or alone: {parts} (the first {seen.common(without)} pictures)"
-    return seen.passed(wanted, f"{why}; no broken defence keeps more than {MARGIN:.0%}")
+    return seen.passed(wanted, f"{why}; no broken defence keeps more than {MARGIN:.0%} above the bare network")
 
 
 def _left(outcome: Outcome, pictures: int | None = None) -> float:

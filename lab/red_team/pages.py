@@ -112,7 +112,8 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
         _share(found["clean_accuracy"], found["intervals"]["clean_accuracy"]),
         f"{len(found['per_attack'])} × {settings['submissions']}", _worst(found),
         "" if judged is None else f"{_share(judged['accuracy'], judged['interval'])} of {judged['images']}",
-        str(found["strongest"]), str(len(found["masking_signs"])),
+        str(found["strongest"]),
+        str(len(found["masking_signs"])) if _others([Row(**row) for row in found["attacks"]]) else "not tested",
         " / ".join(str(status.count(each)) for each in ("passed", "failed", "not run")),
     ]  # fmt: skip
 
@@ -144,7 +145,7 @@ def _details(document: Mapping[str, Any], drawn: bool) -> str:
         markdown(["what", "accuracy"], _headlines(document, rows)), _counts(rows),
         "## Threat model", threat,
         "## Signs of gradient masking",
-        "\n".join(f"- {sign}" for sign in document["masking_signs"]) or "None was seen.",
+        "\n".join(f"- {sign}" for sign in document["masking_signs"]) or _no_sign(rows),
         "## Checklist", markdown(["point", "verdict", "why"], verdicts),
         "## Attacks", ATTACKS_TEXT.format(compared=_compared(document, rows)), _table(rows),
         f"![accuracy over ε, steps and draws a gradient]({CURVES})" if drawn else "",
@@ -160,6 +161,16 @@ all of them; both over `n` pictures, wrongly classified ones included. Attacks o
 all of them; beyond, attacks other than `eot-pgd` went only for pictures that everything before had left standing,
 which counts for the worst case and not here. Pictures that are never right when clean are not attacked. Rows below the
 line are not attacks on this defence within ε: they test the attacks themselves."""
+
+
+def _no_sign(rows: Sequence[Row]) -> str:
+    """Return the words on a run without a sign: most signs compare two attacks."""
+    return "None was seen among the attacks that ran." if len(_others(rows)) else "Not tested: one attack ran."
+
+
+def _others(rows: Sequence[Row]) -> list[Row]:
+    """Return everything that ran besides the main attack and the pictures without an attack."""
+    return [row for row in rows if row.kind != CLEAN and row.name != MAIN]
 
 
 def _attacks(rows: Sequence[Row]) -> list[Row]:

@@ -60,6 +60,8 @@ TABLE_3: Final = {
 }
 """Figures with the paper's defence."""
 DELTAS: Final = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
+PICTURES: Final = 100
+"""Pictures of the paper's tables."""
 MISPRINT: Final = 0.05
 TABLE_4: Final[dict[str, tuple[float, ...]]] = {
     "clean": (0.95, 0.96, 0.95, 0.95, 0.96, 0.93, 0.91),

@@ -94,6 +94,17 @@ class ComparisonVerdict:
         return bool(self.cells) and not self.below
 
 
+def by_clean_accuracy(comparisons: Sequence[Comparison]) -> tuple[ComparisonVerdict, ComparisonVerdict]:
+    """Return the summaries of the matched comparisons, and of those with baselines that keep fewer clean pictures.
+
+    The latter are those at our largest drop ratio, which is taken unmixed for them.
+    """
+    chosen = [c for c in comparisons if c.kind == "matched"]
+    largest = max((c.r for c in chosen if c.r is not None), default=None)
+    matched = [c for c in chosen if c.r != largest]
+    return compared(matched, "matched"), compared([c for c in chosen if c.r == largest], "matched")
+
+
 def compared(comparisons: Sequence[Comparison], kind: str) -> ComparisonVerdict:
     """Return the summary of the comparisons of one kind, `paper` or `matched`."""
     chosen = [c for c in comparisons if c.kind == kind]
