@@ -67,7 +67,7 @@ async def test_a_stream_may_last_longer_than_an_answer(tmp_path: Path, monkeypat
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /fleet/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         for _ in range(15):
-            assert await asyncio.wait_for(reader.readuntil(b": still here"), PATIENCE_S)
+            assert await asyncio.wait_for(reader.readuntil(b"event: alive"), PATIENCE_S)
         writer.close()
         await writer.wait_closed()
 
@@ -146,7 +146,7 @@ async def test_the_progress_of_a_job_is_pushed_and_a_restart_marks_it_interrupte
                 pushed += line
                 if "3 of 10" in line:
                     break
-        assert '<div id="job" hx-swap-oob="outerHTML">' in pushed
+        assert '<div id="job" hx-swap-oob="outerMorph">' in pushed
     restarted = ConsoleRig(tmp_path, jobs=jobs, launch=launcher("done"))
     assert ">interrupted</span>" in restarted.browser().get(page).text
     restarted.close()

@@ -132,7 +132,7 @@ async def test_a_stream_ends_with_its_session(
         token = await _log_in(port)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET {page} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {COOKIE}={token}\r\n\r\n".encode())
-        await asyncio.wait_for(reader.readuntil(b": still here"), PATIENCE_S)
+        await asyncio.wait_for(reader.readuntil(b"event: alive"), PATIENCE_S)
         if ends is not None:
             ends(users)
         else:

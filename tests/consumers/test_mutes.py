@@ -413,6 +413,7 @@ def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_e
     manager, recorder = AlertmanagerStandIn(), Rig(tmp_path, postgresql.create("muted"))
     monkeypatch.setattr("consumers.database.engine._HERE", (None, ""))  # this server is on the same machine
     monkeypatch.setenv("PGHOST", postgresql.host)
+    monkeypatch.setenv("PGSSLMODE", "disable")
     monkeypatch.setenv("PGPORT", str(postgresql.port))
     monkeypatch.setenv("PGUSER", USER)
     mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)

@@ -140,7 +140,7 @@ def test_a_click_on_a_class_labels_the_selected_frame(console: ConsoleRig, phone
     figure.click()
     phone.locator(".classes button").first.focus()
     expect(marked).to_have_attribute("data-name", name)
-    expect(marked).to_have_css("outline-style", "solid")
+    expect(marked).to_have_css("outline-style", "dashed")  # it is selected
     expect(phone.locator("#frames figure").first).to_have_css("outline-style", "none")
     phone.locator(".classes button", has_text="dog").click()
     expect(phone.locator(".classes li", has_text="dog")).to_have_text("2 dog 2")

@@ -22,7 +22,11 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
             "summary": each.summary,
             "description": _NEEDS[each.reach or RightScope.SITE].format(each.needed),
             "parameters": parameters,
-            "responses": {str(each.status): {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
+            "responses": {
+                str(each.status): {"description": each.returns, "content": {each.gives: {}}},
+                "4XX": error,
+                "5XX": error,
+            },
         }
         if each.body is not None:
             entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": each.body}}}

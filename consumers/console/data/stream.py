@@ -20,6 +20,8 @@ MOST_OF_USER: Final = 8
 """Streams of one user at once. Without logins only `MOST_STREAMS` applies."""
 HEARTBEAT_S: Final = 10.0
 """Interval of heartbeats in seconds: a write detects a reader who has left."""
+HEARTBEAT: Final = "event: alive\ndata:\n\n"
+"""A message, not a comment: a page that gets none for long knows that its stream is broken."""
 
 Changed = Callable[[], str | Awaitable[str]]
 
@@ -58,7 +60,7 @@ class Streams:
                     await stirred.wait()
             except TimeoutError:
                 if self._sessions.holds(session):
-                    yield ": still here\n\n"
+                    yield HEARTBEAT
 
 
 def message(text: str) -> str:

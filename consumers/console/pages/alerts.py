@@ -239,14 +239,16 @@ async def find_alerts(context: ConsoleContext, state: str, camera: str, sight: S
     found = [*(raised[0] for raised in mine), *further]
     backdoors = [each for each in found if not each.wanted][:SHOWN]
     sightings = [each for each in found if each.wanted][:SHOWN]
-    return sorted([*backdoors, *sightings], key=lambda each: -each.raised_ms)
+    return sorted([*backdoors, *sightings], key=lambda each: (STATES.index(each.state), -each.raised_ms))
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
     newest, no_records = await unless_away(_newest_episodes(context, camera, sight_of(request)), [])
+    mutes, _ = await unless_away(context.read_recorded(_mutes), {})
     found = [each for each in newest if each[0].state == state]
+    found.sort(key=lambda each: mute_of(mutes, each[0].camera, each[0].alert_ids) is not None)
     page_count = max(1, -(-len(found) // ON_PAGE))
     page = min(max(1, page_of(request)), page_count)
     shown = found[ON_PAGE * (page - 1) : ON_PAGE * page]
@@ -258,6 +260,11 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         context, request, shown, state=state, camera=camera, alert_id="", counts=counts, page=page,
         page_count=page_count, elsewhere=elsewhere, no_records=no_records,
     )  # fmt: skip
+
+
+def _mutes(engine: Engine) -> dict[str, Mute]:
+    with engine.begin() as connection:
+        return read_mutes(connection, unix_ms())
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:

@@ -90,13 +90,11 @@ async def _conservation(context: ConsoleContext, _request: Request) -> Response:
 async def _system(context: ConsoleContext, request: Request) -> Response:
     asked = request.query_params.get("range", USUAL)
     found = await audited(context)
-    conditions = context.health.report()[1] if context.health is not None else {}
     return context.page(
         request,
         "system.html",
         ranges=list(RANGES),
         range=asked if asked in RANGES else USUAL,
-        conditions=conditions,
         operations=await context.read(context.store.newest_operations, None, 50),
         found=found,
         bars=bars(found),
@@ -112,6 +110,7 @@ def now(context: ConsoleContext) -> dict[str, Any]:
     traffic = fleet.traffic()
     levels = [card.level for card in fleet.own_cards()]
     return context.watch.document() | {
+        "conditions": context.health.report()[1] if context.health is not None else {},
         "sites": fleet.sites(),
         "sentence": system_sentence(context.watch.roles, traffic),
         "chain": chain(context.watch.roles, levels, traffic.frames_per_second, context.watch.rates),

@@ -31,7 +31,7 @@
     }
   }
   grow();
-  setInterval(grow, 500);
+  setInterval(() => { grow(); watch(); }, 500);
   document.addEventListener("htmx:after:swap", grow);
 
   // An ended stream shows a warning; the next message hides it.
@@ -41,6 +41,15 @@
     lost.textContent = status === 401 ? lost.dataset.ended : silent;
     lost.hidden = false;
   }
+  // Every ten seconds comes a message. A broken way and a console that hangs end no stream: it is opened again.
+  let heard = Date.now();
+  function watch() {
+    if (document.hidden || Date.now() - heard < 25000) return;
+    heard = Date.now();
+    warn();
+    document.querySelector("[hx-sse\\:connect]")?._htmx?.sse?.reader?.cancel();
+  }
+  document.addEventListener("visibilitychange", () => { heard = Date.now(); });
   document.addEventListener("htmx:sse:error", (event) => warn(event.detail.status));
   // The extension retries a stream that has begun. A refused first connection is retried here.
   for (const name of ["htmx:response:error", "htmx:error"]) document.addEventListener(name, (event) => {
@@ -50,6 +59,7 @@
   });
   document.addEventListener("htmx:sse:after:message", () => {
     lost.hidden = true;
+    heard = Date.now();
     grow();
     // A page that was opened in the background pauses like one that goes there: browsers open few streams to a server.
     if (document.hidden) document.dispatchEvent(new Event("visibilitychange"));
@@ -103,9 +113,22 @@
     for (const each of document.querySelectorAll('input[data-of="alerts"]:checked')) event.formData.set(each.name, "on");
   });
 
-  // Irreversible actions ask for confirmation first.
+  // Irreversible actions ask for confirmation first, and a second click sends nothing twice.
   document.addEventListener("submit", (event) => {
-    const question = event.submitter?.dataset.ask ?? event.target.dataset.ask;
-    if (question && !confirm(question)) event.preventDefault();
+    const form = event.target, question = event.submitter?.dataset.ask ?? form.dataset.ask;
+    if (form.dataset.sent || (question && !confirm(question))) event.preventDefault();
+    else if (form.method === "post" && !event.defaultPrevented) {
+      form.dataset.sent = "yes";
+      setTimeout(() => delete form.dataset.sent, 10000);
+    }
+  });
+  addEventListener("pageshow", () => { for (const each of document.querySelectorAll("form[data-sent]")) delete each.dataset.sent; });
+
+  // What a person has opened or closed stays so, and a page in the background asks for nothing.
+  document.addEventListener("htmx:before:morph:attr", (event) => {
+    if (event.target.tagName === "DETAILS" && event.detail.attrName === "open") event.preventDefault();
+  });
+  document.addEventListener("htmx:config:request", (event) => {
+    if (document.hidden && event.detail.ctx.sourceEvent?.type === "every") event.preventDefault();
   });
 })();

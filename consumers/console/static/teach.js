@@ -68,7 +68,7 @@
     busy = busy.then(async () => {
       const body = new URLSearchParams({ names: names.join(" "), ...more });
       const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf } });
-      if (!answer.ok) { status.textContent = await answer.text(); return null; }
+      if (!answer.ok) { status.textContent = (await answer.json()).error; return null; }
       if (answer.redirected) { status.textContent = document.getElementById("lost").dataset.ended; return null; }
       const found = await answer.json();
       show(found);
@@ -106,7 +106,9 @@
     focus(next);
     status.textContent = `${figures.length} ${what === "discard" ? "discarded" : name ? `labelled ${name}` : "without a label"}`;
     const names = figures.map((each) => each.dataset.name);
-    if (!await send(names, what === "discard" ? { discard: "yes" } : { label: name })) for (const [each, before] of earlier) mark(each, before);
+    const sent = await send(names, what === "discard" ? { discard: "yes" } : { label: name });
+    if (!sent) for (const [each, before] of earlier) mark(each, before);
+    return sent;
   }
 
   async function undo() {
@@ -126,6 +128,21 @@
     status.textContent = changes ? `${earlier.length} as before` : `${earlier.length} without a label again`;
   }
 
+  const take = () => label(chosen(), chosen()[0]?.dataset.suggestion);
+  const remove = () => label(chosen(), "", "unlabel");
+  const discard = () => label(chosen(), "", "discard");
+  function toggle(figure) {
+    figure.setAttribute("aria-pressed", String(figure.getAttribute("aria-pressed") !== "true"));
+    focus(figure);
+  }
+  frames.addEventListener("click", (event) => {
+    const figure = event.target.closest("figure[role=button]");
+    if (figure) toggle(figure);
+  });
+  document.getElementById("acts")?.addEventListener("click", (event) => {
+    ({ take, undo, discard, remove })[event.target.dataset.act]?.();
+  });
+
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, button, a")) return;
     const list = all();
@@ -135,16 +152,13 @@
     if (/^[1-9]$/.test(event.key)) {
       const item = classes.children[Number(event.key) - 1];
       if (item) label(chosen(), item.dataset.label);
-    } else if (event.key === "0" && changes) label(chosen(), "", "unlabel");
-    else if (event.key === "Enter" && !changes) label(chosen(), chosen()[0]?.dataset.suggestion);
-    else if (event.key === "Delete") label(chosen(), "", "discard");
+    } else if (event.key === "0" && changes) remove();
+    else if (event.key === "Enter" && !changes) take();
+    else if (event.key === "Delete") discard();
     else if (event.key === "u") undo();
     else if (event.key === "n") fresh.elements.label.focus();
-    else if (event.key === " " && current()) {
-      const now = current();
-      now.setAttribute("aria-pressed", String(now.getAttribute("aria-pressed") !== "true"));
-      focus(now);
-    } else if (event.key in moves) focus(list[Math.min(list.length - 1, Math.max(0, at + moves[event.key]))]);
+    else if (event.key === " " && current()) toggle(current());
+    else if (event.key in moves) focus(list[Math.min(list.length - 1, Math.max(0, at + moves[event.key]))]);
     else return;
     event.preventDefault();
   });
@@ -152,10 +166,12 @@
     const item = event.target.closest("li");
     if (item) label(chosen(), item.dataset.label);
   });
-  fresh.addEventListener("submit", (event) => {
+  fresh.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const name = fresh.elements.label.value.trim();
-    fresh.reset();
-    label(chosen(), name);
+    if (await label(chosen(), fresh.elements.label.value.trim())) fresh.reset();
   });
+  // Frames of a chosen camera arrive while none is shown.
+  if (!changes && !all().length && teach.dataset.collects === "yes") setInterval(() => {
+    if (!document.hidden && !document.activeElement?.closest("input, select, textarea")) location.reload();
+  }, 5000);
 })();
