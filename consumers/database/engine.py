@@ -39,6 +39,7 @@ LARGEST_INSERT: Final = 128
 
 _HERE: Final = (None, "", "localhost", "127.0.0.1", "::1")
 """Hosts of a database that each machine has for itself."""
+_USUAL: Final = {"host": "localhost", "port": "5432"}
 _SSL_MODES: Final = ("verify-full", "disable")
 """PostgreSQL's modes for another machine: verified TLS, or by choice none."""
 _READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
@@ -70,21 +71,25 @@ def client_settings(url: URL) -> dict[str, str]:
 
     They include those of environment variables, such as PGHOST. `host` and `port` are those of the first server.
     """
+    found = _all_settings(url)
+    return found | {name: found[name].partition(",")[0] or value for name, value in _USUAL.items()}
+
+
+def _all_settings(url: URL) -> dict[str, str]:
+    """Return the same, with all servers in `host` and `port`, separated by commas."""
     import psycopg
 
     defaults = {
         option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
     }
     _, given = url.get_dialect()().create_connect_args(url)
-    usual = {"host": "localhost", "port": "5432"}
-    found = usual | defaults | {name: str(value) for name, value in given.items()}
-    return found | {name: found[name].partition(",")[0] or value for name, value in usual.items()}
+    several = {name: ",".join(value) for name, value in given.items() if isinstance(value, list | tuple)}
+    return _USUAL | defaults | {name: str(value) for name, value in given.items()} | several
 
 
-def _is_elsewhere(settings: Mapping[str, str]) -> bool:
-    """Return whether these settings of the client library name a server of another machine."""
-    host = settings["host"]
-    return host not in _HERE and not host.startswith("/")  # a folder is that of a Unix socket
+def _is_elsewhere(host: str) -> bool:
+    """Return whether a host of the client library's settings is another machine; a folder is that of a Unix socket."""
+    return host not in _HERE and not host.startswith("/")
 
 
 def _require_verification(url: URL) -> None:
@@ -92,11 +97,17 @@ def _require_verification(url: URL) -> None:
 
     A server that is not verified could ask for the password as clear text. The library's own default is `prefer`.
     """
-    settings = client_settings(url)
+    settings = _all_settings(url)
     mode = settings.get("sslmode", "prefer")
-    if _is_elsewhere(settings) and mode not in _SSL_MODES:
+    if mode in _SSL_MODES:
+        return
+    if service := settings.get("service"):
+        # The library reads its file of services by itself.
+        raise ConfigError(f"database: expected sslmode=verify-full next to the service {service}, got {mode}. Add it.")
+    hosts = [*settings["host"].split(","), *settings.get("hostaddr", "").split(",")]
+    if elsewhere := next(filter(_is_elsewhere, hosts), None):
         raise ConfigError(
-            f"database at {settings['host']}: expected sslmode=verify-full, which verifies the server, got {mode}. Add "
+            f"database at {elsewhere}: expected sslmode=verify-full, which verifies the server, got {mode}. Add "
             "?sslmode=verify-full&sslrootcert=FILE to its URL, or set PGSSLMODE and PGSSLROOTCERT; sslmode=disable is "
             "for a network that nobody else can reach."
         )
@@ -109,7 +120,7 @@ def database_id(text: str, name: str = "") -> str:
     port: int | str | None = url.port
     if url.get_backend_name() == "postgresql" and not host:
         settings = client_settings(url)
-        if _is_elsewhere(settings):
+        if _is_elsewhere(settings["host"]):
             host, port = settings["host"], settings["port"]
     machine = platform.node() if host in _HERE else ""
     parts = (name, machine, host, port, url.database)  # no user or password: they may change

@@ -160,7 +160,7 @@ def test_failed_logins_evict_no_line_of_a_user_from_the_audit_log(
     assert [each.who for each in store.newest_operations(limit=2)] == ["unknown", "anna"]
 
 
-def test_logins_and_logouts_of_one_person_evict_no_line_and_no_session_of_another(
+async def test_logins_and_logouts_of_one_person_evict_no_line_and_no_session_of_another(
     rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "MOST_OPERATIONS", 3)
@@ -171,9 +171,16 @@ def test_logins_and_logouts_of_one_person_evict_no_line_and_no_session_of_anothe
     assert [rig.context.sessions.find(each) is not None for each in viewers] == [
         number > MOST - MOST_OF_ONE for number in range(MOST + 1)
     ]
-    for number in range(5):
-        rig.context.store.note("viewer", "login", "192.0.2.1", "page", str(number), log=AuditLog.LOGINS)
+    logins = rig.context.logins
+    for _ in range(5):
+        await logins._accepted(Person("viewer", Roles.parse("viewer")), Attempt("192.0.2.1", "viewer"), "page")
+        await logins.log_out(rig.context.sessions.passing(Person("viewer", Roles.parse("viewer"))), "192.0.2.1")
     assert {each.who for each in rig.context.store.newest_operations()} == {"viewer", "anna"}
+    of_provider = [
+        rig.context.sessions.begin(Person("anna", Roles.parse("admin")), subject=f"subject-{number}")
+        for number in range(MOST_OF_ONE + 1)
+    ]
+    assert all(rig.context.sessions.find(each) is not None for each in (admin, *of_provider))
 
 
 async def test_a_login_is_possible_while_the_audit_log_cannot_be_written(users: Path) -> None:

@@ -79,6 +79,10 @@ def test_the_error_of_an_invalid_url_does_not_contain_it(url: str) -> None:
         ("postgresql+psycopg://u@db/name", {}, "prefer"),
         ("postgresql+psycopg://u@db/name?sslmode=require", {}, "require"),
         ("postgresql+psycopg:///name", {"PGHOST": "db", "PGSSLMODE": "verify-ca"}, "verify-ca"),
+        ("postgresql+psycopg:///name?host=localhost,db", {}, "prefer"),
+        ("postgresql+psycopg:///name?host=localhost&host=db", {}, "prefer"),
+        ("postgresql+psycopg://u@localhost/name?hostaddr=db", {}, "prefer"),
+        ("postgresql+psycopg:///name?host=localhost,db&sslmode=verify-full", {}, ""),
         ("postgresql+psycopg://u@db/name?sslmode=verify-full", {}, ""),
         ("postgresql+psycopg://u@db/name?sslmode=disable", {}, ""),
         ("postgresql+psycopg:///name", {"PGHOST": "db", "PGSSLMODE": "verify-full"}, ""),
@@ -90,7 +94,7 @@ def test_the_error_of_an_invalid_url_does_not_contain_it(url: str) -> None:
 def test_a_password_is_sent_to_no_server_of_another_machine_that_tls_does_not_verify(
     monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], mode: str, writes: bool
 ) -> None:
-    for name in ("PGHOST", "PGSSLMODE"):
+    for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGSSLMODE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -99,3 +103,9 @@ def test_a_password_is_sent_to_no_server_of_another_machine_that_tls_does_not_ve
         return
     with pytest.raises(ConfigError, match=f"^database at db: expected sslmode=verify-full, .* got {mode}. Add "):
         open_engine(url, writes=writes)
+
+
+def test_a_service_of_the_client_library_needs_a_mode_of_tls_in_the_url() -> None:
+    with pytest.raises(ConfigError, match="next to the service far, got prefer"):
+        open_engine("postgresql+psycopg:///name?service=far", writes=False)
+    open_engine("postgresql+psycopg:///name?service=far&sslmode=verify-full", writes=False).dispose()

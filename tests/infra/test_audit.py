@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from consumers.database.tables import metadata
 from consumers.records.batch import ledger_row
 from consumers.records.rows import LedgerRow
 from infra.audit.audit import audit, unsettled
+from infra.audit.kafka_sets import KafkaSets
 from infra.audit.report import Findings, Latency, Run, RunFigures, audit_report, report
 from infra.state_folder import Layout
 from producers.spool import Spool
@@ -404,3 +406,54 @@ def test_ledgers_are_read_in_small_batches(layout: Layout) -> None:
     assert len(found.ledgers_refused) == 500
     assert found.counts().frames_recorded == 3
     assert peak < 25_000_000  # all of them are 50 MB
+
+
+def test_a_ledger_that_was_copied_to_another_boot_counts_no_frame(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    with sqlite3.connect(layout.database) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(ledgers)")]
+        copied = dict(zip(names, connection.execute("SELECT * FROM ledgers").fetchone(), strict=True))
+    write(layout, "ledgers", **copied | {"boot": 78})
+    found = audit(layout)
+    assert (found.counts().frames_published, found.counts().frames_lost) == (3, 0)
+    assert found.ledgers_refused == [(CAMERA, 78)]
+
+
+def test_frames_that_a_readable_spool_lacks_are_lost(layout: Layout) -> None:
+    layout.issue_key(CAMERA)
+    spool, picture = Spool(layout.spool / CAMERA, CAMERA), np.zeros((8, 8, 3), np.uint8)
+    boot = spool.current.boot_id
+    for seq in range(3):
+        payload = encode_frame(layout.camera_key(CAMERA), boot, seq, 1, picture, Encoding())
+        spool.append(payload, seq, 1, picture.nbytes)
+    try:
+        publish(layout, 5, confirmed_to=0, boot=boot)
+        (found,) = audit(layout).boots
+        assert (list(found.pending), list(found.lost)) == ([0, 1, 2], [3, 4])
+    finally:
+        spool.close()
+
+
+def test_a_frame_that_is_published_during_the_audit_is_not_lost(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    read = KafkaSets.read
+
+    def later(*arguments: Any) -> Any:
+        found = read(*arguments)
+        with sqlite3.connect(layout.database) as connection:
+            connection.execute("DELETE FROM ledgers")
+        publish(layout, 5)  # two more frames, which came into Kafka after it was read
+        return found
+
+    monkeypatch.setattr(KafkaSets, "read", later)
+    assert audit(layout).counts().frames_lost == 0
+
+
+def test_a_recorded_dead_letter_of_kafka_counts_once(layout: Layout) -> None:
+    write_log(layout, "pointillist.dead-letters.v1", [(b"", b"\xff" * 9)])
+    write(layout, "offsets", topic="pointillist.dead-letters.v1", partition=0, next=1, epoch=0)
+    assert audit(layout).counts().frames_foreign == 0

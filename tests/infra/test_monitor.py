@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter as Counts
 from functools import partial
 from pathlib import Path
@@ -400,6 +401,12 @@ async def test_a_failed_audit_ages_and_a_replaced_database_is_read_again(
             assert {name: saved[f"frames_{name}"] for name in FATES} == found | {"lost": 0}
             rig.close()
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
+        file.unlink()
+        now_s = time.monotonic() + 400
+        monkeypatch.setattr("infra.monitor.conservation.time", SimpleNamespace(monotonic=lambda: now_s))
+        with pytest.raises(Exception, match=r"records\.sqlite"):
+            await audit.audit()
+        assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) >= 399
     finally:
         audit.close()
 

@@ -379,10 +379,29 @@ def test_a_cut_line_of_serial_numbers_is_reported_before_anything_is_revoked(tmp
     file.write_text(f"{number[:7]}{number}\n")
     with pytest.raises(StateError, match=r"\.serials: expected a hexadecimal number of less than 160 bits"):
         revoke(fleet, DOOR)
-    assert not (fleet.pki / "refused").exists()
+    assert fleet.accepted_generations().get(DOOR, 0) == 0
     file.write_text(f"{number}")  # without its line break
     enroll_camera(fleet, DOOR)
     assert len(serials(fleet.pki, DOOR)) == 2
+
+
+def test_a_damaged_list_of_revoked_certificates_is_reported_before_anything_is_revoked(tmp_path: Path) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    enroll_camera(fleet, DOOR)
+    (fleet.pki / "revoked.json").write_text("[]")
+    with pytest.raises(StateError, match=r"revoked\.json: expected JSON"):
+        revoke(fleet, DOOR)
+    assert fleet.accepted_generations().get(DOOR, 0) == 0
+
+
+def test_a_list_that_lacks_a_revoked_camera_after_it_was_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    enroll_camera(fleet, DOOR)
+    monkeypatch.setattr(Authority, "revoke", lambda *_: None)
+    with pytest.raises(StateError, match=r"revoked\.json: expected site/door as revoked"):
+        revoke(fleet, DOOR)
 
 
 @pytest.mark.parametrize("name", ["fleet.secret", "pki/refused", "pki/bridges.share", "pki/cameras/site/door.serials"])

@@ -393,3 +393,31 @@ async def test_a_restarted_gate_assesses_nothing_before_it_has_read_the_list_of_
     await after.assess()
     assert slots(after.records.models).rollout is None
     assert rig.sent[-1] is failed
+
+
+@pytest.mark.parametrize(
+    ("scan", "outcome", "finding"), [('{"clean": false}', FAILED, "fails"), ("", MEASURING, "waits")]
+)
+async def test_a_candidate_passes_by_rule_only_after_a_clean_scan(
+    rig: Rig, scan: str, outcome: int, finding: str
+) -> None:
+    begun = rollout()
+    begun.scan = scan
+    rig.start_rollout(begun)
+    await rig.gate.assess()
+    assessment = rig.gate.records.assessment
+    assert assessment is not None
+    assert assessment.outcome == outcome
+    assert [each["finding"] for each in json.loads(assessment.report)["rules"] if each["name"] == "scan"] == [finding]
+
+
+async def test_a_candidate_that_takes_too_much_memory_fails(rig: Rig) -> None:
+    rig.start_rollout(rollout())
+    served = ServedModel(
+        model_id="old", candidate_digest=model("new").digest, candidate_begun_ms=5, candidate_bytes=2**62
+    )
+    rig.gate.records.apply_record(b"processor/p-2", served.SerializeToString())
+    await rig.gate.assess()
+    assessment = rig.gate.records.assessment
+    assert assessment is not None
+    assert assessment.outcome == FAILED

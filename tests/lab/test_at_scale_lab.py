@@ -36,8 +36,9 @@ def test_frames_that_the_chain_rebuilds_whole_have_no_ratio_and_are_in_no_sum() 
     whole = replace(row, way="rebuilt whole")
     assert ratio_text(row) == "0.990 [0.980, 1.000]"
     assert ratio_text(whole) == "–"
-    text = "\n".join(page([row, whole], []))
-    assert "240 lines and more, clean: chain ÷ whole 1.0000 over 100 frames." in text
+    others = replace(row, frames=300, chain=0.4)
+    text = "\n".join(page([replace(row, chain=0.72), others, whole], []))
+    assert "240 lines and more, clean: chain ÷ whole 0.6000 over 400 frames." in text
 
 
 def test_hard_scenes_are_darker_and_reproducible() -> None:

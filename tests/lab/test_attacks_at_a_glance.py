@@ -59,12 +59,19 @@ def test_the_worst_attack_decides_and_a_missing_measurement_counts_as_missed() -
 
 def test_rejected_repairs_make_the_worst_repair_missed_and_impure_quarantines_do_not_count() -> None:
     def worst(rows: list[RepairRow]) -> Finding:
-        (found,) = (each for each in findings_of_attacks([], [], rows) if each.what.startswith("repair: ASR after"))
+        found, outside = (
+            each for each in findings_of_attacks([], [], rows) if each.what.startswith("repair: ASR after")
+        )
+        assert outside.verdict in ("", "not measured")
         return found
 
     rows = [repaired(model, OWN_MODE.get(model, "default"), 0.01) for model in ATTACKS]
     assert (worst(rows).measured, worst(rows).verdict) == (0.01, "aim")
     rejected = [*rows[:-1], replace(rows[-1], published=False)]
     assert (worst(rejected).verdict, worst(rejected).spoiled) == ("missed", "1 refused by the guard")
-    impure = [replace(rows[0], quarantine="10 % impure"), *rows[1:]]
+    impure = [replace(rows[0], quarantine="10 % impure", success_after=0.2), *rows[1:]]
     assert worst(impure).spoiled == "9 of 10 attacks measured"
+    (outside,) = (
+        each for each in findings_of_attacks([], [], impure) if "outside the ten" in each.what and each.measured
+    )
+    assert (outside.measured, outside.what.rpartition(": ")[2]) == (0.2, f"{rows[0].model}, quarantine 10 % impure")

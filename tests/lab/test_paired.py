@@ -73,6 +73,7 @@ def test_the_detectable_gain_has_the_power_of_the_test() -> None:
     against = Against("some", (row(*sides),))
     losses = int((~against.left.once & against.left.bare).sum()) / 40
     gain = against.detectable("once")
+    assert against.detectable("once", 0.0) < against.detectable("once", 0.1)
 
     def power(more: float) -> float:
         chances = [more, losses, 1 - more - losses]

@@ -23,10 +23,13 @@ from processors.decoding.process import DecodingProcess, ProcessLost, SlowCallba
 from processors.decoding.protocol import Operation
 from processors.decoding.sandbox import CALLS, CPU_S
 from processors.decoding.starter import ProcessStarter
+from processors.settings import ProcessorSettings
+from processors.steps.chain import video_decoders
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.pixels.planes import Colour, Planes
+from tests.waiting import wait_until
 
 WAIT_S = 60.0
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
@@ -281,6 +284,14 @@ def test_a_process_without_a_filter_of_system_calls_is_used_only_if_the_settings
     assert process.is_killed
     assert "system calls" in starter.failure
     assert ProcessStarter(lambda: process, unconfined=True).start(0) is process
+    decoders = VideoDecoders(DecodingSettings(), start=lambda *_: process)
+    waiting = submit(decoders, GATE, 0)
+    wait_until(lambda: "system calls" in decoders.start_failure, "the refusal of the process")
+    assert not waiting.done()
+    decoders.close()
+    for allowed in (False, True):
+        settings = ProcessorSettings(kafka="none:1", decoding_unconfined=allowed)
+        assert video_decoders(settings)._settings.unconfined is allowed
 
 
 def errno_error(number: int) -> OSError:
