@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infra.cameras.roster import Broker, FileOfCameras
     from producers.camera.role_settings import CameraRunSettings
     from producers.fleet.camera_spec import CameraSpecs
+    from schemas.identity import CameraId
 
 ROLE: Final = "camera-run"
 _END_S: Final = 15.0
@@ -48,7 +49,6 @@ def run(
     from infra.cameras.identity import simulator_network_note, state_home
     from infra.cameras.roster import FileOfCameras, Share
     from schemas.settings import address
-    from schemas.transport.access import MqttAccess
 
     file = file or settings.cameras
     if file is None:
@@ -77,10 +77,27 @@ def run(
     folder = (settings.spool or settings.state or state_home()).resolve()
     if settings.processes > 1:
         raise typer.Exit(_several(settings, file, folder))
-    first = next(iter(specs.runnable.values()), None)
-    if first is not None:
-        require_brokers(settings.connect_timeout_s, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
+    _require_broker(settings.connect_timeout_s, specs)
     raise typer.Exit(_alone(settings, listed, folder, part.number if part else None))
+
+
+def _require_broker(wait_s: float, specs: CameraSpecs) -> None:
+    """Check that the broker answers and accepts a camera. Those that it rejects fail later, each by itself."""
+    from infra.preflight.brokers import RejectionError
+    from schemas.transport.access import MqttAccess
+
+    rejections: dict[CameraId, RejectionError] = {}
+    for name, spec in specs.runnable.items():
+        try:
+            require_brokers(wait_s, mqtt=MqttAccess(*spec.mqtt, spec.tls, spec.login))
+            break
+        except RejectionError as error:
+            rejections[name] = error
+    else:
+        if rejections:
+            raise next(iter(rejections.values()))
+    for name, rejection in rejections.items():
+        typer.echo(f"{name}: {rejection}", err=True)
 
 
 def _broker(settings: CameraRunSettings) -> Broker:

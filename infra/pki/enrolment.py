@@ -60,11 +60,12 @@ class Enrolment:
         name = camera_id(fields["camera"])
         try:
             own, *authorities = x509.load_pem_x509_certificates((begin + blocks).encode())
-        except ValueError:
+            owner = common_name(own)
+        except (ValueError, IndexError):
             raise ConfigError(
                 f"{file}: expected an enrolment, got damaged certificates. Run `pointillist enroll` again."
             ) from None
-        if not authorities or common_name(own) != name:
+        if not authorities or owner != name:
             raise ConfigError(
                 f"{file}: expected a certificate of {name} and its authority's, got others. Run `pointillist "
                 "enroll` again."

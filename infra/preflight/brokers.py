@@ -33,6 +33,10 @@ class RefusedError(Exception):
     """A broker answers and rejects us: waiting does not help."""
 
 
+class RejectionError(BrokerError):
+    """A broker does not accept this login: another one may be accepted."""
+
+
 def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None, login: Login | None = None) -> None:
     """Return when an MQTT 5 broker accepts a client there.
 
@@ -140,7 +144,7 @@ def require(what: str, address: tuple[str, int], wait_s: float, answers: Callabl
         except NotReadyError as why:
             reason = str(why)
         except RefusedError as why:
-            raise BrokerError(
+            raise RejectionError(
                 f"{what} at {host}:{port}: expected an accepted connection, got {why}. Correct the address, the "
                 "login or the certificate."
             ) from None

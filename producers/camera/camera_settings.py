@@ -144,16 +144,20 @@ def cameras_of(site: str, groups: Sequence[Group]) -> Iterator[tuple[Group, int,
 
 
 def addressed(source: SourceSettings, index: int) -> SourceSettings:
-    """Return the source of a group's camera `index`. Replace `{index}` in a file, and `${VARIABLE}` too in an address.
+    """Return the source of a group's camera `index`. Replace `{index}` and `${VARIABLE}` in its file or address.
 
     Raises `ConfigError` for a variable that the environment does not have.
     """
     if source.address is None:
-        file = source.file and Path(numbered(str(source.file), index))
+        file = source.file and Path(_replaced(str(source.file), index))
         return source if file == source.file else source.model_copy(update={"file": file})
     address = source.address.get_secret_value()
-    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(address, index))
+    text = _replaced(address, index)
     return source if text == address else source.model_copy(update={"address": SecretStr(text)})
+
+
+def _replaced(text: str, index: int) -> str:
+    return _VARIABLE.sub(lambda found: _variable(found[1]), numbered(text, index))
 
 
 def _variable(name: str) -> str:

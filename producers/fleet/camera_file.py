@@ -179,7 +179,9 @@ def _with_defaults(group: Any, defaults: Mapping[str, Any]) -> Any:
         if "kind" not in own and is_path(own.get("address")) and "file" not in own:
             own = {"file" if key == "address" else key: value for key, value in own.items()}
         source = {**common, **own}
-        kind = str(source.get("kind") or next((kind for key, kind in _KIND_OF.items() if key in source), "url"))
+        # The camera's own keys decide before those of the defaults.
+        kinds = [kind for keys in (own, source) for key, kind in _KIND_OF.items() if key in keys]
+        kind = str(source.get("kind") or (kinds[0] if kinds else "url"))
         known = keys_of(kind)
         merged["source"] = {
             "kind": kind, **{key: value for key, value in source.items() if key in own or key in known}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from producers.gate.moving import Blocks, Means, MovingBlocks, changed, largest_box
@@ -81,20 +82,35 @@ class MotionGate:
         if np.count_nonzero(blocks) <= self._settings.share * blocks.size:
             return None
         box, side = largest_box(blocks), block_side(picture)
-        return None if box is None else Box(*(side * each for each in box))
+        if box is None:
+            return None
+        top, bottom, left, right = (side * each for each in box)
+        height, width, _ = picture.shape
+        return Box(top, min(bottom, height), left, min(right, width))
 
 
 def block_means(picture: Picture) -> Means:
     """Return the mean of each block of a picture (H, W, C). In colour, the channel is green, which is close to luma.
 
-    Blocks are square; remaining pixels at the right and lower edge belong to no block.
+    Blocks are square. If pixels remain at the right or lower edge, the last blocks end there and overlap others.
     """
     height, width, channels = picture.shape
     side = block_side(picture)
+    plane = picture[:, :, min(1, channels - 1)]
+
+    def rows_of(lines: NDArray[np.uint8]) -> Means:
+        found = _whole_blocks(lines, side)
+        return np.hstack([found, _whole_blocks(lines[:, -side:], side)]) if width % side else found
+
+    found = rows_of(plane)
+    return np.vstack([found, rows_of(plane[-side:])]) if height % side else found
+
+
+def _whole_blocks(plane: NDArray[np.uint8], side: int) -> Means:
+    """Return the means of the blocks of a plane (H, W), without what remains at the right and lower edge."""
+    rows, columns = plane.shape[0] // side, plane.shape[1] // side
     step = max(1, side // _SAMPLES)
-    rows, columns = height // side, width // side
-    plane = picture[: rows * side, : columns * side, min(1, channels - 1)]
-    blocks = plane.reshape(rows, side, columns, side)[:, ::step, :, ::step]
+    blocks = plane[: rows * side, : columns * side].reshape(rows, side, columns, side)[:, ::step, :, ::step]
     return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
 
 

@@ -1,11 +1,13 @@
-"""The commands and requests that a camera has applied, in a file in its spool's folder."""
+"""The commands and requests that a camera has applied, in a file in its spool's folder and in a copy next to it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from hashlib import blake2s
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
@@ -16,7 +18,8 @@ from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CommandState
 from schemas.runtime.atomic_file import replacing
 
-_FILE: Final = "commands.json"
+_FILES: Final = ("commands.json", "commands-copy.json")
+"""Two files, each with a checksum: a flipped bit must not let a paused camera send again."""
 _COMMANDED: Final = ("dropped_per_block", "probe_share", "profile")
 _RATE: Final = "frames_per_second"
 
@@ -24,29 +27,42 @@ _log = structlog.get_logger()
 
 
 def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[CommandState, bool]:
-    """Return the applied commands, and whether the file is out of date; no commands when it is missing or damaged.
+    """Return the applied commands, and whether the files are out of date or one of them is damaged.
 
-    A command is left out if the camera's own setting, or its own rate in frames a second, has changed since. The file
-    must then be written again: the command would return with the former setting.
+    There are no commands if both files are missing or damaged. A command is left out if the camera's own setting, or
+    its own rate in frames a second, has changed since. The files must then be written again: the command would return
+    with the former setting.
     """
-    path = folder / _FILE
-    try:
-        values = json.loads(path.read_text())
-        state = ParseDict(values["state"], CommandState())
-        before = values["own"]
-        changed = [name for name in _COMMANDED if before[name] != getattr(own, name)]
-        if before.get(_RATE, own_rate) != own_rate:
-            changed.append(_RATE)
-    except FileNotFoundError:
+    found = [_read(folder / name) for name in _FILES]
+    values = next((each for each in found if each is not None), None)
+    if values is None:
         return CommandState(), False
-    except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
-        _log.warning("command_state_unreadable", file=str(path), error=type(error).__name__)
-        return CommandState(), False
+    state, before = ParseDict(values["state"], CommandState()), values["own"]
+    changed = [name for name in _COMMANDED if before[name] != getattr(own, name)]
+    if before.get(_RATE, own_rate) != own_rate:
+        changed.append(_RATE)
     for name in changed:
         state.ClearField(name)
     if "probe_share" in changed:
         state.ClearField("asked_share")
-    return state, bool(changed)
+    return state, bool(changed) or None in found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the values in a file; None if it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text())
+        if values.get("sum", _sum(values)) != _sum(values):  # files of earlier releases have none
+            raise ValueError("checksum")
+        ParseDict(values["state"], CommandState())
+        if not values["own"].keys() >= set(_COMMANDED):
+            raise KeyError("own")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ParseError) as error:
+        _log.warning("command_state_unreadable", file=str(path), error=type(error).__name__)
+        return None
+    return dict(values)
 
 
 def is_paused(folder: Path, own: Encoding, own_rate: float) -> bool:
@@ -60,9 +76,15 @@ def write_command_state(folder: Path, state: CommandState, own: Encoding, own_ra
     written."""
     before = asdict(own) | {_RATE: own_rate}
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
-    path = folder / _FILE
-    with replacing(path) as fresh:
-        fresh.write_text(json.dumps(values))
+    text = json.dumps(values | {"sum": _sum(values)})
+    for name in _FILES:
+        with replacing(folder / name) as fresh:
+            fresh.write_text(text)
+
+
+def _sum(values: Mapping[str, Any]) -> str:
+    """Return the checksum of the state and the own settings."""
+    return blake2s(json.dumps([values["state"], values["own"]], sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def commanded_encoding(own: Encoding, state: CommandState) -> Encoding:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field, model_validator
@@ -49,9 +50,13 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
         return user, password
 
 
+_END: Final = re.compile(r"[/?#]")
+"""What ends the authority of an address (RFC 3986, 3.2)."""
+
+
 def has_login(address: str) -> bool:
     """Return whether an address contains a user."""
-    return "://" in address and "@" in address.partition("://")[2].partition("/")[0]
+    return "@" in _END.split(address.partition("://")[2], maxsplit=1)[0]
 
 
 def with_login(address: str, user: str, password: str) -> str:

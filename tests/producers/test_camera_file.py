@@ -109,6 +109,24 @@ def test_loop_in_the_defaults_applies_to_files_and_is_rejected_if_no_source_uses
             listed({"defaults": {"source": {key: True}}, "cameras": [GATE]})
 
 
+def test_an_address_in_the_defaults_leaves_cameras_with_a_file_alone() -> None:
+    defaults = {"source": {"address": "rtsp://10.0.0.{index}/s"}}
+    films = [
+        {"name": "film", "source": {"file": "clip.mp4"}},
+        {"name": "tape", "source": {"address": "tape.mp4"}},
+        {"name": "door"},
+    ]
+    found = listed({"defaults": defaults, "cameras": films})
+    kinds = {name: each.settings.source.kind for name, each in found.items()}
+    assert kinds == {"yard/film": "video", "yard/tape": "video", "yard/door": "url"}
+
+
+def test_a_variable_in_the_path_of_a_file_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP", "a")
+    found = listed({"cameras": [{"name": "film", "source": {"address": "/srv/${CLIP}.mp4"}}]})
+    assert found[CameraId("yard/film")].settings.source.file == Path("/srv/a.mp4")
+
+
 def test_a_camera_does_not_depend_on_the_other_listed_cameras() -> None:
     door = {"name": "door", "source": {"address": "rtsp://10.0.0.2/live"}}
     name = CameraId("yard/door")

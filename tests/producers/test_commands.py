@@ -188,6 +188,21 @@ def test_a_damaged_file_of_commands_is_ignored(tmp_path: Path) -> None:
     assert control.command(command(dropped_per_block=32))
 
 
+@pytest.mark.parametrize("name", ["commands.json", "commands-copy.json"])
+@pytest.mark.parametrize("old", ["{", "true", "16", "false"])
+def test_a_paused_camera_stays_paused_if_one_of_the_two_files_is_damaged(tmp_path: Path, name: str, old: str) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.command(command(NOW_MS - 5, dropped_per_block=32, enabled=False))
+    file = tmp_path / name
+    text = file.read_text()
+    file.write_text(text.replace(old, "[" if old == "{" else "8", 1) if old in text else "")
+    again = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert (again.enabled, again.encoding.dropped_per_block) == (False, 32)
+    assert again.command(command(NOW_MS - 1, dropped_per_block=16))  # both are whole again
+    (tmp_path / "commands.json").write_text("")
+    assert not CameraControl(tmp_path, KEY, OWN, Clock()).enabled
+
+
 def test_a_commanded_rate_survives_a_restart_until_the_cameras_own_rate_changes_or_is_requested(tmp_path: Path) -> None:
     rates = list[float]()
     control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
@@ -219,7 +234,8 @@ def test_commands_stored_by_a_version_without_rates_stay_in_force(tmp_path: Path
     assert control.command(command(dropped_per_block=32))
     file = tmp_path / "commands.json"
     before = json.loads(file.read_text())
-    del before["own"]["frames_per_second"]
+    del before["own"]["frames_per_second"], before["sum"]
     file.write_text(json.dumps(before))
+    (tmp_path / "commands-copy.json").unlink()
     again = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
     assert (again.rate, again.encoding.dropped_per_block) == (2.0, 32)

@@ -80,15 +80,32 @@ def test_block_means_are_the_means_of_their_pixels(height: int, width: int, chan
     picture = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
     means = block_means(picture)
     side = min(max(1, -(-max(height, width) // BLOCKS)), height, width)
-    assert means.shape == (height // side, width // side)
+    assert means.shape == (-(-height // side), -(-width // side))  # the last blocks end at the edge
     for row, column in np.ndindex(means.shape):
-        block = picture[row * side : (row + 1) * side, column * side : (column + 1) * side, min(1, channels - 1)]
+        top, left = min(row * side, height - side), min(column * side, width - side)
+        block = picture[top : top + side, left : left + side, min(1, channels - 1)]
         assert means[row, column] == pytest.approx(block.mean(), abs=1e-3)  # blocks with sides below 16 use every pixel
 
 
 def test_a_large_picture_is_reduced_to_a_bounded_number_of_blocks() -> None:
     picture = np.zeros((1080, 1920, 3), np.uint8)
-    assert block_means(picture).shape == (22, 40)
+    assert block_means(picture).shape == (23, 40)
+
+
+@pytest.mark.parametrize("size", [(90, 1920), (1080, 1920), (60, 640), (1920, 1080)])
+def test_motion_at_the_lower_right_edge_is_seen_and_its_box_ends_there(size: tuple[int, int]) -> None:
+    height, width = size
+    gate = MotionGate(MotionSettings(share=0.0001))
+    still, moved = (np.full((height, width, 3), 90, np.uint8) for _ in range(2))
+    side = -(-max(size) // BLOCKS)
+    moved[-side // 2 :, -side // 2 :] = 250
+    gate.passes(still, 0)
+    for second in range(1, 30):
+        gate.passes(still, 1_000 * second)
+    assert not gate.passes(still, 30_000)
+    assert gate.passes(moved, 31_000)
+    assert gate.box is not None
+    assert (gate.box.bottom, gate.box.right) == (height, width)
 
 
 def test_a_uniform_change_of_brightness_is_no_change_of_a_block() -> None:
