@@ -22,6 +22,7 @@ from infra.cameras import onvif
 from infra.cameras.onvif import CameraDescription, ProbeMatch, Stream, camera_name
 from infra.cli.camera_discover import _cameras_yaml, discover
 from producers.fleet.camera_file import parse_camera_file
+from producers.sources.login import has_login
 from producers.sources.opening import open_source
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
@@ -351,3 +352,18 @@ async def test_a_profile_without_a_stream_does_not_hide_the_others() -> None:
     assert described.streams == (Stream("main", "rtsp://10.0.0.1/main", "H264"),)
     with pytest.raises(ValueError, match="no source"):
         await onvif._ask(Device("incomplete"), answer)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("rtsp://anna:secret@h/s", True),
+        ("rtsp://anna@h", True),
+        ("rtsp://h/s?u=a@b", False),
+        ("rtsp://h?u=a@b", False),
+        ("rtsp://h#a@b", False),
+        ("/dev/video0", False),
+    ],
+)
+def test_only_the_authority_of_an_address_holds_a_login(address: str, found: bool) -> None:
+    assert has_login(address) is found

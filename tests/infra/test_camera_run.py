@@ -13,7 +13,8 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import typer
@@ -21,16 +22,19 @@ import yaml
 
 from infra.cameras.rates import USUAL_MIB
 from infra.cameras.roster import Broker, FileOfCameras, Share, empty_shares
+from infra.cli import camera_run as module
 from infra.cli.camera_run import run
 from infra.local.files import read_json, write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from infra.preflight.brokers import RejectionError
 from infra.process.exit_status import FLEET_PENDING
 from infra.settings.load import SettingsSources, load
 from infra.state_folder import Layout
 from producers.camera.role_settings import CameraRunSettings
+from producers.fleet.camera_spec import CameraSpecs
 from schemas.errors import BrokerError, ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -407,3 +411,23 @@ def test_a_second_run_in_several_processes_keeps_the_settings_of_the_first(
         finally:
             first.terminate()
     assert first.returncode == 0
+
+
+def test_a_camera_that_the_broker_rejects_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = SimpleNamespace(mqtt=("broker.example", 8883), tls=None, login=None)
+    specs = cast(CameraSpecs, SimpleNamespace(runnable={"lab/revoked": place, "lab/door": place, "lab/gate": place}))
+    answers = ["expected an accepted connection, got a revoked certificate", "", ""]
+
+    def answer(*_: object, **__: object) -> None:
+        if words := answers.pop(0):
+            raise RejectionError(words)
+
+    monkeypatch.setattr(module, "require_brokers", answer)
+    module._require_broker(5.0, specs)
+    assert capsys.readouterr().err == "lab/revoked: expected an accepted connection, got a revoked certificate\n"
+    assert answers == [""]
+    answers[:] = ["rejected"] * 3
+    with pytest.raises(RejectionError, match="rejected"):
+        module._require_broker(5.0, specs)

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from consumers.console.data.store import Store
@@ -129,6 +133,20 @@ def test_the_longest_camera_name_is_enrolled_and_a_longer_one_is_one_error_line(
     assert not (tmp_path / "out").exists()
 
 
+def _first_block(text: str) -> str:
+    begin, end = text.index("-----BEGIN"), "-----END CERTIFICATE-----\n"
+    return text[begin : text.index(end) + len(end)]
+
+
+def _nameless() -> str:
+    """Return a certificate whose subject has no common name."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "x")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -138,6 +156,7 @@ def test_the_longest_camera_name_is_enrolled_and_a_longer_one_is_one_error_line(
             lambda text: text.replace("BEGIN CERTIFICATE-----\nMI", "BEGIN CERTIFICATE-----\nXX"),
             "expected an enrolment, got damaged certificates",
         ),
+        (lambda text: text.replace(_first_block(text), _nameless()), "expected an enrolment, got damaged certificates"),
         (lambda text: text[: text.rindex("-----BEGIN")], "and its authority's, got others"),
         (lambda text: text.replace("camera: site/door\n", ""), "expected an enrolment"),
     ],
