@@ -292,3 +292,23 @@ def test_charts_and_labels_report_an_ended_login(console: ConsoleRig, phone: Pag
     phone.goto("http://127.0.0.1/teach")
     phone.keyboard.press("Delete")
     expect(phone.locator("#labelled")).to_have_text(ENDED)
+
+
+def test_frames_are_selected_by_touch_and_buttons_do_what_keys_do(console: ConsoleRig, phone: Page) -> None:
+    frames = console.context.labelled_frames
+    assert frames is not None
+    for seq in range(4):
+        frames.keep(("street/gate", 1, seq), jpeg_scene(seq), "unsure", "unsure", 0.31, "cat" if seq == 3 else "")
+    phone.goto("http://127.0.0.1/teach")
+    figures = phone.locator("#frames figure")
+    for number in (0, 1):
+        figures.nth(number).click()
+    expect(phone.locator('#frames figure[aria-pressed="true"]')).to_have_count(2)
+    figures.nth(1).click()
+    expect(phone.locator('#frames figure[aria-pressed="true"]')).to_have_count(1)
+    phone.locator(".classes button", has_text="cat").click()
+    expect(phone.locator(".classes li", has_text="cat")).to_have_text("1 cat 2")
+    phone.get_by_role("button", name="Undo").click()
+    expect(phone.locator(".classes li", has_text="cat")).to_have_text("1 cat 1")
+    phone.get_by_role("button", name="Discard").click()
+    expect(phone.locator("#labelled")).to_have_text("1 discarded")
