@@ -157,7 +157,7 @@ async def test_streams_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async with serving(tmp_path) as (port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        await asyncio.wait_for(reader.readuntil(b": open"), PATIENCE_S)
+        await asyncio.wait_for(reader.readuntil(b"event: session"), PATIENCE_S)
         assert (await get(port, "/live"))[0] == 503
         writer.close()
         await writer.wait_closed()

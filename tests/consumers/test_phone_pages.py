@@ -312,3 +312,17 @@ def test_frames_are_selected_by_touch_and_buttons_do_what_keys_do(console: Conso
     expect(phone.locator(".classes li", has_text="cat")).to_have_text("1 cat 1")
     phone.get_by_role("button", name="Discard").click()
     expect(phone.locator("#labelled")).to_have_text("1 discarded")
+
+
+def test_a_page_whose_login_has_changed_asks_to_be_loaded_again(console: ConsoleRig, phone: Page) -> None:
+    phone.goto("http://127.0.0.1/rules")
+    own = phone.locator("body").get_attribute("data-session")
+    assert own
+    push = "mark => document.body.dispatchEvent(new CustomEvent('session', {bubbles: true, detail: {data: mark}}))"
+    phone.evaluate(push, own)
+    expect(phone.locator("#lost")).not_to_contain_text("has changed")
+    phone.evaluate(push, "another")
+    expect(phone.locator("#lost")).to_be_visible()
+    expect(phone.locator("#lost")).to_contain_text("your login has changed")
+    phone.evaluate("() => document.body.dispatchEvent(new CustomEvent('htmx:sse:after:message', {bubbles: true}))")
+    expect(phone.locator("#lost")).to_be_visible()

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2s
 from typing import Final
 
 from consumers.console.access.rights import Person, Right, Roles
@@ -48,6 +49,11 @@ class Session:
     by_proxy: bool = False
     """Whether a proxy logs the person in with each request: only the proxy can log the person out."""
     ended: bool = False
+
+    @property
+    def mark(self) -> str:
+        """A digest of the form token: a page compares it with that of its forms."""
+        return blake2s(self.csrf.encode(), digest_size=8).hexdigest()
 
     @property
     def name(self) -> str:

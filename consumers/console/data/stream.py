@@ -47,7 +47,7 @@ class Streams:
         return self._places.answer(request, self._events(session_of(request), changed), "text/event-stream")
 
     async def _events(self, session: Session, changed: Changed) -> AsyncIterator[str]:
-        yield ": open\n\n"
+        yield f"event: session\ndata: {session.mark}\n\n"
         while self._sessions.holds(session):
             # Fetched before the check: a change during the check then ends the wait at once.
             stirred = self._fleet.changed

@@ -37,7 +37,9 @@
   // An ended stream shows a warning; the next message hides it.
   const lost = document.getElementById("lost");
   const silent = lost.textContent;
+  let changed = false;
   function warn(status) {
+    if (changed) return;
     lost.textContent = status === 401 ? lost.dataset.ended : silent;
     lost.hidden = false;
   }
@@ -50,6 +52,13 @@
     document.querySelector("[hx-sse\\:connect]")?._htmx?.sse?.reader?.cancel();
   }
   document.addEventListener("visibilitychange", () => { heard = Date.now(); });
+  // After a restart of the console or another login, the forms of this page are refused.
+  document.addEventListener("session", (event) => {
+    if (changed || event.detail.data === document.body.dataset.session) return;
+    changed = true;
+    lost.textContent = lost.dataset.changed;
+    lost.hidden = false;
+  });
   document.addEventListener("htmx:sse:error", (event) => warn(event.detail.status));
   // The extension retries a stream that has begun. A refused first connection is retried here.
   for (const name of ["htmx:response:error", "htmx:error"]) document.addEventListener(name, (event) => {
@@ -58,7 +67,7 @@
     setTimeout(() => event.target.dispatchEvent(new Event("again")), 5000);
   });
   document.addEventListener("htmx:sse:after:message", () => {
-    lost.hidden = true;
+    if (!changed) lost.hidden = true;
     heard = Date.now();
     grow();
     // A page that was opened in the background pauses like one that goes there: browsers open few streams to a server.
