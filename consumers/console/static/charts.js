@@ -3,6 +3,8 @@
   const place = document.getElementById("charts");
   if (!place) return;
   const REFRESH_MS = 15000;
+  const note = document.getElementById("charts-note");
+  let loaded = Date.now(), rested = 0;
   const HEIGHT = 110;
   const camera = [
     { title: "Frames per second", series: [["rate", "frames/s"]] },
@@ -184,8 +186,8 @@
     if (answer.redirected) throw new Error(document.getElementById("lost").dataset.ended);
     if (!answer.ok) throw new Error(`${answer.status}`);
     found = await answer.json();
-    const note = document.getElementById("charts-note");
-    if (note && found.note) note.textContent = found.note;
+    loaded = Date.now();
+    if (note) note.textContent = found.note || "";
     const band = document.getElementById("timeline");
     if (found.columns.t.length) draw();
     else {
@@ -201,9 +203,11 @@
     if (found.outages) fill("outages", found.outages.map(([since, until]) => [time(since, true), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");
   }
+  // A pointer that rests on the charts reads them; after a minute they go on.
   function again() {
-    if (document.hidden || place.matches(":hover")) return;
-    load().catch(() => undefined);
+    if (document.hidden || (place.matches(":hover") && ++rested < 4)) return;
+    rested = 0;
+    load().catch(() => { if (note) note.textContent = `Not updated since ${time(loaded, true)}.`; });
   }
   load().catch((error) => { place.classList.add("blank"); place.textContent = `The history could not be read: ${error.message}`; });
   setInterval(again, REFRESH_MS);
