@@ -101,8 +101,8 @@ def _require_verification(url: URL) -> None:
     mode = settings.get("sslmode", "prefer")
     if mode in _SSL_MODES:
         return
-    if service := settings.get("service"):
-        # The library reads its file of services by itself.
+    if (service := settings.get("service")) and not url.host and "host" not in url.query:
+        # The library takes the server from its file of services.
         raise ConfigError(f"database: expected sslmode=verify-full next to the service {service}, got {mode}. Add it.")
     hosts = [*settings["host"].split(","), *settings.get("hostaddr", "").split(",")]
     if elsewhere := next(filter(_is_elsewhere, hosts), None):

@@ -51,7 +51,7 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
 
 
 _END: Final = re.compile(r"[/?#]")
-"""What ends the authority of an address (RFC 3986, 3.2)."""
+"""Characters that end the authority of an address (RFC 3986, 3.2)."""
 
 
 def has_login(address: str) -> bool:

@@ -101,8 +101,8 @@ def test_a_broken_defence_that_withstands_our_attacks_fails_the_point_of_the_che
     outcomes["without/bare"] = broken("", 38, of=40, counts=False)
     assert ablations(Evidence(defence, outcomes, 1)) == (
         "passed",
-        "accuracy without or alone: bare 5.0% (the first 40 pictures); no broken defence keeps more than 5% (the first "
-        "20 pictures)",
+        "accuracy without or alone: bare 5.0% (the first 40 pictures); no broken defence keeps more than 5% above the "
+        "bare network (the first 20 pictures)",
     )
     outcomes["without/bare"] = broken("", 20, counts=False)
     outcomes["broken/shield"] = broken("", 10, counts=False)
