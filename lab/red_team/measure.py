@@ -19,17 +19,19 @@ from lab.cache import Arrays, Cache, Step, digest
 from lab.data import BATCH_PIXELS, LabelledPictures, to_frames
 from lab.provenance import made_by
 from lab.red_team.attack import adversarial, usable_gradients
-from lab.red_team.defences import Defence
+from lab.red_team.defences import Defence, Facing
 from lab.red_team.jobs import Job
 from lab.red_team.outcomes import Outcome, worst_case
 from lab.red_team.plan import CLEAN, Speeds
+from processors.device.precision import Precision, arithmetic
 
 GROUP: Final = 100
 """Most pictures of a batch. Those of one group share the draw if the randomness is fixed."""
 _ON_GPU: Final = 10
 """Factor of the most pictures and pixels of a batch on a GPU, which small batches do not fill."""
-_PASSES: Final = 40_000
-"""Most passes of a batch on a CPU, so that an interruption costs minutes: costly attacks have smaller batches."""
+_PASSES: Final = 400_000
+"""Most passes of a batch on a CPU, so that an interruption costs less than half an hour: costly attacks have smaller
+batches. Of most batches, only the pictures that still stand are attacked, and a pass of few pictures is slow."""
 _SIZES: Final = (100, 50, 25, 20, 10, 5, 4, 2, 1)
 
 
@@ -51,6 +53,7 @@ class Measurement:
     times: int
     """Submissions of every picture if the defence is random."""
     cache: Cache
+    gradient_precision: Precision = "float32"
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @cached_property
@@ -63,7 +66,7 @@ class Measurement:
         surrogate = None if self.defence.surrogate is None else self.defence.surrogate.model_id
         return digest(
             self.defence.bundle.model_id, settings, self.defence.name, self.defence.ratio, surrogate, self.seed,
-            self.times, self._device.type, made_by(__name__),
+            self.times, self.gradient_precision, self._device.type, made_by(__name__),
         )  # fmt: skip
 
     @cached_property
@@ -90,8 +93,7 @@ class Measurement:
         frames, labels = self._batch(np.arange(min(len(self.pictures), self._most)))
         seconds = []
         for variant in ("defence", "bare"):
-            attacked = self.defence.facing(variant, self.seed).attacked
-
+            attacked = self._facing(variant, self.seed).attacked
             backward = partial(usable_gradients, attacked, frames, labels)
             forward = partial(torch.no_grad()(attacked), frames)
             chance = torch.Generator().manual_seed(0)
@@ -178,6 +180,10 @@ class Measurement:
     def _seed(self, *parts: object) -> int:
         return int(digest(self.seed, *parts)[:15], 16)
 
+    def _facing(self, variant: str, seed: int) -> Facing:
+        facing = self.defence.facing(variant, seed)
+        return facing._replace(attacked=with_gradients_in(facing.attacked, self.gradient_precision))
+
     def _measure(self, job: Job, start: int, positions: NDArray[np.intp]) -> Arrays:
         began = time.monotonic()
         times = self.times if self.defence.draws(job.variant) else 1
@@ -186,7 +192,7 @@ class Measurement:
         largest = np.zeros(len(positions), np.float32)
         if len(positions):
             frames, labels = self._batch(positions)
-            facing = self.defence.facing(job.variant, self._seed("draw", start // (self._factor * GROUP)))
+            facing = self._facing(job.variant, self._seed("draw", start // (self._factor * GROUP)))
             chance = torch.Generator().manual_seed(self._seed(job.name, start))
             if job.effort.kind == "gradients":
                 usable = usable_gradients(facing.attacked, frames, labels, chance).cpu().numpy()
@@ -224,6 +230,23 @@ class Measurement:
         compared = None if job.compared is None else min(job.compared, count)
         done = replace(job, pictures=count, compared=compared)
         return Outcome(done, right, survived, met, reached, linf, seconds)
+
+
+def with_gradients_in(attacked: Defended, precision: Precision) -> Defended:
+    """Return `attacked` with passes for gradients computed in `precision`. Passes for answers stay in float32.
+
+    Rounded answers would hide small improvements from an attack that only compares answers, such as Square.
+    """
+    if precision == "float32":
+        return attacked
+
+    def computed(frames: Tensor, generator: torch.Generator) -> Tensor:
+        if not (torch.is_grad_enabled() and frames.requires_grad):
+            return attacked(frames, generator)
+        with arithmetic(frames.device, precision):
+            return attacked(frames, generator).float()
+
+    return computed
 
 
 def has_graph(defence: Defence, variant: str = "bare") -> bool:

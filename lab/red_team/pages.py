@@ -138,10 +138,12 @@ def _details(document: Mapping[str, Any], drawn: bool) -> str:
     verdicts = [[point, status, document["reasons"][point]] for point, status in document["checklist"].items()]
     rows = [Row(**row) for row in document["attacks"]]
     drop = "" if settings["drop"] is None else f", r = {settings['drop']:g}"
+    precision = settings.get("gradient_precision", "float32")  # older results do not have it
+    gradients = "" if precision == "float32" else f", gradients in {precision}, answers and verdicts in float32"
     parts = [
         f"# {settings['bundle']} behind {settings['defence']}{drop}, ε = {_strength(document['eps'])}",
-        f"Made by `{settings['command']}` from {settings['data']}, seed {settings['seed']}, on {settings['device']}. "
-        f"All numbers are in [{ATTACKS}]({ATTACKS}) and [{RESULT}]({RESULT}).",
+        f"Made by `{settings['command']}` from {settings['data']}, seed {settings['seed']}, on {settings['device']}"
+        f"{gradients}. All numbers are in [{ATTACKS}]({ATTACKS}) and [{RESULT}]({RESULT}).",
         markdown(["what", "accuracy"], _headlines(document, rows)), _counts(rows),
         "## Threat model", threat,
         "## Signs of gradient masking",

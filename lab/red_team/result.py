@@ -15,6 +15,7 @@ from lab.red_team.evidence import Verdict
 from lab.red_team.outcomes import Outcome, attacked_pictures, worst_case
 from lab.red_team.plan import CLEAN, COMPARED, GRADIENTS, MAIN, Speeds
 from lab.statistics import Interval, wilson
+from processors.device.precision import Precision
 
 JUDGES: Final = (MAIN, "square", "transfer", "targeted", "auto-attack")
 """Attacks that must all have run on the same pictures before a figure is called a worst case."""
@@ -64,6 +65,7 @@ class Result:
     verdicts: Mapping[str, Verdict]
     left_out: tuple[str, ...]
     speeds: Speeds
+    gradient_precision: Precision = "float32"
 
     @cached_property
     def standing(self) -> NDArray[np.bool_]:
@@ -151,6 +153,7 @@ class Result:
                 "data": self.pictures,
                 "submissions": self.times,
                 "seed": self.seed,
+                "gradient_precision": self.gradient_precision,
                 "device": str(self.defence.bundle.device),
                 "command": self.command,
             },

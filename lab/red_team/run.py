@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 from lab.cache import Cache
 from lab.data import LabelledPictures
@@ -18,6 +18,7 @@ from lab.red_team.measure import Measurement, Progress, has_graph
 from lab.red_team.plan import CLEAN, RESUBMISSIONS, Plan, Speeds, first_jobs, further_jobs, wanted_jobs
 from lab.red_team.result import Result
 from lab.red_team.signs import masking_signs
+from processors.device.precision import Precision
 from schemas.errors import BundleError, ConfigError
 
 BY_ANSWERS: Final = ("noise", "random-search", "square", "hop-skip-jump", "verdicts")
@@ -37,7 +38,7 @@ class RedTeam:
     """The target, the strength, and the cache of finished batches.
 
     `eps` is L∞ on frames in [0, 1]. `attacks` names the groups of jobs; None is all. `budget_s` is None without a
-    limit.
+    limit. `gradient_precision` is the arithmetic of the attacker's gradients; answers and verdicts are in float32.
     """
 
     defence: Defence
@@ -47,12 +48,16 @@ class RedTeam:
     attacks: tuple[str, ...] | None = None
     budget_s: float | None = None
     seed: int = 0
+    gradient_precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
             raise ConfigError(f"--eps: expected above 0 and at most 1 (frames are in [0, 1]), got {self.eps:g}")
         if self.budget_s is not None and not self.budget_s > 0:
             raise ConfigError(f"--budget: expected more than 0 minutes, got {self.budget_s / 60:g}")
+        if self.gradient_precision not in get_args(Precision):
+            expected = ", ".join(get_args(Precision))
+            raise ConfigError(f"--gradient-precision: expected one of {expected}, got {self.gradient_precision!r}")
 
     def jobs(self) -> list[Job]:
         """Return the requested jobs.
@@ -95,7 +100,10 @@ class RedTeam:
 
     def _begin(self) -> tuple[list[Job], int, Measurement]:
         times = RESUBMISSIONS if self.defence.random else 1
-        return self.jobs(), times, Measurement(self.defence, self.pictures, self.seed, times, Cache(self.runs))
+        measurement = Measurement(
+            self.defence, self.pictures, self.seed, times, Cache(self.runs), self.gradient_precision
+        )
+        return self.jobs(), times, measurement
 
     def run(self, progress: CostProgress, command: str) -> Result:
         """Attack, compare and judge. `command` is the command that repeats the run."""
@@ -131,6 +139,7 @@ class RedTeam:
             seed=self.seed, command=command, outcomes=measurement.outcomes,
             signs=masking_signs(measurement.outcomes, evidence.classes), verdicts=verdicts(evidence),
             left_out=(*first.left_out, *others.left_out, *cut), speeds=speeds,
+            gradient_precision=self.gradient_precision,
         )  # fmt: skip
 
 

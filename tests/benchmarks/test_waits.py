@@ -59,6 +59,9 @@ def test_streams_with_numbers_in_their_pixels_are_sent_without_a_video_codec(
         sent.append(options)
         return {"exit_status": 0}
 
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video" / "intel_car-detection.mp4").touch()
+    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
     for part in ("trouble", "whole_file"):
         monkeypatch.setattr(cameras, part, lambda *_: {"exit_status": 0})
     monkeypatch.setattr(cameras, "large_stream", large)

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from lab.attacks.auto_attack import auto_attack
 from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.experiments.red_team import published_runs
@@ -26,6 +29,8 @@ from lab.red_team.plan import Speeds, further_jobs
 from lab.red_team.result import Result
 from lab.red_team.run import RedTeam
 from lab.statistics import wilson
+from processors.device.precision import Precision
+from schemas.errors import ConfigError
 from tests.lab.colour_classifier import coloured_pictures
 from tests.lab.masked_networks import colour_defence, defence_of, load_with_factory
 
@@ -67,8 +72,9 @@ def attacked(
     attacks: tuple[str, ...] | None = QUICK,
     seed: int = 0,
     budget_s: float | None = None,
+    gradient_precision: Precision = "float32",
 ) -> Result:
-    team = RedTeam(defence, pictures, eps, runs, attacks, budget_s, seed)
+    team = RedTeam(defence, pictures, eps, runs, attacks, budget_s, seed, gradient_precision)
     return team.run(listener or Listener(), "pointillist lab red-team")
 
 
@@ -166,7 +172,7 @@ def test_a_gpu_gets_larger_batches_also_for_costly_attacks(tmp_path: Path) -> No
     def sizes(at: Defence) -> list[int]:
         return [stop - start for start, stop in measure.Measurement(at, many, 0, 10, Cache(tmp_path))._batches(costly)]
 
-    assert set(sizes(defence)) == {5}
+    assert set(sizes(defence)) == {50}
     on_gpu = replace(defence, bundle=replace(defence.bundle, device=torch.device("cuda")))
     assert sizes(on_gpu) == [1000, 200]
 
@@ -257,6 +263,50 @@ def test_a_plan_keeps_its_budget_and_names_all_jobs_that_it_leaves_out(
     assert [job.name for job in made.jobs] == [job.name for job in jobs[: len(made.jobs)]]
 
 
+def test_only_passes_for_gradients_are_computed_in_a_coarser_precision() -> None:
+    coarse: list[bool] = []
+
+    def attacked(frames: Tensor, _: torch.Generator) -> Tensor:
+        coarse.append(torch.is_autocast_enabled("cpu"))
+        return F.linear(frames.flatten(1), torch.ones(2, 12))
+
+    wrapped = measure.with_gradients_in(attacked, "bf16")
+    frames, chance = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    exact = attacked(frames, chance)
+    for context in (torch.no_grad(), torch.inference_mode(), torch.enable_grad()):
+        with context:
+            assert torch.equal(wrapped(frames, chance), exact)
+    logits = wrapped(frames.clone().requires_grad_(), chance)
+    assert coarse == [False, False, False, False, True]
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, exact)
+    assert torch.allclose(logits, exact, rtol=2**-6)
+
+
+def test_attacks_with_coarse_gradients_break_what_exact_ones_break(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "SHORT_STEPS", 3)
+    monkeypatch.setattr(plan, "SAMPLES", 2)
+    monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 2)
+    monkeypatch.setattr("lab.red_team.attack.auto_attack", partial(auto_attack, steps=3, samples=2))
+    pictures = coloured_pictures(4)
+    defence = colour_defence(tmp_path, pictures, "fleet")
+    groups = ("eot-pgd", "transfer", "bpda", "fixed", "without", "auto-attack")
+    exact, coarse = (
+        attacked(defence, pictures, tmp_path / "runs", attacks=groups, gradient_precision=precision)
+        for precision in ("float32", "bf16")
+    )
+    assert coarse.document()["worst_case_accuracy"] == exact.document()["worst_case_accuracy"] == 0
+    assert coarse.document()["per_attack"]["auto-attack"] == exact.document()["per_attack"]["auto-attack"] == 0
+
+
+def test_an_unknown_precision_is_rejected(tmp_path: Path) -> None:
+    pictures = coloured_pictures(2)
+    with pytest.raises(ConfigError, match="--gradient-precision: expected one of float32, tf32, bf16, got 'half'"):
+        attacked(colour_defence(tmp_path, pictures), pictures, tmp_path, gradient_precision="half")  # type: ignore[arg-type]
+
+
 def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +320,9 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored
     assert (row.images, row.submissions, row.attacks) == (8, 10, 2)
     assert (row.clean, row.worst) == (page["clean_accuracy"], page["worst_case_accuracy"])
     assert [row.worst_low, row.worst_high] == page["intervals"]["worst_case_accuracy"]
+    assert row.gradient_precision == page["settings"]["gradient_precision"] == "bf16"
+    assert "--gradient-precision bf16" in page["settings"]["command"]
+    assert "gradients in bf16, answers" in (tmp_path / "pages" / name / "README.md").read_text()
     assert row.points_not_passed == sum(status != "passed" for status in page["checklist"].values())
 
     def never(*arguments: object) -> dict[str, object]:

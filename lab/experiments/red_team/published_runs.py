@@ -19,6 +19,7 @@ SEED: Final = 0
 IMAGES: Final = 1000
 DEFENCE: Final = "fleet"
 DROP_RATIO: Final = 0.25
+GRADIENT_PRECISION: Final = "bf16"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class PublishedRun:
         """The command that makes the same pages."""
         return (
             f"pointillist lab red-team --bundle {self.bundle} --images {IMAGES} --eps {self.eps} "
-            "--out docs/results/red-team"
+            f"--gradient-precision {GRADIENT_PRECISION} --out docs/results/red-team"
         )
 
 
@@ -65,6 +66,7 @@ class Row:
     eps: float
     images: int
     submissions: int
+    gradient_precision: str
     attacks: int
     clean: float
     clean_low: float
@@ -92,14 +94,14 @@ def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs:
     """
     sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, bundle.device)
     defence = Defence(DEFENCE, bundle, DROP_RATIO, sample, None)
-    team = RedTeam(defence, pictures, run.strength, runs / run.name, seed=SEED)
+    team = RedTeam(defence, pictures, run.strength, runs / run.name, seed=SEED, gradient_precision=GRADIENT_PRECISION)
     result = team.run(_NoProgress(), run.command)
     write_pages(pages, run.name, result)
     clean, worst = result.outcomes[CLEAN].accuracy, result.worst
     if worst is None:
         raise AssertionError("all attacks have run")
     return Row(
-        bundle.model_id, DEFENCE, DROP_RATIO, run.strength, len(result.standing), result.times, len(result.attacks),
-        *clean, *worst, str(result.strongest),
+        bundle.model_id, DEFENCE, DROP_RATIO, run.strength, len(result.standing), result.times,
+        result.gradient_precision, len(result.attacks), *clean, *worst, str(result.strongest),
         sum(verdict.status != "passed" for verdict in result.verdicts.values()),
     )  # fmt: skip
