@@ -11,7 +11,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import error_response, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import session_of
 
 PIECE: Final = 2**16
 """Chunk size in bytes. A stalled reader is noticed after one chunk."""

@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.gate import Gate, error_response, path_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import Gate, path_of
 from consumers.console.access.hosts import Hosts, OnlyOwnHosts
 from consumers.console.access.proxy import Proxies
 from consumers.console.access.rights import GuardedRoute, OpenMount, RouteRights

@@ -26,6 +26,7 @@ from tests.consumers.recorder_rig import CAMERA, verdict
 AWAY = "the recorder's database does not respond"
 ALERT = "ab" * 16
 PASSWORD = "long enough to guess at"
+OWN = "http://127.0.0.1"
 
 
 def test_an_unexpected_error_is_answered_with_the_gates_headers_and_logged_once(
@@ -96,6 +97,52 @@ def test_json_that_is_too_deep_or_has_a_lone_surrogate_is_rejected(console: Cons
         "/api/v1/dead-letters/replay", content=body, headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
+
+
+@pytest.mark.parametrize(
+    ("page", "back"),
+    [
+        (f"{OWN}/camera/lab/door?range=day&x=1", "/camera/lab/door?range=day&amp;x=1"),
+        (f"{OWN}//evil.example", "/evil.example"),
+        ("http://evil.example/", "/"),
+        ("http://[", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_refused_form_shows_a_page_with_the_reason_and_the_way_back(
+    console: ConsoleRig, page: str, back: str
+) -> None:
+    answer = console.browser().post(
+        "/fleet/forget", data={"camera": "<lab>"}, headers={"accept": "text/html,*/*;q=0.8", "referer": page}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert "csrf: expected the token of this page. Reload the page." in answer.text
+    assert f'<a class="button" href="{back}">Back</a>' in answer.text
+    assert answer.headers["content-security-policy"]
+
+
+def test_an_address_without_a_page_shows_the_reason_as_text(console: ConsoleRig) -> None:
+    answer = console.browser().get("/<b>gone", headers={"accept": "text/html"})
+    assert answer.status_code == 404
+    assert "path: expected one of this console, got /&lt;b&gt;gone" in answer.text
+    refused = console.browser().put("/alerts", headers={"accept": "text/html"})
+    assert (refused.status_code, refused.headers["content-type"]) == (403, "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/gone", {"accept": "*/*"}),
+        ("/gone", {"accept": "image/avif,image/webp,*/*;q=0.8"}),
+        ("/gone", {"accept": "text/html", "hx-request": "true"}),
+        ("/api/v1/gone", {"accept": "text/html"}),
+    ],
+)
+def test_programs_scripts_and_pictures_get_a_refusal_as_json(
+    console: ConsoleRig, path: str, headers: dict[str, str]
+) -> None:
+    answer = console.browser().get(path, headers=headers)
+    assert (answer.status_code, answer.json()) == (404, {"error": f"path: expected one of this console, got {path}"})
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumers.console.access.connections import client_of
 from consumers.console.access.cookies import Origin, cookie_name
+from consumers.console.access.error_response import error_response, page_before
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import Logins
 from consumers.console.access.passwords import Gone
@@ -219,8 +220,7 @@ def _requested_page(request: Request) -> str:
     if request.method in ("GET", "HEAD"):
         query = request.scope["query_string"].decode("latin-1")
         return quote(path_of(request)) + (f"?{query}" if query else "")
-    scheme, _, rest = request.headers.get("referer", "").partition(f"://{request.headers.get('host', '')}/")
-    return f"/{rest}" if scheme in ("http", "https") else "/"
+    return page_before(request.headers)
 
 
 def path_of(request: Request) -> str:
@@ -301,8 +301,3 @@ async def read_form(request: Request, largest: int) -> dict[str, str] | None:
         return {name: values[-1] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
     except ValueError:
         return None
-
-
-def error_response(status: int, complaint: str) -> Response:
-    """Return a refusal in one line."""
-    return JSONResponse({"error": complaint}, status)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import error_response
+from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of

@@ -11,7 +11,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.access.gate import body_of, error_response
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import body_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.context import ConsoleContext

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
-from consumers.console.access.gate import error_response, path_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import sight_of

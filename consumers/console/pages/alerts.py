@@ -28,7 +28,8 @@ from consumers.cameras.episodes import (
     sighting,
 )
 from consumers.cameras.open_alerts import KINDS, muted_rows, newest_rows
-from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight

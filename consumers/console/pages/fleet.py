@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.state import GONE, State
-from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight

@@ -10,7 +10,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sites import may, require, sight_of, visible_to

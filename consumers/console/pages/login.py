@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import OPENID_COOKIE, browser_cookie, cookie, cookie_name, openid_cookie
+from consumers.console.access.error_response import error_response
 from consumers.console.access.gate import (
     LARGEST_LOGIN,
     LOGIN,
     address_of,
-    error_response,
     form_of,
     gone_of,
     origin_of,

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.console.access.gate import error_response
+from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS

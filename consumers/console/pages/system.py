@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.conservation.result import read_result
-from consumers.console.access.gate import error_response
+from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.access.sight import ALL
 from consumers.console.access.sites import sight_of

@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from consumers.console.access.gate import error_response, form_of, session_of
+from consumers.console.access.error_response import error_response
+from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.access.sites import may, require, sight_of, visible_to
