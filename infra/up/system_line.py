@@ -24,6 +24,7 @@ class SystemLine:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._line = ""
+        self._silent = set[str]()
         self._started_s = time.monotonic()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="system", daemon=True)
@@ -40,20 +41,34 @@ class SystemLine:
     def _run(self) -> None:
         while not self._end.wait(EVERY_S):
             try:
-                roles = [each for each in role_states(self._layout, counted=False) if not self.is_usual(each)]
+                roles = self.unusual(role_states(self._layout, counted=False))
             except (PointillistError, OSError, ValueError):  # the table of roles does not exist yet, or no longer
                 continue
             self._line = line_of(roles, rules_of(roles))
 
-    def is_usual(self, role: RoleState) -> bool:
-        """Return whether a role may be down: the fleet starts last, and ends when its work is done."""
-        starts = role.state == "not ready" and time.monotonic() - self._started_s < STARTING_S
-        return role.name.partition("-")[0] == "fleet" and (starts or role.state == "gone")
+    def unusual(self, roles: list[RoleState]) -> list[RoleState]:
+        """Return the roles without those that may be down: a fleet starts last, and ends when its work is done.
+
+        A fleet that ends stops answering shortly before it is gone, so that one counts at the second reading.
+        """
+        silent = {each.name for each in roles if _is_fleet(each) and each.state == "not answering"}
+        starting = time.monotonic() - self._started_s < STARTING_S
+        found = [
+            each for each in roles
+            if not (_is_fleet(each) and (each.state == "gone" or (each.state == "not ready" and starting)))
+            and each.name not in silent - self._silent
+        ]  # fmt: skip
+        self._silent = silent
+        return found
 
     def close(self) -> None:
         """Stop reading, without a wait for requests in flight."""
         self._end.set()
         self._line = ""
+
+
+def _is_fleet(role: RoleState) -> bool:
+    return role.name.partition("-")[0] == "fleet"
 
 
 def rules_of(roles: list[RoleState]) -> Rules:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
@@ -198,8 +199,16 @@ def test_a_role_whose_port_is_not_open_yet_is_starting(roles: Roles) -> None:
 
 def test_a_fleet_that_starts_or_has_ended_is_not_reported(roles: Roles) -> None:
     line = SystemLine(roles.layout)
-    starts, ended = RoleState("fleet", "not ready", None, 1), RoleState("fleet", "gone", None, None)
-    assert line.is_usual(starts)
-    assert line.is_usual(ended)
-    assert not line.is_usual(RoleState("fleet", "not answering", None, 1))
-    assert not line.is_usual(RoleState("bridge", "gone", None, None))
+    starts, ended = RoleState("fleet", "not ready", None, 1), RoleState("fleet-2", "gone", None, None)
+    bridge = RoleState("bridge", "gone", None, None)
+    assert line.unusual([starts, ended, bridge]) == [bridge]
+
+
+def test_a_silent_fleet_is_reported_at_the_second_reading(roles: Roles) -> None:
+    line = SystemLine(roles.layout)
+    silent, well = RoleState("fleet", "not answering", None, 1), RoleState("fleet", "up", None, 1)
+    other, processor = replace(silent, name="fleet-2"), replace(silent, name="processor-1")
+    assert [line.unusual([silent, processor]) for _ in range(2)] == [[processor], [silent, processor]]
+    assert line.unusual([well]) == [well]
+    assert line.unusual([silent, other]) == []
+    assert line.unusual([other]) == [other]
