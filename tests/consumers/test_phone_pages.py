@@ -218,6 +218,26 @@ def test_the_page_of_a_silent_camera_shows_its_outage_and_counts_its_verdicts(
     expect(phone.locator("#charts")).to_contain_text("A minute appears here when it is over.")
 
 
+def test_an_alert_on_the_timeline_is_opened_by_a_touch_beside_its_mark(
+    console: ConsoleRig, recorder: Rig, phone: Page
+) -> None:
+    console.show([verdict(0)])
+    ids = {ago_s: f"{number:032x}" for number, ago_s in enumerate((30_000, 29_700, 10_000), start=1)}
+    for ago_s, alert_id in ids.items():
+        raise_alert(recorder, alert_id, ago_s=ago_s)
+    poll(console)
+    phone.goto(f"http://127.0.0.1/camera/{CAMERA}?range=day")
+    expect(phone.locator("#timeline .target")).to_have_count(3)
+    boxes = [each.bounding_box() for each in phone.locator("#timeline .target").all()]
+    (one, two, alone) = [(box["x"], box["x"] + box["width"]) for box in boxes if box is not None]
+    assert alone[1] - alone[0] > 7
+    assert one[1] <= two[0] + 0.1
+    box = boxes[2]
+    assert box is not None
+    phone.mouse.click(box["x"] + 1, box["y"] + 5)
+    phone.wait_for_url(f"**/alerts/{ids[10_000]}")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_sighting_rule_is_saved_listed_and_removed(
     console: ConsoleRig, recorder: Rig, phone: Page, width: int

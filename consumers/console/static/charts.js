@@ -156,10 +156,15 @@
     for (const at of models) band.append(part("model", at, at, "change of the model"));
     const commands = (found.commands || []).filter(([at]) => at >= begin);
     for (const [at, words] of commands) band.append(part("command", at, at, words));
-    for (const each of found.alerts || []) {
+    // The mark is too thin for a finger, so the link takes the space up to halfway to the next one, 12 units at most.
+    const alerts = [...(found.alerts || [])].sort((one, other) => one.raised_ms - other.raised_ms);
+    const middles = alerts.map((each) => x(each.raised_ms) + 1.5);
+    for (const [at, each] of alerts.entries()) {
+      const first = Math.max(middles[at] - 12, at ? (middles[at - 1] + middles[at]) / 2 : 0);
+      const last = Math.min(middles[at] + 12, at + 1 < alerts.length ? (middles[at] + middles[at + 1]) / 2 : 1000);
       const words = each.wanted ? `${each.wanted} seen` : "alert";
       const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `${each.wanted ? words : "Alert"}, ${time(each.raised_ms, true)}` });
-      link.append(part(each.wanted ? "sighting" : "alert", each.raised_ms, each.raised_ms, words));
+      link.append(svg("rect", { class: "target", x: first, y: 0, width: last - first, height: 40 }), part(each.wanted ? "sighting" : "alert", each.raised_ms, each.raised_ms, words));
       band.append(link);
     }
     const marked = (seen) => (found.alerts || []).filter((each) => Boolean(each.wanted) === seen).length;
@@ -194,7 +199,7 @@
       place.classList.add("blank");
       place.textContent = `No data in this time range yet. ${found.step_s === 3600 ? "An hour" : "A minute"} appears here when it is over.`;
     }
-    if (band && (found.columns.t.length || found.outages.length)) timeline(band);
+    if (band && [found.columns.t, found.outages, found.alerts].some((each) => each?.length)) timeline(band);
     else if (band) band.textContent = "Nothing has happened in this time range.";
     if (found.classes) {
       fill("classes", found.classes, "none");
