@@ -31,7 +31,8 @@ single kept pixel at the edge of the reach, and an estimate from all neighbours 
 def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return pictures (B, C, height, width) of the kept pixels of `frames` (B, C, H, W) in [0, 1], and their masks.
 
-    `kept` (B, 1, H, W) is True where a pixel was kept; the others are not read. The mask (B, 1, height, width) is False
+    `kept` (B, 1, H, W) is True where a pixel was kept; the others are not read, but must be finite in frames that
+    require a gradient. The mask (B, 1, height, width) is False
     where kept pixels have less than `LEAST_SHARE` of the weight; there the picture is zero. With every pixel kept the
     result is `resize`. Values stay in [0, 1], because every output is a weighted mean of kept pixels. Raises StageError
     if shapes or types do not fit, or for a size without pixels.
@@ -39,8 +40,9 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
     check_kept(frames, kept)
     check_size(height, width)
     weight = kept.to(frames.dtype)
-    both = resize(torch.cat((frames.nan_to_num() * weight, weight), 1), height, width)
-    return weighed(both[:, :-1], both[:, -1:])
+    if not frames.requires_grad:  # on a CPU, the derivative of `nan_to_num` takes longer than all the rest
+        frames = frames.nan_to_num()
+    return weighed(resize(frames * weight, height, width), resize(weight, height, width))
 
 
 def reach(patch: int, side: int, scaled: int) -> int:

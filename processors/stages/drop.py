@@ -10,7 +10,8 @@ from processors.stages.shapes import check_kept
 def drop(frames: Tensor, kept: Tensor) -> Tensor:
     """Set `frames` (B, C, H, W) to zero where `kept` (B, 1, H, W) is False, in all channels (SUPER-IoT, eq. 2).
 
-    A probe frame reaches the classifier like any other frame: through this and then the reconstruction.
+    A probe frame reaches the classifier like any other frame: through this and then the reconstruction. The frames are
+    finite.
     """
     check_kept(frames, kept)
-    return frames.masked_fill(~kept, 0.0)
+    return frames * kept  # on a CPU several times as fast as `masked_fill`
