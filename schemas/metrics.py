@@ -327,7 +327,7 @@ CLOCK_SKEW = Metric(
 TRUTH = Metric(
     Counter,
     "pointillist_truth_frames_total",
-    "Frames with a known class that the red team did not change, by result: correct, wrong",
+    "Frames with a known class, neither with a sticker nor changed by the red team, by result: correct, wrong",
     ("result",),
 )
 CAMERA_TRUTH = Metric(

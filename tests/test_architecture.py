@@ -29,6 +29,7 @@ ALLOWED = {
         "schemas",
         "processors.bundle",
         "processors.decoding",
+        "processors.device.precision",
         "processors.networks",
         "processors.pipeline",
         "processors.stages.preprocess",

@@ -59,7 +59,7 @@ def _sums(rows: Sequence[FrameRow]) -> dict[str, int]:
     judged: Counter[str] = Counter()
     for (wire, class_id), count in Counter([(row.truth, row.class_id) for row in rows]).items():
         truth = Truth.from_wire(wire)
-        if truth is not None:
+        if truth is not None and (truth.attacked or truth.clean):
             kind = "attacked" if truth.attacked else "judged"
             judged[kind] += count
             judged[f"{kind}_correct"] += count * (truth.class_id == class_id)

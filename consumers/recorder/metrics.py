@@ -138,7 +138,7 @@ class Meters:
         for (wire, class_id, class_name), count in kinds.items():
             self._verdicts.labels(self._bounded_class(class_name)).inc(count)
             truth = truths[wire]
-            if truth is not None and not truth.attacked:
+            if truth is not None and truth.clean:
                 if truth.class_id == class_id:
                     self._correct.inc(count)
                 else:
@@ -158,7 +158,7 @@ class Meters:
             for picture in ("attacked", "clean"):
                 for result in ("correct", "wrong"):
                     self._camera_truth.labels(camera, picture, result)
-        if truth.attacked or camera in self._attacked:
+        if truth.attacked or (truth.clean and camera in self._attacked):
             name = camera if camera in self._attacked else "other"
             picture, result = "attacked" if truth.attacked else "clean", "correct" if correct else "wrong"
             which = None if correct else metrics.exemplar(camera, row.boot, row.seq)

@@ -77,6 +77,11 @@ class Truth(NamedTuple):
     attacked: bool = False
     """True if a generator of the red team changed the picture."""
 
+    @property
+    def clean(self) -> bool:
+        """True if neither a sticker nor an attack may mislead the network."""
+        return not (self.sticker or self.attacked)
+
     def to_wire(self) -> int:
         """Return the integer of the field `truth`."""
         return 1 + 2 * self.class_id + self.sticker + ATTACKED * self.attacked

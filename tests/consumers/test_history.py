@@ -9,7 +9,7 @@ import pytest
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
-from schemas.messages.frame import ATTACKED
+from schemas.messages.frame import ATTACKED, Truth
 from schemas.pointillist_pb2 import SHED
 from tests.consumers.recorder_rig import MakeRig, verdict
 
@@ -26,6 +26,7 @@ def test_a_minute_contains_the_sums_of_its_frames_without_duplicates(
     first[2].truth += ATTACKED
     first[3].strip = SHED
     rig.verdicts(first)
+    first.append(verdict(5, captured_ms=now_ms, truth=Truth(3, sticker=True).to_wire()))
     rig.verdicts([*first, verdict(4, captured_ms=now_ms - 50)], "lab/other")
     rig.verdicts(first)
     now_ms += MINUTE_MS
@@ -34,7 +35,7 @@ def test_a_minute_contains_the_sums_of_its_frames_without_duplicates(
         found = minutes(connection, 0)
     assert [each["minute_ms"] for each in found] == [1_000 * MINUTE_MS, 1_001 * MINUTE_MS]
     assert found[0] | {"minute_ms": 0} == {
-        "minute_ms": 0, "frames": 9, "frame_bytes": 9 * 1768, "raw_bytes": 9 * 32 * 24 * 3,
+        "minute_ms": 0, "frames": 11, "frame_bytes": 11 * 1768, "raw_bytes": 11 * 32 * 24 * 3,
         "late_ms": 2 * 600 + 50, "slowest_ms": 300, "judged": 7, "judged_correct": 5, "attacked": 2,
         "attacked_correct": 2, "checked": 6, "flagged": 2, "strip_shed": 2,
     }  # fmt: skip

@@ -44,6 +44,23 @@ def test_attacked_frames_are_counted_by_camera_and_apart_from_all_clean_frames(r
     assert clean == {"correct": 4 + 2 + 3, "wrong": 1}
 
 
+def test_frames_with_a_sticker_count_as_neither_clean_nor_attacked(rig: Rig) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+    sticker, both = Truth(3, sticker=True).to_wire(), Truth(3, sticker=True, attacked=True).to_wire()
+    meters.count_transaction(rig.verdicts([verdict(0), verdict(1, truth=sticker, class_id=5)]))
+    meters.count_transaction(rig.verdicts([verdict(2, truth=both), verdict(3, truth=sticker, class_id=5)]))
+    clean = [
+        registry.get_sample_value("pointillist_truth_frames_total", {"result": result})
+        for result in ("correct", "wrong")
+    ]
+    assert clean == [1, 0]
+    assert samples(registry) == {
+        (CAMERA, "attacked", "correct"): 1, (CAMERA, "attacked", "wrong"): 0,
+        (CAMERA, "clean", "correct"): 0, (CAMERA, "clean", "wrong"): 0,
+    }  # fmt: skip
+
+
 def test_the_counter_of_wrong_verdicts_has_the_frame_as_its_exemplar(rig: Rig) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
