@@ -128,7 +128,7 @@ def test_there_is_one_workload_for_each_role_and_a_broker(overlay: str) -> None:
 
 def test_a_role_without_a_pod_raises_an_alert() -> None:
     rule = ALERTS["PointillistRoleMissing"]["expr"]
-    assert set(re.findall(r'absent\(pointillist_build_info\{role="(\w+)"\}\)', rule)) == ROLES
+    assert set(re.findall(r'unless on \(namespace\) pointillist_build_info\{role="(\w+)"\}', rule)) == ROLES
 
 
 @each_overlay
