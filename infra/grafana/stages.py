@@ -66,7 +66,7 @@ def _processors() -> list[Graph | Figure]:
         ),
         Graph(
             "Processors: errors",
-            "Batches a second on which a stage failed.",
+            "Frames a second of batches on which a stage failed.",
             "ops",
             (Query(rate(m.STAGE_ERRORS, "stage", **ROLES), "{{stage}}"),),
             THIRD,

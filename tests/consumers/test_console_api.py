@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import event, update
 from starlette.routing import Route
 
+from consumers.cameras.state import State
 from consumers.console.access.rights import Right
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
@@ -21,8 +22,10 @@ from consumers.console.api.operation import Operation
 from consumers.console.api.routes import OPERATIONS, ROOT, document
 from consumers.console.data.export import COLUMNS, rows
 from consumers.console.web import make_app
+from consumers.database.console_store import AuditLog
 from consumers.database.engine import SETTLED_MS
 from consumers.database.tables import frames
+from schemas.clock import unix_ms
 from schemas.pointillist_pb2 import SCALED_NORMS
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
@@ -46,7 +49,7 @@ def test_cameras_are_listed_read_and_deleted(console: ConsoleRig) -> None:
     browser = console.browser()
     listed = browser.get(f"{ROOT}/cameras?state=online").json()
     assert [each["name"] for each in listed["cameras"]] == [CAMERA]
-    assert listed["counts"] == {"online": 1}
+    assert listed["counts"] == dict.fromkeys([*State, "away"], 0) | {"online": 1}
     assert browser.get(f"{ROOT}/cameras/{CAMERA}").json()["verdict"] == "stop"
     assert browser.get(f"{ROOT}/cameras/{CAMERA}/history").json()["outages"] == []
     for path in ("lab/none", "lab/none/history"):
@@ -54,6 +57,43 @@ def test_cameras_are_listed_read_and_deleted(console: ConsoleRig) -> None:
     console.tick(later_ms=60_000)
     assert browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}).json() == {"outcome": "forgotten"}
     assert browser.get(f"{ROOT}/operations").json()[0]["what"] == "forget"
+
+
+def test_the_history_has_the_commands_and_models_of_its_time_range_only(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.show([verdict(0)])
+    now_ms = unix_ms()
+    for ago_s in (7200, 60):
+        monkeypatch.setattr("consumers.console.data.store.unix_ms", lambda at_ms=now_ms - 1000 * ago_s: at_ms)
+        console.context.store.note("anna", "command", CAMERA, f"{ago_s} s ago", "sent")
+    changes_ms = [now_ms - 1000 * ago_s for ago_s in (7200, 60)]
+    monkeypatch.setattr(type(console.context), "published_ms", lambda _: changes_ms)
+    found = console.browser().get(f"{ROOT}/cameras/{CAMERA}/history?range=hour").json()
+    assert [words for _, words in found["commands"]] == ["command 60 s ago"]
+    assert found["models"] == changes_ms[1:]
+
+
+def test_the_audit_log_is_read_newest_first_or_from_a_time_on_with_lines_of_every_author(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.api.routes._MOST_LINES", 4)
+    store, browser = console.context.store, console.browser()
+    for second in range(6):
+        monkeypatch.setattr("consumers.console.data.store.unix_ms", lambda at_ms=1000 * second: at_ms)
+        store.note("anna", "command", "lab/door", f"anna {second}", "sent")
+        store.note("unknown", "login", "", f"login {second}", "wrong password", log=AuditLog.LOGINS)
+
+    def details(query: str = "") -> list[str]:
+        return [each["detail"] for each in browser.get(f"{ROOT}/operations{query}").json()]
+
+    assert details() == ["anna 5", "login 5", "anna 4", "login 4"]
+    assert details("?subject=lab/door") == ["anna 5", "anna 4", "anna 3", "anna 2"]
+    assert details("?since_ms=2000") == ["anna 2", "login 2", "anna 3", "login 3"]
+    assert details("?since_ms=5000") == ["anna 5", "login 5"]
+    assert details("?since_ms=5001") == []
+    answer = browser.get(f"{ROOT}/operations?since_ms=-1")
+    assert (answer.status_code, answer.json()["error"][:41]) == (400, "since_ms: expected a Unix time in millise")
 
 
 @pytest.mark.parametrize(

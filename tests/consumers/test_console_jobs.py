@@ -142,6 +142,10 @@ async def test_a_repaired_bundle_is_published_and_the_live_one_rolled_back(rig: 
         assert stale.json() == {
             "error": "model: expected sick@1+0b, as the page showed it, got sick@1-repaired+0a. Reload the page"
         }
+        unnamed = await browser.post("/jobs/rollback", data=rig.form())
+        assert unnamed.json() == {
+            "error": "model: expected the model that this is about, now sick@1-repaired+0a, got none. Add it"
+        }
         await start(rig, browser, "rollback", model="sick@1-repaired+0a")
         withdrawn = await rig.finished_job()
         assert rig.arguments(withdrawn) == ["model", "rollback", "--only", "sick@1-repaired+0a", "--signer", "key"]

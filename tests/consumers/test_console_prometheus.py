@@ -98,7 +98,7 @@ def test_an_unresponsive_prometheus_is_reported_and_delays_no_page(
         assert found["source"] == "recorder"
         assert found["note"].startswith(words)
         assert "recorder's own history" in found["note"]
-        assert (found["columns"]["alerts"], found["columns"]["rate"]) == ([1], [0.033333])  # 2 in 60 s
+        assert (found["columns"]["alerts"], found["columns"]["rate"]) == ([60], [0.033333])  # 2 in 60 s
         queries = _settled(server)
         assert browser.get(HISTORY).json()["source"] == "recorder"
         assert _settled(server) == queries  # the failure is cached, too

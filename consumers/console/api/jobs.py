@@ -53,14 +53,14 @@ async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 
 
-def _start(name: str, summary: str, **body: dict[str, Any]) -> Operation:
+def _start(name: str, summary: str, required: str, **others: dict[str, Any]) -> Operation:
     return Operation(
         "POST",
         f"/jobs/{name}",
         summary,
         partial(_act, STARTS[name]),
         _ACCEPTED,
-        body=fields(**body),
+        body=fields(required, **{required: TEXT}, **others),
         needed=Right.ADMIN,
         reach=start_reach(name),
         status=202,
@@ -98,19 +98,17 @@ JOB_OPERATIONS: Final = (
         "The job, its `progress`, and `figures` of a repair.",
         reach=RightScope.PART,
     ),
-    _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
-    _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),
-    _start("rollback", "Withdraw the live model, if it is still `model`", model=TEXT),
+    _start("repair", "Repair a bundle with the quarantine of one camera or all", "bundle", camera=TEXT),
+    _start("publish", "Sign a bundle and make it the live model", "bundle"),
+    _start("rollback", "Withdraw the live model, if it is still `model`", "model"),
     _start(
         "candidate",
         "Scan a bundle, sign it and begin its rollout as shadow; with `by_rule` yes the gate may promote it",
-        bundle=TEXT,
+        "bundle",
         by_rule=TEXT,
     ),
-    _start(
-        "promote", "Make the candidate the live model, if the gate has passed it and it is still `model`", model=TEXT
-    ),
-    _start("dismiss", "End the rollout, if its candidate is still `model`", model=TEXT),
+    _start("promote", "Make the candidate the live model, if the gate has passed it and it is still `model`", "model"),
+    _start("dismiss", "End the rollout, if its candidate is still `model`", "model"),
     _change("cancel", "Cancel a running job"),
     _change("continue", "Resume a cancelled or interrupted repair"),
 )

@@ -57,9 +57,10 @@ class Operation:
         return await self.answer(context, request)
 
 
-def fields(**properties: Schema) -> Schema:
-    """Return the schema of an object with these properties and no others."""
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+def fields(*required: str, **properties: Schema) -> Schema:
+    """Return the schema of an object with these properties and no others, of which some are required."""
+    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | {"required": list(required)} if required else found
 
 
 async def json_of(request: Request) -> dict[str, Any]:

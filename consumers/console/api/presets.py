@@ -51,12 +51,12 @@ PRESET_OPERATIONS: Final = (
     ),
     Operation(
         "POST", _PRESETS, "Save a preset", partial(answer_change, save),
-        body=fields(name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=RightScope.FLEET,
+        body=fields("name", name=TEXT, **SETTINGS_FIELDS), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
         "POST", f"{_PRESETS}/remove", "Remove a preset; cameras keep their settings",
         partial(answer_change, remove),
-        body=fields(name=TEXT), needed=Right.OPERATOR, reach=RightScope.FLEET,
+        body=fields("name", name=TEXT), needed=Right.OPERATOR, reach=RightScope.FLEET,
     ),
     Operation(
         "GET", _SWITCHES, "The newest switches of groups, and which cameras have obeyed", _switches,
@@ -69,6 +69,7 @@ PRESET_OPERATIONS: Final = (
         "POST", _SWITCHES, "Switch a group to a preset, or to settings without a name, by signed, retained commands",
         partial(answer_change, switch),
         body=fields(
+            "cameras",
             cameras=TEXT,
             preset={"type": "string", "description": "A preset's name; `own settings` returns cameras to theirs"},
             settings=fields(**SETTINGS_FIELDS),

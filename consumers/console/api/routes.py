@@ -53,6 +53,8 @@ ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _STATES: Final = [*(state.value for state in State), AWAY]
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
+_MOST_LINES: Final = 1_000
+"""Maximum number of lines of the audit log in a response."""
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
@@ -74,7 +76,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
     return JSONResponse(
         {
             "cameras": [card_json(card) for card in view.cards],
-            "counts": dict(view.counts),
+            "counts": {status: view.counts.get(status, 0) for status in _STATES},
             "found": view.found,
             "page": view.page,
             "pages": view.pages,
@@ -171,8 +173,11 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
-    subject = request.query_params.get("subject") or None
-    found = await context.read(context.store.newest_operations, subject, 1_000, sight_of(request))
+    subject, since = request.query_params.get("subject") or None, request.query_params.get("since_ms")
+    if since is not None and not (since.isascii() and since.isdecimal() and len(since) < 16):
+        return error_response(400, f"since_ms: expected a Unix time in milliseconds, got {since[:40]!r}. Correct it.")
+    since_ms = None if since is None else int(since)
+    found = await context.read(context.store.operations, subject, _MOST_LINES, sight_of(request), since_ms)
     return JSONResponse([asdict(each) for each in found])
 
 
@@ -268,6 +273,7 @@ _ENDS: Final = (
 )
 _MUTED: Final[Any] = {
     "body": fields(
+        "for",
         **{"for": {"type": "string", "description": "`30m`, `2h` or `1d`, at most 30 days; `end` ends the mute"}},
         reason=TEXT,
     ),
@@ -277,7 +283,8 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
         "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
-        "`page`, `pages`. A camera of another console has that console's page of it as `console`.",
+        "`page`, which is the last one for a higher number; `pages`. A camera of another console has that console's "
+        "page of it as `console`.",
         {
             "site": TEXT, "state": {"enum": _STATES}, "text": TEXT, "group": TEXT,
             "page": WHOLE,
@@ -305,7 +312,8 @@ OPERATIONS: Final = (
         "name, next to the times `t` in Unix seconds, for minutes or hours that are over; `classes`, pairs of a class "
         "and how often it was the verdict since the full hour `classes_since_s`, most frequent first; `outages`, times "
         "without frames for which the camera was silent, pairs in Unix milliseconds, newest first, the present one up "
-        "to `summed_to_s`; and `alerts`, `commands` and `models` of that time.",
+        "to `summed_to_s`; and `alerts`, `commands` and `models` of that time. `alerts` is null while the recorder's "
+        "database does not answer.",
         {"range": {"enum": list(RANGES), "description": "`day` without it"}},
     ),
     Operation(
@@ -325,9 +333,9 @@ OPERATIONS: Final = (
     Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
         "GET", "/alerts", "Alerts, open ones first", _alerts,
-        f"A list of at most {SHOWN} backdoor alerts and {SHOWN} sightings: the newest of each episode, those of open "
-        "episodes before acknowledged and closed ones, then further alerts. Each has the state of its `episode` and "
-        "its `comments`: `at_ms`, `who`, `text`.",
+        "A list by the state of the episode, then by time, the newest first. It has at most "
+        f"{SHOWN} backdoor alerts and {SHOWN} sightings: the newest of each episode before further ones. Each has the "
+        "state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
         {"state": {"enum": list(STATES)}, "camera": TEXT, "site": TEXT}, reach=RightScope.PART,
     ),
     Operation(
@@ -338,8 +346,16 @@ OPERATIONS: Final = (
         "POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=RightScope.PART, **_MUTED
     ),
     Operation(
-        "GET", "/operations", "The audit log, newest first", _operations,
-        "A list of its lines, at most 1,000.", {"subject": TEXT}, reach=RightScope.PART,
+        "GET", "/operations", "The audit log", _operations,
+        f"A list of at most {_MOST_LINES:,} lines.",
+        {
+            "subject": TEXT,
+            "since_ms": WHOLE
+            | {
+                "description": "Time of the first line; the oldest lines come first. Without it, the newest come first"
+            },
+        },
+        reach=RightScope.PART,
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
@@ -363,11 +379,15 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/system/history", "The system's history as charts", system_history,
-        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}}, reach=RightScope.FLEET,
+        "`source`, `prometheus` or `recorder`; `charts`, each with `title`, `unit` and `series`, pairs of the name of "
+        "a column and its label; `columns`, lists of numbers by name, next to the times `t` in Unix seconds; `span_s`; "
+        "`note`. The two sources have different columns.",
+        {"range": {"enum": list(SYSTEM_RANGES)}}, reach=RightScope.FLEET,
     ),
     Operation(
         "GET", "/audit", "The current counts of the conservation law", _audit,
-        "The counts and further results of the live audit; `error` if there is no result yet.",
+        "The counts and further results of the live audit; alone `error` before the first "
+        "result, and while the recorder's database does not answer.",
         reach=RightScope.FLEET,
     ),
     Operation(
@@ -377,7 +397,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
-        body=fields(reason=TEXT), needed=Right.ADMIN, reach=RightScope.PART,
+        body=fields("reason", reason=TEXT), needed=Right.ADMIN, reach=RightScope.PART,
     ),
     *POLICY_OPERATIONS,
     *PRESET_OPERATIONS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
@@ -45,7 +46,7 @@ class Operation:
     who: str
     """The person, the token, the user of the machine, or the policy; `unknown` for a login with an unknown name."""
     what: str
-    """The action: `command`, `forget`, `alert`, `replay`, `drop policy`, the kind of a job, `login` or `logout`."""
+    """The action, such as `command`, `alert`, `login`, `enroll`, `user add` or the kind of a job."""
     subject: str
     """The camera, alert, reason, model or address that it was about."""
     detail: str
@@ -122,20 +123,37 @@ class Store:
         Half of `limit` is for people's actions, if there are that many: lines of policies and logins do not push them
         out.
         """
-        found: list[list[Operation]] = []
+        people, *others = self._parts_of_log(subject, limit, sight, 0, newest=True)
+        kept = people[: (limit + 1) // 2]
+        rest = _newest_first(sum(others, people[len(kept) :]))
+        return _newest_first(kept + rest[: limit - len(kept)])
+
+    def operations(
+        self, subject: str | None, limit: int, sight: Sight = ALL, since_ms: int | None = None
+    ) -> list[Operation]:
+        """Return lines of the audit log, for a reader of these sites, whoever their author is.
+
+        They are the newest lines first, or the first ones from `since_ms` on, oldest first.
+        """
+        parts = self._parts_of_log(subject, limit, sight, since_ms or 0, newest=since_ms is None)
+        return sorted(chain(*parts), key=lambda each: each.at_ms, reverse=since_ms is None)[:limit]
+
+    def _parts_of_log(
+        self, subject: str | None, limit: int, sight: Sight, since_ms: int, *, newest: bool
+    ) -> list[list[Operation]]:
+        """Return at most `limit` lines of each part of the audit log: the newest first, or the oldest first."""
+        found = []
         with self.engine.begin() as connection:
             for log in LOGS.values():
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
-                query = select(*columns).order_by(log.c.id.desc()).limit(limit)
+                order = (log.c.id.desc(),) if newest else (log.c.at_ms, log.c.id)
+                query = select(*columns).where(log.c.at_ms >= since_ms).order_by(*order).limit(limit)
                 if subject is not None:
                     query = query.where(log.c.subject == subject)
                 if sight.sites is not None:
                     query = query.where(log.c.site.in_(sight.sites))
                 found.append([Operation(*row) for row in connection.execute(query)])
-        people, *others = found
-        kept = people[: (limit + 1) // 2]
-        rest = _newest_first(sum(others, people[len(kept) :]))
-        return _newest_first(kept + rest[: limit - len(kept)])
+        return found
 
     # Reviews of alerts
 

@@ -162,9 +162,9 @@ async def answer_history(context: ConsoleContext, request: Request, usual: str =
     since_ms = until_ms - RANGES[asked]
     found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
     noted = await context.read(context.store.newest_operations, name, MOST_MARKS)
-    found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
-    found["models"] = context.published_ms()
-    found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), [])
+    found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted if each.at_ms >= since_ms]
+    found["models"] = [at_ms for at_ms in context.published_ms() if at_ms >= since_ms]
+    found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), None)
     return JSONResponse(found)
 
 

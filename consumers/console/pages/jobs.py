@@ -87,9 +87,11 @@ async def _end_rollout(
 
 
 def _check_shown_model(sent: dict[str, Any], now: str) -> str:
-    """Return the model `now`. Raises ConfigError if the page that was sent showed another one."""
+    """Return the model `now`. Raises ConfigError if the sender has seen another one, or does not name it."""
     shown = text_of(sent, "model")
-    if shown and shown != now:
+    if not shown:
+        raise ConfigError(f"model: expected the model that this is about, now {now}, got none. Add it")
+    if shown != now:
         raise ConfigError(f"model: expected {shown[:200]}, as the page showed it, got {now}. Reload the page")
     return now
 

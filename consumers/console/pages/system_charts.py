@@ -26,7 +26,7 @@ CHARTS: Final[tuple[dict[str, Any], ...]] = (
         "series": [["saved", "saved"], ["flagged", "flagged"]],
         "range": [0, 1],
     },
-    {"title": "Alerts per minute", "series": [["alerts", "alerts"]]},
+    {"title": "Alerts per hour", "series": [["alerts", "alerts"]]},
 )
 TRUTH: Final[dict[str, Any]] = {
     "title": "Accuracy over frames with a known class",
@@ -86,7 +86,7 @@ def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, 
             "accuracy": row["judged_correct"] / row["judged"] if row["judged"] else None,
             "robust": row["attacked_correct"] / row["attacked"] if row["attacked"] else None,
             "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
-            "alerts": float(raised.get(row["minute_ms"], 0)),
+            "alerts": 60.0 * raised.get(row["minute_ms"], 0),
         }
 
     return plot_columns(_NAMES, ((row["minute_ms"], values(row)) for row in found), MINUTE_MS)
