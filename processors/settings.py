@@ -19,7 +19,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Settings of a processor: a member of a consumer group, with one device."""
 
     bundle: Path = Path("scene")
-    """Model bundle that serves while none is published: a folder with model.toml, or the name of a shipped bundle."""
+    """Model bundle that serves while none is published: a folder with model.toml, or the name of a bundle: shipped,
+    or made on this machine."""
     model_cache: Path | None = None
     """Folder for copies of published bundles. Default: in the state folder; without one, a temporary folder."""
     trust: Path | None = None
@@ -40,7 +41,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Reconstruction of dropped pixels: default (learned), paper (Algorithm 1), plate (thin plate, not learned) or none
     (the network alone)."""
     denoise: DenoiseSettings | None = None
-    """Settings of the denoiser. Default: the mode's own settings."""
+    """The denoiser after the reconstruction. Default: BayesShrink with a sigma of 0.01 in the modes paper and plate, no
+    denoiser in the modes default and none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the networks: auto uses CUDA if it is available."""
     backend: Literal["auto", "torch", "openvino"] = "auto"

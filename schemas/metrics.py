@@ -181,7 +181,7 @@ BRIDGE_THROTTLED = Metric(
     "Cameras whose confirmations are delayed because they exceed their rate",
 )
 MQTT_REFUSALS = Metric(
-    Counter,
+    LateCounter,
     "pointillist_mqtt_refusals_total",
     "Client refusals in the MQTT broker's log, counted by each bridge: login, publish or subscription without the "
     "right, takeover of a session by another connection with the same name, oversize message, broken protocol; "
@@ -195,13 +195,13 @@ BRIDGE_PROBE_REQUESTS = Metric(
     Counter, "pointillist_bridge_probe_requests_total", "Changes of the share of probes sent to cameras"
 )
 BRIDGE_REFUSED_REQUESTS = Metric(
-    Counter,
+    LateCounter,
     "pointillist_bridge_refused_requests_total",
     "Requests to cameras among Kafka's events that the server did not sign or that are out of date, by kind",
     ("kind",),
 )
 BRIDGE_KAFKA_ERRORS = Metric(
-    Counter, "pointillist_bridge_kafka_errors_total", "Failed attempts to send a batch to Kafka"
+    LateCounter, "pointillist_bridge_kafka_errors_total", "Failed attempts to send a batch to Kafka"
 )
 
 # Processors
@@ -398,7 +398,7 @@ MAX_CLASS_SERIES: Final = 100
 
 # Console
 HTTP_CONNECTIONS = Metric(
-    Counter,
+    LateCounter,
     "pointillist_http_connections_total",
     "HTTP connections of the console: requests answered, and connections ended by the server: crowded by too many, "
     "late with a request, slow "

@@ -137,6 +137,7 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     """File of the trusted signers, one line `ssh-ed25519 BASE64 NAME` for each. Default: the file in the state
     folder."""
     jobs: JobSettings | None = None
+    """Jobs of the command line that an admin may start from the pages. Default: no jobs."""
     prometheus: HttpUrl | None = None
     """Base URL of Prometheus, http://host:port. Default: the page *System* shows the recorder's own history."""
     sites: dict[SiteName, SiteSettings] = Field(default={}, max_length=MOST_SITES)

@@ -67,7 +67,7 @@ class RunFigures:
     strip_shed: int
     """Frames that STRIP skipped because its queue was full."""
     strip_flagged: int
-    """Checked frames with an entropy below the threshold."""
+    """Checked frames whose statistic is beyond the threshold of the bundle."""
     strip_frr: float | None
     """Share of flagged frames among the checked, unattacked frames without a sticker and with known truth."""
     strip_far: float | None

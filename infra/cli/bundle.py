@@ -143,7 +143,9 @@ def calibrate(
 
 @bundle_app.command()
 def check(
-    folder: Annotated[str, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    folder: Annotated[
+        str, typer.Argument(help="A folder with model.toml, or the name of a bundle: shipped, or made here.")
+    ],
     images: Annotated[
         Path, typer.Option(help="Folder of pictures as the cameras will see them, best in a sub-folder for each class.")
     ],
@@ -219,7 +221,7 @@ def _print_summary(made: Summary, out: Path) -> None:
     for doubt in made.doubts:
         print_line(f"doubt: {doubt}")
     allow = "--allow-code " if made.format == "torchscript" else ""
-    print_line(f"next: pointillist up {allow}--bundle {shlex.quote(str(out))}")
+    print_line(f"next: pointillist up --source URL {allow}--bundle {shlex.quote(str(out))}")
 
 
 def _shown(share: Interval) -> str:

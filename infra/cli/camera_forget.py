@@ -23,8 +23,9 @@ def forget(
 ) -> None:
     """Remove a camera that no longer sends from the console, `status` and `cameras`, until it sends again.
 
-    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 unless the camera is offline,
-    silent, refused, ended or revoked, or if `up` runs it.
+    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 if `up` runs the camera,
+    or if it may still send: it must be offline or silent, or be refused, ended, revoked or in alert and have sent no
+    frame for ten seconds.
     """
     from consumers.cameras.state import GONE, State
     from consumers.settings import SILENT_AFTER_S

@@ -156,7 +156,9 @@ class ModelsChange(ModelsAccess):
 @model_app.command()
 @with_shared_options
 def publish(
-    bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="A folder with model.toml, or the name of a bundle: shipped, or made here.")
+    ],
     *,
     force: Annotated[
         bool, typer.Option(help="Publish in spite of other classes than the live model's, or a missing STRIP.")

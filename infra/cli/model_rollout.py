@@ -44,7 +44,9 @@ _MOST_SCANNED: Final = 250
 @model_app.command()
 @with_shared_options
 def candidate(
-    bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="A folder with model.toml, or the name of a bundle: shipped, or made here.")
+    ],
     *,
     slot: Annotated[
         str,

@@ -223,8 +223,8 @@ def rotate(
 ) -> None:
     """Rotate a camera's key: revoke its key and certificate, and write a new enrolment.
 
-    Give the file to the device and restart the camera there. Frames that its spool holds under the old key
-    are rejected.
+    Give the file to the device and restart the camera there. It then sheds the frames that its spool holds under
+    the old key.
     """
     from infra.admission.cameras import rotate as run
     from schemas.identity import camera_id

@@ -124,7 +124,7 @@ def train(
         write_json(json, taught.document() | {"bundle": bundle.model_id})
     _print_report(taught)
     print_line(f"{bundle.model_id} in {place}")
-    print_line(f"next: pointillist up --bundle {name if out is None else shlex.quote(str(place))}")
+    print_line(f"next: pointillist up --source URL --bundle {name if out is None else shlex.quote(str(place))}")
 
 
 def _place_of(name: str) -> Path:

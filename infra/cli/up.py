@@ -33,7 +33,8 @@ def up(
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
 
-    Exit status 0 when nothing is lost or pending, 1 when something is, 2 for an error that you can correct.
+    Exit status 0 when no frame of this run is lost, pending or unread, 1 when one is, 2 for an error that you can
+    correct.
     """
     from infra.process.tracing import require_exporter
     from infra.state_folder.environment import Environment

@@ -32,8 +32,9 @@ def add(
     role: Annotated[
         str,
         typer.Option(
-            help="Role: viewer (sees everything), operator (also controls cameras and alerts) or admin (also "
-            "publishes models), for all sites; or roles by site, such as north=operator,south=viewer."
+            help="Role: viewer (sees everything), operator (also controls cameras and alerts) or admin (also replays "
+            "dead letters and repairs, trains and publishes models), for all sites; or roles by site, such as "
+            "north=operator,south=viewer."
         ),
     ] = "viewer",
     file: UsersFile = None,

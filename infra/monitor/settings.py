@@ -58,11 +58,11 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     look_s: float = Field(default=5.0, gt=0)
     """Seconds between two readings of Kafka, the machine and its GPUs."""
     audit_s: float = Field(default=10.0, gt=0, le=240)
-    """Seconds between two audits. After three audits a missing frame counts as lost. After five minutes without one,
-    PointillistAuditSilent fires."""
+    """Seconds between two audits. A missing frame counts as lost once processors and recorders have read beyond it,
+    after three audits at the earliest. After five minutes without an audit, PointillistAuditSilent fires."""
     alertmanager: HttpUrl | None = None
-    """URL of the Alertmanager to which open backdoor alerts are posted. Default: none are posted. If several monitors
-    post alerts, all of them must read the same `console_store`."""
+    """URL of the Alertmanager to which open backdoor alerts and sightings are posted. Default: none are posted. If
+    several monitors post alerts, all of them must read the same `console_store`."""
     console: HttpUrl | None = None
     """URL at which people reach the console, for the links in these alerts."""
     console_store: str = ""

@@ -21,7 +21,7 @@ from processors.stages.preprocess.registry import STAGES
 _HEAD: Final = """\
 A bundle is a folder with a `model.toml` and the files that it names. `pointillist bundle create` writes one from a
 network of yours, `pointillist lab calibrate` its `[strip]` tables, `pointillist bundle calibrate` also `[drift]`; all
-can be edited. An unknown key, a wrong type or a value out of its range is refused when the bundle is loaded, in one
+can be edited. An unknown key, a wrong type or a value out of its range is rejected when the bundle is loaded, in one
 line that names it.
 
 | `format` | `weights` is | needs | tools that do not apply |

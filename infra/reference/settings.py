@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from infra.reference.markdown import code, page, paragraphs, table
-from infra.settings.fields import SettingsField, entries, fields
+from infra.settings.fields import SettingsField, absent_tables, entries, fields
 from infra.settings.load import SHARED
 from infra.settings.roles import MODELS, model_of, prefix_of
 
@@ -16,8 +16,8 @@ variable. The settings that are changed most often have an option too: [the comm
 An option takes precedence over the environment, the environment over the file, and the file over the default.
 
 `pointillist config ROLE` prints the settings in force as a commented TOML file. `pointillist config ROLE --config
-FILE --check` only checks them. An unknown key, a wrong type, a value out of its range and a contradiction are refused
-in one line, with exit status 2.
+FILE --check` only checks them. An unknown key, a wrong type, a value out of its range and a contradiction are
+rejected in one line, with exit status 2.
 
 Editors complete and check these files when they know the JSON Schema, which `pointillist config NAME --schema`
 prints; [the schemas](schemas/processor.json) of all roles, of [`cameras.yaml`](schemas/cameras.json), of
@@ -31,10 +31,13 @@ it in the first line: `#:schema ./processor.json` in TOML, `# yaml-language-serv
 
 A number of bytes accepts the units KiB, MiB, GiB and TiB, a number of seconds min, h and d. In a variable a list is
 JSON: `["a", "b"]`. Relative paths start at the working directory.
+
+Where the default of a table is *absent*, the settings in it have no effect until the table is given. Their defaults,
+and whether they are required, then apply.
 """
 _UP: Final = """\
 The tables `[bridge]`, `[processor]`, `[recorder]`, `[console]` and `[monitor]` contain settings of these roles,
-below. `up` sets their brokers, certificates, addresses and databases itself, and refuses them there. It writes the
+below. `up` sets their brokers, certificates, addresses and databases itself, and rejects them there. It writes the
 settings of each role to a file in the folder `settings` of the state folder.
 """
 
@@ -50,13 +53,21 @@ def _role(role: str) -> Iterator[str]:
     yield paragraphs(model.__doc__)
     yield f"Variables begin with `{prefix_of(role)}`."
     own = [each for each in (*fields(model), *entries(model)) if role != "up" or "." not in each.path]
-    yield table(("setting", "type", "default", "meaning"), map(_row, own))
+    yield table(("setting", "type", "default", "meaning"), _rows(own, dict(absent_tables(model))))
     if role == "up":
         yield _UP
 
 
+def _rows(own: Iterable[SettingsField], absent: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the settings, and before the first one of a table that may be absent the row of the table."""
+    for each in own:
+        for path in [path for path in absent if each.path.startswith(f"{path}.")]:
+            yield code(path), "table", "absent", " ".join(absent.pop(path).split())
+        yield _row(each)
+
+
 def _row(each: SettingsField) -> tuple[str, ...]:
-    default = "required" if each.is_required and each.default is None else _default(each)
+    default = "required" if each.info.is_required() and each.default is None else _default(each)
     return code(each.path), each.kind, default, " ".join(each.help.split())
 
 

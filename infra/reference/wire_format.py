@@ -71,7 +71,8 @@ def wire_format() -> str:
         "## Limits and delivery",
         "\n".join(f"- {line}" for line in LIMITS),
         "## Topics of Kafka",
-        "The key of a record is the camera as `site/camera`, except on the models topic.",
+        "The key of a record is the camera as `site/camera`, except on the models topic. That of a dead letter without "
+        "a known camera is empty.",
         table(("topic", "holds"), value_rows(KafkaTopic)),
         "## Headers of Kafka's records",
         paragraphs(cloudevents.__doc__),

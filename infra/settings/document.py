@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from infra.settings.fields import SettingsField, fields
+from infra.settings.fields import SettingsField, absent_tables, fields
 from infra.settings.roles import prefix_of
 
 _LOGIN: Final = re.compile(r"://.*@")
@@ -60,13 +60,14 @@ def toml_value(value: Any) -> str:
 
 def listing(settings: BaseModel, role: str) -> str:
     """Return the settings in force as TOML, with the meaning, the type and the variable of each; without passwords."""
-    lines = [f"# Settings of the {role}. Save as a file and pass it by --config FILE."]
-    table = ""
+    lines = [f"# Settings of {role}. Save as a file and pass it by --config FILE."]
+    table, absent = "", dict(absent_tables(type(settings)))
     for each in fields(type(settings)):
         inside = each.path.rpartition(".")[0]
         if inside != table:
             table = inside
-            lines += ["", f"[{table}]" if value_at(settings, table) is not None else f"# [{table}]"]
+            is_given = value_at(settings, table) is not None
+            lines += ["", *_wrapped(absent.get(table, "")), f"[{table}]" if is_given else f"# [{table}]"]
         lines += ["", *_comment(each, role), _entry(settings, each)]
     return "\n".join(lines) + "\n"
 
@@ -74,7 +75,11 @@ def listing(settings: BaseModel, role: str) -> str:
 def _comment(each: SettingsField, role: str) -> Iterator[str]:
     kind = each.kind.replace("`", "")
     for text in (each.help, f"Type: {kind}. Variable: {each.variable(prefix_of(role))}"):
-        yield from (f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_long_words=False))
+        yield from _wrapped(text)
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    return (f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_long_words=False))
 
 
 def _entry(settings: BaseModel, each: SettingsField) -> str:

@@ -97,6 +97,17 @@ def fields(
                 yield each
 
 
+def absent_tables(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and help of each table that is absent unless it is given. Its settings have no effect until then."""
+    texts = docstrings(model)
+    for name, info in model.model_fields.items():
+        table = table_of(info)
+        if table is not None:
+            if not info.is_required() and default_of(info, name) is None:
+                yield prefix + name, texts.get(name, "")
+            yield from absent_tables(table, f"{prefix}{name}.")
+
+
 def entry_of(info: FieldInfo) -> type[BaseModel] | None:
     """Return the model of the tables in a table by name, None for another field."""
     annotation = without_none(info.annotation)

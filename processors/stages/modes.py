@@ -21,8 +21,8 @@ class DenoiseSettings(BaseModel):
 
     method: Method = "bayes"
     """Threshold rule: BayesShrink or VisuShrink."""
-    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames unchanged."""
+    sigma: float = Field(ge=0, allow_inf_nan=False)
+    """Standard deviation of the noise on the scale [0, 1]; 0 leaves the frames unchanged."""
 
 
 def usual_denoise(mode: Mode) -> DenoiseSettings:

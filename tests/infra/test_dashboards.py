@@ -60,6 +60,17 @@ def test_queries_use_exactly_the_variables_of_their_dashboard(name: str) -> None
             assert re.fullmatch(variable["allValue"], "lab-2")
 
 
+def test_all_cameras_include_those_that_a_metric_counts_together() -> None:
+    site, camera = (
+        next(each["allValue"] for each in BOARDS["fleet.json"]["templating"]["list"] if each["name"] == name)
+        for name in ("site", "camera")
+    )
+    every, ours = f"{site}/{camera}", f"lab/{camera}"
+    assert [bool(re.fullmatch(every, name)) for name in ("lab/door", "other", "lab")] == [True, True, False]
+    assert [bool(re.fullmatch(ours, name)) for name in ("lab/door", "other", "north/door")] == [True, True, False]
+    assert not re.fullmatch(f"{site}/(door|gate)", "other")
+
+
 def test_queries_of_camera_metrics_select_the_chosen_cameras() -> None:
     for _, query in EACH_QUERY:
         for name in metric_names(query):

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 @lab_app.command()
 def repair(
     bundle: Annotated[
-        str, typer.Option(help="Bundle with the backdoor: a folder with model.toml, or the name of a shipped bundle.")
+        str,
+        typer.Option(
+            help="Bundle with the backdoor: a folder with model.toml, or the name of a bundle: shipped, or made here."
+        ),
     ],
     clean: Annotated[
         Path, typer.Option(help="npz with clean images (N, H, W, C) uint8 and labels (N,), not trained on.")
