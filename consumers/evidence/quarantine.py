@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from consumers.database.thread import QuarantineError
 from consumers.evidence.flagged_files import read_flagged
 from consumers.records.batch import FrameKey
 from consumers.records.rows import FrameRow
+from schemas.batched import batched
 from schemas.errors import error_text, first_line
 from schemas.evidence.flagged_pictures import FACTS, PLAIN, SEALED, seal_flagged
 from schemas.keys.sealing import PreviewBox
@@ -147,37 +149,48 @@ class Quarantine:
         """Return the bytes of all files."""
         return int(connection.scalar(select(func.coalesce(func.sum(quarantine.c.bytes), 0))) or 0)
 
-    def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
-        """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed.
-
-        Files that cannot be removed are passed over for an hour. The third of them ends the step.
-        """
+    def excess(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> list[str]:
+        """Return the names of at most `rows` of the oldest frames that exceed a limit, for `remove`."""
         now_s = time.monotonic()
         self._locked = {name: again_s for name, again_s in self._locked.items() if again_s > now_s}
         held = self.bytes_held(connection)
         columns = quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms
         removable = select(*columns).where(quarantine.c.name.not_in(self._locked))
-        gone: list[str] = []
-        failures = 0
+        found: list[str] = []
         for name, size, at_ms in connection.execute(removable.order_by(quarantine.c.at_ms).limit(rows)):
             if held <= limit_bytes and at_ms >= before_ms:
                 break
+            held -= size
+            found.append(name)
+        return found
+
+    def remove(self, names: Sequence[str], within_s: float = math.inf) -> tuple[list[str], bool]:
+        """Remove the files of these frames, and return the frames whose files are gone, for `forget`.
+
+        Call it outside of a transaction: a store may take long for each file. After `within_s` seconds the step ends,
+        and True is returned too. Files that cannot be removed are passed over for an hour. The third of them ends the
+        step.
+        """
+        began_s, gone, failures, is_late = time.monotonic(), [], 0, False
+        for name in names:
             try:
                 self._remove(name)
+                gone.append(name)
             except Exception as error:  # each kind of store has its own errors
                 log.warning("quarantine_not_purged", name=name, error=first_line(error))
-                self._locked[name] = now_s + _RETRY_S
+                self._locked[name] = time.monotonic() + _RETRY_S
                 failures += 1
-                if failures == _FAILURES:
-                    break
-                continue
-            held -= size
-            gone.append(name)
+            is_late = time.monotonic() - began_s > within_s
+            if failures == _FAILURES or is_late:
+                break
         if len(self._locked) > _MOST_LOCKED:
             self._locked.clear()
-        if gone:
-            connection.execute(delete(quarantine).where(quarantine.c.name.in_(gone)))
-        return len(gone)
+        return gone, is_late
+
+    def forget(self, connection: Connection, names: Sequence[str]) -> None:
+        """Delete the rows of frames whose files are gone."""
+        for some in batched(names):
+            connection.execute(delete(quarantine).where(quarantine.c.name.in_(some)))
 
     def _remove(self, name: str) -> None:
         for ending in _ENDINGS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_
 
@@ -17,6 +18,9 @@ from consumers.recorder.store import Store
 from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
 from schemas.clock import unix_ms
 from schemas.runtime.disk import free_bytes
+
+_FILES_S: Final = 0.2
+"""Maximum seconds of a step for files of the quarantine, but for the last file: verdicts wait meanwhile."""
 
 
 def purge(store: Store, bounds: Bounds, now_ms: int | None = None) -> bool:
@@ -40,12 +44,24 @@ def purge(store: Store, bounds: Bounds, now_ms: int | None = None) -> bool:
         ]
         store.ledgers.purge(connection, bounds.camera_ledgers)
         store.history.purge(connection, _before(now_ms, bounds.database_age_s))
-    # In its own transaction, the last: it waits for an object store, and holds no other lock meanwhile.
+    return _purge_quarantine(store, bounds, now_ms) or bool(dropped) or max(taken) >= bounds.purge_rows
+
+
+def _purge_quarantine(store: Store, bounds: Bounds, now_ms: int) -> bool:
+    """Remove the oldest files beyond the bounds. Return whether more is left.
+
+    An object store may take long for each file: no transaction is open meanwhile, and recording waits for a short time
+    only.
+    """
+    stored, before_ms = store.quarantine, _before(now_ms, bounds.quarantine_age_s)
     with store.engine.begin() as connection:
-        if may_purge(connection):
-            before_ms = _before(now_ms, bounds.quarantine_age_s)
-            taken.append(store.quarantine.purge(connection, bounds.quarantine_bytes, before_ms, bounds.purge_rows))
-    return bool(dropped) or max(taken) >= bounds.purge_rows
+        if not may_purge(connection):
+            return False
+        excess = stored.excess(connection, bounds.quarantine_bytes, before_ms, bounds.purge_rows)
+    gone, is_late = stored.remove(excess, _FILES_S)
+    with store.engine.begin() as connection:
+        stored.forget(connection, gone)
+    return is_late or len(gone) >= bounds.purge_rows
 
 
 def purge_frames(store: Store, bounds: Bounds, at_most: int, now_ms: int) -> None:

@@ -17,7 +17,7 @@ from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.cameras.transaction_effect import TransactionEffect
 from consumers.database.console_store import read_forgotten
-from consumers.database.damage import set_aside
+from consumers.database.damage import reason, set_aside
 from consumers.database.engine import open_engine
 from consumers.database.history import MINUTE_MS, count_minutes
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
@@ -320,8 +320,8 @@ class Recorder:
                 await self._write(records[:half])
                 await self._write(records[half:])
                 return
-            log.warning("record_rejected", topic=records[0].topic, offset=records[0].offset, error=str(error))
-            refused = MalformedError(f"database: expected a valid record, got {error}")
+            log.warning("record_rejected", topic=records[0].topic, offset=records[0].offset, error=reason(error))
+            refused = MalformedError(f"database: expected a valid record, got {reason(error)}")
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
         self._meters.count_transaction(written)
@@ -344,7 +344,7 @@ class Recorder:
         if refused is None:
             batch = read(records, self._settings, self._keys, now_ms, self._boots)
         else:
-            batch = refusal(records[0], now_ms, refused)
+            batch = refusal(records[0], now_ms, refused, self._settings, self._keys)
         if trace.on():
             trace.stamp("recorded", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})

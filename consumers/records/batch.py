@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol
@@ -148,10 +149,17 @@ def read(
     return batch
 
 
-def refusal(record: Record, recorded_ms: int, error: WireError) -> Batch:
-    """Return a batch with `record` as a dead letter: the database accepted no other row for it."""
+def refusal(record: Record, recorded_ms: int, error: WireError, settings: RecordsSettings, keys: KeyRing) -> Batch:
+    """Return a batch with `record` as a dead letter: the database accepted no other row for it.
+
+    The letter of a valid verdict names its frame, which would count as lost otherwise.
+    """
     batch = Batch(recorded_ms, offsets={(record.topic, record.partition): (record.offset, record.offset + 1)})
-    refuse(batch, record, error)
+    identity = None
+    if record.topic == settings.verdicts_topic:
+        with suppress(WireError):
+            identity = _identity(open_statement(Verdict, _camera(record.key), record.value or b"", keys))
+    refuse(batch, record, error, identity)
     return batch
 
 
@@ -189,6 +197,11 @@ def check_identity(boot_id: int, seq: int) -> None:
         raise MalformedError(f"identity: expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
+def _identity(verdict: Verdict) -> tuple[int, int]:
+    check_identity(verdict.boot_id, verdict.seq)
+    return verdict.boot_id, verdict.seq
+
+
 def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) -> None:
     # Use the writing time: a backlog in Kafka is read faster than it was written.
     if boots is not None and not boots.accepts(camera, boot, record.timestamp / 1000):
@@ -200,8 +213,7 @@ def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) 
 def _add_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera = _camera(record.key)
     verdict = open_statement(Verdict, camera, record.value or b"", keys)
-    boot, seq = verdict.boot_id, verdict.seq
-    check_identity(boot, seq)
+    boot, seq = _identity(verdict)
     try:
         _check_boot(record, camera, boot, boots)
     except TooManyBootsError as error:

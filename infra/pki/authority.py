@@ -29,7 +29,7 @@ from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 from schemas.transport.access import AUTHORITY_FILE
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -105,8 +105,8 @@ class Authority:
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        write_text(folder / "ca.key", _pem(key), private=True)
-        write_text(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
+        write_durably(folder / "ca.key", _pem(key), private=True)
+        write_durably(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
         authority = cls(folder)
         authority.revoke({})
         return authority
@@ -181,8 +181,8 @@ class Authority:
             gone = self.revoked() | serials
             signed = self._revocation_list(gone)
             text = json.dumps({f"{serial:x}": name for serial, name in gone.items()}, indent=2)
-            write_text(self.folder / "revoked.json", text + "\n")
-            write_text(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
+            write_durably(self.folder / "revoked.json", text + "\n")
+            write_durably(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
 
     def on_list(self) -> set[int]:
         """Return the serial numbers on the list that servers read; empty when there is none."""

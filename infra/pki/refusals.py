@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 
 
 def refused(pki: Path) -> set[str]:
@@ -33,4 +33,4 @@ def readmit(pki: Path, cameras: Iterable[str]) -> None:
 
 
 def _write(pki: Path, cameras: set[str]) -> None:
-    write_text(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))
+    write_durably(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))

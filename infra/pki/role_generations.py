@@ -8,7 +8,7 @@ from typing import Final
 
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import StateError
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 
 GENERATIONS_FILE: Final = "role-generations.json"
 
@@ -34,5 +34,5 @@ def raise_role_generation(pki: Path, role: str) -> int:
     with changing_identities(pki.parent):
         known = role_generations(pki)
         known[role] = known.get(role, 0) + 1
-        write_text(pki / GENERATIONS_FILE, json.dumps(known, indent=2, sort_keys=True) + "\n")
+        write_durably(pki / GENERATIONS_FILE, json.dumps(known, indent=2, sort_keys=True) + "\n")
         return known[role]

@@ -30,7 +30,7 @@ from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
 from infra.state_folder import Layout, read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka", "postgresql", "pages")
@@ -190,7 +190,7 @@ class Roles:
         for name in names:
             match kind_of(name):
                 case "mosquitto":
-                    write_text(self.folder(name) / RIGHTS_FILE, text)
+                    write_durably(self.folder(name) / RIGHTS_FILE, text)
                     self._copy_files(name, pki / CRL_FILE)
                 case "bridge":
                     share_name(pki)  # a new one if the earlier one was deleted
@@ -203,7 +203,7 @@ class Roles:
     def _copy_files(self, name: str, *files: Path) -> None:
         """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
-            write_text(self.folder(name) / file.name, read_text(file), private=file.name == SHARE_FILE)
+            write_durably(self.folder(name) / file.name, read_text(file), private=file.name == SHARE_FILE)
 
     def let_group_read(self, names: Iterable[str]) -> None:
         """Let the files' group read the keys of `names`.
@@ -225,14 +225,14 @@ class Roles:
     def _write(self, name: str, issued: IssuedCertificate) -> None:
         folder = self.folder(name)
         shared = (folder / KEY_FILE).exists() and (folder / KEY_FILE).stat().st_mode & stat.S_IRGRP
-        write_text(folder / KEY_FILE, issued.key, private=True)
+        write_durably(folder / KEY_FILE, issued.key, private=True)
         if kind_of(name) == "kafka":
-            write_text(folder / KEYSTORE_FILE, issued.key + issued.certificate, private=True)
+            write_durably(folder / KEYSTORE_FILE, issued.key + issued.certificate, private=True)
         if shared:
             self.let_group_read([name])
         # The certificate comes last: a server reads all files again when it changes.
         for file, text in ((AUTHORITY_FILE, self.authority.pem), (CERTIFICATE_FILE, issued.certificate)):
-            write_text(folder / file, text)
+            write_durably(folder / file, text)
 
 
 def kind_of(name: str) -> str:
@@ -271,5 +271,5 @@ def share_name(pki: Path) -> str:
     if not file.exists():
         with changing_identities(pki.parent):
             if not file.exists():
-                write_text(file, f"bridges-{secrets.token_hex(16)}", private=True)
+                write_durably(file, f"bridges-{secrets.token_hex(16)}", private=True)
     return read_text(file).strip()

@@ -9,7 +9,7 @@ from typing import Final
 from infra.state_folder import read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import StateError
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 
 _MOST_BITS: Final = 160
 """Serial numbers of X.509 have 20 octets at most and are positive."""
@@ -20,7 +20,7 @@ def note_serial(pki: Path, holder: str, serial: int) -> None:
     file = _serials(pki, holder)
     with changing_identities(pki.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, "".join(f"{each:x}\n" for each in [*serials(pki, holder), serial]))
+        write_durably(file, "".join(f"{each:x}\n" for each in [*serials(pki, holder), serial]))
 
 
 def serials(pki: Path, holder: str) -> list[int]:

@@ -23,7 +23,7 @@ from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 
 KAFKA_NODES: Final = "kafka-nodes.json"
 """The file about the disks of several Kafka nodes, written by `infra.local.kafka_quorum`."""
@@ -280,7 +280,7 @@ class Layout:
             before = self.trusted.read_text() if self.trusted.exists() else ""
             if before and not before.endswith("\n"):  # an editor may leave the last line open
                 before += "\n"
-            write_text(self.trusted, f"{before}{signer.line(name)}\n")
+            write_durably(self.trusted, f"{before}{signer.line(name)}\n")
 
     def accepted_generations(self) -> dict[str, int]:
         """Return the lowest accepted key generation of each camera that is not at zero; empty without the file."""
@@ -353,7 +353,7 @@ def write_secret(path: Path, text: str) -> None:
 
     Raises OSError, and ConfigError for a folder, a device or a pipe.
     """
-    write_text(regular_file(path), text + "\n", private=True)
+    write_durably(regular_file(path), text + "\n", private=True)
 
 
 def _sqlite_url(file: Path) -> str:

@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CommandState
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import write_durably
 
 _FILES: Final = ("commands.json", "commands-copy.json")
 """Two files, each with a checksum: a flipped bit must not let a paused camera send again."""
@@ -78,8 +78,7 @@ def write_command_state(folder: Path, state: CommandState, own: Encoding, own_ra
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
     text = json.dumps(values | {"sum": _sum(values)})
     for name in _FILES:
-        with replacing(folder / name) as fresh:
-            fresh.write_text(text)
+        write_durably(folder / name, text)  # one after the other: a power failure leaves one copy
 
 
 def _sum(values: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     old one stays. Writers in several processes and threads do not disturb each other. An existing file keeps its mode;
     with `private` only the owner may read it, from the first byte on.
 
-    The folder must exist. Nothing is synced to the disk: a power failure may leave either file. Raises OSError.
+    The folder must exist. Nothing is synced to the disk: after a power failure there may be either file, or an empty
+    one. Raises OSError.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
     try:
@@ -45,6 +46,24 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=private) as fresh:
         fresh.write_text(text)
+
+
+def write_durably(path: Path, text: str, *, private: bool = False) -> None:
+    """Write `text` as `write_text` does, and return when it survives a power failure. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, private=private) as fresh:
+        fresh.write_text(text)
+        sync(fresh)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file's content, or a folder's entries, to the disk. Raises OSError."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 class _Tried(Exception):  # noqa: N818  # no error: it ends a trial

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from schemas.runtime.atomic_file import replacing, try_replacing
+from schemas.runtime.atomic_file import replacing, try_replacing, write_durably
 
 
 def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -80,3 +81,23 @@ def test_a_trial_changes_nothing_and_raises_if_the_file_cannot_be_written(tmp_pa
             try_replacing(impossible, 100)
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
     assert file.read_text() == "kept"
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name_and_its_folder_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def noted(opened: int) -> None:
+        place = Path(f"/proc/self/fd/{opened}").resolve()
+        synced.append((place.name if place.is_dir() else place.read_text(), (tmp_path / "new" / "file").exists()))
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_durably(tmp_path / "new" / "file", "text", private=True)
+    assert synced == [("text", False), ("new", True)]
+    assert ((tmp_path / "new" / "file").read_text(), (tmp_path / "new" / "file").stat().st_mode & 0o777) == (
+        "text",
+        0o600,
+    )

@@ -94,6 +94,25 @@ def is_careful(skipper: DamageSkipper) -> bool:
     return skipper.is_careful
 
 
+async def test_a_long_gap_is_passed_with_few_requests_because_no_partition_is_read_meanwhile(clock: Clock) -> None:
+    log = Log(600, hidden=set(range(10, 410)))
+    log.at["a"] = 10
+    skipper = DamageSkipper()
+    asked = []
+    first = skipper._first
+
+    async def noted(consumer: Log, partition: str, offset: int) -> int | None:
+        asked.append(offset)
+        return await first(consumer, partition, offset)
+
+    skipper._first = noted  # type: ignore[method-assign]
+    for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
+        await skipper.skip_stalls(log, ["a"])
+        clock.now_s += STALL_CHECK_S
+    assert log.at["a"] == 410
+    assert len(asked) <= 20  # doubled to 512, then halved from 256
+
+
 @pytest.mark.parametrize("error", [CorruptRecordException(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")])
 async def test_damaged_records_are_skipped_one_by_one_and_counted_and_the_others_are_returned(
     clock: Clock, error: Exception
