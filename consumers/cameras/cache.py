@@ -63,6 +63,7 @@ class CameraCache:
         """The cameras that `for_metrics` returned last."""
         self._previews: OrderedDict[str, bytes] = OrderedDict()
         """The newest unchecked preview of each camera."""
+        self._preview_bytes = 0
         self._taken_ms = 0
         """Time of recording of the last frame."""
 
@@ -238,6 +239,7 @@ class CameraCache:
         found: list[tuple[Camera, bytes]] = []
         while self._previews and len(found) < count:
             name, jpeg = self._previews.popitem(last=False)
+            self._preview_bytes -= len(jpeg)
             if name in self._cameras:
                 found.append((self._cameras[name], jpeg))
         return found
@@ -318,11 +320,11 @@ class CameraCache:
                 self._cameras,
                 self._by_last_frame,
                 self._unsaved,
-                self._previews,
                 self._faulty,
                 self._suspicion,
             ):
                 known.pop(name, None)
+            self._preview_bytes -= len(self._previews.pop(name, b""))
             self._probe_changes.add(name)
 
     def _keep_preview(self, name: str, boot: int, seq: int, picture: bytes) -> None:
@@ -330,5 +332,8 @@ class CameraCache:
         if camera.pictured is not None and not follows(boot, seq, *camera.pictured):
             return
         camera.pictured = (boot, seq)
-        if name in self._previews or len(self._previews) < self._bounds.preview_cameras:
-            self._previews[name] = picture
+        held = self._preview_bytes - len(self._previews.get(name, b"")) + len(picture)
+        # A new camera waits rather than to displace another, which may wait for longer.
+        has_place = name in self._previews or len(self._previews) < self._bounds.preview_cameras
+        if has_place and held <= self._bounds.preview_bytes:
+            self._previews[name], self._preview_bytes = picture, held

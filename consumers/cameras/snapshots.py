@@ -28,6 +28,9 @@ _FRAMES: Final = func.sum(boots.c.frames)
 
 log = structlog.get_logger()
 
+_UNSAVED_MS: Final = 10_000
+"""Age below which frames are read again at a start, because a recorder may not have saved their cameras yet."""
+
 
 class Snapshots:
     """Reads and writes the table `camera_snapshots`. For the database thread only."""
@@ -87,7 +90,9 @@ class Snapshots:
         found = {camera.name: camera for camera in saved if camera is not None}
         # A snapshot may be newer than `to_ms`: only frames after the last one of a camera are taken.
         heard = {name: camera.last.recorded_ms for name, camera in found.items() if camera.last is not None}
-        later = select(frames).where(frames.c.recorded_ms >= to_ms).order_by(frames.c.recorded_ms)
+        # Another recorder that died may have recorded frames before `to_ms` without saving its cameras.
+        from_ms = to_ms - _UNSAVED_MS
+        later = select(frames).where(frames.c.recorded_ms >= from_ms).order_by(frames.c.recorded_ms)
         changed = set()
         for row in connection.execution_options(yield_per=_READ_AT_ONCE).execute(later):
             frame = FrameRow(*row)

@@ -33,6 +33,7 @@ from schemas.pointillist_pb2 import Alert, Range, Verdict
 
 _MOST_PICTURES: Final = 512
 """Previews in memory for alerts that may come."""
+_MOST_PICTURE_BYTES: Final = 64 * 2**20
 _LONGEST_REST_MS: Final = round(1000 * RANGES["cooldown_s"][1])
 
 SightingKey = tuple[str, str]
@@ -74,6 +75,7 @@ class Sightings:
         self._watched: dict[SightingKey, SightingTrack] = {}
         self._pictures: dict[SightingKey, bytes] = {}
         """The newest preview of each camera's agreeing frames. The newest ones come last."""
+        self._picture_bytes = 0
         self._insert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def adopt(self, rules: tuple[SightingRule, ...]) -> None:
@@ -151,11 +153,17 @@ class Sightings:
 
     def _keep_picture(self, key: SightingKey, preview: bytes, *, begins: bool) -> None:
         """Keep the preview of an agreeing frame, which `begins` another run of frames or goes on with one."""
-        kept = self._pictures.pop(key, b"")
+        kept = self._drop_picture(key)
         if picture := preview or (b"" if begins else kept):
             self._pictures[key] = picture
-        if len(self._pictures) > _MOST_PICTURES:
-            del self._pictures[next(iter(self._pictures))]
+            self._picture_bytes += len(picture)
+        while len(self._pictures) > _MOST_PICTURES or self._picture_bytes > _MOST_PICTURE_BYTES:
+            self._drop_picture(next(iter(self._pictures)))
+
+    def _drop_picture(self, key: SightingKey) -> bytes:
+        picture = self._pictures.pop(key, b"")
+        self._picture_bytes -= len(picture)
+        return picture
 
     def _rules_of(self, camera: str) -> tuple[SightingRule, ...]:
         """Return the rules of a camera: for each class or group, that of the most specific group of cameras."""
@@ -200,7 +208,7 @@ class Sightings:
         """Apply `found` in memory: its transaction is durable."""
         self._watched |= found.changed
         for alert in found.alerts:
-            self._pictures.pop((alert.camera_id, alert.wanted), None)
+            self._drop_picture((alert.camera_id, alert.wanted))
 
     def release(self, partition: int) -> None:
         """Drop the sightings of a partition that another recorder has claimed."""

@@ -44,6 +44,8 @@ class GroupWatch:
         self._settings = settings
         self._report = report
         self._unread_s: float | None = None
+        self._absences = 0
+        """Successive answers of Kafka without the topic. A node that starts may give one."""
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -64,8 +66,10 @@ class GroupWatch:
         there = {each.place.partition for each in await admin.partitions(topic)}
         since_s, self._unread_s = self._unread_s, None
         if not there:
+            self._absences += 1
             missing = f"expected the topic {topic} in Kafka, which has none of that name"
-            return GroupReport(unread=missing, topic_lost=True)
+            return GroupReport(unread=missing, topic_lost=self._absences > 1)
+        self._absences = 0
         held = await held_partitions(admin, group, topic)
         if held is None:
             return GroupReport()

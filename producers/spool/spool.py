@@ -106,6 +106,8 @@ class Spool:
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
+        self._owes_ledger = False
+        """Whether a segment was closed and the ledger has not been saved since."""
         self._reader = SegmentReader()
         self._unreadable: dict[Path, int] = {}
         """The times since which the disk cannot read a frame of a file."""
@@ -340,7 +342,10 @@ class Spool:
         if not self._writer.has_room_for(payload_bytes, now_ms):
             if self._writer.writes_any:
                 self._stop_writing()
+                self._owes_ledger = True
+            if self._owes_ledger:  # also of a segment whose ledger a full disk refused
                 self.ledgers.save(self.current)
+                self._owes_ledger = False
             begun = self._writer.begin(self.current.boot_id, self.current.next, now_ms)
             if self._segments and self._segments[-1].path == begun.path:
                 # A segment without a frame, which failed writes left: `begin` has emptied its file.
@@ -396,8 +401,8 @@ class Spool:
                 # A full disk has no room for the ledger either: remove the segment first.
                 self._unlink(segment)
                 self.ledgers.revise(ledger)
-                return
-        self._unlink(segment)
+        if segment in self._segments:
+            self._unlink(segment)
         for later, _ in tail:
             if not self._writer.writes(later):
                 self._drop_if_done(later)

@@ -90,6 +90,27 @@ def pictures(rig: Rig) -> list[bytes]:
     return [jpeg for _, jpeg in rig.cameras.pop_previews(10)]
 
 
+def test_frames_that_another_recorder_has_recorded_and_not_saved_are_restored(rig: Rig) -> None:
+    rig.verdicts([verdict(0)])
+    save_cameras(rig)
+    rig.verdicts([verdict(7)], "lab/other")
+    rig.verdicts([verdict(1)])
+    Snapshots(rig.engine, rig.bounds.strangers).save([], time.time_ns() // 10**6 + 1)  # by a recorder of other cameras
+    last = {camera.name: camera.last and camera.last.seq for camera in load_cameras(rig)}
+    assert last == {CAMERA: 1, "lab/other": 7}
+
+
+def test_unchecked_previews_take_no_more_memory_than_their_bound(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(preview_bytes=3 * len(PNG)))
+    for number in range(5):
+        rig.verdicts([verdict(0, preview=PNG)], f"lab/{number}")
+    rig.verdicts([verdict(1, preview=PNG + b"longer")], "lab/0")  # no room: the former one stays
+    assert pictures(rig) == [PNG] * 3
+    rig.verdicts([verdict(2, preview=PNG + b"longer")], "lab/0")
+    assert pictures(rig) == [PNG + b"longer"]
+    assert pictures(rig) == []
+
+
 def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: Clock) -> None:
     now_ms = time.time_ns() // 10**6
     rig.verdicts([verdict(0, captured_ms=now_ms, class_name="before", preview=PNG)])

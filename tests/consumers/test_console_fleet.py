@@ -416,6 +416,15 @@ def test_the_page_of_a_camera_shows_its_frame_rate_setting_in_digits(
     assert f'step="any" placeholder="{placeholder}"' in page
 
 
+def test_a_command_waits_only_for_commands_to_the_same_camera(rig: ConsoleRig) -> None:
+    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
+    with commands._lock_of("lab/0"):
+        assert not commands._lock_of("lab/0").acquire(blocking=False)
+        assert all(commands._lock_of(f"lab/{number}").acquire(blocking=False) for number in range(1, 200))
+    assert commands._lock_of("lab/0").acquire(blocking=False)
+    assert not commands._locks
+
+
 def test_every_shipped_network_is_a_demonstration_network() -> None:
     shipped = {read_settings(each.parent).name for each in shipped_bundle("scene").parent.glob("*/model.toml")}
     assert shipped == set(DEMONSTRATIONS)

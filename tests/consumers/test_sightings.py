@@ -172,6 +172,23 @@ def test_a_failed_transaction_changes_no_state_and_loses_no_picture(
     assert not rig.store.sightings._pictures
 
 
+def test_pictures_for_alerts_that_may_come_take_no_more_memory_than_their_bound(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, jpeg = make_rig(), picture("JPEG")
+    save_sighting_rule(rig)
+    monkeypatch.setattr("consumers.sightings.sightings._MOST_PICTURE_BYTES", 2 * len(jpeg))
+    for number in range(4):
+        rig.verdicts(cars(0, 1, preview=jpeg), f"lab/{number}")
+    kept = rig.store.sightings._pictures
+    assert [camera for camera, _ in kept] == ["lab/2", "lab/3"]
+    (alert,) = rig.verdicts(cars(1, 2), "lab/3").sightings
+    assert alert.thumbnail.startswith(b"\x89PNG")
+    for number in range(4, 6):
+        rig.verdicts(cars(0, 1, preview=jpeg), f"lab/{number}")
+    assert [camera for camera, _ in kept] == ["lab/4", "lab/5"]
+
+
 def test_a_recorder_ends_the_sightings_of_its_claimed_partitions(make_rig: MakeRig) -> None:
     first, second = make_rig(group="recorders"), make_rig(group="recorders")
     place = (first.settings.verdicts_topic, 0)

@@ -14,9 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraSettings
-from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
+from producers.spool import Spool, SpooledFrame, SpoolLimits, ledgers, scan_spool
 from producers.spool.files import OpenFile, OpenFiles
 from producers.spool.folder import install_id
+from producers.spool.ledger import BootLedger, write_ledger
 from producers.spool.segment import HEADER_BYTES
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import ConfigError, StateError
@@ -345,6 +346,32 @@ def test_a_start_without_space_for_a_ledger_can_be_repeated(tmp_path: Path, monk
         with pytest.raises(DiskFullError):
             Spool(tmp_path, CAMERA)
     Spool(tmp_path, CAMERA).close()
+
+
+def test_the_ledger_of_a_full_segment_is_saved_once_an_older_boot_has_made_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    fill(spool, 1)
+    kill(spool)
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    real = write_ledger
+    refused: list[int] = []
+    saved: list[int] = []
+
+    def refuse_first(folder: Path, ledger: BootLedger) -> None:
+        if ledger is spool.current and not refused:
+            refused.append(ledger.next)
+            refuse(errno.ENOSPC)()
+        real(folder, ledger)
+        if ledger is spool.current:
+            saved.append(ledger.next)
+
+    monkeypatch.setattr(ledgers, "write_ledger", refuse_first)
+    while not refused:
+        fill(spool, 1)
+    assert saved == refused
+    spool.close()
 
 
 @pytest.mark.parametrize("restarts", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy import Engine
@@ -33,8 +34,6 @@ OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 NO_BROKER: Final = "mqtt is missing: start the console with --mqtt to send commands."
 """The refusal of a command to a camera."""
-_LOCKS: Final = 64
-"""Locks that all cameras share."""
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
 _KNOWN: Final = "drop_ratio, probe_share, profile, enabled or fps"
 
@@ -106,7 +105,9 @@ class Commands:
         """Prepare. `engine` is the console's own database, which keeps commands that were not announced yet."""
         self._broker = broker
         self._keys = keys
-        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        """The locks that are held or waited for, by camera."""
+        self._locking = Lock()
         self._sent = SentCommands(engine)
 
     def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
@@ -141,7 +142,8 @@ class Commands:
             log.warning("sent_command_not_kept", camera=name, error=error_text(error))
 
     def _lock_of(self, name: str) -> Lock:
-        return self._locks[hash(name) % _LOCKS]
+        with self._locking:
+            return self._locks.setdefault(name, Lock())
 
     def _commanded_settings(self, name: str, meta: Meta | None) -> CommandState | Command | None:
         """Return the settings that were last commanded, whether the camera has announced them or not."""
