@@ -333,7 +333,7 @@ class CameraCache:
             return
         camera.pictured = (boot, seq)
         held = self._preview_bytes - len(self._previews.get(name, b"")) + len(picture)
-        # A new camera waits rather than to displace another, which may wait for longer.
+        # A new camera displaces no other, which may have waited for longer.
         has_place = name in self._previews or len(self._previews) < self._bounds.preview_cameras
         if has_place and held <= self._bounds.preview_bytes:
             self._previews[name], self._preview_bytes = picture, held

@@ -28,8 +28,9 @@ _FRAMES: Final = func.sum(boots.c.frames)
 
 log = structlog.get_logger()
 
-_UNSAVED_MS: Final = 10_000
-"""Age below which frames are read again at a start, because a recorder may not have saved their cameras yet."""
+_UNSAVED_MS: Final = 60_000
+"""Time before the last snapshot from which frames are read again. A recorder that died may not have saved their
+cameras; the others take over after their `session_timeout_s`, and save their own cameras meanwhile."""
 
 
 class Snapshots:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
 from consumers.database.damage import is_damaged, reason
-from schemas.errors import UserError, first_line
+from schemas.errors import UserError
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
 
@@ -83,7 +83,7 @@ class DatabaseThread:
                         log.warning("quarantine_unavailable", error=str(error)[:200])
                     else:
                         # Its first line alone: SQLAlchemy adds the statement with its values.
-                        text = f"{type(error).__name__}: {first_line(error)}"[:200]
+                        text = f"{type(error).__name__}: {reason(error)}"[:200]
                         self._waiting[this] = "database", text
                         log.warning("database_unavailable", error=text)
                     self._show()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections import deque
@@ -164,12 +163,12 @@ class Quarantine:
             found.append(name)
         return found
 
-    def remove(self, names: Sequence[str], within_s: float = math.inf) -> tuple[list[str], bool]:
+    def remove(self, names: Sequence[str], within_s: float) -> tuple[list[str], bool]:
         """Remove the files of these frames, and return the frames whose files are gone, for `forget`.
 
         Call it outside of a transaction: a store may take long for each file. After `within_s` seconds the step ends,
-        and True is returned too. Files that cannot be removed are passed over for an hour. The third of them ends the
-        step.
+        and True is returned too if nothing has failed. Files that cannot be removed are passed over for an hour. The
+        third of them ends the step.
         """
         began_s, gone, failures, is_late = time.monotonic(), [], 0, False
         for name in names:
@@ -183,6 +182,7 @@ class Quarantine:
             is_late = time.monotonic() - began_s > within_s
             if failures == _FAILURES or is_late:
                 break
+        is_late = is_late and failures == 0  # a store that fails slowly must not be tried without a pause
         if len(self._locked) > _MOST_LOCKED:
             self._locked.clear()
         return gone, is_late

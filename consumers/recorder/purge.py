@@ -13,14 +13,14 @@ from consumers.database.engine import BACKUP_COPIES
 from consumers.database.frames import Excess
 from consumers.database.tables import alerts, evidence
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, tally
-from consumers.database.turns import may_purge
+from consumers.database.turns import may_purge, purging_alone
 from consumers.recorder.store import Store
 from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
 from schemas.clock import unix_ms
 from schemas.runtime.disk import free_bytes
 
 _FILES_S: Final = 0.2
-"""Maximum seconds of a step for files of the quarantine, but for the last file: verdicts wait meanwhile."""
+"""Seconds after which a step removes no further file of the quarantine: verdicts wait meanwhile."""
 
 
 def purge(store: Store, bounds: Bounds, now_ms: int | None = None) -> bool:
@@ -50,17 +50,18 @@ def purge(store: Store, bounds: Bounds, now_ms: int | None = None) -> bool:
 def _purge_quarantine(store: Store, bounds: Bounds, now_ms: int) -> bool:
     """Remove the oldest files beyond the bounds. Return whether more is left.
 
-    An object store may take long for each file: no transaction is open meanwhile, and recording waits for a short time
-    only.
+    An object store may take long for each file: no transaction that others wait for is open meanwhile, and recording
+    waits for one file longer than `_FILES_S` at most.
     """
     stored, before_ms = store.quarantine, _before(now_ms, bounds.quarantine_age_s)
-    with store.engine.begin() as connection:
-        if not may_purge(connection):
+    with purging_alone(store.engine) as is_alone:
+        if not is_alone:
             return False
-        excess = stored.excess(connection, bounds.quarantine_bytes, before_ms, bounds.purge_rows)
-    gone, is_late = stored.remove(excess, _FILES_S)
-    with store.engine.begin() as connection:
-        stored.forget(connection, gone)
+        with store.engine.begin() as connection:
+            excess = stored.excess(connection, bounds.quarantine_bytes, before_ms, bounds.purge_rows)
+        gone, is_late = stored.remove(excess, _FILES_S)
+        with store.engine.begin() as connection:
+            stored.forget(connection, gone)
     return is_late or len(gone) >= bounds.purge_rows
 
 

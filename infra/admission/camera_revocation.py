@@ -21,7 +21,7 @@ from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.atomic_file import write_durably
+from schemas.runtime.atomic_file import write_text
 from schemas.settings import address, format_address
 from schemas.transport.access import Tls
 
@@ -112,7 +112,7 @@ def reload_broker(layout: Layout) -> None:
 def _raise_generation(layout: Layout, camera: CameraId) -> int:
     known = layout.accepted_generations()
     known[camera] = known.get(camera, 0) + 1
-    write_json(layout.generations, known)
+    write_json(layout.generations, known, durably=True)
     return known[camera]
 
 
@@ -168,5 +168,5 @@ def _connect_until(
 def client_tls(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
     """Write a certificate and its key into `folder`, and return the TLS files of its client."""
     file = folder / "identity.pem"
-    write_durably(file, issued.key + issued.certificate, private=True)
+    write_text(file, issued.key + issued.certificate, private=True)
     return Tls(authority.pem, file)

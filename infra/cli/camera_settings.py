@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.access import (
+    CONNECT_TIMEOUT_S,
+    DEFAULT_STATE,
+    ConnectTimeout,
+    Mqtt,
+    MqttLogin,
+    MqttTls,
+    mqtt_place,
+    require_brokers,
+)
 from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
@@ -31,7 +40,10 @@ def settings(
     mqtt_login: MqttLogin = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="State folder of the running system, from which the broker and the secret are read."),
+        typer.Option(
+            help="State folder of the running system, from which the broker and the secret are read. Default: "
+            ".pointillist, unless --mqtt is given."
+        ),
     ] = None,
     wait: Annotated[
         float, typer.Option(help="Maximum seconds to wait until the camera confirms the reset.", min=0, max=86_400)
@@ -50,6 +62,8 @@ def settings(
     from schemas.identity import camera_id
 
     identity = camera_id(name)
+    if state is None and mqtt is None:
+        state = DEFAULT_STATE
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(connect_timeout_s, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ import typer
 
 from bundles import GENERAL, MADE
 from infra.cli import app
-from infra.cli.access import DEFAULT_STATE, State, existing_layout
+from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.terminal import print_line, print_skipped
 from schemas.errors import ConfigError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.teach.train import TaughtNetwork
     from processors.bundle import Bundle
 
+StateFolder = Annotated[Path, typer.Option("--state", help="State folder of the system.")]
 StoreUrl = Annotated[
     str,
     typer.Option(
@@ -197,7 +198,7 @@ def describe() -> None:
 @teach_app.command("export")
 def export_labels(
     folder: Annotated[Path, typer.Argument(help="Folder to create, with one sub-folder for each class.")],
-    state: State = None,
+    state: StateFolder = DEFAULT_STATE,
     store: StoreUrl = "",
     kept_files: KeptFiles = "",
 ) -> None:
@@ -211,7 +212,7 @@ def export_labels(
 @teach_app.command("import")
 def import_labels(
     folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
-    state: State = None,
+    state: StateFolder = DEFAULT_STATE,
     store: StoreUrl = "",
     kept_files: KeptFiles = "",
 ) -> None:
@@ -235,7 +236,7 @@ def import_labels(
 
 
 @contextmanager
-def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterator[tuple[LabelledFrames, Store]]:
+def _labelled_frames(folder: Path, store: str, kept_files: str) -> Iterator[tuple[LabelledFrames, Store]]:
     """Open the labelled frames of a console, and its database."""
     from consumers.console.data.labelled_frames import LabelledFrames
     from infra.cli.roles import role_keys
@@ -243,7 +244,6 @@ def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterato
     from infra.state_folder import Layout
     from infra.state_folder.console_database import opened_console_database
 
-    folder = state or DEFAULT_STATE
     # A mistyped folder would get a database of its own, and the labels with it.
     layout = Layout(folder.resolve()) if store and kept_files else existing_layout(folder)
     with opened_console_database(resolve(store) or layout.console_store) as opened:

@@ -143,7 +143,7 @@ def _site() -> dashboard.QueryVariable:
 
 def _camera() -> dashboard.QueryVariable:
     chosen = selector(m.CAMERA_AGE.name, camera_id="$site/.*")
-    # `other` is the series of all cameras beyond those that a metric shows by name.
+    # `other` is the series of all cameras beyond those that a metric shows by name, whatever their site.
     return _choice("camera", "Camera", f"label_values({chosen}, camera_id)", "/\\/(.+)$/", ".*|other")
 
 

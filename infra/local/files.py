@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably, write_text
 
 
-def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
-    """Write `document` atomically: a reader sees the old file or the new one, never a part."""
-    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
+def write_json(path: Path, document: Mapping[str, Any] | list[Any], *, durably: bool = False) -> None:
+    """Write `document` atomically: a reader sees the old file or the new one, never a part.
+
+    With `durably`, it survives a power failure from the return on.
+    """
+    write = write_durably if durably else write_text
+    write(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def toml_value(value: Any) -> str:
 
 def listing(settings: BaseModel, role: str) -> str:
     """Return the settings in force as TOML, with the meaning, the type and the variable of each; without passwords."""
-    lines = [f"# Settings of {role}. Save as a file and pass it by --config FILE."]
+    lines = [f"# Settings of the role {role}. Save as a file and pass it by --config FILE."]
     table, absent = "", dict(absent_tables(type(settings)))
     for each in fields(type(settings)):
         inside = each.path.rpartition(".")[0]

@@ -32,7 +32,7 @@ def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: Up
 def issue_camera_keys(layout: Layout, cameras: Sequence[CameraId]) -> None:
     """Issue the keys of `cameras` that are missing or revoked, and write the file of generations if it is missing."""
     if not layout.generations.exists():
-        write_json(layout.generations, {})
+        write_json(layout.generations, {}, durably=True)
     generations = layout.accepted_generations()
     for camera in cameras:
         layout.issue_key(camera, generations.get(camera, 0))

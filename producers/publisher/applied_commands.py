@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CommandState
-from schemas.runtime.atomic_file import write_durably
+from schemas.runtime.atomic_file import replacing, sync
 
 _FILES: Final = ("commands.json", "commands-copy.json")
 """Two files, each with a checksum: a flipped bit must not let a paused camera send again."""
@@ -71,14 +71,25 @@ def is_paused(folder: Path, own: Encoding, own_rate: float) -> bool:
     return state.HasField("enabled") and not state.enabled
 
 
-def write_command_state(folder: Path, state: CommandState, own: Encoding, own_rate: float) -> None:
+def write_command_state(
+    folder: Path, state: CommandState, own: Encoding, own_rate: float, *, is_command: bool = True
+) -> None:
     """Store the applied commands, and the camera's own settings that they override; `OSError` when the file cannot be
-    written."""
+    written.
+
+    The copy is synced to the disk, so that no power failure can empty both files. It is left as it is when a request
+    for probes alone has changed the state: those are frequent, and a sync may take long on a slow disk.
+    """
     before = asdict(own) | {_RATE: own_rate}
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
     text = json.dumps(values | {"sum": _sum(values)})
-    for name in _FILES:
-        write_durably(folder / name, text)  # one after the other: a power failure leaves one copy
+    main, copy = _FILES
+    if is_command:
+        with replacing(folder / copy) as fresh:
+            fresh.write_text(text)
+            sync(fresh)
+    with replacing(folder / main) as fresh:
+        fresh.write_text(text)
 
 
 def _sum(values: Mapping[str, Any]) -> str:

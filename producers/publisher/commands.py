@@ -75,6 +75,8 @@ class CameraControl:
         self.on_rate: Callable[[], None] = lambda: None
         """Called when `rate` has changed."""
         state, self._unwritten = read_command_state(folder, encoding, rate)
+        self._has_command = self._unwritten
+        """Whether what is not written yet has a command in it, and not only requests for probes."""
         try:
             self._set(state)
         except ConfigError:
@@ -126,10 +128,10 @@ class CameraControl:
         if not self._unwritten:
             return None
         try:
-            write_command_state(self._folder, self.state, self._own, self._own_rate)
+            write_command_state(self._folder, self.state, self._own, self._own_rate, is_command=self._has_command)
         except OSError as error:
             return error.strerror or type(error).__name__
-        self._unwritten = False
+        self._unwritten = self._has_command = False
         return None
 
     def _apply(self, order: Order, obey: Callable[[Order], CommandState | None]) -> bool:
@@ -153,6 +155,7 @@ class CameraControl:
             return False
         _log.info("command_applied", camera=camera, kind=kind, issued_ms=order.issued_ms)
         self._unwritten = True
+        self._has_command |= isinstance(order, Command)
         if (problem := self.persist()) is not None:
             _log.warning("command_not_kept", camera=camera, error=problem)
         return True

@@ -50,18 +50,23 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 
 def write_durably(path: Path, text: str, *, private: bool = False) -> None:
     """Write `text` as `write_text` does, and return when it survives a power failure. Raises OSError."""
+    changed = {path.parent, *(folder.parent for folder in path.parents if not folder.exists())}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=private) as fresh:
         fresh.write_text(text)
         sync(fresh)
-    sync(path.parent)
+    for folder in changed:
+        sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Write a file's content, or a folder's entries, to the disk. Raises OSError."""
+    """Write a file's content, or the entries of a folder, to the disk. Raises OSError."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no sync for folders
+            raise
     finally:
         os.close(opened)
 

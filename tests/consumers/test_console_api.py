@@ -74,26 +74,36 @@ def test_the_history_has_the_commands_and_models_of_its_time_range_only(
     assert found["models"] == changes_ms[1:]
 
 
-def test_the_audit_log_is_read_newest_first_or_from_a_time_on_with_lines_of_every_author(
+def test_a_program_that_follows_the_cursor_reads_every_line_of_the_audit_log_once(
     console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.console.api.routes._MOST_LINES", 4)
+    monkeypatch.setattr("consumers.console.api.routes._MOST_LINES", 8)
     store, browser = console.context.store, console.browser()
-    for second in range(6):
-        monkeypatch.setattr("consumers.console.data.store.unix_ms", lambda at_ms=1000 * second: at_ms)
-        store.note("anna", "command", "lab/door", f"anna {second}", "sent")
-        store.note("unknown", "login", "", f"login {second}", "wrong password", log=AuditLog.LOGINS)
+    now_ms = 0
 
-    def details(query: str = "") -> list[str]:
-        return [each["detail"] for each in browser.get(f"{ROOT}/operations{query}").json()]
+    def write(first: int, count: int) -> list[str]:
+        nonlocal now_ms
+        for number in range(first, first + count):
+            now_ms = 5_000 - 1_000 * number  # a clock that is set back
+            store.note("anna", "command", "lab/door", f"anna {number}", "sent")
+            store.note("unknown", "login", "", f"login {number}", "wrong password", log=AuditLog.LOGINS)
+        return [f"{who} {number}" for number in range(first, first + count) for who in ("anna", "login")]
 
-    assert details() == ["anna 5", "login 5", "anna 4", "login 4"]
-    assert details("?subject=lab/door") == ["anna 5", "anna 4", "anna 3", "anna 2"]
-    assert details("?since_ms=2000") == ["anna 2", "login 2", "anna 3", "login 3"]
-    assert details("?since_ms=5000") == ["anna 5", "login 5"]
-    assert details("?since_ms=5001") == []
-    answer = browser.get(f"{ROOT}/operations?since_ms=-1")
-    assert (answer.status_code, answer.json()["error"][:41]) == (400, "since_ms: expected a Unix time in millise")
+    monkeypatch.setattr("consumers.console.data.store.unix_ms", lambda: now_ms)
+    written, read, after = write(0, 5), [], "0-0-0-0"
+    for _ in range(4):
+        answer = browser.get(f"{ROOT}/operations?after={after}")
+        read += [each["detail"] for each in answer.json()]
+        after = answer.headers["X-Pointillist-After"]
+    assert sorted(read) == sorted(written)
+    assert browser.get(f"{ROOT}/operations?after={after}").json() == []
+    later = write(5, 1)
+    assert sorted(each["detail"] for each in browser.get(f"{ROOT}/operations?after={after}").json()) == sorted(later)
+    ours = browser.get(f"{ROOT}/operations?after=0-0-0-0&subject=lab/door").json()
+    assert [each["detail"] for each in ours] == ["anna 1", "anna 0"]  # by time
+    for wrong in ("", "0-0-0", "0-0-0-x", "0-0-0--1", f"0-0-0-{'9' * 30}"):
+        answer = browser.get(f"{ROOT}/operations?after={wrong}")
+        assert (answer.status_code, answer.json()["error"][:26]) == (400, "after: expected '0-0-0-0' ")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_without_the_consoles_own_database_a_request_is_rejected_in_one_line_and
         raise failure
 
     browser = console.browser()
-    monkeypatch.setattr(Store, "operations", fail)
+    monkeypatch.setattr(Store, "newest_operations", fail)
     with capture_logs() as logs:
         answer = browser.get("/api/v1/operations")
     expected = {"error": "the console's database does not respond: see the console's log"}

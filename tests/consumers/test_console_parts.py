@@ -87,7 +87,7 @@ def test_a_gap_between_minutes_interrupts_each_line_of_a_chart_once() -> None:
     assert found["t"] == [60, 120, 180, 540]
     assert found["rate"] == [1, 1, None, 1]
     assert found["accuracy"] == [None, None, None, 0.75]
-    assert found["alerts"] == [0, 0, None, 2]
+    assert found["alerts"] == [0, 0, None, 120]
 
 
 def test_a_refund_removes_an_attempt_and_an_unneeded_one_changes_nothing() -> None:

@@ -28,6 +28,7 @@ from consumers.database.damage import set_aside
 from consumers.database.history import MINUTE_MS
 from consumers.database.mutes import new_mute, read_mutes, save_mute
 from consumers.database.tables import dead_letters, history, quarantine, sighting_rules
+from consumers.database.turns import purging_alone
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
 from consumers.evidence.thumbnails import THUMBNAIL_SIDE
@@ -307,9 +308,36 @@ async def test_an_offline_camera_is_faulty_after_a_restart_until_it_is_removed(
 def removed(files: Quarantine, engine: Engine, limit_bytes: int, before_ms: int = 0) -> int:
     """Return the number of frames that one step of the purge removes."""
     with engine.begin() as connection:
-        gone, _ = files.remove(files.excess(connection, limit_bytes, before_ms, 10))
+        names = files.excess(connection, limit_bytes, before_ms, 10)
+    gone, _ = files.remove(names, within_s=60)
+    with engine.begin() as connection:
         files.forget(connection, gone)
     return len(gone)
+
+
+def purging_alone_elsewhere(rig: Rig) -> bool:
+    """Return whether another recorder of the same database may purge now."""
+    with purging_alone(rig.engine) as is_alone:
+        return is_alone
+
+
+def test_a_store_that_fails_slowly_ends_a_step_which_is_not_repeated_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, now_s = rig.store.quarantine, 0.0
+    with rig.engine.begin() as connection:
+        for seq in range(6):
+            stored.enter(connection, (CAMERA, BOOT, seq), 100, seq)
+
+    def hang(_: str) -> None:
+        nonlocal now_s
+        now_s += 60
+        raise OSError("no answer")
+
+    monkeypatch.setattr(stored, "_remove", hang)
+    monkeypatch.setattr("consumers.evidence.quarantine.time.monotonic", lambda: now_s)
+    assert not purge(rig.store, Bounds(quarantine_bytes=50))
+    assert now_s == 60
 
 
 def test_no_transaction_is_open_while_files_of_the_quarantine_are_removed_and_a_step_ends_in_time(
@@ -320,13 +348,15 @@ def test_no_transaction_is_open_while_files_of_the_quarantine_are_removed_and_a_
         for seq in range(4):
             stored.enter(connection, (CAMERA, BOOT, seq), 100, seq)
     now_s, gone = 0.0, []
+    others_may: list[bool] = []
 
     def slowly(name: str) -> None:
         nonlocal now_s
         now_s += 0.15
         gone.append(name)
-        with rig.engine.begin() as other:  # it would wait for a transaction of the purge, and fail
+        with rig.engine.begin() as other:  # SQLite would wait for a transaction of the purge, and fail
             other.execute(history.delete())
+        others_may.append(purging_alone_elsewhere(rig))
 
     monkeypatch.setattr(stored, "_remove", slowly)
     monkeypatch.setattr("consumers.evidence.quarantine.time.monotonic", lambda: now_s)
@@ -335,6 +365,7 @@ def test_no_transaction_is_open_while_files_of_the_quarantine_are_removed_and_a_
     assert [purge(rig.store, bounds), len(gone)] == [True, 4]
     assert [purge(rig.store, bounds), len(gone)] == [False, 4]
     assert gone == [name_of((CAMERA, BOOT, seq)) for seq in range(4)]
+    assert set(others_may) == {rig.engine.dialect.name == "sqlite"}
     with rig.engine.begin() as connection:
         assert stored.bytes_held(connection) == 0
 

@@ -51,7 +51,7 @@ def test_a_bundle_is_created_and_checked_without_the_libraries_of_the_lab(tmp_pa
     assert created.returncode == 0, created.stderr
     assert "right on your pictures: 100.0%" in created.stdout
     assert "STRIP: suspect below" in created.stdout
-    assert f"next: pointillist up --bundle {out}" in created.stdout.replace("\n", "")
+    assert f"next: pointillist up --source URL --bundle {out}" in created.stdout.replace("\n", "")
     assert {"[strip]", "[drift]"} <= set((out / "model.toml").read_text().splitlines())
     (pictures / "red" / "broken.png").write_bytes(b"no picture")
     sheet = tmp_path / "sheet.png"
@@ -124,7 +124,7 @@ def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, caps
     printed = capsys.readouterr()
     assert "doubt: the order of the classes looks wrong" in printed.out
     assert "not served" in printed.err
-    assert f"next: pointillist up --bundle '{out}'" in printed.out.splitlines()
+    assert f"next: pointillist up --source URL --bundle '{out}'" in printed.out.splitlines()
     assert (out / "model.toml").is_file()
 
 

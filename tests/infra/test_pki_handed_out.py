@@ -15,7 +15,7 @@ from infra.pki.refusals import refused
 from infra.pki.roles import CLIENTS, SERVERS, Roles, role_folder, share_name
 from infra.state_folder import Layout
 from producers.simulation.scenario import load_scenario
-from schemas.runtime.atomic_file import write_text
+from schemas.runtime.atomic_file import write_durably
 from tests.infra.command_line import refusal, run
 
 SCENARIO = Path(__file__).parents[2] / "infra" / "compose" / "scenario.yaml"
@@ -126,9 +126,9 @@ def test_a_renewed_key_is_readable_by_the_group_before_the_certificate_changes(
         if file.name == "tls.crt":
             assert key.read_bytes() != before
             modes.append(stat.S_IMODE(key.stat().st_mode))
-        write_text(file, text, private=private)
+        write_durably(file, text, private=private)
 
-    monkeypatch.setattr("infra.pki.roles.write_text", write)
+    monkeypatch.setattr("infra.pki.roles.write_durably", write)
     Roles(Authority(layout.pki)).issue("mosquitto", ())
     assert modes == [0o640]
 

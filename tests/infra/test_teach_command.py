@@ -142,7 +142,7 @@ def test_the_report_lists_accuracy_confusions_suspect_labels_and_the_next_comman
         ["|", "car", "truck", "unsure"], ["car", "|", "2", "0", "0"], ["truck", "|", "1", "0", "1"],
     ]  # fmt: skip
     assert lines[8] == "look at d: reads car, truck 5%"
-    assert lines[-3:] == ["trained in 3 s", f"desk@1+1 in {out}", f"next: pointillist up --bundle {out}"]
+    assert lines[-3:] == ["trained in 3 s", f"desk@1+1 in {out}", f"next: pointillist up --source URL --bundle {out}"]
     assert json.loads(report.read_text()) == {"head": "ridge", "bundle": "desk@1+1"}
     assert "skipped broken.jpg: no picture" in done.stderr
 
@@ -158,7 +158,7 @@ def test_an_earlier_bundle_is_replaced_only_with_an_option(
     assert "expected an empty folder, got an earlier bundle. Give --replace." in refusal(run(*command))
     assert (old / "model.toml").read_text() == "old"
     done = run(*command, "--replace")
-    assert done.output.splitlines()[-1] == "next: pointillist up --bundle desk"
+    assert done.output.splitlines()[-1] == "next: pointillist up --source URL --bundle desk"
     assert (old / "model.toml").read_text() == "new"
     assert [each.name for each in old.parent.iterdir()] == ["desk"]
 

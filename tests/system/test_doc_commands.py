@@ -57,7 +57,7 @@ ENDLESS: Final = {" camera attach ": "local/door", " camera run ": "yard/hall"}
 PARSED: Final = {
     r"cd pointillist": "the clone is the working directory of this test",
     r"make up": "test_up.py runs a system of simulated cameras",
-    r"make up 'ARGS=--scenario red-team'": "test_attacked_cameras.py runs attacks; sixteen cameras take minutes here",
+    r"make up 'ARGS=--scenario red-team --state red-team-drill'": "test_attacked_cameras.py runs attacks of one camera",
     r"make up 'ARGS=--scenario sticker --state sticker-drill'": "test_console.py runs the drill",
     r".venv/bin/pointillist up --cameras 0 --listen 10\.0\.0\.7": "test_access.py listens on another loopback address",
     r".venv/bin/pointillist enroll site/door --out door\.enrolment": "test_access.py enrols by that listener",

@@ -12,10 +12,10 @@ from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.error_response import error_response
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
@@ -75,4 +75,5 @@ class OnlyOwnHosts:
             return
         CONNECTIONS.counts["misdirected"] += 1
         complaint = f"these pages are not served as {host[:200]!r}: see --allowed-host"
-        await error_response(421, complaint)(scope, receive, send)
+        # No page: its links would lead to the same host, and the gate, which adds the headers of pages, comes later.
+        await JSONResponse({"error": complaint}, 421)(scope, receive, send)

@@ -16,7 +16,7 @@ import structlog
 
 from consumers.console.access.rights import ROLES_FORM, Roles
 from schemas.errors import ConfigError
-from schemas.runtime.atomic_file import replacing, sync
+from schemas.runtime.atomic_file import write_durably
 from schemas.runtime.file_lock import locked_folder
 from schemas.runtime.file_version import FileVersion, file_version
 
@@ -106,11 +106,7 @@ def changing(file: Path, kind: LineFormat[E]) -> Iterator[dict[str, E]]:
         known = read_lines(file, kind) if file.exists() else {}
         yield known
         try:
-            with replacing(file, private=True) as fresh:
-                fresh.write_text("".join(f"{entry.line()}\n" for entry in known.values()))
-                fresh.chmod(0o600)
-                sync(fresh)
-            sync(file.parent)
+            write_durably(file, "".join(f"{entry.line()}\n" for entry in known.values()), private=True)
         except OSError as error:
             raise ConfigError(f"{file}: expected a writable file, got {error.strerror}") from None
 

@@ -43,6 +43,7 @@ from consumers.console.pages.system import audited
 from consumers.console.pages.system import history as system_history
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
+from consumers.database.console_store import LOGS
 from consumers.database.engine import SETTLED_MS, settled_at_ms
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
@@ -55,6 +56,9 @@ _STATES: Final = [*(state.value for state in State), AWAY]
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
 _MOST_LINES: Final = 1_000
 """Maximum number of lines of the audit log in a response."""
+_AFTER_HEADER: Final = "X-Pointillist-After"
+_START: Final = "-".join("0" for _ in LOGS)
+"""The cursor before the first line of the audit log."""
 _END_HEADER: Final = "X-Pointillist-Until-Ms"
 
 
@@ -173,12 +177,28 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
-    subject, since = request.query_params.get("subject") or None, request.query_params.get("since_ms")
-    if since is not None and not (since.isascii() and since.isdecimal() and len(since) < 16):
-        return error_response(400, f"since_ms: expected a Unix time in milliseconds, got {since[:40]!r}. Correct it.")
-    since_ms = None if since is None else int(since)
-    found = await context.read(context.store.operations, subject, _MOST_LINES, sight_of(request), since_ms)
-    return JSONResponse([asdict(each) for each in found])
+    subject, after = request.query_params.get("subject") or None, request.query_params.get("after")
+    sight, headers = sight_of(request), {}
+    if after is None:
+        found = await context.read(context.store.newest_operations, subject, _MOST_LINES, sight)
+    else:
+        try:
+            cursor = _cursor_of(after)
+        except ValueError:
+            return error_response(
+                400, f"after: expected {_START!r} or the value of {_AFTER_HEADER}, got {after[:40]!r}. Correct it."
+            )
+        found, cursor = await context.read(context.store.operations_after, cursor, subject, _MOST_LINES, sight)
+        headers = {_AFTER_HEADER: "-".join(map(str, cursor))}
+    return JSONResponse([asdict(each) for each in found], headers=headers)
+
+
+def _cursor_of(text: str) -> list[int]:
+    """Return the numbers of a cursor. Raises ValueError for another text."""
+    numbers = text.split("-")
+    if len(numbers) != len(LOGS) or not all(each.isascii() and each.isdecimal() and len(each) < 19 for each in numbers):
+        raise ValueError
+    return list(map(int, numbers))
 
 
 async def _export(context: ConsoleContext, request: Request) -> Response:
@@ -347,14 +367,11 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/operations", "The audit log", _operations,
-        f"A list of at most {_MOST_LINES:,} lines.",
-        {
-            "subject": TEXT,
-            "since_ms": WHOLE
-            | {
-                "description": "Time of the first line; the oldest lines come first. Without it, the newest come first"
-            },
-        },
+        f"A list of at most {_MOST_LINES:,} lines. Without `after`, the newest come first, and half of the places are "
+        f"for people's actions. With it, the next lines come, the oldest first, and the header `{_AFTER_HEADER}` is "
+        "the `after` of the next request: a program that follows it misses no line, unless more are written between "
+        "two requests than the log keeps.",
+        {"subject": TEXT, "after": TEXT | {"description": f"`{_START}` begins at the oldest line"}},
         reach=RightScope.PART,
     ),
     Operation(
@@ -386,8 +403,8 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/audit", "The current counts of the conservation law", _audit,
-        "The counts and further results of the live audit; alone `error` before the first "
-        "result, and while the recorder's database does not answer.",
+        "The counts and further results of the live audit. Before the first result, and while the recorder's "
+        "database does not answer, only `error`.",
         reach=RightScope.FLEET,
     ),
     Operation(

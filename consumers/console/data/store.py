@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
@@ -123,36 +122,43 @@ class Store:
         Half of `limit` is for people's actions, if there are that many: lines of policies and logins do not push them
         out.
         """
-        people, *others = self._parts_of_log(subject, limit, sight, 0, newest=True)
+        people, *others = ([line for _, line in part] for part in self._parts_of_log(subject, limit, sight))
         kept = people[: (limit + 1) // 2]
         rest = _newest_first(sum(others, people[len(kept) :]))
         return _newest_first(kept + rest[: limit - len(kept)])
 
-    def operations(
-        self, subject: str | None, limit: int, sight: Sight = ALL, since_ms: int | None = None
-    ) -> list[Operation]:
-        """Return lines of the audit log, for a reader of these sites, whoever their author is.
+    def operations_after(
+        self, cursor: Sequence[int], subject: str | None, limit: int, sight: Sight = ALL
+    ) -> tuple[list[Operation], list[int]]:
+        """Return the next lines of the audit log, for a reader of these sites, and the cursor behind them.
 
-        They are the newest lines first, or the first ones from `since_ms` on, oldest first.
+        A cursor has a number for each part of the log. Numbers grow as lines are written, whatever their times are, so
+        that a reader who follows the cursors misses no line.
         """
-        parts = self._parts_of_log(subject, limit, sight, since_ms or 0, newest=since_ms is None)
-        return sorted(chain(*parts), key=lambda each: each.at_ms, reverse=since_ms is None)[:limit]
+        parts = self._parts_of_log(subject, limit // len(LOGS), sight, cursor)
+        lines = sorted((line for part in parts for _, line in part), key=lambda each: each.at_ms)
+        return lines, [part[-1][0] if part else before for part, before in zip(parts, cursor, strict=True)]
 
     def _parts_of_log(
-        self, subject: str | None, limit: int, sight: Sight, since_ms: int, *, newest: bool
-    ) -> list[list[Operation]]:
-        """Return at most `limit` lines of each part of the audit log: the newest first, or the oldest first."""
+        self, subject: str | None, limit: int, sight: Sight, cursor: Sequence[int] | None = None
+    ) -> list[list[tuple[int, Operation]]]:
+        """Return at most `limit` lines of each part of the audit log with their numbers.
+
+        They are the newest lines first, or the first ones behind a `cursor`.
+        """
         found = []
         with self.engine.begin() as connection:
-            for log in LOGS.values():
+            for log, before in zip(LOGS.values(), cursor or [None] * len(LOGS), strict=True):
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
-                order = (log.c.id.desc(),) if newest else (log.c.at_ms, log.c.id)
-                query = select(*columns).where(log.c.at_ms >= since_ms).order_by(*order).limit(limit)
+                query = select(log.c.id, *columns).limit(limit)
+                query = query.order_by(log.c.id.desc()) if before is None else query.order_by(log.c.id)
+                if before is not None:
+                    query = query.where(log.c.id > before)
                 if subject is not None:
                     query = query.where(log.c.subject == subject)
                 if sight.sites is not None:
                     query = query.where(log.c.site.in_(sight.sites))
-                found.append([Operation(*row) for row in connection.execute(query)])
+                found.append([(number, Operation(*row)) for number, *row in connection.execute(query)])
         return found
 
     # Reviews of alerts

@@ -28,8 +28,8 @@ STALL_CHECK_S = 5.0
 """Seconds between two checks for stalled partitions."""
 STALL_S = 20.0
 """Seconds without a record, before the partition's end, after which later offsets are tried."""
-_TRY_MS: Final = 1000
-_TRIES: Final = 4
+_TRY_MS: Final = 100
+_TRIES: Final = 40
 """Attempts of `_TRY_MS` each. Without a response, damage cannot be inferred."""
 _FURTHEST: Final = 4096
 """Most records that a stalled partition may skip."""
@@ -118,8 +118,8 @@ class DamageSkipper:
                 step *= 2
             if found is None or await self._first(consumer, partition, position) is not None:
                 return 0
-            # The steps doubled: an earlier record may be readable. Each empty answer takes about a second, while no
-            # other partition is read, so the distance is halved.
+            # The steps doubled: an earlier record may be readable. No other partition is read meanwhile, so the
+            # distance is halved. This finds the end of one gap: records between two that are close are passed over.
             empty, readable = position + step // 4, position + step // 2
             while readable - empty > 1:
                 middle = (empty + readable) // 2
