@@ -277,6 +277,7 @@ class Camera:
                 paced = self._control.rate > 0
                 over = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
         finally:
+            self._count_skipped(reader)
             reader.close()
         if over:
             self._clear_source_fault()  # an earlier failure is over too
@@ -405,6 +406,8 @@ class Camera:
         """Wait while a command pauses the camera, within its hours; drop what `reader` has read ahead."""
         self._clear_source_fault()  # nothing is wrong with a source that sends nothing on purpose
         self.publisher.presence.pause("command", "paused by a command")
+        if reader is not None:
+            self._count_skipped(reader)  # those before the pause: those of the pause do not count
         while not self._control.enabled and self.in_hours:
             if reader is not None:
                 reader.discard()
@@ -413,6 +416,11 @@ class Camera:
         self.publisher.presence.resume("command")
         if reader is not None:
             reader.discard()
+
+    def _count_skipped(self, reader: Reader) -> None:
+        if skipped := reader.take_skipped():
+            self.spool.current.frames_skipped += skipped
+            self._instruments.skipped.inc(skipped)
 
     def _close_late_source(self) -> None:
         """Close a source whose late opening has ended during a pause: the pictures that it holds are of the pause."""
@@ -431,10 +439,7 @@ class Camera:
         taken_ns = time.time_ns()
         picture, ledger = captured.picture, self.spool.current
         shown = picture if captured.planes is None else captured.planes
-        skipped = reader.take_skipped()
-        if skipped:
-            ledger.frames_skipped += skipped
-            self._instruments.skipped.inc(skipped)
+        self._count_skipped(reader)
         await self._append()  # sealed by an attempt that was interrupted
         passes = self._gate is None or self._gate.passes(picture, captured_ms)
         if not passes and self.settings.motion is not None:

@@ -159,12 +159,13 @@ class Fleet:
     ) -> None:
         """Run the cameras until the stop, `ends_at_ms` (Unix time) or until every source has ended.
 
-        A list of cameras is read again when its stamp differs from `stamp`, which was taken before its first read. If
+        A list of cameras is read again when its stamp differs from `stamp`, which was taken before its first read, and
+        is the same at two successive checks: half of a list may be a valid one, without a camera's privacy regions. If
         the list cannot be read, its former cameras continue. A list that cannot be read, or has cameras that cannot
         run, is also read again without a change.
         """
         self._apply(self._specs)
-        reread_s = time.monotonic() + _REREAD_S
+        reread_s, seen = time.monotonic() + _REREAD_S, stamp
         while not self._stop.is_set() and not self._is_over(ends_at_ms):
             left_s = _seconds_until(ends_at_ms)
             stopping = asyncio.create_task(self._stop.wait(), name="fleet-stop")
@@ -173,7 +174,9 @@ class Fleet:
             if cameras is None or self._stop.is_set():
                 continue
             is_due = bool(self._list_error or self._specs.rejected) and time.monotonic() >= reread_s
-            if (now := cameras.stamp()) != stamp or is_due:
+            now, before = cameras.stamp(), seen
+            seen = now
+            if now == before and (now != stamp or is_due):
                 stamp = now
                 await self._reread(cameras)
                 reread_s = time.monotonic() + _REREAD_S

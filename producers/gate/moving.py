@@ -48,10 +48,14 @@ class MovingBlocks:
 
 
 def changed(means: Means, others: Means, levels: float) -> Blocks:
-    """Return the blocks that differ from `others` by more than `levels` after subtraction of the median difference."""
-    difference = means - others
-    difference -= np.median(difference)
-    return np.asarray(np.abs(difference) > levels)
+    """Return the blocks that differ from `others` by more than `levels` after subtraction of the median difference.
+
+    Blocks that are black both times never differ. They say nothing of a change of light: a privacy region has no light.
+    """
+    difference, lit = means - others, (means > 0) | (others > 0)
+    if lit.any():
+        difference -= np.median(difference[lit])
+    return np.asarray(lit & (np.abs(difference) > levels))
 
 
 def largest_box(blocks: Blocks) -> Box | None:

@@ -17,7 +17,8 @@ from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.planes import Colour, Planes
 
-_PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
+_GREY: Final = "gray"
+_PLANAR: Final = ("yuv420p", "yuvj420p", "nv12", _GREY)
 _BT709: Final = 1
 _UNSPECIFIED: Final = 2
 _MATRICES: Final = (_BT709, _UNSPECIFIED, 5, 6)
@@ -104,8 +105,8 @@ def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def to_planes(frame: av.VideoFrame) -> Planes | None:
-    """Return a decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits, or
-    names a matrix other than BT.601 and BT.709.
+    """Return a decoded frame as planes, without a change of its samples; None if it is neither grey nor in 4:2:0 with 8
+    bits, or names a matrix other than BT.601 and BT.709.
 
     Without a named matrix it is read as BT.601, without a named range as limited: FFmpeg's way to RGB reads it so too.
     """
@@ -113,8 +114,10 @@ def to_planes(frame: av.VideoFrame) -> Planes | None:
     if name not in _PLANAR or frame.colorspace not in _MATRICES:
         return None
     frame = frame.reformat(format="yuv420p") if name == "nv12" else frame
-    luma, blue, red = (_samples(plane) for plane in frame.planes[:3])
-    full = name == "yuvj420p" or frame.color_range == av.video.reformatter.ColorRange.JPEG
+    luma, *chroma = (_samples(plane) for plane in frame.planes[:3])
+    blue, red = chroma or (None, None)
+    # FFmpeg reads grey with the full range.
+    full = name in ("yuvj420p", _GREY) or frame.color_range == av.video.reformatter.ColorRange.JPEG
     if frame.colorspace == _BT709:
         return Planes(luma, blue, red, Colour.BT709_FULL if full else Colour.BT709_LIMITED)
     return Planes(luma, blue, red, Colour.BT601_FULL if full else Colour.BT601_LIMITED)
@@ -127,7 +130,8 @@ def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDA
     """
     if planar and framing.whole and (planes := to_planes(frame)) is not None:
         return planes.luma[..., None], planes
-    return framing(to_rgb(frame)), None
+    is_grey = frame.format.name == _GREY
+    return framing(_samples(frame.planes[0])[..., None] if is_grey else to_rgb(frame)), None
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:

@@ -72,17 +72,26 @@ def turn(picture: Picture, degrees: int) -> Picture:
 def blacken(picture: Picture, rectangles: tuple[tuple[float, float, float, float], ...]) -> Picture:
     """Return a picture (H, W, C) with black rectangles: x, y, width, height as shares of the picture's sides.
 
-    A pixel that a rectangle only touches is black as well.
+    A pixel that a rectangle only touches is black as well, and so are up to three pixels beside it: video has a colour
+    sample for 2×2 pixels, and FFmpeg interpolates those of some formats.
     """
     if not rectangles:
         return picture
     picture = picture.copy()
     rows, columns = picture.shape[:2]
     for x, y, width, height in rectangles:
-        top, left = math.floor(y * rows + _TOLERANCE), math.floor(x * columns + _TOLERANCE)
-        bottom, right = math.ceil((y + height) * rows - _TOLERANCE), math.ceil((x + width) * columns - _TOLERANCE)
-        picture[top:bottom, left:right] = 0
+        picture[_touched(y, height, rows), _touched(x, width, columns)] = 0
     return picture
+
+
+def _touched(start: float, length: float, side: int) -> slice:
+    """Return the pixels of a side that show colour of the touched ones, also if the picture was turned."""
+    first, last = math.floor(start * side + _TOLERANCE), math.ceil((start + length) * side - _TOLERANCE)
+    if first >= last:
+        return slice(0, 0)
+    if side % 2:  # the pairs begin at one end or, if the picture was turned, at the other
+        return slice(max(0, first - 3), last + 3)
+    return slice(max(0, first - first % 2 - 1), last + last % 2 + 1)
 
 
 def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from producers.sources.source import CapturedFrame, Source
+from producers.sources.source import CapturedFrame, DecodedFrame, DecodingSource, Source
 from schemas.clock import unix_ms
 from schemas.errors import SourceHungError
 from schemas.runtime.daemon_thread import run_in_daemon_thread, start_daemon_thread
@@ -103,6 +103,17 @@ class OnDemandReader(InlineReader):
         return await run_in_daemon_thread(self._source.read, f"source-{self._source.kind}")
 
 
+class _Ahead(NamedTuple):
+    """A frame that was read ahead."""
+
+    frame: CapturedFrame | DecodedFrame
+    captured_ms: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.frame.nbytes if isinstance(self.frame, DecodedFrame) else self.frame.picture.nbytes
+
+
 class ThreadReader:
     """Reads in a thread, one frame ahead.
 
@@ -118,7 +129,7 @@ class ThreadReader:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._change = threading.Condition()
-        self._ahead: deque[TimedFrame] = deque()
+        self._ahead: deque[_Ahead] = deque()
         self._skipped = 0
         self._closed = False
         self._read_at = time.monotonic()  # of the last frame
@@ -128,14 +139,22 @@ class ThreadReader:
 
     async def next(self) -> TimedFrame | None:
         """Wait for the next frame. Frames that were read before an end or a failure come first."""
+        reading = await self._next()
+        if reading is None:
+            return None
+        frame, captured_ms = reading
+        if isinstance(frame, DecodedFrame):
+            frame = await run_in_daemon_thread(frame.convert, f"source-{self._source.kind}-picture")
+        # A frame that waited for its turn in the schedule is captured when its turn comes.
+        return TimedFrame(frame, captured_ms if self._source.live else unix_ms())
+
+    async def _next(self) -> _Ahead | None:
         is_late = False
         while True:
             with self._change:
                 if self._ahead:
-                    reading = self._ahead.popleft()
                     self._change.notify()
-                    # A frame that waited for its turn in the schedule is captured when its turn comes.
-                    return reading if self._source.live else reading._replace(captured_ms=unix_ms())
+                    return self._ahead.popleft()
                 if self._failure is not None:
                     raise self._failure
                 if self._ended:
@@ -186,12 +205,13 @@ class ThreadReader:
 
     def _run(self) -> None:
         try:
+            source = self._source
+            read = source.read_decoded if isinstance(source, DecodingSource) else source.read
             while not self._closed:
-                captured = self._source.read()
-                if captured is None:
+                frame = read()
+                if frame is None:
                     break
-                now_ms = unix_ms()
-                self._put(TimedFrame(captured, now_ms if captured.captured_ms is None else captured.captured_ms))
+                self._put(_Ahead(frame, unix_ms() if frame.captured_ms is None else frame.captured_ms))
         except BaseException as failure:  # raised again by `next`, on the loop
             self._failure = failure
         finally:
@@ -203,10 +223,10 @@ class ThreadReader:
             finally:
                 self._wake()
 
-    def _put(self, reading: TimedFrame) -> None:
+    def _put(self, reading: _Ahead) -> None:
         with self._change:
             if self._source.live:
-                room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.captured.picture.nbytes)))
+                room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.nbytes)))
                 self._make_room(room - 1)
             else:
                 while self._ahead and not self._closed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,16 @@ class CapturedFrame(NamedTuple):
     """The capture time in Unix milliseconds, if the source measures it better than its reader."""
     stream_frame_bytes: int = 0
     """Mean bytes of a frame of the source's own video stream; 0 without one."""
+
+
+class DecodedFrame(NamedTuple):
+    """A frame of a live stream, not converted into a picture yet: that takes long, and most frames may be skipped."""
+
+    convert: Callable[[], CapturedFrame]
+    captured_ms: int | None
+    """As in `CapturedFrame`."""
+    nbytes: int
+    """Bytes that it holds in memory."""
 
 
 class Source(Protocol):
@@ -51,4 +62,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release files and connections, after any read in another thread."""
+        ...
+
+
+@runtime_checkable
+class DecodingSource(Source, Protocol):
+    """A source that can leave the conversion of a frame to the reader, which skips frames."""
+
+    def read_decoded(self) -> CapturedFrame | DecodedFrame | None:
+        """Read as `read` does, without the conversion where that takes long."""
         ...

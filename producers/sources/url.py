@@ -6,6 +6,7 @@ FFmpeg times its waits for the network. It does not time those for a V4L2 device
 from __future__ import annotations
 
 import time
+from functools import partial
 from threading import Lock
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
 from producers.sources.orientation import orient
 from producers.sources.settings import SourceSettings
-from producers.sources.source import CapturedFrame
+from producers.sources.source import CapturedFrame, DecodedFrame
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
 
@@ -121,18 +122,30 @@ class UrlSource:
 
     def read(self) -> CapturedFrame | None:
         """Return the next frame; None at the end of a stream that has one."""
+        found = self.read_decoded()
+        return found.convert() if isinstance(found, DecodedFrame) else found
+
+    def read_decoded(self) -> CapturedFrame | DecodedFrame | None:
+        """Return the next frame, not converted if the stream is live and its frames are not sent as they are."""
         with self._lock:
             for frame in self._frames:
                 position = self._next
                 self._next += 1
                 if self.live or position >= self._position:
                     captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
-                    picture, planes = framed(frame, self._frame, planar=self._planar)
                     at_ms = captured_ms if self.live else None
-                    return CapturedFrame(picture, position, None, planes, at_ms, self._size.frame_bytes)
+                    convert = partial(self._converted, frame, position, at_ms, self._size.frame_bytes)
+                    at_once = not self.live or (self._planar and self._frame.whole)
+                    return convert() if at_once else DecodedFrame(convert, at_ms, 3 * frame.width * frame.height)
         if self.live:
             raise SourceError.of(self._name, "the other side ended the stream")
         return None
+
+    def _converted(
+        self, frame: av.VideoFrame, position: int, captured_ms: int | None, stream_frame_bytes: int
+    ) -> CapturedFrame:
+        picture, planes = framed(frame, self._frame, planar=self._planar)
+        return CapturedFrame(picture, position, None, planes, captured_ms, stream_frame_bytes)
 
     def close(self) -> None:
         """Close the connection."""

@@ -95,10 +95,10 @@ class Ledgers:
     def forget_if_settled(self, boot_id: int) -> None:
         """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
         ledger = self._boots.get(boot_id)
-        if ledger is None:
+        if ledger is None or not ledger.closed:  # the running boot: to look for its first frame takes long
             return
         ledger.confirmed_to = self._first_waiting(ledger)
-        if not ledger.closed or ledger.confirmed_to < ledger.next:
+        if ledger.confirmed_to < ledger.next:
             return
         if ledger.reported != ledger.counts(ledger.confirmed_to):
             with contextlib.suppress(StateError):  # it stays outdated and is saved again later

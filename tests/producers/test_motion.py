@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from producers.gate.motion import BLOCKS, MotionGate, MotionSettings, block_means
 from producers.gate.moving import changed
+from producers.sources.framing import blacken
 
 Picture = NDArray[np.uint8]
 
@@ -52,6 +53,21 @@ def test_a_change_of_light_is_no_motion() -> None:
     motion = gate(heartbeat_s=1000, hold_s=0)
     sent = [n for n in range(40) if motion.passes(scene(n, light=-20 if n % 10 > 5 else 0), 1000 * n)]
     assert sent == [0]
+
+
+@pytest.mark.parametrize("hidden", [0.3, 0.7])
+def test_a_change_of_light_beside_a_privacy_region_is_no_motion_and_a_person_there_is_one(hidden: float) -> None:
+    def shown(n: int, light: int, x: int | None = None) -> Picture:
+        picture = scene(n, light=light)
+        picture = blacken(picture if x is None else with_person(picture, x), ((0, 0, hidden, 1),))
+        return np.ascontiguousarray(picture)
+
+    motion = gate(heartbeat_s=1000, hold_s=0)
+    assert [n for n in range(40) if motion.passes(shown(n, 12 if n % 10 > 5 else 0), 1000 * n)] == [0]
+    assert not motion.passes(shown(40, 0, x=10), 40_000)  # inside of the region
+    assert motion.passes(shown(41, 12, x=280), 41_000)
+    assert motion.box is not None
+    assert motion.box.left >= 256
 
 
 def test_a_resting_object_becomes_background() -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from producers.camera.camera_settings import CameraSettings
 from producers.sources.reader import InlineReader, ThreadReader, read_from
-from producers.sources.source import CapturedFrame
+from producers.sources.settings import SourceSettings
+from producers.sources.source import CapturedFrame, DecodedFrame
 from schemas.errors import SourceHungError
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from tests.producers.fleet_rig import offline_camera
 from tests.producers.source_rig import Numbers
 from tests.waiting import PATIENCE_S, until
 
@@ -38,6 +46,31 @@ async def test_a_live_source_keeps_its_newest_frame_and_counts_skipped_ones() ->
     assert await positions(reader) == [19]
     assert reader.take_skipped() == 19
     assert reader.take_skipped() == 0
+
+
+async def test_only_frames_of_a_live_source_that_are_taken_are_converted() -> None:
+    class Undecided(Numbers):
+        converted: ClassVar[list[tuple[int, str]]] = []
+
+        def read_decoded(self) -> CapturedFrame | DecodedFrame | None:
+            captured = self.read()
+            if captured is None:
+                return None
+
+            def convert() -> CapturedFrame:
+                self.converted.append((captured.position, threading.current_thread().name))
+                return captured
+
+            return DecodedFrame(convert, 1_000 + captured.position, captured.picture.nbytes)
+
+    source = Undecided(20, live=True)
+    reader = ThreadReader(source, ahead=2)
+    source.gate.release(21)
+    assert await asyncio.to_thread(source.closed.wait, 60)
+    found = [await reader.next() for _ in range(3)]
+    assert [each and each.captured_ms for each in found] == [1_018, 1_019, None]
+    assert source.converted == [(n, "source-numbers-picture") for n in (18, 19)]
+    assert reader.take_skipped() == 18
 
 
 async def test_a_live_source_with_read_ahead_keeps_its_newest_frames_in_order() -> None:
@@ -176,3 +209,21 @@ async def test_an_exception_while_closing_does_not_change_the_end_of_a_source(li
     await asyncio.sleep(0)  # the reader gets its turn and waits from here on
     source.gate.release()
     assert await asyncio.wait_for(waiting, 60) is None
+
+
+async def test_frames_that_a_live_source_gives_are_published_or_skipped_up_to_its_end(tmp_path: Path) -> None:
+    camera_id = CameraId("lab/door")
+    key = derive_camera_key(b"a fleet secret of thirty-two byte", camera_id)
+    settings = CameraSettings(camera_id=camera_id, fps=0.1, source=SourceSettings(kind="scene"))
+    camera, source = offline_camera(settings, key, tmp_path), Numbers(30, live=True)
+    camera._source = source
+    source.gate.release(1)
+    capture = asyncio.create_task(camera._capture())
+    await until(lambda: camera.spool.current.next > 0, "a frame that is published")
+    source.gate.release(30)
+    assert await asyncio.to_thread(source.closed.wait, PATIENCE_S)
+    capture.cancel()
+    await asyncio.gather(capture, return_exceptions=True)
+    ledger = camera.spool.current
+    assert ledger.next + ledger.frames_skipped >= 29  # the newest may wait unread
+    await camera.close(0.1)

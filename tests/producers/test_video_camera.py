@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
 from pathlib import Path
 
 import av
@@ -180,6 +181,49 @@ def test_a_stream_with_another_colour_matrix_yields_pixels(matrix: int, colour: 
     picture, sent = framed(frame, Framing.of(SourceSettings(kind="video", file=Path("film.mp4"))), planar=True)
     assert (sent is None) == (colour is None)
     assert sent is not None or np.array_equal(picture, to_rgb(frame))
+
+
+def test_a_grey_stream_stays_grey_with_every_framing() -> None:
+    grey = noise(0)[..., :1]
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey[..., 0]), format="gray")
+    picture, planes = framed(frame, Framing(), planar=True)
+    assert planes is not None
+    assert (planes.blue, planes.red, planes.colour) == (None, None, Colour.BT601_FULL)
+    assert np.array_equal(planes.luma, picture[..., 0])
+    assert np.array_equal(picture, grey)
+    assert np.array_equal(framed(frame, Framing(), planar=False)[0], grey)
+    assert np.array_equal(framed(frame, Framing(channels=3), planar=True)[0], to_rgb(frame))
+    turned, _ = framed(frame, Framing(rotate=90), planar=True)
+    assert turned.shape == (grey.shape[1], grey.shape[0], 1)
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+@pytest.mark.parametrize("layout", ["yuv420p", "nv12"])
+def test_no_colour_from_inside_a_privacy_region_reaches_the_pixels_beside_it(
+    layout: str, size: tuple[int, int], rotate: int
+) -> None:
+    height, width = size
+    framing = Framing(rotate=rotate, privacy=((0.13, 0.21, 0.3, 0.4),))
+    frame = av.VideoFrame(width, height, layout)
+    step = 2 if layout == "nv12" else 1  # bytes from one blue sample to the next
+    for plane in frame.planes:
+        plane.update(np.random.default_rng(plane.height).integers(90, 120, plane.buffer_size, np.uint8).tobytes())
+    picture, _ = framed(frame, framing, planar=False)
+    rows, columns = picture.shape[:2]
+    wanted = np.zeros((rows, columns), np.bool_)
+    wanted[floor(0.21 * rows) : ceil(0.61 * rows), floor(0.13 * columns) : ceil(0.43 * columns)] = True
+    wanted = np.rot90(wanted, rotate // 90)  # in the source's picture
+    changes = 0
+    for plane in frame.planes[1:]:
+        samples = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size).copy()
+        for row, column in np.ndindex(-(-height // 2), -(-width // 2)):
+            if wanted[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].any():
+                samples[row, step * column : step * (column + 1)] ^= 128
+                changes += 1
+        plane.update(samples.tobytes())
+    assert changes > 0
+    assert np.array_equal(framed(frame, framing, planar=False)[0], picture)
 
 
 def test_a_cropped_source_yields_pixels(film: Path) -> None:
