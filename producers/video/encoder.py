@@ -14,7 +14,6 @@ from typing import Final, Protocol
 
 import av
 import numpy as np
-from av.codec.codec import UnknownCodecError
 
 from schemas.errors import SourceError
 from schemas.messages.access_unit import Codec
@@ -28,7 +27,6 @@ PROBE_CRF: Final = 10
 """libx264's rate factor of a probe: about 50 dB."""
 _ENDLESS: Final = str(2**30)
 """Pictures between two key frames: a group ends by a new encoder."""
-_SAMPLES: Final = "yuv420p"
 _TICKS: Final = 90_000
 _SOFTWARE: Final = {Codec.H264: "libx264", Codec.AV1: "libsvtav1"}
 
@@ -51,19 +49,9 @@ class FFmpegEncoder:
     """An encoder of FFmpeg, through PyAV."""
 
     def __init__(
-        self,
-        name: str,
-        codec: Codec,
-        height: int,
-        width: int,
-        rate: float,
-        options: Mapping[str, str],
-        samples: str = _SAMPLES,
+        self, name: str, codec: Codec, height: int, width: int, rate: float, options: Mapping[str, str]
     ) -> None:
-        """`rate` is in pictures a second, `samples` FFmpeg's name of a 4:2:0 format with 8 bits that the encoder takes.
-
-        Raises `SourceError` if FFmpeg cannot open the encoder.
-        """
+        """`rate` is in pictures a second. Raises `SourceError` if FFmpeg cannot open the encoder."""
         self.name = name
         self.codec = codec
         # Codecs take even sides only. The decoder cuts the rest off.
@@ -73,7 +61,7 @@ class FFmpegEncoder:
         try:
             context = av.CodecContext.create(name, "w")
             assert isinstance(context, av.VideoCodecContext)
-            context.width, context.height, context.pix_fmt = self._width, self._height, samples
+            context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
             context.time_base, context.framerate = Fraction(1, _TICKS), Fraction(rate).limit_denominator(1000)
             context.thread_count = 1
             context.options = {**options, "g": _ENDLESS}
@@ -81,23 +69,18 @@ class FFmpegEncoder:
             # starts would inherit that.
             with same_scheduling() if codec is Codec.AV1 else nullcontext():
                 context.open()
-        except UnknownCodecError:
-            raise SourceError(f"encoder {name}: expected it in PyAV's FFmpeg, which has none of that name") from None
         except (av.FFmpegError, ValueError, OSError) as error:
             raise SourceError(f"encoder {name}: {getattr(error, 'strerror', None) or error}") from None
         self._context: av.VideoCodecContext = context
-        self._samples = samples
 
     def encode(self, planes: Planes) -> bytes:
         """Return the access unit of the next picture."""
-        frame = av.VideoFrame(self._width, self._height, _SAMPLES)
+        frame = av.VideoFrame(self._width, self._height, "yuv420p")
         blue, red = planes.blue, planes.red
         if blue is None or red is None:
             blue = red = np.full(chroma_shape(*planes.luma.shape), NEUTRAL, dtype=np.uint8)
         for target, plane in zip(frame.planes, (planes.luma, blue, red), strict=True):
             _copy(plane, target)
-        if self._samples != _SAMPLES:
-            frame = frame.reformat(format=self._samples)
         frame.pts, frame.time_base = self._number * self._step, Fraction(1, _TICKS)
         self._number += 1
         try:

@@ -19,10 +19,6 @@ _OPTIONS: Final = {
 }
 _QUALITY: Final = {"nvenc": "qp", "qsv": "global_quality", "vaapi": "qp"}
 """Option that takes the rate factor."""
-_SAMPLES: Final = {"qsv": "nv12"}
-"""Format of the samples, if it is not yuv420p."""
-_working: set[tuple[str, int, int]] = set()
-"""Encoders that have passed a trial in this process, with the height and width of its pictures."""
 KINDS: Final = tuple(_OPTIONS)
 
 
@@ -31,19 +27,15 @@ def hardware_encoder(
 ) -> tuple[Encoder | None, str]:
     """Return a hardware encoder, or None and the reason. `kind` is one of `KINDS`, or `auto` for the first that opens.
 
-    An encoder is tried once for each size, with two grey pictures: it must return each picture's access unit at once.
-    Their group is then over, and a fresh encoder is returned. With a limit of the bytes a second, none is: only
-    software keeps it.
+    An encoder is tried with two grey pictures: it must return each picture's access unit at once. Their group is then
+    over, and a fresh encoder is returned. With a limit of the bytes a second, none is: only software keeps it.
     """
     if max_bytes_per_second is not None:
         return None, "max_bytes_per_second: expected none with a hardware encoder. Only software keeps the limit."
     reasons = []
-    kinds = KINDS if kind == "auto" else (kind,)
-    for each in sorted(kinds, key=lambda each: (each, height, width) not in _working):
+    for each in KINDS if kind == "auto" else (kind,):
         try:
-            if (each, height, width) not in _working:
-                _try(_opened(each, height, width, rate, crf), height, width)
-                _working.add((each, height, width))
+            _try(_opened(each, height, width, rate, crf), height, width)
             return _opened(each, height, width, rate, crf), ""
         except SourceError as error:
             reasons.append(str(error))
@@ -54,7 +46,7 @@ def _opened(kind: str, height: int, width: int, rate: float, crf: int) -> Encode
     options = dict(_OPTIONS[kind])
     if kind in _QUALITY:
         options[_QUALITY[kind]] = str(crf)
-    return FFmpegEncoder(f"h264_{kind}", Codec.H264, height, width, rate, options, _SAMPLES.get(kind, "yuv420p"))
+    return FFmpegEncoder(f"h264_{kind}", Codec.H264, height, width, rate, options)
 
 
 def _try(encoder: Encoder, height: int, width: int) -> None:
