@@ -50,7 +50,7 @@ class MovingBlocks:
 def changed(means: Means, others: Means, levels: float) -> Blocks:
     """Return the blocks that differ from `others` by more than `levels` after subtraction of the median difference.
 
-    Blocks that are black both times never differ. They say nothing of a change of light: a privacy region has no light.
+    Blocks that are black both times never differ. They do not show a change of light: a privacy region has none.
     """
     difference, lit = means - others, (means > 0) | (others > 0)
     if lit.any():

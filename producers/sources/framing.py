@@ -72,7 +72,7 @@ def turn(picture: Picture, degrees: int) -> Picture:
 def blacken(picture: Picture, rectangles: tuple[tuple[float, float, float, float], ...]) -> Picture:
     """Return a picture (H, W, C) with black rectangles: x, y, width, height as shares of the picture's sides.
 
-    A pixel that a rectangle only touches is black as well, and so are up to three pixels beside it: video has a colour
+    A pixel that a rectangle only touches is black as well, and so are up to three pixels next to it: video has a colour
     sample for 2×2 pixels, and FFmpeg interpolates those of some formats.
     """
     if not rectangles:

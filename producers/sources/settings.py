@@ -60,7 +60,7 @@ class StreamSettings(SettingsTable):
     server, is first turned and mirrored as players show it, by the display matrix that telephones write."""
     privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
     """Rectangles x, y, width, height that are blacked out, as shares of the rotated picture's width and height, so that
-    they stay valid if the camera changes its resolution. Up to three pixels beside them are black too, because their
+    they stay valid if the camera changes its resolution. Up to three pixels next to them are black too, because their
     colour is that of pixels inside. As text, one is `X,Y,WIDTH,HEIGHT`."""
     region: tuple[Corner, Corner, Side, Side] | None = None
     """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height. As

@@ -33,7 +33,7 @@ class DecodedFrame(NamedTuple):
 
     convert: Callable[[], CapturedFrame]
     captured_ms: int | None
-    """As in `CapturedFrame`."""
+    """The same as in `CapturedFrame`."""
     nbytes: int
     """Bytes that it holds in memory."""
 

@@ -32,7 +32,7 @@ def test_the_pixels_under_a_privacy_rectangle_and_at_most_three_beside_it_are_bl
     has_pixels = min((right - x) * width, (bottom - y) * height) > 1e-5
 
     def overlap(row: int, column: int, around: int) -> float:
-        """Return the smaller side of the rectangle's part in a square around a pixel; negative beside the rectangle."""
+        """Return the smaller side of the rectangle's part in a square around a pixel; negative outside of it."""
         return min(
             min(right * width, column + 1 + around) - max(x * width, column - around),
             min(bottom * height, row + 1 + around) - max(y * height, row - around),
@@ -63,7 +63,7 @@ def test_a_picture_is_rotated_clockwise(degrees: int, height: int, width: int) -
 def test_privacy_applies_to_the_rotated_picture_before_resizing() -> None:
     picture = np.full((8, 4, 3), 255, np.uint8)
     framed = Framing(rotate=90, privacy=((0, 0, 0.5, 1),), size=(4, 2), channels=1)(picture)
-    assert framed[..., 0].tolist() == [[0, 0, 128, 255], [0, 0, 128, 255]]  # one column beside the region is black
+    assert framed[..., 0].tolist() == [[0, 0, 128, 255], [0, 0, 128, 255]]  # one column next to the region is black
 
 
 @given(user=st.text(min_size=1, max_size=9), password=st.text(max_size=9))

@@ -148,7 +148,8 @@ class Store:
         """
         found = []
         with self.engine.begin() as connection:
-            for log, before in zip(LOGS.values(), cursor or [None] * len(LOGS), strict=True):
+            starts: Sequence[int | None] = [None] * len(LOGS) if cursor is None else cursor
+            for log, before in zip(LOGS.values(), starts, strict=True):
                 columns = [log.c[name] for name in Operation.__dataclass_fields__]
                 query = select(log.c.id, *columns).limit(limit)
                 query = query.order_by(log.c.id.desc()) if before is None else query.order_by(log.c.id)
