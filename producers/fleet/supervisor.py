@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,10 @@ import structlog
 from producers.camera.camera import Camera
 from producers.fleet.camera_spec import CameraSpec
 from producers.fleet.first_start import DamagedStartError, Start
+from producers.spool.folder import read_ahead
 from schemas.clock import unix_ms
 from schemas.errors import PointillistError, StateError
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
@@ -55,6 +58,7 @@ class CameraSupervisor:
         start."""
         self.spec = spec
         self.camera: Camera | None = None
+        self._folder = folder
         self._start = Start(folder / _STARTED) if marks_start else None
         self._build = build
         self._task: asyncio.Task[None] | None = None
@@ -143,6 +147,8 @@ class CameraSupervisor:
             await asyncio.wait({after})
         backoff = Backoff(*_RETRY_S)
         while self.camera is None:
+            # The spool is opened on the event loop: the other cameras must not wait for a slow disk.
+            await run_in_daemon_thread(partial(read_ahead, self._folder), f"{self.spec.settings.camera_id}-spool")
             try:
                 self.open()
             except PointillistError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +15,7 @@ from typing import ClassVar, Final
 from schemas.errors import StateError
 
 _INSTALL: Final = re.compile(rb"[0-9a-f]{16}")
+_READ_BYTES: Final = 2**20
 _OFFSETS: Final = 2**63
 """Offsets that a file has."""
 
@@ -21,6 +23,15 @@ _OFFSETS: Final = 2**63
 def spool_root(state: Path) -> Path:
     """Return the folder of all cameras' spools in a state folder: one folder `site/camera` each."""
     return state / "spool"
+
+
+def read_ahead(folder: Path) -> None:
+    """Read the files of a spool, so that its opening finds them in memory. Unreadable files are passed over."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                while file.read(_READ_BYTES):
+                    pass
 
 
 class FolderLock:

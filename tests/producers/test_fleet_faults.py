@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from structlog.testing import capture_logs
 from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
 from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
 from producers.fleet.camera_spec import CameraSpec
 from producers.fleet.first_start import fleet_started
 from producers.fleet.fleet import FleetOutcome
@@ -27,19 +29,20 @@ from producers.fleet.fleet_ticker import FleetTicker
 from producers.fleet.limits import allow_open_files
 from producers.fleet.phase_report import PhaseReport
 from producers.fleet.real import run_camera
-from producers.fleet.supervisor import TaskPhase
+from producers.fleet.supervisor import CameraSupervisor, TaskPhase
 from producers.metrics import Instruments
+from producers.sources.settings import SourceSettings
 from producers.spool import Spool
 from producers.spool.files import OPEN_FILES
-from producers.spool.folder import spool_root
+from producers.spool.folder import read_ahead, spool_root
 from schemas.errors import SourceError, StateError
 from schemas.identity import CameraId
-from schemas.keys.keys import KeyRing
+from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
-from tests.producers.fleet_rig import run, scenario_of
+from tests.producers.fleet_rig import offline_camera, run, scenario_of
 from tests.producers.publisher_rig import QUICK
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -287,3 +290,48 @@ def test_a_report_that_cannot_be_written_is_written_as_soon_as_possible(tmp_path
     file.parent.unlink()
     report.update()
     assert json.loads(file.read_text()) == {"lab/door": {"phase": "capturing", "detail": ""}}
+
+
+async def test_a_slow_disk_under_one_spool_does_not_stop_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, release, opened = threading.Event(), threading.Event(), []
+
+    def read_slowly(folder: Path) -> None:
+        read_ahead(folder)
+        opened.append(folder)
+        reading.set()
+        assert release.wait(PATIENCE_S)
+
+    monkeypatch.setattr("producers.fleet.supervisor.read_ahead", read_slowly)
+    camera_id = CameraId("lab/door")
+    key = derive_camera_key(b"a fleet secret of thirty-two byte", camera_id)
+    settings = CameraSettings(camera_id=camera_id, fps=20.0, source=SourceSettings(kind="scene"))
+    spec = CameraSpec(settings, key, ("127.0.0.1", 9))
+    folder = tmp_path / "spool"
+    supervisor = CameraSupervisor(spec, folder, lambda _: offline_camera(settings, key, folder), marks_start=False)
+    supervisor.start()
+    await until(reading.is_set, "the reading of the spool")  # `until` itself runs on the loop
+    assert (opened, supervisor.camera) == ([folder], None)
+    release.set()
+    await until(lambda: supervisor.camera is not None, "an open camera")
+    await supervisor.cancel()
+    await supervisor.close()
+
+
+def test_every_file_of_a_spool_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = Path.open
+
+    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
+        read.append(path.name)
+        if path.name == "b":
+            raise PermissionError
+        return real(path, *arguments, **options)
+
+    for name in "abc":
+        (tmp_path / name).write_bytes(bytes(3 * 2**20))
+    monkeypatch.setattr(Path, "open", noted)
+    read_ahead(tmp_path)
+    assert sorted(read) == ["a", "b", "c"]
+    read_ahead(tmp_path / "none")
