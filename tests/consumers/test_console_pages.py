@@ -88,6 +88,44 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     assert [each.detail for each in console.context.store.newest_operations(ALERT)] == ["closed", "acknowledged"]
 
 
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_a_decision_does_not_cover_an_alert_that_was_raised_after_the_page_was_loaded(
+    console: ConsoleRig, recorder: Rig, is_bulk: bool
+) -> None:
+    other, later = "cd" * 16, "ef" * 16
+    raise_alert(recorder, ago_s=600)
+    raise_alert(recorder, other, "lab/gate", ago_s=500)
+    browser = console.browser()
+
+    def sent() -> tuple[str, dict[str, str]]:
+        """Return the address and the fields of the form on the page as it is now."""
+        page, fields = browser.get("/alerts").text, {"csrf": console.csrf(), "state": "closed"}
+        if is_bulk:
+            boxes = re.findall(r'form="bulk" data-of="alerts" name="(\w+)" value="(\d+)"', page)
+            assert len(boxes) == 2
+            return "/alerts", fields | dict(boxes)
+        form = page.partition(f'action="/alerts/{later if later in page else ALERT}"')[2]
+        (shown_ms,) = re.findall(r'name="shown_ms" value="(\d+)"', form.partition("</form>")[0])
+        return f"/alerts/{ALERT}", fields | {"shown_ms": shown_ms}
+
+    address, fields = sent()
+    raise_alert(recorder, later)
+    refused = browser.post(address, data=fields)
+    assert refused.status_code == 409
+    assert "another alert of this episode was raised after the page was loaded" in refused.json()["error"]
+    assert not console.context.store.reviewed()
+    address, fields = sent()
+    assert browser.post(address, data=fields).status_code == 303
+    assert console.context.store.reviewed().keys() == ({ALERT, later, other} if is_bulk else {ALERT, later})
+
+
+def test_a_comment_is_part_of_the_form_that_decides(console: ConsoleRig, recorder: Rig) -> None:
+    raise_alert(recorder)
+    page = console.browser().get("/alerts").text
+    assert f'<input name="text" form="review-{ALERT}"' in page
+    assert f'<form id="review-{ALERT}" method="post" action="/alerts/{ALERT}">' in page
+
+
 def test_an_alert_by_p_values_and_the_last_probe_are_described_in_words(console: ConsoleRig, recorder: Rig) -> None:
     probes = [
         verdict(

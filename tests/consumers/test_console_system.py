@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.data import system_watch
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import RoleState, unwell
-from consumers.console.data.rules import MOST_FIRING, Rules, read_rules, rules_of
+from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules, rules_of
 from consumers.console.data.system_watch import Pill
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system import changes_of_system
@@ -150,6 +151,13 @@ def test_firing_rules_are_listed_with_links_to_their_runbooks(rig: ConsoleRig) -
     assert rig.browser().get("/rules/graph?g0.expr=up&g0.tab=1").headers["location"] == "/rules"
     runbooks = rig.browser().get("/runbooks").text
     assert all(f'<h3 id="{name}">' in runbooks for name in ("pointillistroledown", "pointillistdiskfull"))
+
+
+def test_a_rule_that_fires_for_several_cameras_counts_once(rig: ConsoleRig) -> None:
+    each = FiringRule("PointillistCameraSilent", "warning", "lab/0", "It is silent", "", 0)
+    firing = tuple(replace(each, subject=f"lab/{number}") for number in range(3))
+    rig.context.watch.rules, rig.context.watch.no_rules = Rules(firing, ("PointillistDiskFull",)), ""
+    assert "1 rule fires, 1 do not." in rig.browser().get("/rules").text
 
 
 def test_the_page_of_rules_counts_them_once(rig: ConsoleRig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -216,6 +217,35 @@ def test_the_page_of_a_silent_camera_shows_its_outage_and_counts_its_verdicts(
     expect(phone.locator("#outages tbody tr")).to_contain_text(["2.0 h"])
     expect(phone.locator("#timeline .off")).to_have_count(1)
     expect(phone.locator("#charts")).to_contain_text("A minute appears here when it is over.")
+
+
+@pytest.mark.parametrize(("ago_s", "is_present"), [(600, False), (0, True)])
+def test_a_chart_shows_a_present_value_only_if_there_were_frames_lately(
+    console: ConsoleRig, recorder: Rig, phone: Page, ago_s: int, is_present: bool
+) -> None:
+    now_ms = time.time_ns() // 10**6
+    recorder.verdicts([verdict(seq, captured_ms=now_ms - 1_000 * (ago_s + seq)) for seq in range(30)])
+    console.show([verdict(200)])
+    Rollup(console.context.recorded.engine(), console.context.store.engine).step(now_ms + 60_000)
+    phone.goto(f"http://127.0.0.1/camera/{CAMERA}?range=hour")
+    value = phone.locator("#charts .value").first
+    expect(value).to_have_text(re.compile(r"^\d" if is_present else "^–$"))
+
+
+def test_an_alert_on_the_timeline_keeps_the_focus_when_the_charts_are_refreshed(
+    console: ConsoleRig, recorder: Rig, phone: Page
+) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder, ago_s=600)
+    poll(console)
+    phone.clock.install()
+    phone.goto(f"http://127.0.0.1/camera/{CAMERA}?range=hour")
+    link = phone.locator("#timeline a")
+    link.focus()
+    link.evaluate("e => { e.dataset.old = 'yes'; }")
+    phone.clock.run_for(20_000)
+    expect(phone.locator("#timeline a[data-old]")).to_have_count(0)
+    expect(link).to_be_focused()
 
 
 def test_an_alert_on_the_timeline_is_opened_by_a_touch_beside_its_mark(

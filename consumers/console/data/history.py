@@ -24,7 +24,9 @@ RANGES: Final = {
 }
 USUAL: Final = "15 minutes"
 _BY_THE_HOUR_FROM: Final = 2 * DAY_MS
-_MOST_OUTAGES: Final = 100
+_MOST_OUTAGES: Final = 1_000
+_MOST_ALERTS: Final = 100
+"""Maximum number of alerts of each kind."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
         select(*alerts.c["alert_id", "raised_ms", "baseline_bits", "threshold_bits", "wanted"])
         .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
         .order_by(alerts.c.raised_ms.desc())
-        .limit(_MOST_OUTAGES)
+        .limit(_MOST_ALERTS)
     )
     with engine.begin() as connection:
         found = [dict(row) for kind in KINDS for row in connection.execute(query.where(kind)).mappings()]

@@ -327,7 +327,7 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _review_many(context: ConsoleContext, request: Request) -> Response:
-    """Set the state of all selected episodes, or mute them."""
+    """Set the state of all selected episodes, or mute them. The value of each is the time of its last shown alert."""
     return await _change(context, request, [name for name in form_of(request) if _ID.fullmatch(name)][:SHOWN])
 
 
@@ -339,9 +339,33 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
         sites = dict(zip(chosen, map(site_of, cameras), strict=True))
         await mute(context, request, sites, fields["mute"], fields.get("reason", ""))
     else:
+        state, text = fields.get("state"), fields.get("text", "")
+        shown_ms = [_time_of(fields.get(alert_id) or fields.get("shown_ms", "")) for alert_id in chosen]
+        if state is not None:
+            for alert_id, camera, at_ms in zip(chosen, cameras, shown_ms, strict=True):
+                _check_shown(alert_id, await _episode_of(context, alert_id, camera), at_ms)
         for alert_id, camera in zip(chosen, cameras, strict=True):
-            await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
+            await review(context, who, alert_id, camera, state, text)
     return RedirectResponse(origin_of(fields), 303)
+
+
+def _time_of(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
+
+
+def _check_shown(alert_id: str, episode: Episode | None, shown_ms: int | None) -> None:
+    """Raise RefusedActionError if the page, whose last alert of the episode is of `shown_ms`, lacks a later one."""
+    if episode is not None and shown_ms is not None and episode.last_ms > shown_ms:
+        raise RefusedActionError(
+            f"{alert_id}: another alert of this episode was raised after the page was loaded. Reload the page, and "
+            "decide again.",
+            409,
+        )
+
+
+async def _episode_of(context: ConsoleContext, alert_id: str, camera: str) -> Episode | None:
+    found = await _newest_episodes(context, camera)
+    return next((each for each, _ in found if alert_id in each.alert_ids), None)
 
 
 def origin_of(fields: Mapping[str, str]) -> str:
@@ -361,8 +385,8 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
     if text.strip():
         await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
-        found = await _newest_episodes(context, camera)
-        mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
+        episode = await _episode_of(context, alert_id, camera)
+        mine = [alert_id] if episode is None else episode.alert_ids
         made = await context.write(context.store.review, mine, state, who)
         for each in mine:
             context.reviews.pop(each, None)

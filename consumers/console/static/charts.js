@@ -41,6 +41,7 @@
     return Math.abs(value) < 1 ? `${Number((1000 * value).toPrecision(2))} ms` : `${short(value)} s`;
   }
   // Times of the browser's zone with 24 hours; a day and a month where the span is longer.
+  const MOST_OUTAGES = 1000;
   const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   const FINE = { ...CLOCK, second: "2-digit" };
   function time(ms, long) { return new Date(ms).toLocaleString([], long ? { ...CLOCK, day: "numeric", month: "short" } : CLOCK); }
@@ -49,8 +50,13 @@
     const fine = max - min < 300 ? FINE : CLOCK;
     return all.map((at) => (max - min > 172800 ? new Date(at * 1000).toLocaleDateString([], { day: "numeric", month: "short" }) : new Date(at * 1000).toLocaleTimeString([], fine)));
   }
+  // The present value: the last one, unless nothing came for three steps.
   function last(column) {
-    for (let at = column.length - 1; at >= 0; at--) if (column[at] !== null && column[at] !== undefined) return column[at];
+    const times = found.columns.t, step = found.step_s ?? (found.source === "recorder" ? 60 : times[1] - times[0]);
+    for (let at = column.length - 1; at >= 0; at--) {
+      if (times[at] < (found.summed_to_s ?? found.span_s[1]) - 3 * step) return null;
+      if (column[at] !== null && column[at] !== undefined) return column[at];
+    }
     return null;
   }
   function upTo(highest, limit) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? (Math.max(high ?? 0, limit ?? 0) || 1) * 1.1]; }
@@ -150,6 +156,8 @@
       return rect;
     };
     const seen = found.columns.t.length ? [1000 * found.columns.t[0], 1000 * found.summed_to_s] : [end, end];
+    // Of outages older than the oldest of a full list nothing is known.
+    if (found.outages?.length === MOST_OUTAGES) seen[0] = Math.max(seen[0], found.outages.at(-1)[0]);
     band.append(part("on", seen[0], Math.min(end, seen[1]), "frames recorded"));
     for (const [since, until] of found.outages || []) if (until > begin) band.append(part("off", since, until, `no frames for ${length(until - since)}`));
     const models = (found.models || []).filter((at) => at >= begin);
@@ -181,7 +189,9 @@
       entry.append(key, ` ${words}`);
       legend.append(entry);
     }
+    const focused = root.querySelector("a:focus")?.getAttribute("href");
     root.replaceChildren(band, ends);
+    if (focused) root.querySelector(`a[href="${focused}"]`)?.focus();
     root.parentElement.querySelector(".legend")?.remove();
     root.before(legend);
   }
@@ -205,12 +215,17 @@
       fill("classes", found.classes, "none");
       document.getElementById("classes-since").textContent = `Counted by the hour, since ${time(1000 * found.classes_since_s, true)}.`;
     }
-    if (found.outages) fill("outages", found.outages.map(([since, until]) => [time(since, true), length(until - since)]), "none");
+    if (found.outages) {
+      const rows = found.outages.slice(0, 100).map(([since, until]) => [time(since, true), length(until - since)]);
+      if (found.outages.length > rows.length) rows.push([`${found.outages.length - rows.length} earlier ones`, ""]);
+      fill("outages", rows, "none");
+    }
     place.setAttribute("aria-busy", "false");
   }
   // A pointer that rests on the charts reads them; after a minute they go on.
   function again() {
-    if (document.hidden || (place.matches(":hover") && ++rested < 4)) return;
+    const isRead = place.matches(":hover") || document.getElementById("timeline")?.matches(":hover");
+    if (document.hidden || (isRead && ++rested < 4)) return;
     rested = 0;
     load().catch(() => { if (note) note.textContent = `Not updated since ${time(loaded, true)}.`; });
   }

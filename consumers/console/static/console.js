@@ -131,6 +131,14 @@
       setTimeout(() => delete form.dataset.sent, 10000);
     }
   });
+  // A clip takes some seconds to read, and a second request would be refused meanwhile.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href*="/clip.mp4"]');
+    if (!link) return;
+    if (link.dataset.sent) event.preventDefault();
+    link.dataset.sent = "yes";
+    setTimeout(() => delete link.dataset.sent, 20000);
+  });
   addEventListener("pageshow", () => { for (const each of document.querySelectorAll("form[data-sent]")) delete each.dataset.sent; });
 
   // What a person has opened or closed stays so, and a page in the background asks for nothing.
