@@ -11,6 +11,8 @@ from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Sender
 
 _BATCH_BYTES: Final = 2**20
+_MOST_OFFERED: Final = 256
+"""Messages to cameras that Kafka does not hold yet."""
 
 Delivered = Callable[[OutgoingRecord], None]
 """A function that receives each record when Kafka holds it."""
@@ -24,6 +26,7 @@ class Emitter:
         """`on_health` receives true while Kafka accepts records, else false and the reason."""
         self._sender = Sender(bootstrap, batch_bytes=_BATCH_BYTES, on_health=on_health)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._offered: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Receives the error of a tracked task that failed because of a defect; Kafka's failures are retried."""
 
@@ -40,11 +43,22 @@ class Emitter:
         if records:
             self.track(self.send(topic, records, delivered), "send")
 
-    def track(self, work: Coroutine[None, None, None], name: str) -> None:
+    def offer(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
+        """Send records in a task, or drop them while `_MOST_OFFERED` wait, as without their topic.
+
+        For messages to cameras that a later frame repeats.
+        """
+        if records and len(self._offered) < _MOST_OFFERED:
+            task = self.track(self.send(topic, records), "offer")
+            self._offered.add(task)
+            task.add_done_callback(self._offered.discard)
+
+    def track(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run the work of a delivery in a task, until it ends or `cancel` is called."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -28,4 +28,4 @@ class KeyRequests:
         """Request a key frame in place of the one that a frame depends on or is. `now_s` is monotonic."""
         if self._requested.try_acquire(job.key_identity, now_s):
             self._metrics.key_frames["requested"].inc()
-            self._emitter.post(self._topic, [key_request_record(job)])
+            self._emitter.offer(self._topic, [key_request_record(job)])

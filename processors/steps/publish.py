@@ -95,7 +95,7 @@ class Publish(Step):
         self._emitter.post(self._settings.dead_letters_topic, letters, self._delivered)
         lasting = [job for job in failed if isinstance(job.error, _LASTING) and job.record is None]
         refusals = [refusal_record(job) for job in lasting if self._refusals.try_acquire(job.camera_id, now_s)]
-        self._emitter.post(self._settings.events_topic, refusals)
+        self._emitter.offer(self._settings.events_topic, refusals)
 
     def _verdict(
         self, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b""

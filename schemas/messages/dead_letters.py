@@ -32,7 +32,7 @@ def dead_letter(
         origin_offset=origin[2],
         stage=stage,
         reason=reason,
-        error=error[:ERROR_CHARACTERS],
+        error=error[:ERROR_CHARACTERS].encode("utf-8", "replace").decode(),  # it may quote a text that is no Unicode
         camera_id=camera_id,
         payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
         payload_bytes=len(payload) if payload_bytes is None else payload_bytes,

@@ -17,7 +17,7 @@ from processors.arrivals.job import FrameJob, StripFinding
 from processors.bundle.model_toml import Scores
 from processors.device.batch_executor import picture_of
 from processors.metrics import ProcessorMetrics
-from processors.results.delivery import Emitter
+from processors.results.delivery import _MOST_OFFERED, Emitter
 from processors.results.records import OutgoingRecord
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
@@ -187,3 +187,17 @@ async def test_a_device_error_during_evidence_omits_only_the_evidence(
     (verdict,) = await published([probe(torch.from_numpy(picture(1)).permute(2, 0, 1) / 255, 1)])
     assert verdict.flagged
     assert not verdict.evidence
+
+
+async def test_messages_to_cameras_are_dropped_while_many_wait_as_without_their_topic() -> None:
+    emitter = InstantEmitter()
+    record = OutgoingRecord(b"lab/door", b"", ())
+    emitter.hangs = True
+    for _ in range(1_000):
+        emitter.offer(SETTINGS.events_topic, [record])
+    assert len(emitter._tasks) == _MOST_OFFERED
+    await emitter.cancel()
+    emitter.hangs = False
+    emitter.offer(SETTINGS.events_topic, [record])
+    await until(lambda: emitter.sent == [(SETTINGS.events_topic, [record])], "a message")
+    await emitter.close(0)

@@ -247,7 +247,7 @@ class FakeEmitter:
     def __init__(self) -> None:
         self.records: list[OutgoingRecord] = []
 
-    def post(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
+    def offer(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         assert topic == ProcessorSettings.events_topic
         self.records += records
 

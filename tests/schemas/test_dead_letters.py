@@ -30,3 +30,8 @@ def test_error_and_payload_are_cut_and_the_full_length_is_kept() -> None:
     assert letter.payload_bytes == len(payload)
     letter = dead_letter("validate", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5)
     assert letter.payload_bytes == 5
+
+
+def test_an_error_that_quotes_a_text_without_unicode_becomes_a_letter() -> None:
+    letter = dead_letter("classify", "failed", "ValueError: \udce9", ("frames", 0, 7), "lab/door", b"", 5)
+    assert letter.error == "ValueError: ?"
