@@ -94,18 +94,24 @@ def is_careful(skipper: DamageSkipper) -> bool:
     return skipper.is_careful
 
 
+def asked_offsets(skipper: DamageSkipper, clock: Clock) -> list[tuple[float, int]]:
+    """Return a list that receives the time and the offset of each request of the skipper."""
+    asked: list[tuple[float, int]] = []
+    first = skipper._first
+
+    async def noted(consumer: Log, partition: str, offset: int) -> int | None:
+        asked.append((clock.now_s, offset))
+        return await first(consumer, partition, offset)
+
+    skipper._first = noted  # type: ignore[method-assign]
+    return asked
+
+
 async def test_a_long_gap_is_passed_with_few_requests_because_no_partition_is_read_meanwhile(clock: Clock) -> None:
     log = Log(600, hidden=set(range(10, 410)))
     log.at["a"] = 10
     skipper = DamageSkipper()
-    asked = []
-    first = skipper._first
-
-    async def noted(consumer: Log, partition: str, offset: int) -> int | None:
-        asked.append(offset)
-        return await first(consumer, partition, offset)
-
-    skipper._first = noted  # type: ignore[method-assign]
+    asked = asked_offsets(skipper, clock)
     for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
         await skipper.skip_stalls(log, ["a"])
         clock.now_s += STALL_CHECK_S
@@ -255,18 +261,11 @@ async def test_a_stall_is_retried_only_after_the_same_time(clock: Clock) -> None
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10
     skipper = DamageSkipper()
-    attempts = []
-    first = skipper._first
-
-    async def noted(consumer: Log, partition: str, offset: int) -> int | None:
-        attempts.append(clock.now_s)
-        return await first(consumer, partition, offset)
-
-    skipper._first = noted  # type: ignore[method-assign]
+    asked = asked_offsets(skipper, clock)
     for _ in range(11):
         await skipper.skip_stalls(log, ["a"])
         clock.now_s += STALL_CHECK_S
-    assert sorted(set(attempts)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
+    assert sorted({at_s for at_s, _ in asked}) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
 
 
 async def test_partitions_are_checked_at_a_bounded_rate(clock: Clock) -> None:
