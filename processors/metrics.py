@@ -11,6 +11,7 @@ from schemas.errors import OverQuotaError, OverSizeError
 
 _STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip", "certify")
 _VIDEO_OUTCOMES = ("decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened")
+_ERROR_STAGES = (*_STAGES, "decode", "pictures", "stillness", "drift")
 _OPTIONAL = ("preprocess", "certify")
 """Stages that many processors never run: each has a duration from its first batch on."""
 
@@ -32,7 +33,7 @@ class ProcessorMetrics:
         self._stages = {name: stage.labels(name) for name in _STAGES if name not in _OPTIONAL}
         self._stage = stage
         errors = contract.STAGE_ERRORS.on(registry)
-        self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "decode", "pictures")}
+        self._stage_errors = {name: errors.labels(name) for name in _ERROR_STAGES}
         key_frames, keyed_frames = contract.KEY_FRAMES.on(registry), contract.KEYED_FRAMES.on(registry)
         self.key_frames = {name: key_frames.labels(name) for name in ("received", "recalled", "requested")}
         self.keyed_frames = {name: keyed_frames.labels(name) for name in ("with_key", "waited", "without_key")}

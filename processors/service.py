@@ -111,6 +111,7 @@ class _Service:
 
     def _switch(self, loaded: LoadedModel) -> None:
         self._chain.classify.loaded = loaded
+        self._chain.device.expect_probe(loaded.probe_s or 0.0)
 
     def _switch_candidate(self, candidate: Candidate | None) -> None:
         if candidate is None or candidate.model is not getattr(self._chain.classify.candidate, "model", None):

@@ -224,7 +224,8 @@ STAGE = Metric(Histogram, "pointillist_stage_seconds", "Duration of a stage for 
 STAGE_ERRORS = Metric(
     LateCounter,
     "pointillist_stage_errors_total",
-    "Frames on which a stage failed; for the stage `pictures`, verdicts without preview and evidence",
+    "Frames on which a stage failed; for `pictures`, verdicts without preview and evidence; for `preview`, `stillness` "
+    "and `drift`, batches without that result",
     ("stage",),
 )
 KEY_FRAMES = Metric(

@@ -152,14 +152,15 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._health.set("assigned", False)
         if not self._tracker.held:
             return
-        if self.joined and self.reader.is_missing(self._settings.frames_topic):
-            # aiokafka would retry the commit until another topic of that name exists, and then commit to it.
-            self._tracker.lost = True
+        # aiokafka would retry the commit until another topic of that name exists, and then commit to it. One answer
+        # without the topic is no loss of it: a node that starts may give one. Kafka forgets the commits to a lost one.
+        commits = not (self.joined and self.reader.is_missing(self._settings.frames_topic))
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
         try:
             async with asyncio.timeout(deadline_s):
                 await self._jobs.drain(deadline_s * 0.8)
-                await self.commit()
+                if commits:
+                    await self.commit()
         except TimeoutError:
             log.info("drain_timed_out")
         self.clear()

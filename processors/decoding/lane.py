@@ -287,7 +287,11 @@ class Lane:
     def _decoded(self, job: Job) -> Planes:
         group = job.group
         process = self._process
-        if process is not None and (
+        if process is not None and process.has_ended():  # between two units: no camera is at fault
+            log.warning("decoding_process_ended", pid=process.pid)
+            self._counted("crashed")
+            self._end_process()
+        elif process is not None and (
             self._units >= _UNITS_OF_A_PROCESS or process.used_s() >= _USED_S or process.is_full()
         ):
             self._end_process()

@@ -172,6 +172,10 @@ class DecodingProcess:
                 break
         raise ProcessLost("hung")
 
+    def has_ended(self) -> bool:
+        """Return whether it has ended."""
+        return self._process.poll() is not None
+
     def used_s(self) -> float:
         """Return its CPU seconds by the clock that Linux gives each process."""
         try:

@@ -207,11 +207,16 @@ class BatchExecutor:
         """Enter the results of a batch."""
         class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
         best, groups = _ranking(found.ranked, len(good))
-        shown = self._show(good, frames, kept, found.rebuilt)
-        as_sent = self._show_sent(good, frames)
+        shown: dict[int, Picture] = {}
+        as_sent: dict[int, Picture] = {}
+        changed: dict[int, float] = {}
+        with self._optional("preview", good):
+            shown = self._show(good, frames, kept, found.rebuilt)
+            as_sent = self._show_sent(good, frames)
         self._stage = "strip"
         probes = probes_of(self.pipeline, good, frames, draws, self._squares(good))
-        changed = self._changes(good, frames, sent)
+        with self._optional("stillness", good):
+            changed = self._changes(good, frames, sent)
         for i, job in enumerate(good):
             if not 0 <= confidences[i] <= 1:  # NaN included
                 self._metrics.stage_failed("classify")
@@ -219,12 +224,28 @@ class BatchExecutor:
                 continue
             if found.judged is not None and not job.judged_before and self.drift.due:
                 one = slice(i, i + 1)
-                seen, logits = (each[one] for each in found.judged)
-                rebuilt, seeds = (None if each is None else each[one] for each in (found.rebuilt, draws))
-                self.drift.sample(deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits)
+                with self._optional("drift", [job]):
+                    seen, logits = (each[one] for each in found.judged)
+                    rebuilt, seeds = (None if each is None else each[one] for each in (found.rebuilt, draws))
+                    self.drift.sample(deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits)
             job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
+
+    @contextmanager
+    def _optional(self, stage: str, jobs: Sequence[FrameJob]) -> Iterator[None]:
+        """Within the context, results are made that no verdict needs: a failure is counted, and the verdicts lack them.
+
+        Raises an error of memory for several jobs: with fewer, it may suffice.
+        """
+        self._stage = stage
+        try:
+            yield
+        except Exception as error:
+            if len(jobs) > 1 and lacks_memory(error):
+                raise
+            self._metrics.stage_failed(stage)
+            log.warning("optional_result_failed", stage=stage, frames=len(jobs), error=str(error)[:200])
 
     def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, sent: Tensor) -> dict[int, float]:
         """Return the changes by the positions of the frames; under `video` the camera has measured them."""

@@ -47,6 +47,10 @@ class DeviceScheduler:
         """Credit comparisons with their share of `seconds` in which none ran."""
         self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)
 
+    def expect_probe(self, probe_s: float) -> None:
+        """Replace the estimate of the time of one probe: another model serves from now on."""
+        self._probe_s = probe_s
+
     def probes_in_turn(self) -> int:
         """Return the number of probes that fit into one slice of time; at least one."""
         if self._probe_s <= 0:

@@ -46,6 +46,10 @@ class DeviceTurns:
         self._drains = 0
         self._certified_last = False
 
+    def expect_probe(self, probe_s: float) -> None:
+        """Take `probe_s` as the seconds of one probe, until probes are measured: another model serves from now on."""
+        self._scheduler.expect_probe(probe_s)
+
     @contextmanager
     def draining(self) -> Iterator[None]:
         """Within the context, neither certificates nor comparisons are made."""

@@ -222,18 +222,38 @@ def test_networks_that_run_within_a_tick_of_the_clock_count_as_equally_fast(monk
     assert str(choose(Scaled(), torch.rand(4, 3, 8, 8), BackendRequest(), fits=within)) == "torch float32"
 
 
-def test_a_backend_that_fails_on_a_frame_is_replaced_by_torch_permanently() -> None:
-    calls = []
+@pytest.mark.parametrize(
+    ("outcomes", "calls"), [("ffffff", 3), ("ffsffsfff", 9)], ids=["fails always", "succeeds now and then"]
+)
+def test_a_batch_that_a_backend_fails_on_runs_on_torch_and_three_in_a_row_abandon_it(outcomes: str, calls: int) -> None:
+    left = list(outcomes)
 
-    def broken(x: Tensor) -> Tensor:
-        calls.append(len(x))
-        raise RuntimeError("an instruction that is not there")
+    def backend(x: Tensor) -> Tensor:
+        if left.pop(0) == "f":
+            raise RuntimeError("an instruction that is not there")
+        return scaled(x)
 
-    lasting = module._FallbackNetwork(broken, Scaled())
+    scaled: Callable[[Tensor], Tensor] = Scaled()
+    lasting = module._FallbackNetwork(backend, Scaled())
     x = torch.rand(2, 3, 8, 8)
-    for _ in range(2):
+    for _ in range(len(outcomes) + 1):
         assert torch.equal(lasting(x), Scaled()(x))
-    assert calls == [2]
+    assert len(outcomes) - len(left) == calls
+
+
+def test_a_batch_for_which_a_backend_lacks_memory_is_left_to_its_caller_who_halves_it() -> None:
+    def backend(x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise RuntimeError("std::bad_alloc")
+        return scaled(x) + 1
+
+    scaled: Callable[[Tensor], Tensor] = Scaled()
+    lasting = module._FallbackNetwork(backend, Scaled())
+    x = torch.rand(2, 3, 8, 8)
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="bad_alloc"):
+            lasting(x)
+    assert torch.equal(lasting(x[:1]), Scaled()(x[:1]) + 1)
 
 
 @given(st.integers(0, 1000))

@@ -175,7 +175,7 @@ async def test_a_partition_without_unread_records_counts_as_read_up_to_its_last_
     assert bench.member.lag() == 0
 
 
-async def test_a_deleted_topic_gets_no_commit_and_its_successor_is_read_from_the_beginning() -> None:
+async def test_one_answer_without_the_topic_prevents_a_commit_and_moves_no_position() -> None:
     bench = Bench()
     await bench.member.on_partitions_assigned({partition(0)})
     job = bench.take(0, 41)
@@ -186,6 +186,20 @@ async def test_a_deleted_topic_gets_no_commit_and_its_successor_is_read_from_the
     assert not bench.reader.commits
     assert not bench.reader.sought
     bench.reader.topic = {0, 1, 2}
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert not bench.reader.sought
+    bench.done(0, 41)
+    await bench.member.commit()
+    assert bench.reader.commits == [{partition(0): 42}]
+
+
+async def test_the_successor_of_a_lost_topic_is_read_from_its_beginning() -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned({partition(0)})
+    bench.done(0, 41)
+    bench.tracker.lost = True
+    await bench.member.on_partitions_revoked({partition(0)})
+    assert not bench.reader.commits
     await bench.member.on_partitions_assigned({partition(0)})
     assert bench.reader.sought == [{partition(0)}]
     bench.done(0, 0)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from processors.decoding.decoders import DecodingSettings, VideoDecoders, VideoUnit
 from processors.decoding.process import DecodingProcess
+from processors.decoding.protocol import Request
 from processors.decoding.sandbox import CALLS
 from processors.device.decode import decoded_batch
 from producers.video.encoder import encode_alone, software_encoder
@@ -338,14 +340,27 @@ def test_a_frame_of_another_size_than_its_group_is_rejected(make: Make) -> None:
     fails(decoders.submit(unit(units[1], 1, height=80), 0.0), MalformedError)
 
 
-def test_a_killed_process_fails_one_group_and_the_others_continue(make: Make, processes: Processes) -> None:
+def test_a_killed_process_fails_one_group_and_the_others_continue(
+    make: Make, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoders = make()
     units = chain(4)
     for camera in (DOOR, GATE):
         assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
         assert shows(decoders.submit(unit(units[1], 1, camera=camera), 0.0), 1)
+    sent = threading.Event()
+    send = DecodingProcess._send
+
+    def note(self: DecodingProcess, request: Request) -> None:
+        send(self, request)
+        sent.set()
+
+    monkeypatch.setattr(DecodingProcess, "_send", note)
+    os.kill(processes.started[0].pid, signal.SIGSTOP)
+    failed = decoders.submit(unit(units[2], 2), 0.0)
+    assert sent.wait(WAIT_S)
     os.kill(processes.started[0].pid, signal.SIGKILL)
-    assert "crashed" in fails(decoders.submit(unit(units[2], 2), 0.0), DecoderLostError)
+    assert "crashed" in fails(failed, DecoderLostError)
     assert shows(decoders.submit(unit(units[2], 2, camera=GATE), 0.0), 2)
     fails(decoders.submit(unit(units[3], 3), 0.0), MissingReferenceError)
     # The camera's next group is decoded in another process.
@@ -353,6 +368,19 @@ def test_a_killed_process_fails_one_group_and_the_others_continue(make: Make, pr
     assert len(processes.started) == 4  # one waits for the next loss
     assert decoders.counts["crashed"] == 1
     assert decoders.counts["reopened"] == 1
+
+
+def test_a_process_that_ends_between_two_units_fails_no_group(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(3)
+    for camera in (DOOR, GATE):
+        assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
+    os.kill(processes.started[0].pid, signal.SIGKILL)
+    wait_until(processes.started[0].has_ended, "the end of the process")
+    for camera in (DOOR, GATE):
+        assert shows(decoders.submit(unit(units[1], 1, camera=camera), 0.0), 1)
+    assert decoders.counts["crashed"] == 1
+    assert decoders.counts["reopened"] == 2
 
 
 def test_a_hanging_process_is_replaced(make: Make, processes: Processes) -> None:

@@ -52,6 +52,9 @@ class Scripted:
     def used_s(self) -> float:
         return self.cpu_s
 
+    def has_ended(self) -> bool:
+        return False
+
     def is_full(self) -> bool:
         return False
 

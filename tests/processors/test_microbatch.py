@@ -339,6 +339,8 @@ def test_a_turn_of_strip_has_as_many_probes_as_fit_into_its_slice() -> None:
     scheduler = DeviceScheduler(0.25, slice_s=0.1)
     scheduler.charge_strip(0.08, 4)
     assert scheduler.probes_in_turn() == 5
+    scheduler.expect_probe(0.05)  # that of another model
+    assert scheduler.probes_in_turn() == 2
 
 
 def test_a_cameras_backlog_may_reach_its_quota_and_twice_that_of_the_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from processors.arrivals.job import FrameJob, PreviewKind
 from processors.bundle import Bundle
 from processors.bundle.model_toml import Scores
 from processors.device.previews import PreviewTurns
+from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
 from schemas.messages.frame import Encoding, decode_picture
@@ -111,6 +113,40 @@ def test_no_picture_as_sent_is_made_if_only_the_rebuilt_one_is_requested(bundle:
     assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
         (True, False), (True, True), (False, False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("failing", ["show", "show_sent"])
+def test_a_preview_that_fails_costs_no_frame_its_class(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("too bright")
+
+    frames = [verified_job(payload("site/cam-0", seq)) for seq in range(2)]
+    expected = classify_copies(batch_executor(bundle), frames, [PreviewKind.BOTH] * 2)
+    monkeypatch.setattr(Pipeline, failing, fail)
+    failures: list[str] = []
+    executor = batch_executor(bundle)
+    monkeypatch.setattr(executor._metrics, "stage_failed", failures.append)
+    found = classify_copies(executor, frames, [PreviewKind.BOTH] * 2)
+    assert [each.scores for each in found] == [each.scores for each in expected]
+    assert [each.changed for each in found] == [each.changed for each in expected]
+    assert not any(each.error or each.as_sent is not None for each in found)
+    assert failures == ["preview"]
+
+
+def test_if_a_preview_lacks_memory_the_batch_is_halved(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Pipeline.show
+
+    def show(self: Pipeline, frames: Any, *rest: Any) -> torch.Tensor:
+        if len(frames) > 1:
+            raise MemoryError
+        return original(self, frames, *rest)
+
+    monkeypatch.setattr(Pipeline, "show", show)
+    frames = [verified_job(payload("site/cam-0", seq)) for seq in range(2)]
+    found = classify_copies(batch_executor(bundle), frames, [PreviewKind.BOTH] * 2)
+    assert all(each.scores and each.shown is not None for each in found)
 
 
 async def test_the_picture_as_sent_is_encrypted_in_the_verdict() -> None:

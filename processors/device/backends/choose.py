@@ -37,6 +37,8 @@ HOPELESS: Final = 1.5
 """Factor over the fastest time above which a candidate gets no more rounds after two."""
 SHORTEST_S: Final = 1e-9
 """Least CPU seconds of a call."""
+FAILURES: Final = 3
+"""Failures in a row after which a backend is not tried again."""
 COARSER_PAYS: Final = 1.25
 """Speedup over float32 from which a coarser precision is chosen without a request."""
 
@@ -76,19 +78,28 @@ class RunsOn(NamedTuple):
 
 
 class _FallbackNetwork:
-    """A network that returns to its own runtime for good if the backend fails on a batch."""
+    """A network of which a batch that the backend fails on runs on its own runtime: after `FAILURES` in a row, all do.
+
+    It raises errors of memory of a batch of several: a smaller one may fit.
+    """
 
     def __init__(self, network: Network, own: Network) -> None:
         self._network = network
         self._own = own
+        self._failures = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._network is not self._own:
+        if self._failures < FAILURES:
             try:
-                return self._network(x)
+                found = self._network(x)
             except Exception as error:  # a backend may raise anything
-                log.error("backend_failed", error=first_line(error))
-                self._network = self._own
+                if len(x) > 1 and lacks_memory(error):
+                    raise
+                self._failures += 1
+                log.error("backend_failed", error=first_line(error), abandoned=self._failures == FAILURES)
+            else:
+                self._failures = 0
+                return found
         return self._own(x)
 
 
