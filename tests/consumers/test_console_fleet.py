@@ -227,6 +227,10 @@ def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> 
     assert "lab/road" in chosen
     assert "lab/dark" not in chosen
     assert rig.context.fleet.view(Query()).groups == {"unsure": 1, "vehicle": 1}
+    assert rig.context.fleet.view(Query(group="unsure")).counts == {"online": 1}
+    assert rig.context.fleet.view(Query(group="unsure")).groups == {"unsure": 1, "vehicle": 1}
+    empty = rig.context.fleet.view(Query(group="unsure", state="offline"))
+    assert (empty.counts, empty.groups) == ({"online": 1, "offline": 0}, {"unsure": 0})
     assert "lab/dark" in (unsure := browser.get("/?group=unsure").text)
     assert "lab/road" not in unsure
     assert browser.get("/api/v1/cameras?group=vehicle").json()["found"] == 1

@@ -376,3 +376,18 @@ def test_a_page_whose_login_has_changed_asks_to_be_loaded_again(console: Console
     expect(phone.locator("#lost")).to_contain_text("your login has changed")
     phone.evaluate("() => document.body.dispatchEvent(new CustomEvent('htmx:sse:after:message', {bubbles: true}))")
     expect(phone.locator("#lost")).to_be_visible()
+
+
+def test_after_an_error_a_form_shows_what_was_typed(console: ConsoleRig, phone: Page) -> None:
+    console.show([verdict(0)], CAMERA)
+    phone.goto("http://127.0.0.1/drop-policies")
+    form = phone.locator('form[action="/drop-policies"]')
+    for rest, outcome in (("0.6", "expected"), ("0.3", "saved")):
+        form.locator('[name="cameras"]').fill(CAMERA)
+        form.locator('[name="lowest"]').fill(rest)
+        form.locator("button").click()
+        expect(phone.locator(".said", has_text=outcome)).to_be_visible()
+        failed = outcome != "saved"
+        expect(phone.locator("#failed")).to_have_count(int(failed))
+        expect(form.locator('[name="cameras"]')).to_have_value(CAMERA if failed else "")
+        expect(form.locator('[name="lowest"]')).to_have_value("0.6" if failed else "0.25")

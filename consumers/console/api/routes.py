@@ -302,9 +302,9 @@ _MUTED: Final[Any] = {
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
-        "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
-        "`page`, which is the last one for a higher number; `pages`. A camera of another console has that console's "
-        "page of it as `console`.",
+        "`cameras`, a page of cards; `counts`, cameras in each state, whichever `state` selects; `found`, cameras "
+        "that match the query; `page`, which is the last one for a higher number; `pages`. A camera of another console "
+        "has that console's page of it as `console`.",
         {
             "site": TEXT, "state": {"enum": _STATES}, "text": TEXT, "group": TEXT,
             "page": WHOLE,

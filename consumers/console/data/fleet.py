@@ -69,9 +69,11 @@ class View:
     sentence: str
     """The fleet in one sentence."""
     counts: Mapping[str, int]
-    """Number of cameras in each state, among those that site and text select."""
+    """Number of cameras in each state, among those that site, text and group select."""
     groups: Mapping[str, int]
-    """Number of cameras in each group of classes, among the same ones; the most frequent groups first."""
+    """Number of cameras in each group of classes, among those that site, text and state select; the most frequent
+    groups first.
+    """
     sites: tuple[str, ...]
     away: tuple[Site, ...]
     """Sites of other consoles that could not be read."""
@@ -281,16 +283,19 @@ class Fleet:
             if (not query.site or card.site == query.site)
             and (not text or any(text in each.casefold() for each in (card.name, card.verdict, card.group)))
         ]
-        counts, known = Counter(card.status for card in chosen), len(chosen)
+        known = len(chosen)
         here = [card for card in chosen if not card.is_away]
         loud = [card for card in here if not (card.mute_of_camera and card.state.is_fault)]
         states, muted = Counter(card.state for card in loud), len(here) - len(loud)
         said = fleet_sentence(states, self.traffic(chosen, query.sight), muted, len(chosen) - len(here))
-        groups = dict(Counter(card.kind for card in chosen if card.kind).most_common(GROUPS))
+        of_group = [card for card in chosen if not query.group or card.kind == query.group]
+        of_state = [card for card in chosen if not query.state or card.status == query.state]
+        counts = Counter(card.status for card in of_group)
+        kinds = Counter(card.kind for card in of_state if card.kind)
+        groups = dict(kinds.most_common(GROUPS))
         if query.group:
-            chosen = [card for card in chosen if card.kind == query.group]
-        if query.state:
-            chosen = [card for card in chosen if card.status == query.state]
+            groups[query.group] = kinds[query.group]
+        chosen = [card for card in of_group if not query.state or card.status == query.state]
         size = query.cards or self._page_cards
         pages = max(1, -(-len(chosen) // size))
         page = min(max(1, query.page), pages)
@@ -298,7 +303,7 @@ class Fleet:
         cards = tuple(chosen[begin : begin + size])
         others = self.sites(query.sight)
         sites = tuple(sorted({*(card.site for card in self.cards(query.sight)), *(site.name for site in others)}))
-        ordered = {status: counts[status] for status in (*State, AWAY) if counts[status]}
+        ordered = {status: counts[status] for status in (*State, AWAY) if counts[status] or status == query.state}
         away = tuple(site for site in others if site.state != "up" and query.site in ("", site.name))
         return View(cards, known, said, ordered, groups, sites, away, len(chosen), page, pages)
 

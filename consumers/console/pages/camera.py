@@ -30,7 +30,7 @@ from consumers.console.data.stream import Streams
 from consumers.console.pages.alerts import origin_of
 from consumers.console.pages.fleet import UNKNOWN, header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
-from consumers.console.pages.outcomes import back, fields_of, outcome_of
+from consumers.console.pages.outcomes import answer, fields_of, outcome_of
 from consumers.database.tables import quarantine
 from consumers.records.rows import FrameRow, windows_of
 from schemas.clock import monotonic_ms, unix_ms
@@ -213,25 +213,21 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 async def _command(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), fields_of(request)
     asked = {key: value for key, value in fields.items() if key != "reset" and value != ""}
-    try:
-        outcome = await send_command(context, request, name, None if "reset" in fields else asked)
-    except RefusedActionError as refused:
-        outcome = str(refused)
-    return back(f"/camera/{name}", outcome)
+    sent = send_command(context, request, name, None if "reset" in fields else asked)
+    return await answer(f"/camera/{name}", sent, (RefusedActionError,))
 
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
-    outcome = "Requested. Reload the page in some seconds."
-    try:
-        await request_certificates(context, session_of(request).name, name, REQUESTED)
-    except RefusedActionError as refused:
-        outcome = str(refused)
-    return back(f"/camera/{name}", outcome)
+    requested = request_certificates(context, session_of(request).name, name, REQUESTED)
+    return await answer(f"/camera/{name}", requested, (RefusedActionError,))
 
 
-async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> None:
-    """Request certificates for a camera's next frames, and log that in the audit log. Raises RefusedActionError."""
+async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> str:
+    """Request certificates for a camera's next frames, and log that in the audit log. Return the outcome.
+
+    Raises RefusedActionError.
+    """
     camera = context.fleet.camera(name)
     if camera is None or context.fleet.card(name) is None:
         raise RefusedActionError(UNKNOWN.format(name), 400)
@@ -242,6 +238,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
         raise RefusedActionError(f"{name}: expected the profile raw or lossless, got video. {why}", 400)
     context.views.certify(name, frames)
     await context.note(who, "certify", name, f"{frames} frames", "requested")
+    return "Requested. Reload the page in some seconds."
 
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:

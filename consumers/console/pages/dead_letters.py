@@ -126,8 +126,8 @@ def dumped(payload: bytes) -> str:
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = form_of(request).get("reason", "")[:80]
-    outcome, _ = await replay_reason(context, request, reason)
-    return back("/dead-letters", outcome, reason=reason)
+    outcome, is_done = await replay_reason(context, request, reason)
+    return back("/dead-letters", outcome, failed=not is_done, reason=reason)
 
 
 async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> tuple[str, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -42,11 +42,15 @@ def list_routes(
 
 async def submit(context: ConsoleContext, place: str, change: Change, request: Request) -> Response:
     """Run `change` with the form. Return to the page with the outcome, or with the reason for an error."""
+    return await answer(place, change(context, request, fields_of(request)))
+
+
+async def answer(place: str, change: Awaitable[str], errors: tuple[type[Exception], ...] = (UserError,)) -> Response:
+    """Return to the page at `place` with the outcome of `change`, or with the reason for one of `errors`."""
     try:
-        outcome = await change(context, request, fields_of(request))
-    except UserError as error:
-        outcome = str(error)
-    return back(place, outcome)
+        return back(place, await change)
+    except errors as error:
+        return back(place, str(error), failed=True)
 
 
 def text_of(fields: Mapping[str, Any], name: str) -> str:
@@ -62,14 +66,23 @@ def fields_of(request: Request) -> dict[str, str]:
     return {name: value for name, value in form_of(request).items() if name != "csrf"}
 
 
-def back(place: str, outcome: str, **selection: str) -> Response:
+def back(place: str, outcome: str, *, failed: bool = False, **selection: str) -> Response:
     """Return to the page at `place`, which shows the outcome. `selection` are further parameters of the page."""
-    return RedirectResponse(f"{place}?{urlencode({**selection, 'outcome': outcome})}", 303)
+    shown = {**selection, "outcome": outcome} | ({"failed": "yes"} if failed else {})
+    return RedirectResponse(f"{place}?{urlencode(shown)}", 303)
 
 
-def outcome_of(request: Request) -> str:
+class ShownOutcome(NamedTuple):
+    """The outcome of a form that a page shows, empty without one."""
+
+    text: str
+    failed: bool
+    """True if nothing was changed: the form then shows again what was typed."""
+
+
+def outcome_of(request: Request) -> ShownOutcome:
     """Return the outcome that a page shows."""
-    return request.query_params.get("outcome", "")[:300]
+    return ShownOutcome(request.query_params.get("outcome", "")[:300], request.query_params.get("failed") == "yes")
 
 
 def sites_of(context: ConsoleContext, sight: Sight) -> list[str]:

@@ -131,6 +131,21 @@
       setTimeout(() => delete form.dataset.sent, 10000);
     }
   });
+  // After an error, a form shows again what was typed. No form of these pages has a password.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!event.defaultPrevented && form.matches("form.stacked[method=post]")) {
+      const fields = [...new FormData(form)].filter(([name]) => name !== "csrf");
+      sessionStorage.setItem("typed", JSON.stringify({ action: form.getAttribute("action"), fields }));
+    }
+  });
+  const typed = JSON.parse(sessionStorage.getItem("typed"));
+  sessionStorage.removeItem("typed");
+  if (typed && document.getElementById("failed")) {
+    const form = [...document.querySelectorAll("form.stacked")].find((each) => each.getAttribute("action") === typed.action);
+    for (let each = form; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
+    for (const [name, value] of form ? typed.fields : []) if (form.elements[name]) form.elements[name].value = value;
+  }
   // A clip takes some seconds to read, and a second request would be refused meanwhile.
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href*="/clip.mp4"]');
