@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Final
 from urllib.parse import urlsplit
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-_PAGE: Final = Environment(autoescape=True).from_string(
-    files("consumers.console").joinpath("templates", "refusal.html").read_text(encoding="utf-8")
-)
+_PAGE: Final = Environment(loader=PackageLoader("consumers.console"), autoescape=True).get_template("refusal.html")
 
 
 class _Refusal(JSONResponse):
