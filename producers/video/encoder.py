@@ -49,10 +49,21 @@ class FFmpegEncoder:
     """An encoder of FFmpeg, through PyAV."""
 
     def __init__(
-        self, name: str, codec: Codec, height: int, width: int, rate: float, options: Mapping[str, str]
+        self,
+        name: str,
+        codec: Codec,
+        height: int,
+        width: int,
+        rate: float,
+        options: Mapping[str, str],
+        layout: str = "yuv420p",
     ) -> None:
-        """`rate` is in pictures a second. Raises `SourceError` if FFmpeg cannot open the encoder."""
+        """`rate` is in pictures a second, `layout` is the pixel format that the encoder takes, with 4:2:0 chroma.
+
+        Raises `SourceError` if FFmpeg cannot open the encoder.
+        """
         self.name = name
+        self._layout = layout
         self.codec = codec
         # Codecs take even sides only. The decoder cuts the rest off.
         self._height, self._width = height + height % 2, width + width % 2
@@ -61,7 +72,7 @@ class FFmpegEncoder:
         try:
             context = av.CodecContext.create(name, "w")
             assert isinstance(context, av.VideoCodecContext)
-            context.width, context.height, context.pix_fmt = self._width, self._height, "yuv420p"
+            context.width, context.height, context.pix_fmt = self._width, self._height, layout
             context.time_base, context.framerate = Fraction(1, _TICKS), Fraction(rate).limit_denominator(1000)
             context.thread_count = 1
             context.options = {**options, "g": _ENDLESS}
@@ -84,7 +95,7 @@ class FFmpegEncoder:
         frame.pts, frame.time_base = self._number * self._step, Fraction(1, _TICKS)
         self._number += 1
         try:
-            packets = self._context.encode(frame)
+            packets = self._context.encode(frame if self._layout == "yuv420p" else frame.reformat(format=self._layout))
         except av.FFmpegError as error:
             raise SourceError(f"encoder {self.name}: {error.strerror or error}") from None
         if len(packets) != 1:

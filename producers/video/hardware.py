@@ -14,12 +14,15 @@ from schemas.pixels.planes import Planes, chroma_shape
 _OPTIONS: Final = {
     "nvenc": {"preset": "p1", "tune": "ull", "rc": "constqp", "zerolatency": "1", "delay": "0", "bf": "0"},
     "qsv": {"preset": "veryfast", "async_depth": "1", "low_delay_brc": "1", "bf": "0"},
-    "vaapi": {"async_depth": "1", "bf": "0", "rc_mode": "CQP"},
     "v4l2m2m": {"bf": "0"},
 }
-_QUALITY: Final = {"nvenc": "qp", "qsv": "global_quality", "vaapi": "qp"}
+_QUALITY: Final = {"nvenc": "qp", "qsv": "global_quality"}
 """Option that takes the rate factor."""
+_LAYOUT: Final = {"qsv": "nv12"}
+"""FFmpeg's pixel format of an encoder that takes no planes of its own for each colour."""
 KINDS: Final = tuple(_OPTIONS)
+_PROVEN: Final[set[tuple[str, int, int]]] = set()
+"""The kinds and sizes (height, width) that have passed their trial in this process."""
 
 
 def hardware_encoder(
@@ -27,15 +30,18 @@ def hardware_encoder(
 ) -> tuple[Encoder | None, str]:
     """Return a hardware encoder, or None and the reason. `kind` is one of `KINDS`, or `auto` for the first that opens.
 
-    An encoder is tried with two grey pictures: it must return each picture's access unit at once. Their group is then
-    over, and a fresh encoder is returned. With a limit of the bytes a second, none is: only software keeps it.
+    The first encoder of a size is tried with two grey pictures: it must return each picture's access unit at once.
+    Their group is then over, and a fresh encoder is returned. With a limit of the bytes a second, none is: only
+    software keeps it.
     """
     if max_bytes_per_second is not None:
         return None, "max_bytes_per_second: expected none with a hardware encoder. Only software keeps the limit."
     reasons = []
     for each in KINDS if kind == "auto" else (kind,):
         try:
-            _try(_opened(each, height, width, rate, crf), height, width)
+            if (each, height, width) not in _PROVEN:
+                _try(_opened(each, height, width, rate, crf), height, width)
+                _PROVEN.add((each, height, width))
             return _opened(each, height, width, rate, crf), ""
         except SourceError as error:
             reasons.append(str(error))
@@ -46,7 +52,7 @@ def _opened(kind: str, height: int, width: int, rate: float, crf: int) -> Encode
     options = dict(_OPTIONS[kind])
     if kind in _QUALITY:
         options[_QUALITY[kind]] = str(crf)
-    return FFmpegEncoder(f"h264_{kind}", Codec.H264, height, width, rate, options)
+    return FFmpegEncoder(f"h264_{kind}", Codec.H264, height, width, rate, options, _LAYOUT.get(kind, "yuv420p"))
 
 
 def _try(encoder: Encoder, height: int, width: int) -> None:

@@ -29,7 +29,7 @@ class VideoSettings(SettingsTable):
     """Maximum frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
     """Maximum seconds of a group."""
-    hardware: Literal["none", "auto", "nvenc", "qsv", "vaapi", "v4l2m2m"] = "none"
+    hardware: Literal["none", "auto", "nvenc", "qsv", "v4l2m2m"] = "none"
     """A hardware encoder for H.264. If it does not open, or `max_bytes_per_second` is set, software encodes instead,
     and the log has the reason."""
 

@@ -41,6 +41,13 @@ _OFFSETS: Final = sorted(
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, abs(offset[0]), offset),
 )
 """(down, right) by rising distance."""
+_NEAR: Final = 12
+"""Neighbours whose kept ones a table ranks at once."""
+_BITS: Final = np.arange(2**_NEAR)[:, None] >> np.arange(_NEAR) & 1
+_COUNTS: Final = _BITS.sum(axis=1, dtype=np.intp)
+"""The number of set bits of each code."""
+_FIRST: Final = np.argsort(-_BITS, axis=1, kind="stable")[:, :SOURCES].T.copy()
+"""(4, codes): the places of the first four set bits of each code."""
 
 
 class Fill:
@@ -146,23 +153,39 @@ class _Holes:
 
 
 def _sources(kept: Mask, holes: Index) -> Index:
-    """Return the flat positions (4, n) of the kept samples that fill the `holes` (n,) of `kept` (H, W)."""
+    """Return the flat positions (4, n) of the kept samples that fill the `holes` (n,) of `kept` (H, W).
+
+    `_NEAR` neighbours of a hole are looked up at a time: a code has one bit for each, set if it is kept.
+    """
     height, width = kept.shape
-    wide = width + 2 * REACH
-    padded = np.zeros((height + 2 * REACH, wide), dtype=np.bool_)
-    padded[REACH : REACH + height, REACH : REACH + width] = kept
-    flat = padded.reshape(-1)
-    found = np.zeros((SOURCES, len(holes)), dtype=np.intp)
-    count = np.zeros(len(holes), dtype=np.intp)
-    left = np.arange(len(holes))
-    places = holes + (holes // width) * 2 * REACH + REACH * wide + REACH
-    for down, right in _OFFSETS:
+    padded = np.pad(kept.view(np.uint8), REACH)
+    # The nearest neighbours suffice for most holes: whole planes take less time than samples of them.
+    codes = np.zeros((height, width), dtype=np.uint16)
+    for bit, (down, right) in enumerate(_OFFSETS[:_NEAR]):
+        near = padded[REACH + down : REACH + down + height, REACH + right : REACH + right + width]
+        codes |= np.left_shift(near, bit, dtype=np.uint16)
+    code = codes.reshape(-1)[holes]
+    moves = _moves(0, width)
+    found = np.empty((SOURCES, len(holes)), dtype=np.intp)
+    for rank in range(SOURCES):  # of fewer than four, the last ones are replaced below
+        np.add(holes, moves[_FIRST[rank]].take(code), out=found[rank])
+    count = np.minimum(_COUNTS.take(code), SOURCES)
+    left = np.flatnonzero(count < SOURCES)
+    flat, wide = padded.reshape(-1), padded.shape[1]
+    for first in range(_NEAR, len(_OFFSETS), _NEAR):
         if not len(left):
             break
-        here = left[flat.take(places[left] + (down * wide + right))]
-        found[count[here], here] = holes[here] + (down * width + right)
-        count[here] += 1
-        left = left[count[left] < SOURCES]
+        at, had = holes[left], count[left]
+        middle = at + at // width * 2 * REACH + REACH * wide + REACH
+        code = np.zeros(len(left), dtype=np.uint16)
+        for bit, (down, right) in enumerate(_OFFSETS[first : first + _NEAR]):
+            code |= np.left_shift(flat.take(middle + (down * wide + right)), bit, dtype=np.uint16)
+        moves, new = _moves(first, width), _COUNTS.take(code)
+        for rank in range(SOURCES):
+            here = np.flatnonzero((new > rank) & (had + rank < SOURCES))
+            found[had[here] + rank, left[here]] = at[here] + moves[_FIRST[rank]].take(code[here])
+        count[left] = np.minimum(had + new, SOURCES)
+        left = left[had + new < SOURCES]
     alone = np.flatnonzero(count == 0)
     if len(alone):
         known = np.flatnonzero(kept)
@@ -173,6 +196,14 @@ def _sources(kept: Mask, holes: Index) -> Index:
         again = few[count[few] <= each]
         found[each, again] = found[each % count[again], again]
     return found
+
+
+def _moves(first: int, width: int) -> Index:
+    """Return the distances (`_NEAR`,) in a flat plane of the offsets from `first` on; zeros after the last one."""
+    moves = np.zeros(_NEAR, dtype=np.intp)
+    offsets = _OFFSETS[first : first + _NEAR]
+    moves[: len(offsets)] = [down * width + right for down, right in offsets]
+    return moves
 
 
 def _by_cell(samples: Plane) -> Counts:

@@ -125,6 +125,22 @@ def test_holes_are_filled_from_the_nearest_kept_pixels(dropped: int) -> None:
         assert near.min() <= filled[row, column] <= near.max()
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.sampled_from((0.2, 0.6, 0.9, 0.98)))
+def test_the_sources_of_a_hole_are_the_first_four_kept_neighbours_in_order(seed: int, share: float) -> None:
+    kept = np.random.default_rng(seed).random((19, 23)) >= share
+    kept[7, 9] = True
+    holes = np.flatnonzero(~kept)
+    for hole, found in zip(holes, fill_module._sources(kept, holes).T, strict=True):
+        row, column = divmod(int(hole), 23)
+        near = [(row + down, column + right) for down, right in fill_module._OFFSETS]
+        first = [23 * y + x for y, x in near if 0 <= y < 19 and 0 <= x < 23 and kept[y, x]][:4]
+        if not first:
+            known = np.flatnonzero(kept)
+            first = [int(known[known < hole][-1] if (known < hole).any() else known[0])]
+        assert [first[rank % len(first)] for rank in range(4)] == found.tolist()
+
+
 @pytest.mark.parametrize("rows", [1, 7, 31, 100])
 def test_strips_of_any_height_give_the_same_fill(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     kept = mask(72, 101, 6)
