@@ -176,7 +176,7 @@ def restore_backup(
             if (manifest.database == "postgresql") != (database is not None):
                 wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
                 raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
-            _read_tar(tar, place, staged, {MANIFEST: digest})
+            _read_tar(tar, place, staged, manifest, {MANIFEST: digest})
         for name in left:
             (staged / FILES / name).unlink(missing_ok=True)
         dump = staged / DATABASE
@@ -449,6 +449,11 @@ def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
                     raw.seek(0)
             if sealed and passphrase is None:
                 raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
+            if not sealed and passphrase is not None:  # anybody who can write to the place could have put it there
+                raise ConfigError(
+                    f"--passphrase-file: expected an encrypted backup, got {place}, which is not encrypted. Leave the "
+                    "option out if you trust whoever can write to that place."
+                )
             fetched = cast(IO[bytes], _BackupStream(raw, place))
             given = SealedInput(fetched, cast(str, passphrase)) if sealed else fetched
             with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
@@ -477,7 +482,16 @@ def _manifest(tar: tarfile.TarFile, place: str) -> tuple[Manifest, str]:
         raise _damaged(place, f"{MANIFEST}: {error}") from None
 
 
-def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, sums: dict[str, str]) -> None:
+def _is_announced(name: str, manifest: Manifest) -> bool:
+    """Return whether the manifest announces a member, so that it replaces nothing in the state folder."""
+    if name == DATABASE:
+        return bool(manifest.database)
+    if name == CONSOLE:
+        return "console.sqlite" in manifest.entries
+    return name.startswith(FILES) and name.split("/")[1] in manifest.entries
+
+
+def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, manifest: Manifest, sums: dict[str, str]) -> None:
     """Extract all members behind the manifest, whose checksum is in `sums`, into `staged`, and check them."""
     (staged / FILES).mkdir(parents=True)
     wanted: dict[str, str] | None = None
@@ -488,6 +502,8 @@ def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, sums: dict[str, st
         if info.name == CHECKSUMS:
             wanted = json.loads(data.read())
             continue
+        if not _is_announced(info.name, manifest):
+            raise _damaged(place, f"a member {info.name!r} that {MANIFEST} does not announce")
         target = staged / info.name
         target.parent.mkdir(parents=True, exist_ok=True)
         reading = _HashingStream(data)

@@ -30,8 +30,10 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{UNFINISHED}")
     try:
+        # A killed process of this number may have left one. In a folder of all users, another user may have made one.
+        fresh.unlink(missing_ok=True)
         # The file is created here, not by the caller: at no moment may others read it.
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666))
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666))
         if not private and path.exists():
             shutil.copymode(path, fresh)
         yield fresh

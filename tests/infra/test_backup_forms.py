@@ -13,7 +13,7 @@ import pytest
 from infra.state_folder import Layout, backup
 from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
 from infra.up.interrupts import InterruptedStart, Interrupts
-from schemas.errors import StateError
+from schemas.errors import ConfigError, StateError
 from tests.infra.test_backup import fill_state
 
 
@@ -58,7 +58,8 @@ def with_later_format(data: bytes) -> bytes:
     [
         (MANIFEST, with_later_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
         (MANIFEST, lambda data: b"{}", "got a damaged file (manifest.json: 'format')"),
-        (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "got a damaged file (a wrong checksum)"),
+        (MANIFEST, lambda data: data.replace(b'made_ms": ', b'made_ms": 1'), "got a damaged file (a wrong checksum)"),
+        (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "'state/fleet.secret' that manifest.json does"),
         (MANIFEST, lambda data: None, "got a damaged file (no manifest.json)"),
         (CHECKSUMS, lambda data: None, "got a damaged file (the end is missing)"),
         (CHECKSUMS, lambda data: b"{}", "got a damaged file (a wrong checksum)"),
@@ -79,6 +80,23 @@ def test_a_member_outside_the_folder_is_rejected(saved: Path, tmp_path: Path) ->
         tar.addfile(tarfile.TarInfo("state/../../outside"))
     assert "a member 'state/../../outside'" in error_of_restore(saved, tmp_path / "fresh")
     assert not (tmp_path.parent / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["state/lock", "state/", "console", "others"])
+def test_a_member_that_the_manifest_does_not_announce_is_rejected(tmp_path: Path, name: str) -> None:
+    layout = fill_state(Layout(tmp_path / "state"))
+    (layout.folder / "console.sqlite").unlink(missing_ok=True)
+    saved = Path(write_backup(layout, str(tmp_path / "to"), "1")[0])
+    with tarfile.open(saved, "a") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    assert f"a member {name!r} that" in error_of_restore(saved, tmp_path / "fresh")
+
+
+def test_with_a_passphrase_a_backup_that_is_not_encrypted_is_rejected(saved: Path, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    with pytest.raises(ConfigError, match="--passphrase-file: expected an encrypted backup, got"):
+        restore_backup(Layout(fresh), str(saved), passphrase="a long passphrase")
+    assert not fresh.exists()
 
 
 def test_a_file_that_shrinks_while_it_is_saved_leaves_no_backup(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.runtime.atomic_file import replacing, try_replacing, write_durably
+from schemas.runtime.atomic_file import replacing, try_replacing, write_durably, write_text
 
 
 def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -51,6 +51,24 @@ def test_a_private_file_is_readable_only_by_its_owner_from_the_first_byte(tmp_pa
         replacement.write_text("secret")
         assert replacement.stat().st_mode & 0o777 == 0o600
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_file_is_not_written_through_a_file_or_a_link_of_another_user(tmp_path: Path) -> None:
+    target, other = tmp_path / "secret", tmp_path / "other"
+    for made in ("file", "link"):
+        with replacing(target, private=True) as fresh:
+            pass
+        if made == "file":
+            fresh.touch(0o666)
+        else:
+            other.touch()
+            fresh.symlink_to(other)
+        with fresh.open("rb") as theirs:
+            write_text(target, "key", private=True)
+            assert not theirs.read()
+        assert target.stat().st_mode & 0o777 == 0o600
+        assert not target.is_symlink()
+        target.unlink()
 
 
 def test_concurrent_writers_never_mix_their_content(tmp_path: Path) -> None:

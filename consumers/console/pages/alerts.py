@@ -61,7 +61,6 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
 PICTURE_CACHED: Final = {"cache-control": "private, max-age=86400, immutable", "vary": "cookie"}
 """Headers of pictures that never change: a browser keeps them for the present login alone."""
-"""Headers of content whose name holds its identity: it never changes."""
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     found = context.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
         return error_response(404, "the picture is missing: none of this camera is in memory")
-    # Each picture has its own address, so browsers can cache it.
-    headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
+    # Each picture has its own address, so browsers can cache it, for the present login alone.
+    headers = {"cache-control": "private, max-age=60", "vary": "cookie"} if request.scope["query_string"] else {}
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
 
 
