@@ -354,7 +354,7 @@ STORE_BYTES = Metric(
     ("store",),
 )
 DATABASES_SET_ASIDE = Metric(
-    Gauge, "pointillist_databases_set_aside", "Damaged databases next to the recorder's that were not removed yet"
+    Gauge, "pointillist_databases_set_aside", "Damaged databases next to the role's own that were not removed yet"
 )
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not read yet")
 KAFKA_REPLICAS_MISSING = Metric(

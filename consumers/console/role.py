@@ -46,8 +46,10 @@ from consumers.console.login_methods import open_login_methods
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
+from consumers.database.damage import AWAY, UNREADABLE, count_set_aside, is_damaged, reason, set_aside
+from consumers.database.engine import sqlite_file
 from schemas import metrics
-from schemas.clock import monotonic_ms
+from schemas.clock import monotonic_ms, unix_ms
 from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
@@ -56,6 +58,7 @@ from schemas.runtime.health import Health
 from schemas.runtime.repeat import attempt, repeat
 from schemas.runtime.settled_clock import SettledClock
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.follow import follow
 from schemas.waiting import wait_at_most
 
@@ -74,6 +77,26 @@ _SWITCH_S: Final = 5.0
 log = structlog.get_logger()
 
 
+def open_store(url: str) -> Store:
+    """Return the store with its tables. A damaged SQLite file is set aside, and a new one begins.
+
+    Raises StateError for another version's store, and what the driver raises for one that does not respond.
+    """
+    store = Store(url)
+    try:
+        store.check()
+        store.prepare()
+    except UNREADABLE as error:
+        store.close()
+        if not is_damaged(error):
+            raise
+        aside = set_aside(url, unix_ms())
+        log.error("database_set_aside", file=str(aside), detail=reason(error))
+        store = Store(url)
+        store.prepare()
+    return store
+
+
 def open_context(
     settings: ConsoleSettings,
     keys: KeyRing,
@@ -90,8 +113,7 @@ def open_context(
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     fleet = Fleet(settings, settings.page_cards)
-    store = Store(settings.store)
-    store.prepare()
+    store = open_store(settings.store)
     commands = Commands(settings.broker, keys, store.engine) if settings.mqtt else None
     context = ConsoleContext(
         settings, fleet, store, keys, login_methods, clock_s, commands=commands, read_roles=read_roles
@@ -127,10 +149,21 @@ async def run_console(
     read_roles: ReadRoles | None = None,
     feature_extractor: FeatureExtractor | None = None,
 ) -> None:
-    """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
+    """Serve the pages until `stop` is set. Kafka, the database and the console's own store may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
-        context = open_context(settings, keys, launch, read_roles)
+        backoff = Backoff()
+        while True:
+            try:
+                context = open_context(settings, keys, launch, read_roles)
+                break
+            except AWAY as error:
+                health.set("store", False, reason(error))
+                log.warning("store_unavailable", error=reason(error))
+                if await backoff.wait(stop):
+                    return
+        health.set("store", True)
+        count_set_aside(sqlite_file(settings.store), registry)
         context.feature_extractor = feature_extractor
         await _run(context, keys, listening, registry=registry, health=health, stop=stop)
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from consumers.database.engine import database_url, open_engine
+from consumers.database.engine import database_url, open_engine, sqlite_file
 from consumers.database.tables import mutes, sighting_rules
+from schemas import metrics
 
 _DAMAGED: Final = ".damaged-"
 
@@ -57,10 +59,17 @@ def damaged_files(path: Path) -> list[Path]:
     return sorted(file for file in files if file.name.removeprefix(path.name + _DAMAGED).isdigit())
 
 
+def count_set_aside(file: Path | None, registry: CollectorRegistry) -> None:
+    """Count the `damaged_files` of a SQLite file in a metric; 0 without one."""
+    counted = metrics.DATABASES_SET_ASIDE.on(registry)
+    if file is not None:
+        counted.set_function(lambda: len(damaged_files(file)))
+
+
 def last_set_aside_ms(text: str) -> int:
     """Return the Unix time in milliseconds of the newest of the `damaged_files` of the URL `text`; 0 without one."""
-    url = database_url(text)
-    files = damaged_files(Path(url.database or "")) if url.get_backend_name() == "sqlite" else []
+    path = sqlite_file(text)
+    files = damaged_files(path) if path is not None else []
     return max((int(file.name.rpartition(_DAMAGED)[2]) for file in files), default=0)
 
 

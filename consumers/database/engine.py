@@ -127,6 +127,12 @@ def database_id(text: str, name: str = "") -> str:
     return blake2s(json.dumps(parts).encode(), digest_size=4).hexdigest()
 
 
+def sqlite_file(text: str) -> Path | None:
+    """Return the file of a SQLite URL; None for another database."""
+    url = database_url(text)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
 def open_engine(text: str, *, writes: bool) -> Engine:
     """Return an engine for the recorder (`writes`) or for readers, which never change anything.
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
 from consumers.cameras.transaction_effect import TransactionEffect
-from consumers.database.damage import damaged_files
-from consumers.database.engine import database_url
+from consumers.database.damage import count_set_aside
+from consumers.database.engine import sqlite_file
 from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
 from schemas import metrics
@@ -56,16 +56,11 @@ class StoragePlaces:
 
 def places_of(settings: RecorderSettings) -> StoragePlaces:
     """Return the places in the settings."""
-    url = database_url(settings.database)
-    database = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    database = sqlite_file(settings.database)
     folders = {"database": database.parent} if database is not None else {}
     if "://" not in settings.quarantine:
         folders["quarantine"] = Path(settings.quarantine)
     return StoragePlaces(folders, database)
-
-
-def _count_damaged(database: Path) -> float:
-    return len(damaged_files(database))
 
 
 class Meters:
@@ -91,9 +86,7 @@ class Meters:
         for name, folder in places.folders.items():
             # Evaluated at each scrape: the recorder itself may be waiting for disk space.
             free.labels(name).set_function(partial(free_bytes, folder))
-        aside = metrics.DATABASES_SET_ASIDE.on(registry)
-        if places.database is not None:
-            aside.set_function(partial(_count_damaged, places.database))
+        count_set_aside(places.database, registry)
         self.kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self.lag = metrics.RECORDER_LAG.on(registry)
         self.replicas_missing = metrics.KAFKA_REPLICAS_MISSING.on(registry)

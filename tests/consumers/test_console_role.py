@@ -19,6 +19,8 @@ from consumers.console.replay import Letter
 from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
 from consumers.database.console_store import class_hours
+from consumers.database.damage import damaged_files
+from schemas.transport.backoff import Backoff
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import fill_job_folder, launcher
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
@@ -57,6 +59,40 @@ async def test_a_console_whose_own_database_does_not_respond_is_not_ready_until_
         assert not health.report()[1]["store"]["ok"]
         is_away = False
         await until(lambda: health.report()[1]["store"]["ok"])
+
+
+async def test_a_damaged_store_of_the_console_is_set_aside_and_a_new_one_begins(tmp_path: Path) -> None:
+    file = tmp_path / "console.sqlite"
+    async with serving(tmp_path):
+        pass
+    pages = bytearray(file.read_bytes())
+    pages[3 * 4096 : 9 * 4096] = b"\xa5" * (6 * 4096)  # the header and the table of tables are whole
+    file.write_bytes(pages)
+    async with serving(tmp_path) as (port, health):
+        assert (await get(port, "/alerts"))[0] == 200
+        await until(lambda: health.report()[1]["store"]["ok"])
+    (aside,) = damaged_files(file)
+    assert aside.read_bytes() == pages
+
+
+async def test_a_console_whose_own_database_is_away_at_the_start_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda _: 0.01)
+    prepare, tries = Store.prepare, 0
+
+    def fail_twice(store: Store) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OperationalError("select", {}, ConnectionError("refused"))
+        prepare(store)
+
+    monkeypatch.setattr(Store, "prepare", fail_twice)
+    async with serving(tmp_path) as (port, health):
+        assert (await get(port, "/"))[0] == 200
+        assert health.report()[1]["store"]["ok"]
+    assert tries == 3
 
 
 async def test_a_stream_may_last_longer_than_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

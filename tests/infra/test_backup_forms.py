@@ -59,7 +59,7 @@ def with_later_format(data: bytes) -> bytes:
         (MANIFEST, with_later_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
         (MANIFEST, lambda data: b"{}", "got a damaged file (manifest.json: 'format')"),
         (MANIFEST, lambda data: data.replace(b'made_ms": ', b'made_ms": 1'), "got a damaged file (a wrong checksum)"),
-        (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "'state/fleet.secret' that manifest.json does"),
+        (MANIFEST, lambda data: data.replace(b"fleet.secret", b"fleet"), "that manifest.json does not announce"),
         (MANIFEST, lambda data: None, "got a damaged file (no manifest.json)"),
         (CHECKSUMS, lambda data: None, "got a damaged file (the end is missing)"),
         (CHECKSUMS, lambda data: b"{}", "got a damaged file (a wrong checksum)"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Engine, delete, func, inspect, select, update
+from sqlalchemy import Connection, Engine, delete, func, inspect, select, text, update
 
 from consumers.cameras.episodes import OPEN
 from consumers.console.access.sight import ALL, Sight, site_of
@@ -72,6 +73,17 @@ class Store:
             yield store
         finally:
             store.close()
+
+    def check(self) -> None:
+        """Read all pages of a SQLite file. Raises `sqlite3.DatabaseError` if it is damaged."""
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self.engine.begin() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            error = sqlite3.DatabaseError(str(found).splitlines()[-1])
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
 
     def prepare(self) -> None:
         """Create missing tables. Raises StateError for tables of another version."""
