@@ -109,11 +109,11 @@ def open_context(
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
     in use.
     """
+    store = open_store(settings.store)  # first: if it is away, the next try opens everything
     login_methods = open_login_methods(settings, clock_s)
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     fleet = Fleet(settings, settings.page_cards)
-    store = open_store(settings.store)
     commands = Commands(settings.broker, keys, store.engine) if settings.mqtt else None
     context = ConsoleContext(
         settings, fleet, store, keys, login_methods, clock_s, commands=commands, read_roles=read_roles
