@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ TEMPLATE = INFRA / "prometheus" / "prometheus.yml.in"
 RULES = INFRA / "prometheus" / "rules"
 TARGETS = "targets.json"
 ALERTMANAGERS = "alertmanagers.json"
+DATA = "data"
+AHEAD = "data.ahead"
+"""The data of a time at which the clock was ahead."""
+_AHEAD_S = 300.0
 
 
 class Prometheus(HttpService):
@@ -27,10 +33,18 @@ class Prometheus(HttpService):
     port_names = ("prometheus",)
     ready_path = "/-/ready"
 
-    def __init__(self, state: Path, ports: Ports | None = None, *, console: str | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        ports: Ports | None = None,
+        *,
+        console: str | None = None,
+        print_line: Callable[[str], None] = print,
+    ) -> None:
         """`console` is the URL of the pages that alerts link to; None keeps this server's own."""
         super().__init__(state, ports)
         self._console = console
+        self._print_line = print_line
 
     def scrape(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
         """Scrape the roles (as in `roles.json`) that have a metrics address; Prometheus notices by itself.
@@ -50,8 +64,20 @@ class Prometheus(HttpService):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / ALERTMANAGERS, [] if alertmanager is None else [{"targets": [alertmanager]}])
 
+    def _set_aside_future_data(self) -> None:
+        """Rename data that was written while the clock was ahead: until then, Prometheus would take no sample."""
+        data, aside, latest_s = self.folder / DATA, self.folder / AHEAD, time.time() + _AHEAD_S
+        if any(file.stat().st_mtime > latest_s for file in data.rglob("*") if file.is_file()):
+            shutil.rmtree(aside, ignore_errors=True)
+            data.rename(aside)
+            self._print_line(
+                f"prometheus: expected data of the past, got data dated in the future, which is now {aside}: the clock "
+                "was ahead. Prometheus starts without it."
+            )
+
     def _command(self) -> list[str]:
         program = require_program(prometheus_binary(), "prometheus")
+        self._set_aside_future_data()
         if not (self.folder / TARGETS).is_file():
             self.scrape({})
         if not (self.folder / ALERTMANAGERS).is_file():
@@ -75,7 +101,7 @@ class Prometheus(HttpService):
             "--web.route-prefix=/",
             f"--web.console.templates={CONSOLES}",
             "--enable-feature=exemplar-storage",
-            "--storage.tsdb.path=data",
+            f"--storage.tsdb.path={DATA}",
             "--storage.tsdb.retention.time=1d",
             "--storage.tsdb.retention.size=256MB",
             "--log.level=warn",

@@ -74,7 +74,7 @@ class MonitoringServers:
         alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
         if alertmanager_binary() is not None and try_start(alertmanager):
             self.alertmanager = alertmanager.url
-        prometheus = self._prometheus = Prometheus(folder, ports, console=console)
+        prometheus = self._prometheus = Prometheus(folder, ports, console=console, print_line=print_line)
         prometheus.set_alertmanager(alertmanager.listen if self.alertmanager is not None else None)
         # The targets of an earlier run are still in its file, and the cameras start last.
         self.scrape(())

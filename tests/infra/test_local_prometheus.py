@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -49,3 +51,20 @@ def test_prometheus_scrapes_the_roles_with_metrics(state_dir: Path) -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("ahead_s", [0, 7200])
+def test_data_from_a_time_at_which_the_clock_was_ahead_is_set_aside(state_dir: Path, ahead_s: int) -> None:
+    lines: list[str] = []
+    prometheus = Prometheus(state_dir, print_line=lines.append)
+    file, now_s = prometheus.folder / "data" / "wal" / "00000000", time.time()
+    file.parent.mkdir(parents=True)
+    file.touch()
+    os.utime(file, (now_s + ahead_s, now_s + ahead_s))
+    try:
+        prometheus.start()
+    finally:
+        prometheus.stop()
+    assert (prometheus.folder / "data.ahead" / "wal" / file.name).is_file() == bool(ahead_s)
+    assert ["dated in the future" in line for line in lines] == [True] * bool(ahead_s)
