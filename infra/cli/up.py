@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,9 +40,11 @@ def up(
     from infra.process.tracing import require_exporter
     from infra.state_folder.environment import Environment
     from infra.up.run import run_up
+    from infra.up.settings import require_no_variable_of_a_role
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground
 
+    require_no_variable_of_a_role(os.environ)
     settings = settings.model_copy(update={"source": resolve(settings.source)})
     if settings.tracing is not None:
         require_exporter()

@@ -38,7 +38,9 @@ and whether they are required, then apply.
 _UP: Final = """\
 The tables `[bridge]`, `[processor]`, `[recorder]`, `[console]` and `[monitor]` contain settings of these roles,
 below. `up` sets their brokers, certificates, addresses and databases itself, and rejects them there. It writes the
-settings of each role to a file in the folder `settings` of the state folder.
+settings of each role to a file in the folder `settings` of the state folder. In a variable,
+`POINTILLIST_UP__RECORDER__BOUNDS__DATABASE_AGE_S` is such a setting; `up` rejects the variables of these roles
+themselves, such as `POINTILLIST_RECORDER__BOUNDS__DATABASE_AGE_S`.
 """
 
 

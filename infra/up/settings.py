@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
@@ -14,6 +14,7 @@ from consumers.console.settings import ConsoleSettings, Proxy
 from consumers.settings import HostName, RecorderSettings
 from infra.local.topics import LEAST_RETENTION_S, MOST_RETENTION_S
 from infra.monitor.settings import MonitorSettings
+from infra.settings.roles import prefix_of
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
 from producers.camera.camera_settings import CameraOptions, CameraSettings, Profile
@@ -237,6 +238,17 @@ def _dataset(file: Path, cameras: int) -> dict[str, Any]:
     if not file.is_file():
         raise SourceError(f"{file} is missing: expected the data set. Correct POINTILLIST_DATA.")
     return {"kind": "dataset", "file": str(file.resolve()), "stride": cameras}
+
+
+def require_no_variable_of_a_role(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError for a variable of a role that `up` runs: it would have no effect."""
+    for role in SET_BY_UP:
+        for name in sorted(environment):
+            if name.startswith(prefix_of(role)):
+                raise ConfigError(
+                    f"{name}: expected a variable of up, got one of a role that you run yourself. Rename it to "
+                    f"{prefix_of('up')}{name.removeprefix('POINTILLIST_')}, or unset it."
+                )
 
 
 def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]:

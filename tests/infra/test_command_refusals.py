@@ -115,6 +115,13 @@ def test_an_error_of_a_file_names_it_and_other_errors_keep_their_traceback(
         long_name.stat()
 
 
+def test_up_rejects_a_variable_that_its_roles_would_not_follow(tmp_path: Path) -> None:
+    line = refusal(run("up", "--state", tmp_path / "state", POINTILLIST_RECORDER__BOUNDS__DATABASE_AGE_S="7d"))
+    assert line.startswith("POINTILLIST_RECORDER__BOUNDS__DATABASE_AGE_S: expected a variable of up, got one of a role")
+    assert "Rename it to POINTILLIST_UP__RECORDER__BOUNDS__DATABASE_AGE_S, or" in line
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("imports", ["infra.cli.up", "typer", "schemas.errors"])
 def test_an_interrupt_during_the_imports_ends_a_command_without_a_traceback(imports: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
