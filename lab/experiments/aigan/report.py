@@ -69,7 +69,8 @@ def write_report(store: Store) -> list[str]:
         "## Under defences (Table V)",
         "The attackers know the bare network and no defence. Drop and reconstruction is the fleet's live chain with "
         "25 % of the pixels dropped by masks that nobody outside knows.",
-        "The paper's Table V is another measurement: its attackers know the network that was trained against attacks. "
+        "In the paper's Table V, attackers know the bare network and no defence either, but its defences are networks "
+        "trained against attacks. "
         f"Against training by PGD, its AI-GAN reaches {DEFENDED['mnist']} of the targets on MNIST and "
         f"{DEFENDED['cifar10']} on CIFAR-10. It is ahead of PGD in 10 of 12 cells there. {_against_pgd(rows)}",
         _defended(rows),

@@ -168,6 +168,7 @@ def published_repair() -> str:
 WITHOUT_TRIGGER: Final[tuple[Column[RepairRow], ...]] = (
     Column("model", lambda row: row.model),
     Column("method", lambda row: row.method),
+    Column("quarantine", lambda row: row.quarantine or "–"),
     Column("CA before", lambda row: percent(row.clean_before)),
     Column("CA after", lambda row: percent(row.clean_after)),
     Column("ASR before", lambda row: percent(row.success_before)),
