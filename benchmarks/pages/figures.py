@@ -48,8 +48,8 @@ FRONT: Final = (
     Pick(
         "robustness", "`scene@1-hardened+4de0`, hard scenes of 128×96, L∞ 0.03",
         "accuracy on hard simulated scenes of 128×96 (clean accuracy {more[0]}), three gradient attacks, each shown "
-        "ten times, L∞ .03 (8/255 after rounding); an upper bound: AutoAttack alone left {more[1]} of the first {of[1]}, Square alone "
-        "{more[2]} of the first {of[2]}",
+        "ten times, L∞ .03 (8/255 after rounding); an upper bound: AutoAttack alone left {more[1]} of the first "
+        "{of[1]}, Square alone {more[2]} of the first {of[2]}",
         (
             "the scenes of three kinds without an attack",
             "AutoAttack alone, `scene@1-hardened+4de0`, the first of the hard scenes of 128×96, L∞ 0.03",

@@ -105,8 +105,8 @@ def write_report(store: Store) -> list[str]:
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
         "sends to the target. FRR, FAR: clean frames flagged, triggered frames not flagged. The defender has 1,000 "
         "clean pictures: 500 for repairs, 900 for the thresholds of the statistics. A quarantine holds what STRIP "
-        "(*pure*) or all statistics together (*flagged*) flag of about 500 triggered frames: copies of the pictures that "
-        "no repair gets, most of which set thresholds too, without the trigger. Networks on MNIST and "
+        "(*pure*) or all statistics together (*flagged*) flag of about 500 triggered frames: copies of the pictures "
+        "that no repair gets, most of which set thresholds too, without the trigger. Networks on MNIST and "
         "GTSRB, and those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing "
         f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures "
         "judge. CIFAR-100: not measured, its data is not there.",

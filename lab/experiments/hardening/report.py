@@ -84,8 +84,8 @@ def scene_page(
         table(ATTACKED, sorted(rows, key=lambda row: (row.height, row.model))),
         "Hardened networks under three gradient attacks: EOT-PGD, the same with momentum on the margin of logits (50 "
         "steps), and towards the margins of the three likeliest other classes. Attacked scenes are rounded to 8 bits "
-        "here too, after the attack: .02, .03, .04, .0627 and .08 become 5, 8, 10, 16 and 20 of 255, of which 8 is more "
-        "than .03. What is not listed was not measured:"
+        "here too, after the attack: .02, .03, .04, .0627 and .08 become 5, 8, 10, 16 and 20 of 255, of which 8 is "
+        "more than .03. What is not listed was not measured:"
         if adapted
         else "",
         table(ADAPTED, adapted),
