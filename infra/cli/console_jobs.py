@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.local.child_environment import STORES, inherited
 from infra.local.process import COMMAND, Child
 from schemas.errors import ConfigError
 from schemas.runtime.module import MODULE
@@ -51,18 +51,21 @@ def job_settings(settings: ConsoleSettings) -> JobSettings | None:
     return jobs.model_copy(update=arguments | found)
 
 
-def job_environment() -> dict[str, str]:
-    """Return the environment of the console's child processes, without the role's secrets."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_") or name in _KEPT}
+def job_environment(arguments: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment of a child process of the console with these arguments, without the role's secrets.
+
+    Only a job with a `--store` gets the credentials of object stores.
+    """
+    has_store = any(argument.partition("=")[0] == "--store" for argument in arguments)
+    return inherited(*_KEPT, *(STORES if has_store else ()))
 
 
 def launcher() -> Callable[[Sequence[str], Path, Mapping[str, str]], Child]:
     """Return a function that starts jobs: niced, without the role's secrets, ended with this process."""
-    environment = job_environment()
 
     def launch(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> Child:
         # A job leads its own session, where `nice` alone has no effect.
         niced = (*MODULE, "schemas.runtime.priority", str(_NICE.get(arguments[0], _NICE_SHORT)))
-        return Child([*niced, *COMMAND, *arguments], log, env=environment | dict(variables))
+        return Child([*niced, *COMMAND, *arguments], log, env=job_environment(arguments) | dict(variables))
 
     return launch

@@ -12,11 +12,10 @@ import sys
 from collections.abc import Mapping
 
 from infra.local.process import COMMAND
-from infra.settings.variable import PREFIX
+from infra.settings.variable import HIDDEN_URL, PREFIX
 
-_NAME = "POINTILLIST_URL_"
 _OPTION = re.compile(r"(--[a-z][a-z-]*=)?(.*)", re.DOTALL)
-_HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{PREFIX}({_NAME}\d+)$")
+_HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{PREFIX}({HIDDEN_URL}\d+)$")
 
 
 def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -30,9 +29,9 @@ def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], d
             shown.append(argument)
             continue
         number += 1
-        while f"{_NAME}{number}" in taken:
+        while f"{HIDDEN_URL}{number}" in taken:
             number += 1
-        name = f"{_NAME}{number}"
+        name = f"{HIDDEN_URL}{number}"
         variables[name] = found[2]
         shown.append(f"{found[1] or ''}{PREFIX}{name}")
     return shown, variables

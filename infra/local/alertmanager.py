@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from infra.alertmanager.receivers import as_yaml, configuration
+from infra.local.child_environment import PROXIES, inherited
 from infra.local.http_service import HttpService
 from infra.local.ports import Ports
 from infra.local.programs import alertmanager_binary, require_program
@@ -30,6 +31,9 @@ class Alertmanager(HttpService):
         super().__init__(state, ports)
         self._console = console
         self._receivers = receivers.resolve() if receivers is not None else None
+
+    def _environment(self) -> dict[str, str]:
+        return inherited(*PROXIES)  # receivers may have `proxy_from_environment`
 
     def _command(self) -> list[str]:
         program = require_program(alertmanager_binary(), "prometheus-alertmanager")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +38,9 @@ class Grafana(HttpService):
         self._prometheus = prometheus
         self._console = console
 
-    def _environment(self) -> Mapping[str, str]:
-        # The user's own `GF_` variables would override the file.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GF_")}
-        return kept | {
+    def _environment(self) -> dict[str, str]:
+        # The user's own `GF_` variables are not inherited: they would override the file.
+        return super()._environment() | {
             "POINTILLIST_PROMETHEUS_URL": self._prometheus,
             "POINTILLIST_CONSOLE_URL": self._console or "",
             "POINTILLIST_DASHBOARDS": str(self.folder / "dashboards"),

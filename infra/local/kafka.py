@@ -7,11 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from infra.local.child_environment import inherited
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.kafka_quorum import SINGLE, Quorum, check_count
 from infra.local.ports import Ports
@@ -113,9 +113,11 @@ class Kafka(Service):
         """The folder of its logs: those of the partitions and of Kafka's own metadata."""
         return self.folder / "data"
 
-    def _environment(self) -> Mapping[str, str]:
-        """Return the environment with a locale in which Java reads and writes any path of the state folder."""
-        return os.environ | {"LC_ALL": "C.UTF-8"}
+    def _environment(self) -> dict[str, str]:
+        """Return the environment with Java's options, and a locale in which Java reads and writes any path of the state
+        folder.
+        """
+        return inherited("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS") | {"LC_ALL": "C.UTF-8"}
 
     def _command(self) -> list[str]:
         controller_port = self._ports[self.port_names[1]]

@@ -6,9 +6,9 @@ import string
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 
+from infra.local.child_environment import inherited
 from infra.local.ports import LOOPBACK, Ports, is_free
 from infra.local.process import Child, ProcessId, last_lines
 from schemas.errors import BrokerError
@@ -52,9 +52,9 @@ class Service(ABC):
         """Remove the cause for which the program ended before its first answer; return whether it is removed."""
         return False
 
-    def _environment(self) -> Mapping[str, str] | None:
-        """Return the environment of its process; None inherits this process's."""
-        return None
+    def _environment(self) -> dict[str, str]:
+        """Return the environment of its process, without this process's secrets."""
+        return inherited()
 
     @property
     def host(self) -> str:

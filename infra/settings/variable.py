@@ -6,6 +6,8 @@ import os
 from typing import Final
 
 PREFIX: Final = "env:"
+HIDDEN_URL: Final = "POINTILLIST_URL_"
+"""Prefix of the variables with the URLs of a command's own arguments; a number follows."""
 
 
 def resolve(text: str) -> str:

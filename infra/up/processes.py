@@ -21,6 +21,7 @@ from infra.pki.roles import SHARE_FILE, role_folder
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
+from infra.settings.variable import HIDDEN_URL
 from infra.state_folder import Layout, role_file, write_secret
 from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import CameraLimits, UpSettings, bundle_folder
@@ -32,6 +33,8 @@ _CAMERAS = frozenset(("fleet", "camera run"))
 ON_THE_WAY = frozenset(("bridge", "process", "record")) | _CAMERAS
 """Commands of the roles on a frame's way, which are traced."""
 NOT_INHERITED = (
+    "POINTILLIST_CAMERA_KEY",
+    "POINTILLIST_CAMERA_KEY_FILE",
     "POINTILLIST_FLEET_SECRET",
     "POINTILLIST_FLEET_SECRET_FILE",
     "POINTILLIST_KAFKA_LOGIN",
@@ -123,7 +126,7 @@ class LocalRoles:
         self._mqtt = mqtt
         self._kafka = kafka
         # Here the state folder's secrets and the files of settings apply, and no variables of other systems.
-        prefixes = tuple(prefix_of(role) for role in MODELS)
+        prefixes = (HIDDEN_URL, *(prefix_of(role) for role in MODELS))
         self._environment = {
             name: value
             for name, value in os.environ.items()

@@ -11,7 +11,7 @@ import pytest
 
 from consumers.console.settings import ConsoleSettings, JobSettings
 from infra.cli import console_jobs
-from infra.cli.console_jobs import job_settings, launcher
+from infra.cli.console_jobs import job_environment, job_settings, launcher
 from infra.settings.load import SettingsSources, load
 from schemas.errors import ConfigError
 from schemas.runtime.priority import AUTOGROUP
@@ -44,6 +44,22 @@ def test_a_job_is_niced_and_gets_its_own_secret_and_none_of_its_console(
     assert niceness >= 15
     # A job leads its own session, because the kernel compares the niceness of sessions.
     assert session == str(niceness) or not AUTOGROUP.exists()
+
+
+def test_only_a_job_with_a_store_gets_the_credentials_of_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("PGPASSWORD", "DB_URL", "HALL_LOGIN", "NVIDIA_API_KEY", "POINTILLIST_FLEET_SECRET")
+    stores = {"AWS_SECRET_ACCESS_KEY": "1", "GOOGLE_APPLICATION_CREDENTIALS": "1", "AZURE_STORAGE_ACCOUNT_KEY": "1"}
+    kept = {"CUDA_VISIBLE_DEVICES": "1", "LC_TIME": "1", "POINTILLIST_DATA": "1"}
+    for name in (*secrets, *stores, *kept):
+        monkeypatch.setenv(name, "1")
+    for arguments in ([], ["lab", "repair", "--out", "--storey"]):
+        found = job_environment(arguments)
+        assert kept.items() <= found.items()
+        assert found.keys().isdisjoint({*secrets, *stores})
+    for arguments in (["model", "publish", "--store", "s3://models"], ["model", "rollback", "--store=s3://models"]):
+        found = job_environment(arguments)
+        assert (kept | stores).items() <= found.items()
+        assert found.keys().isdisjoint(secrets)
 
 
 def test_jobs_publish_with_the_given_key_and_certificate(tmp_path: Path) -> None:

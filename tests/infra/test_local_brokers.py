@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 
 from infra.local import mosquitto as mosquitto_module
 from infra.local import programs
+from infra.local.alertmanager import Alertmanager
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import MAX_CONNECTIONS, TEMPLATE, Mosquitto, answers_mqtt
 from infra.local.ports import LOOPBACK, is_free
@@ -252,6 +253,18 @@ def test_the_error_names_the_port_if_another_program_takes_it_after_a_first_star
     monkeypatch.setattr(broker, "_ready_s", 1.0)
     with socket.create_server((LOOPBACK, broker.port)), pytest.raises(BrokerError, match=f"port {broker.port}"):
         broker.start()
+
+
+def test_a_server_gets_no_secret_of_the_environment(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "POINTILLIST_FLEET_SECRET", "HTTPS_PROXY")
+    for name in (*secrets, "JAVA_TOOL_OPTIONS", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "1")
+    for server in (Mosquitto(state_dir), Kafka(state_dir)):
+        environment = server._environment()
+        assert environment.keys().isdisjoint(secrets)
+        assert environment["XDG_CACHE_HOME"] == "1"
+        assert ("JAVA_TOOL_OPTIONS" in environment) == isinstance(server, Kafka)
+    assert Alertmanager(state_dir)._environment()["HTTPS_PROXY"] == "1"
 
 
 def test_a_service_that_listens_and_never_answers_is_started_once_and_killed(state_dir: Path) -> None:

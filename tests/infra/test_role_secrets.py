@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.cli.passwords import hidden
 from infra.cli.roles import generations_file, role_keys
 from infra.local.files import write_json
 from infra.local.ports import Ports
@@ -103,6 +104,18 @@ def test_up_passes_each_role_its_own_secret_and_none_the_fleet_secret(
         found = layout.roots(role)
         assert found is not None
         assert found.export() == Roots.of_fleet(layout.fleet_secret()).of(role).export()
+
+
+def test_up_passes_no_role_the_key_of_a_camera_or_its_own_hidden_urls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, hidden_urls = hidden(["rtsp://ada:secret@10.0.0.7/"], {})
+    for name in ("POINTILLIST_CAMERA_KEY", "POINTILLIST_CAMERA_KEY_FILE", *hidden_urls):
+        monkeypatch.setenv(name, "private")
+    roles = LocalRoles(UpSettings(plain=True), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
+    for role in (*roles.processors(), *roles.fleets(1)):
+        assert isinstance(role.process, RoleProcess)
+        assert "private" not in role.process.environment.values()
 
 
 def test_a_role_needs_no_fleet_secret_in_its_state_folder(tmp_path: Path) -> None:
