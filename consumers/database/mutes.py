@@ -9,15 +9,15 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, inspect, select
+from sqlalchemy import Connection, delete, exists, inspect, select
 
-from consumers.database.engine import upsert
 from consumers.database.tables import alerts, mutes
+from consumers.database.user_rows import of_site, replace_row
 from schemas.errors import ConfigError
 from schemas.identity import camera_id
 
 MOST_MUTES: Final = 1_000
-"""Maximum number of mutes in force."""
+"""Maximum number of mutes in force at a site."""
 LONGEST_REASON: Final = 500
 _LENGTH: Final = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 _UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -73,13 +73,15 @@ def save_mute(connection: Connection, mute: Mute) -> None:
 
     Raises ConfigError for an alert that is not stored, and beyond `MOST_MUTES`.
     """
-    known = alerts.c.alert_id == mute.subject
-    if not mute.is_of_camera and connection.scalar(select(alerts.c.alert_id).where(known)) is None:
+    camera: str | None = mute.subject
+    if not mute.is_of_camera:
+        camera = connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == mute.subject))
+    if camera is None:
         raise ConfigError(f"mute: expected the id of a stored alert, got {mute.subject}. Correct it.")
-    connection.execute(delete(mutes).where((mutes.c.until_ms <= mute.at_ms) | (mutes.c.subject == mute.subject)))
-    if (connection.scalar(select(func.count()).select_from(mutes)) or 0) >= MOST_MUTES:
-        raise ConfigError(f"mute: expected at most {MOST_MUTES:,} mutes, got more. End one first.")
-    connection.execute(upsert(connection.engine, mutes).values(mute._asdict()))
+    connection.execute(delete(mutes).where(mutes.c.until_ms <= mute.at_ms))
+    of_its_alerts = exists().where(alerts.c.alert_id == mutes.c.subject, of_site(alerts.c.camera, camera))
+    at_site = of_site(mutes.c.subject, camera) | of_its_alerts
+    replace_row(connection, mutes, mute._asdict(), MOST_MUTES, "mute", at_site)
 
 
 def end_mute(connection: Connection, subject: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
 
 from consumers.database.engine import insert_or_replace
 from schemas.errors import ConfigError
+
+MOST_SITES: Final = 10
+"""All sites together have at most this many times the rows of one site."""
 
 
 def number_of(value: Any) -> float:
@@ -32,12 +35,30 @@ def number_in(name: str, value: Any, least: float, most: float, *, is_whole: boo
     return found
 
 
-def replace_row(connection: Connection, table: Table, values: Mapping[str, Any], most: int, name: str) -> None:
+def of_site(column: ColumnElement[str], subject: str) -> ColumnElement[bool]:
+    """Return the condition that `column` has a camera, or a group of cameras, of the same site as `subject`."""
+    return column.startswith(f"{subject.partition('/')[0]}/", autoescape=True)
+
+
+def replace_row(
+    connection: Connection,
+    table: Table,
+    values: Mapping[str, Any],
+    most: int,
+    name: str,
+    at_site: ColumnElement[bool] | None = None,
+) -> None:
     """Insert a row, or replace the one with its primary key. Users read `name` as the name of such a row.
 
-    Raises ConfigError if the table has `most` other rows.
+    `at_site` is the condition for rows of the row's site. Raises ConfigError if the site has `most` other rows, or all
+    sites have `MOST_SITES` times as many. Without `at_site`, raises it if the table has `most` other rows.
     """
     same = and_(*(column == values[column.name] for column in table.primary_key))
-    if (connection.scalar(select(func.count()).select_from(table).where(~same)) or 0) >= most:
-        raise ConfigError(f"{name}: expected at most {most}, got more. Remove one first.")
+    others = select(func.count()).select_from(table).where(~same)
+    bounds = [(others, most, "")]
+    if at_site is not None:
+        bounds = [(others.where(at_site), most, " at a site"), (others, MOST_SITES * most, " at all sites")]
+    for rows, bound, where in bounds:
+        if (connection.scalar(rows) or 0) >= bound:
+            raise ConfigError(f"{name}: expected at most {bound:,}{where}, got more. Remove one first.")
     connection.execute(insert_or_replace(connection.engine, table).values(values))

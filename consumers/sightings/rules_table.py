@@ -8,13 +8,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, inspect, select
 
 from consumers.database.tables import sighting_rules
-from consumers.database.user_rows import number_in, replace_row
+from consumers.database.user_rows import number_in, of_site, replace_row
 from consumers.records.rows import UNSURE
 from consumers.sightings.rule import DEFAULTS, RANGES, SightingRule
 from schemas.camera_groups import parse_group
 from schemas.errors import ConfigError
 
 MOST_RULES: Final = 200
+"""Maximum number of rules for a site."""
 LONGEST_NAME: Final = 100
 LOGGED_AS: Final = "sighting rule"
 """Name of a change in the audit log."""
@@ -49,7 +50,8 @@ def wanted_of(text: object) -> str:
 
 def save_rule(connection: Connection, rule: SightingRule) -> None:
     """Insert a rule, or replace that of its cameras and its class. Raises ConfigError beyond `MOST_RULES`."""
-    replace_row(connection, sighting_rules, rule._asdict(), MOST_RULES, "rule")
+    at_site = of_site(sighting_rules.c.cameras, rule.cameras)
+    replace_row(connection, sighting_rules, rule._asdict(), MOST_RULES, "rule", at_site)
 
 
 def remove_rule(connection: Connection, cameras: str, wanted: str) -> None:

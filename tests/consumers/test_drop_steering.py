@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from consumers.cameras.camera import Camera
 from consumers.console.api.routes import ROOT
 from consumers.console.background.drop_steering import MOST_A_ROUND, steer
+from consumers.console.data import drop_policies
 from consumers.console.data import store as console_store
 from consumers.console.data.backlogs import LEAST_WAITING
 from consumers.console.data.commands import Commands
@@ -373,6 +374,17 @@ def test_the_page_shows_policies_and_removes_them(console: ConsoleRig, commands:
     assert "accuracy off" in line.detail
     browser.post("/drop-policies/remove", data={"csrf": console.csrf(), "cameras": "lab/*"})
     assert "There is no policy" in browser.get("/drop-policies").text
+
+
+def test_the_policies_of_a_site_leave_room_for_another_site(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_policies, "MOST_POLICIES", 1)
+    for cameras in ("north/*", "south/*", "south/*"):
+        save_policy(console, cameras=cameras)
+    answer = console.browser().post(POLICIES, json=SENT | {"cameras": "north/door"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("policy: expected at most 1 at a site, got more")
 
 
 def test_the_most_specific_group_steers_a_camera() -> None:

@@ -69,6 +69,21 @@ def test_a_later_mute_replaces_an_earlier_one_and_expires(recorder: Rig) -> None
             save_mute(connection, new_mute(ALERT, "1h", "paint", "bob", NOW_MS))
 
 
+def test_the_mutes_of_a_site_and_of_its_alerts_leave_room_for_another_site(
+    recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.database.mutes.MOST_MUTES", 2)
+    for alert_id, camera in ((ALERT, "north/door"), (OTHER, "south/door")):
+        raise_alert(recorder, alert_id, camera=camera)
+    with recorder.engine.begin() as connection:
+        for subject in ("north/door", ALERT, "south/door", OTHER, ALERT):
+            save_mute(connection, new_mute(subject, "1h", "repairs", "anna", NOW_MS))
+        for site in ("north", "south"):
+            with pytest.raises(ConfigError, match="mute: expected at most 2 at a site, got more"):
+                save_mute(connection, new_mute(f"{site}/gate", "1h", "repairs", "anna", NOW_MS))
+        assert read_mutes(connection, NOW_MS).keys() == {"north/door", "south/door", ALERT, OTHER}
+
+
 def test_the_mute_that_ends_last_counts_for_an_episode() -> None:
     of_camera, of_alert = (new_mute(each, f"{h}h", "repairs", "a", NOW_MS) for each, h in ((CAMERA, 1), (ALERT, 2)))
     found = {each.subject: each for each in (of_camera, of_alert)}

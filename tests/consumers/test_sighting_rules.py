@@ -97,8 +97,22 @@ def test_rules_beyond_the_limit_are_rejected_and_existing_ones_replaced(console:
     with recorder.engine.begin() as connection:
         for number in range(MOST_RULES):
             save_rule(connection, new_rule(RULE | {"wanted": f"class {number}"}, OWNER, 5))
-    assert post(console, RULES, **RULE)[1].startswith(f"rule: expected at most {MOST_RULES}, got more")
+    assert post(console, RULES, **RULE)[1].startswith(f"rule: expected at most {MOST_RULES} at a site, got more")
     assert post(console, RULES, cameras="lab/*", wanted="class 7", frames=9) == (200, "saved")
+
+
+@pytest.mark.parametrize("site", ["labs", "la"])
+def test_the_rules_of_a_site_leave_room_for_another_site_up_to_a_total(recorder: Rig, site: str) -> None:
+    with recorder.engine.begin() as connection, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("consumers.sightings.rules_table.MOST_RULES", 2)
+        for wanted in ("cat", "dog"):
+            save_rule(connection, new_rule({"cameras": "lab/*", "wanted": wanted}, OWNER, 5))
+            save_rule(connection, new_rule({"cameras": f"{site}/*", "wanted": wanted}, OWNER, 5))
+        with pytest.raises(ConfigError, match="rule: expected at most 2 at a site, got more"):
+            save_rule(connection, new_rule({"cameras": f"{site}/door", "wanted": "cat"}, OWNER, 5))
+        patch.setattr("consumers.database.user_rows.MOST_SITES", 2)
+        with pytest.raises(ConfigError, match="rule: expected at most 4 at all sites, got more"):
+            save_rule(connection, new_rule({"cameras": "yard/*", "wanted": "cat"}, OWNER, 5))
 
 
 def test_without_the_recorders_database_rules_are_answered_with_status_503(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from sqlalchemy import BigInteger, Column, Engine, Float, Table, Text, delete, s
 
 from consumers.console.data.drop_policy import DropPolicy
 from consumers.database.console_store import metadata
-from consumers.database.user_rows import number_in, replace_row
+from consumers.database.user_rows import number_in, of_site, replace_row
 from schemas.camera_groups import parse_group
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
 
 MOST_POLICIES: Final = 200
+"""Maximum number of policies for a site."""
 DEFAULTS: Final[Mapping[str, float | None]] = {
     "evidence": 0.5, "accuracy": None, "waiting_s": 30.0, "least_s": 120.0, "calm_s": 600.0,
 }  # fmt: skip
@@ -67,7 +68,8 @@ def _value(name: str, value: Any) -> float | None:
 def save_policy(engine: Engine, policy: DropPolicy) -> None:
     """Insert a policy, or replace the group's earlier one. Raises ConfigError beyond `MOST_POLICIES`."""
     with engine.begin() as connection:
-        replace_row(connection, drop_policies, policy._asdict(), MOST_POLICIES, "policy")
+        at_site = of_site(drop_policies.c.cameras, policy.cameras)
+        replace_row(connection, drop_policies, policy._asdict(), MOST_POLICIES, "policy", at_site)
 
 
 def remove_policy(engine: Engine, cameras: str) -> bool:
