@@ -146,7 +146,7 @@ def _check_classes(folder: Path) -> None:
     from consumers.console.data.labelled_frames import check_class
 
     for name in sorted(each.name for each in folder.glob("*/") if not each.name.startswith(".")):
-        check_class(name, ())
+        check_class(name)
 
 
 def _general(base: str) -> Bundle:

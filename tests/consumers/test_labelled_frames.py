@@ -211,6 +211,65 @@ def test_the_oldest_frames_without_a_label_are_deleted_first(
     assert labelled_frames.picture(names[1]) == b""
 
 
+def keep_at(labelled_frames: LabelledFrames, site: str, seqs: range, label: str = "") -> list[str]:
+    """Keep frames of a camera of a site; return their names."""
+    return [labelled_frames.keep((f"{site}/door", 1, seq), jpeg_scene(9), "new", "car", 0.9, label) for seq in seqs]
+
+
+def size_of(frames: int) -> int:
+    """Return the bytes of this many frames of `keep_at`, each sealed."""
+    return frames * len(CONSOLE_KEYS.previews.seal(jpeg_scene(9), Identity(CameraId(CAMERA), 1, 7), "lesson"))
+
+
+def test_frames_of_the_site_with_the_most_bytes_are_deleted_first(
+    labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", size_of(6))
+    south = keep_at(labelled_frames, "south", range(2))
+    north = keep_at(labelled_frames, "north", range(9))
+    assert {each.name for each in labelled_frames.waiting(99)} == {*south, *north[5:]}
+    south += keep_at(labelled_frames, "south", range(2, 4))
+    assert {each.name for each in labelled_frames.waiting(99)} == {*south[1:], *north[6:]}
+
+
+def test_the_labels_of_a_site_leave_other_sites_a_reserve_and_room_for_labels(
+    labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", size_of(32))
+    imported = keep_at(labelled_frames, "imported", range(12), "car")
+    north = keep_at(labelled_frames, "north", range(20), "car")
+    south = keep_at(labelled_frames, "south", range(5))
+    assert [each.name for each in labelled_frames.waiting(99)] == south[:2:-1], "the reserve: a 16th"
+    assert {each.name for each in labelled_frames.labelled(99)} == {*imported, *north[2:]}
+    labelled_frames.label(south[3:], "car", "ada")
+    south += keep_at(labelled_frames, "south", range(5, 7), "car")
+    (newest,) = keep_at(labelled_frames, "south", range(7, 8))
+    assert [each.name for each in labelled_frames.waiting(99)] == [newest]
+    assert {each.name for each in labelled_frames.labelled(99)} == {*imported, *north[5:], *south[3:]}
+
+
+def test_the_classes_of_a_site_leave_room_for_another_site_up_to_a_total(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CLASSES", 2)
+    for label in ("car", "van"):
+        keep_at(labelled_frames, "north", range(int(label == "van"), 2), label)
+    (north,) = keep_at(labelled_frames, "north", range(2, 3))
+    (south,) = keep_at(labelled_frames, "south", range(1))
+    with pytest.raises(ConfigError, match="class: expected at most 2 at a site, got another one"):
+        labelled_frames.label([south, north], "bus", "ada")
+    assert labelled_frames.label([south], "bus", "ada") == 1
+    for label, seed in (("car", 1), ("van", 2), ("bus", 3)):
+        save_picture(tmp_path / "given", f"{label}/1.png", np.full((32, 32, 3), 40 * seed, np.uint8))
+    with pytest.raises(ConfigError, match="class: expected at most 2 at a site"):
+        labelled_frames.import_from(tmp_path / "given", "ada", read_picture)
+    monkeypatch.setattr(module, "MOST_CLASSES", 3)
+    monkeypatch.setattr(module, "MOST_SITES", 1)
+    with pytest.raises(ConfigError, match="class: expected at most 3 at all sites"):
+        labelled_frames.label([south], "bike", "ada")
+    assert labelled_frames.counts() == {"bus": 1, "car": 1, "van": 1}
+
+
 def test_an_old_frame_can_be_labelled_again_after_its_label_is_removed(
     labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:

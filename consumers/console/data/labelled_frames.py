@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     case,
     delete,
     func,
@@ -32,11 +33,12 @@ from sqlalchemy import (
     update,
 )
 
-from consumers.console.access.sight import ALL, Sight
+from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.appearance import Appearance, Vector, sketch, suggestions
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.database.console_store import metadata
 from consumers.database.engine import upsert
+from consumers.database.user_rows import MOST_SITES
 from consumers.evidence.quarantine import name_of
 from consumers.records.batch import FrameKey
 from consumers.records.rows import UNSURE
@@ -49,11 +51,14 @@ from schemas.runtime.visible_files import visible_files
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
+RESERVE: Final = 1 / 16
+"""Share of `MOST_BYTES` that the labels of other sites leave to a site's frames without a label."""
 LONGEST_S: Final = 30 * 86_400.0
 """Time in seconds that a frame stays without a label. Labelled frames go by `MOST_BYTES` alone."""
 ENOUGH: Final = 5
 """Labels of a class that a training needs. A class with fewer is omitted."""
 MOST_CLASSES: Final = 50
+"""Maximum number of classes of a site."""
 LONGEST_CLASS: Final = 64
 _KIND: Final = "lesson"
 """Kind of the sealed files, which no later release can change."""
@@ -61,6 +66,7 @@ _FOLDER: Final = "teach"
 _MOST_KNOWN: Final = 2_000
 """Labelled frames, the newest ones, that suggestions are made from."""
 _IMPORTED: Final = "imported/pictures"
+"""The camera of imported pictures."""
 _ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 labelled_frames = Table(
@@ -278,7 +284,8 @@ class LabelledFrames:
 
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
-        check_class(label, self.counts())
+        check_class(label)
+        _check_count(label, {site_of(name) for name in names}, self._classes())
         values = {"label": label, "who": who if label else "", "labelled_ms": unix_ms()}
         changed = 0
         with self._engine.begin() as connection:
@@ -345,7 +352,7 @@ class LabelledFrames:
         Raises ConfigError for a class name that is not allowed, a file that is not a picture, a picture of two
         classes, or more bytes than fit. Nothing is stored then.
         """
-        known, skipped = set(self.counts()), 0
+        skipped = 0
         files: list[tuple[str, Path]] = []
         for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
             inside = visible_files(place)
@@ -353,8 +360,7 @@ class LabelledFrames:
             skipped += len(inside) - len(pictures)
             if not pictures:
                 continue
-            check_class(place.name, known)
-            known.add(place.name)
+            check_class(place.name)
             files += [(place.name, each) for each in pictures]
         room, size = MOST_BYTES - self._labelled_bytes(), 0
         kept = self._kept_by_size()
@@ -377,6 +383,11 @@ class LabelledFrames:
                 raise ConfigError(
                     f"{file}: expected a picture of one class, got {other!r} and {label!r}. Remove one of the files."
                 )
+        classes = self._classes()
+        for each in found.values():
+            sites = {site_of(name) for name in (*each.kept, *([_IMPORTED] if each.jpeg else ()))}
+            _check_count(each.label, sites, classes)
+            classes |= {(site, each.label) for site in sites}
         for each in found.values():
             if each.kept:
                 self.label(each.kept, each.label, who)
@@ -393,6 +404,11 @@ class LabelledFrames:
             found.setdefault(size, []).append((name, label))
         return found
 
+    def _classes(self) -> set[tuple[str, str]]:
+        """Return the classes of all sites, each with its site in front."""
+        query = select(labelled_frames.c.camera, labelled_frames.c.label).where(labelled_frames.c.label != "")
+        return {(site_of(row.camera), row.label) for row in self._rows(query.distinct())}
+
     def _labelled_bytes(self) -> int:
         total = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))
         return int(self._rows(total.where(labelled_frames.c.label != ""))[0][0])
@@ -402,27 +418,67 @@ class LabelledFrames:
             return connection.execute(query).all()
 
     def purge(self) -> None:
-        """Delete the oldest frames beyond the bounds, those without a label first."""
+        """Delete the oldest frames beyond the bounds, those of the site with the most bytes and without a label first.
+
+        If no site has more bytes without a label than the `RESERVE`, the site with the most bytes loses labels too.
+        Imported pictures go last.
+        """
         before_ms = self._age_clock_ms() - int(LONGEST_S * 1000)
+        old = and_(labelled_frames.c.label == "", _changed_ms < before_ms)
         with self._engine.begin() as connection:
-            old = select(labelled_frames.c.name).where(labelled_frames.c.label == "", _changed_ms < before_ms)
-            gone = list(connection.scalars(old))
-            held = int(connection.scalar(select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))) or 0)
-            if held > MOST_BYTES:
-                order = (labelled_frames.c.label != "", _changed_ms)
-                for name, size in connection.execute(
-                    select(labelled_frames.c.name, labelled_frames.c.bytes).order_by(*order)
-                ):
-                    if held <= MOST_BYTES:
-                        break
-                    held -= size
-                    gone.append(name)
+            gone = list(connection.scalars(select(labelled_frames.c.name).where(old)))
+            columns = (labelled_frames.c.camera, labelled_frames.c.label)
+            sums = select(*columns, func.sum(labelled_frames.c.bytes)).where(~old).group_by(*columns)
+            held: Counter[_Part] = Counter()
+            for camera, label, size in connection.execute(sums):
+                held[_Part(site_of(camera), bool(label))] += int(size)
+            queues: dict[_Part, Iterator[Row[tuple[str, int]]]] = {}
+            while held.total() > MOST_BYTES:
+                part = _next_part(held)
+                if part not in queues:
+                    queues[part] = iter(connection.execute(_frames_of(part).where(~old)))
+                frame = next(queues[part], None)
+                if frame is None:  # another process has deleted some meanwhile
+                    del held[part]
+                    continue
+                gone.append(frame.name)
+                held[part] -= frame.bytes
         if gone:
             self.discard(gone)
 
 
-def check_class(label: str, known: Iterable[str]) -> None:
-    """Raise ConfigError for a class name that a folder or a bundle cannot have, or one class too many."""
+class _Part(NamedTuple):
+    """The frames of one site with a label, or those without."""
+
+    site: str
+    is_labelled: bool
+
+
+def _frames_of(part: _Part) -> Select[tuple[str, int]]:
+    """Return the query of the names and bytes of frames, oldest first."""
+    is_labelled = labelled_frames.c.label != ""
+    return (
+        select(labelled_frames.c.name, labelled_frames.c.bytes)
+        .where(Sight(frozenset({part.site})).where(labelled_frames.c.camera))
+        .where(is_labelled if part.is_labelled else ~is_labelled)
+        .order_by(_changed_ms)
+    )
+
+
+def _next_part(held: Mapping[_Part, int]) -> _Part:
+    """Return the part whose oldest frame goes next, of parts with these bytes."""
+    sites: Counter[str] = Counter()
+    for part, size in held.items():
+        sites[part.site] += size
+    unlabelled = [part for part, size in held.items() if not part.is_labelled and size > RESERVE * MOST_BYTES]
+    return max(
+        unlabelled or [part for part, size in held.items() if size > 0],
+        key=lambda part: (part.site != site_of(_IMPORTED), sites[part.site], not part.is_labelled),
+    )
+
+
+def check_class(label: str) -> None:
+    """Raise ConfigError for a class name that a folder or a bundle cannot have."""
     if (
         len(label.encode(errors="surrogatepass")) > LONGEST_CLASS
         or label.startswith(".")
@@ -433,9 +489,15 @@ def check_class(label: str, known: Iterable[str]) -> None:
             f"class: expected at most {LONGEST_CLASS} bytes of printable UTF-8 without a slash or a leading dot, and "
             f"not `{UNSURE}`, got {label[:80]!r}. Correct it."
         )
-    classes = set(known)
-    if label and label not in classes and len(classes) >= MOST_CLASSES:
-        raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
+
+
+def _check_count(label: str, sites: Collection[str], classes: Collection[tuple[str, str]]) -> None:
+    """Raise ConfigError if a label is one class too many for these sites, or for all, which have these `classes`."""
+    bounds = [({each for at, each in classes if at == site}, MOST_CLASSES, "a site") for site in sites]
+    bounds.append(({each for _, each in classes}, MOST_SITES * MOST_CLASSES, "all sites"))
+    for known, most, where in bounds:
+        if label and label not in known and len(known) >= most:
+            raise ConfigError(f"class: expected at most {most} at {where}, got another one. Use one of them.")
 
 
 def _as_jpeg(file: Path, read: Read) -> bytes:
