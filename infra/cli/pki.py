@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,11 @@ app.add_typer(ca_app, name="ca")
 State = Annotated[Path, typer.Option(help="State folder with the fleet's authority and secret.")]
 Hosts = Annotated[
     list[str] | None,
-    typer.Option("--host", help="Name or address of the brokers, in addition to localhost."),
+    typer.Option(
+        "--host",
+        help="Name or address of all servers, in addition to localhost; or SERVER=NAME for one of them, which then "
+        "loses names that are not given.",
+    ),
 ]
 
 
@@ -73,7 +78,7 @@ def init(
     from infra.up.identities import issue_camera_keys
     from producers.simulation.scenario import load_scenario
 
-    hosts = _hosts(host)
+    hosts, own_hosts = _hosts(host, SERVERS)
     planned = load_scenario(scenario).cameras() if scenario is not None else []
     cameras = [camera.camera_id for camera in planned]
     layout = existing_layout(state) if state.is_dir() else Layout(state.resolve())
@@ -92,7 +97,9 @@ def init(
         issue_camera_keys(layout, cameras)
         share_name(layout.pki)
         roles = Roles(authority)
-        roles.ensure((*SERVERS, *CLIENTS), hosts, days)
+        roles.ensure([name for name in (*SERVERS, *CLIENTS) if name not in own_hosts], hosts, days)
+        for server, names in own_hosts.items():
+            roles.ensure([server], names, days, keep_hosts=False)
         enrol_missing(layout, authority, cameras)
         if group_reads:
             roles.let_group_read((*SERVERS, "health"))
@@ -109,30 +116,45 @@ def role(
     host: Hosts = None,
     days: KeptDays = None,
 ) -> None:
-    """Issue the certificate of a further instance of a role, or renew it. A server keeps its names and addresses."""
+    """Issue the certificate of a further instance of a role, or renew it.
+
+    A server keeps its names and addresses, unless --host gives them as SERVER=NAME.
+    """
     from infra.admission.camera_revocation import reload_broker
     from infra.pki.authority import Authority
     from infra.pki.roles import Roles
     from infra.state_folder.identity_lock import changing_identities
 
-    hosts = _hosts(host)
+    hosts, own_hosts = _hosts(host, (name,))
     layout = existing_layout(state)
     with changing_identities(layout.folder):
         roles = Roles(Authority(layout.pki))
-        roles.issue(name, hosts, days)
+        roles.issue(name, own_hosts.get(name, hosts), days, keep_hosts=name not in own_hosts)
         roles.write_rights()
     reload_broker(layout)
     typer.echo(str(roles.folder(name)))
     note(state, "ca role", name, "a new certificate", "issued", existing_log=True)
 
 
-def _hosts(given: list[str] | None) -> tuple[str, ...]:
-    """Return the brokers' names and addresses: those of this machine, and the given ones. Raises ConfigError."""
+def _hosts(given: list[str] | None, servers: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the names and addresses of all servers, and of each server that is named, with those of this machine.
+
+    Raises ConfigError.
+    """
     from infra.pki.authority import LOCAL_HOSTS, check_host
 
-    for host in given or ():
+    shared: tuple[str, ...] = LOCAL_HOSTS
+    own: dict[str, tuple[str, ...]] = {}
+    for text in given or ():
+        server, equals, host = text.rpartition("=")
         check_host(host)
-    return (*LOCAL_HOSTS, *(given or ()))
+        if not equals:
+            shared = (*shared, host)
+        elif server in servers:
+            own[server] = (*own.get(server, ()), host)
+        else:
+            raise ConfigError(f"--host: expected {', '.join(servers)} before =, got {server!r}. Correct it.")
+    return shared, {server: (*shared, *hosts) for server, hosts in own.items()}
 
 
 @ca_app.command("renew")

@@ -17,6 +17,7 @@ from infra.pki.authority import (
     Authority,
     IssuedCertificate,
     common_name,
+    general_name,
     generation,
     good_for,
     hosts_of,
@@ -71,13 +72,13 @@ class Roles:
         """Return the files of one role."""
         return role_folder(self.authority.folder, name)
 
-    def issue(self, name: str, hosts: Sequence[str], days: float | None = None) -> None:
+    def issue(self, name: str, hosts: Sequence[str], days: float | None = None, *, keep_hosts: bool = True) -> None:
         """Issue a new certificate of the present generation for `name`; `hosts` are a server's names and addresses.
 
-        A server keeps the hosts of its former certificate, because clients may know it by each of them. A client's
-        certificate is valid for `days`, by default as long as the former one, or as that of the role's first instance;
-        a server's is valid longer. Raises ConfigError unless `name` is one of the roles, with a number behind it if
-        there are several.
+        With `keep_hosts`, a server keeps the hosts of its former certificate too, because clients may know it by each
+        of them. A client's certificate is valid for `days`, by default as long as the former one, or as that of the
+        role's first instance; a server's is valid longer. Raises ConfigError unless `name` is one of the roles, with a
+        number behind it if there are several.
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
@@ -89,7 +90,7 @@ class Roles:
         client = not server or kind_of(name) == "kafka"
         with changing_identities(self.authority.folder.parent):
             former = self._certificate(name)
-            known = dict.fromkeys((*hosts, *(hosts_of(former) if former is not None else ())))
+            known = dict.fromkeys((*hosts, *(hosts_of(former) if former is not None and keep_hosts else ())))
             issued = self.authority.issue(
                 name,
                 hosts=list(known) if server else (),
@@ -100,17 +101,24 @@ class Roles:
             note_serial(self.authority.folder, name, issued.serial)
             self._write(name, issued)
 
-    def ensure(self, names: Iterable[str], hosts: Sequence[str], days: float | None = ROLE_DAYS) -> list[str]:
+    def ensure(
+        self,
+        names: Iterable[str],
+        hosts: Sequence[str],
+        days: float | None = ROLE_DAYS,
+        *,
+        keep_hosts: bool = True,
+    ) -> list[str]:
         """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
-        Certificates of another authority are replaced too, and clients' certificates with a validity much longer than
-        `days`. Without `days`, a client's new certificate is valid as long as its former one. Returns the names of the
-        new certificates.
+        Without `keep_hosts`, a server's certificate with other hosts than these is replaced. Certificates of another
+        authority are replaced too, and clients' certificates with a validity much longer than `days`. Without `days`, a
+        client's new certificate is valid as long as its former one. Returns the names of the new certificates.
         """
         with changing_identities(self.authority.folder.parent):
-            due = [name for name in names if not self._holds(name, hosts, days)]
+            due = [name for name in names if not self._holds(name, hosts, days, keep_hosts)]
             for name in due:
-                self.issue(name, hosts, days)
+                self.issue(name, hosts, days, keep_hosts=keep_hosts)
             self.write_rights()
         return due
 
@@ -148,7 +156,7 @@ class Roles:
         found = self._certificate(name)
         return found.serial_number if found is not None else None
 
-    def _holds(self, name: str, hosts: Sequence[str], days: float | None) -> bool:
+    def _holds(self, name: str, hosts: Sequence[str], days: float | None, keep_hosts: bool) -> bool:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
             return False
@@ -157,6 +165,8 @@ class Roles:
         server = kind_of(name) in SERVERS
         life = (found.not_valid_after_utc - found.not_valid_before_utc).total_seconds() / 86_400
         if not server and days is not None and life > 2 * days + RENEWED_DAYS:
+            return False
+        if server and not keep_hosts and set(map(general_name, hosts_of(found))) != set(map(general_name, hosts)):
             return False
         return good_for(found, hosts if server else (), min(RENEWED_DAYS, life / 2))
 

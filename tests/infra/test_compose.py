@@ -24,13 +24,14 @@ from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
 from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
+from infra.pki.authority import LOCAL_HOSTS, certificate_hosts
 from infra.pki.roles import CLIENTS, SERVERS, role_folder
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas.limits import MAX_BROKER_BYTES
-from tests.infra.command_line import parse_arguments
+from tests.infra.command_line import parse_arguments, run
 from tests.infra.secure import make_fleet, running_mosquitto
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +111,16 @@ def test_the_file_is_valid_and_every_dependency_is_defined() -> None:
     SPEC.validate()
     for service in SERVICES.values():
         assert set(service.get("depends_on", {})) <= set(SERVICES)
+
+
+def test_the_certificate_of_each_server_names_its_own_service_only(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    hosts = [word for word in SERVICES["identities"]["command"] if word.startswith("--host=")]
+    assert run("ca", "init", "--state", layout.folder, *hosts).exit_code == 0
+    for service in ("mosquitto", "kafka", "database"):
+        server = FLEET_NAMES.get(service, service)
+        names = certificate_hosts(role_folder(layout.pki, server) / "tls.crt")
+        assert set(names) - set(LOCAL_HOSTS) == {service}
 
 
 def test_every_role_of_up_is_a_service(state_dir: Path) -> None:

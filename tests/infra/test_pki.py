@@ -27,7 +27,7 @@ from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, gener
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
 from infra.pki.refusals import refuse, refused
-from infra.pki.roles import Roles, rights_file, role_tls, share_name
+from infra.pki.roles import SERVERS, Roles, rights_file, role_folder, role_tls, share_name
 from infra.pki.serials import serials
 from infra.state_folder import Layout, passphrase
 from infra.state_folder.environment import accepted_generations
@@ -514,6 +514,49 @@ def test_an_invalid_host_is_one_error_line(host: str, fleet: Layout) -> None:
 def test_a_certificate_may_be_for_an_address_a_name_or_a_wildcard(host: str, fleet: Layout) -> None:
     assert run("ca", "role", "mosquitto", "--state", fleet.folder, "--host", host).exit_code == 0
     assert host in certificate_hosts(Roles(Authority(fleet.pki)).folder("mosquitto") / "tls.crt")
+
+
+def hosts_of_servers(layout: Layout) -> dict[str, set[str]]:
+    """Return the names of each server's certificate besides those of this machine."""
+    files = {name: role_folder(layout.pki, name) / "tls.crt" for name in SERVERS}
+    return {name: set(certificate_hosts(file)) - set(LOCAL_HOSTS) for name, file in files.items()}
+
+
+def test_a_named_server_has_its_own_names_only_and_loses_former_ones(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    init = ("ca", "init", "--keep", "--state", layout.folder)
+    assert run(*init, "--host", "all", "--host", "old").exit_code == 0
+    assert hosts_of_servers(layout) == {name: {"all", "old"} for name in SERVERS}
+    named = ("--host", "mosquitto=broker", "--host", "mosquitto=10.0.0.7", "--host", "postgresql=db", "--host", "all")
+    assert run(*init, *named).exit_code == 0
+    expected = {
+        "mosquitto": {"all", "broker", "10.0.0.7"}, "postgresql": {"all", "db"}, "kafka": {"all", "old"},
+        "pages": {"all", "old"},
+    }  # fmt: skip
+    assert hosts_of_servers(layout) == expected
+    before = {name: (role_folder(layout.pki, name) / "tls.crt").read_text() for name in SERVERS}
+    for kept in (named, ()):
+        assert run(*init, *kept).exit_code == 0
+        assert {name: (role_folder(layout.pki, name) / "tls.crt").read_text() for name in SERVERS} == before
+    role = ("ca", "role", "kafka", "--state", layout.folder, "--host")
+    assert run(*role, "new").exit_code == 0
+    assert hosts_of_servers(layout)["kafka"] == {"all", "old", "new"}
+    assert run(*role, "kafka=kafka").exit_code == 0
+    assert hosts_of_servers(layout) == expected | {"kafka": {"kafka"}}
+
+
+@pytest.mark.parametrize(
+    ("command", "host", "expected"),
+    [
+        (("init", "--keep"), "database=db", f"{', '.join(SERVERS)} before =, got 'database'"),
+        (("role", "kafka"), "mosquitto=broker", "kafka before =, got 'mosquitto'"),
+    ],
+)
+def test_a_host_of_an_unknown_server_is_one_error_line(
+    command: tuple[str, ...], host: str, expected: str, fleet: Layout
+) -> None:
+    line = refusal(run("ca", *command, "--state", fleet.folder, "--host", host))
+    assert line == f"--host: expected {expected}. Correct it."
 
 
 def test_the_revocation_of_a_camera_without_a_certificate_warns(fleet: Layout) -> None:
