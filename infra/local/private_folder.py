@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,15 +36,16 @@ def private_folder(folder: Path) -> Iterator[None]:
     """Close `folder` to other users, even one that was open before, and every file made in the block.
 
     The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed, or as
-    `check_owner` does.
+    `check_owner` does. Entries that are closed already may have another owner, as `lost+found` of a disk has.
     """
     check_owner(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(_OWNER)
         for entry in folder.iterdir():
-            if not entry.is_symlink():
-                entry.chmod(entry.stat().st_mode & _OWNER)
+            mode = stat.S_IMODE(entry.lstat().st_mode)
+            if not entry.is_symlink() and mode & ~_OWNER:
+                entry.chmod(mode & _OWNER)
     except OSError as error:
         raise StateError(f"state: expected a writable folder, got {folder}: {error}. Choose another folder.") from error
     before = os.umask(0o777 & ~_OWNER)

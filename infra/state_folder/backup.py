@@ -42,10 +42,13 @@ CHECKSUMS: Final = "checksums.json"
 DATABASE: Final = "database"
 CONSOLE: Final = "console"
 FILES: Final = "state/"
+_LOST_FOUND: Final = "lost+found"
+"""The folder of root at the top of an ext4 disk, which no other user can read."""
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
         "roles.json", "processes.json", "owner.token", "owner.token.lock", "ports.json", "report.json", "fleet.json",
+        _LOST_FOUND,
     )
 )  # fmt: skip
 """Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""
@@ -89,7 +92,8 @@ def _written(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Yield the entries that a restore makes, and the journals that SQLite would apply to them."""
     # Backups by earlier releases of a SQLite outside the state folder do not have it among their entries.
     database = [layout.database.name] if manifest.database == "sqlite" else []
-    for name in (*database, *manifest.entries):
+    # Those that root made may name `lost+found`, of which they have no file.
+    for name in (*database, *(entry for entry in manifest.entries if entry != _LOST_FOUND)):
         yield name
         if name.endswith(".sqlite"):
             yield from (f"{name}-wal", f"{name}-shm", f"{name}-journal")
@@ -345,7 +349,7 @@ def _files(top: Path) -> Iterator[Path]:
         yield top
         return
     for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):
-        inner.sort()
+        inner[:] = sorted(name for name in inner if name != _LOST_FOUND)
         for link in (Path(folder, name).absolute() for name in inner):
             if link.is_symlink() and link.resolve() in {above.resolve() for above in link.parents}:
                 raise StateError(

@@ -135,6 +135,41 @@ def test_files_behind_a_link_are_in_the_backup(layout: Layout, tmp_path: Path, n
     assert not (fresh.folder / name).is_symlink()
 
 
+def test_the_folder_of_root_on_a_mounted_disk_is_not_saved(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def deny_lost_files(folder: Any) -> Any:
+        if str(folder).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    for folder in (layout.folder, layout.folder / "quarantine"):
+        (folder / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", deny_lost_files)
+    place, written = write_backup(layout, str(tmp_path / "to"), "1")
+    assert "lost+found" not in written.entries
+    fresh = Layout(tmp_path / "fresh")
+    (fresh.folder / "lost+found").mkdir(parents=True)
+    restore_backup(fresh, place)
+    assert [file.name for file in (fresh.folder / "quarantine").iterdir()] == ["site"]
+
+
+def test_a_backup_that_names_the_folder_of_root_is_restored_next_to_one(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layout.folder / "lost+found").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "LEFT_OUT", backup.LEFT_OUT - {"lost+found"})
+        place, written = write_backup(layout, str(tmp_path / "to"), "1")
+    assert "lost+found" in written.entries
+    fresh = Layout(tmp_path / "fresh")
+    (fresh.folder / "lost+found").mkdir(parents=True)
+    restore_backup(fresh, place)
+    assert fresh.signer().export() == layout.signer().export()
+
+
 @pytest.mark.parametrize("top", ["models", "models/x"])
 def test_a_link_to_a_folder_above_it_is_one_error_line_and_leaves_no_backup(
     layout: Layout, tmp_path: Path, top: str

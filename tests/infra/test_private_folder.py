@@ -45,6 +45,22 @@ def test_the_permissions_of_an_earlier_release_are_restricted(tmp_path: Path) ->
     assert outside.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_closed_entry_of_another_owner_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deny the change of `lost+found`, which belongs to root on a disk that is mounted as the state folder."""
+    (tmp_path / "lost+found").mkdir(mode=0o700)
+    (tmp_path / "pointillist.sqlite").touch(0o644)
+    change = Path.chmod
+
+    def change_own(path: Path, mode: int) -> None:
+        if path.name == "lost+found":
+            raise PermissionError(1, "Operation not permitted", str(path))
+        change(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", change_own)
+    with private_folder(tmp_path):
+        assert open_to_others(tmp_path) == []
+
+
 def test_a_folder_that_cannot_be_created_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
