@@ -53,6 +53,11 @@ def test_the_service_of_a_whole_system_allows_decoders_without_a_network() -> No
     assert "RestrictNamespaces=user net\n" in (UNITS / "pointillist.service").read_text()
 
 
+@pytest.mark.parametrize("unit", ["pointillist.service", "pointillist-cameras.service"])
+def test_a_service_with_several_processes_survives_the_kill_of_one_for_lack_of_memory(unit: str) -> None:
+    assert "\nOOMPolicy=continue\n" in (UNITS / unit).read_text()
+
+
 @pytest.mark.parametrize("unit", ["pointillist-cameras.service", "pointillist-camera@.service"])
 def test_a_service_of_cameras_allows_their_devices_and_hardware_decoders(unit: str) -> None:
     allowed = re.findall(r"(?m)^DeviceAllow=(\S+) rw$", (UNITS / unit).read_text())
