@@ -58,6 +58,13 @@ def test_a_service_with_several_processes_survives_the_kill_of_one_for_lack_of_m
     assert "\nOOMPolicy=continue\n" in (UNITS / unit).read_text()
 
 
+def test_the_metrics_of_cameras_are_at_the_documented_address_outside_the_ports_of_exporters() -> None:
+    """Check that the port is none of 9100 to 9999, which Prometheus reserves: 9100 is that of node_exporter."""
+    [metrics] = re.findall(r"--metrics (\S+)", (UNITS / "pointillist-cameras.service").read_text())
+    assert f"`{metrics}`" in (UNITS.parents[1] / "docs/cameras.md").read_text()
+    assert not 9100 <= int(metrics.rpartition(":")[2]) <= 9999
+
+
 @pytest.mark.parametrize("unit", ["pointillist-cameras.service", "pointillist-camera@.service"])
 def test_a_service_of_cameras_allows_their_devices_and_hardware_decoders(unit: str) -> None:
     allowed = re.findall(r"(?m)^DeviceAllow=(\S+) rw$", (UNITS / unit).read_text())
