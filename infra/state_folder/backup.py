@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
 
 from consumers.database.engine import BACKUP_COPIES, database_url
@@ -59,6 +59,9 @@ _IDENTITIES: Final = frozenset(
     )
 )  # fmt: skip
 _AT_ONCE: Final = 2**20
+_AHEAD_MS: Final = 5 * 60_000
+"""Tolerated difference between the clock by which a backup was named and the present one."""
+_DATED: Final = re.compile(r"pointillist-(\d{8}T\d{6}\.\d{3}Z)-.*")
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,11 @@ def restore_backup(
 
 
 def find_backup(given: str) -> str:
-    """Return the backup at a path or URL: of a folder, the newest one in it. Raises StateError if there is none."""
+    """Return the backup at a path or URL: of a folder, the newest one in it.
+
+    Raises StateError if there is none, or if the newest one is dated after now: a clock was wrong, and later backups
+    may have earlier dates.
+    """
     system, path = _system(given)
     with _reachable(given):
         found = sorted(str(each) for each in system.ls(path, detail=False)) if system.isdir(path) else None
@@ -215,7 +222,15 @@ def find_backup(given: str) -> str:
         found = [each for each in found if each.endswith(SUFFIX)]
         if not found:
             raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct --from.")
-        return found[-1] if _local(given) is not None else str(system.unstrip_protocol(found[-1]))
+        places = found if _local(given) is not None else [str(system.unstrip_protocol(each)) for each in found]
+        present = [each for each in places if not _is_ahead(each)]
+        if present[-1:] != places[-1:]:
+            choice = f"{present[-1]}, or another file" if present else "a file"
+            raise StateError(
+                f"--from: expected a folder without a backup dated after now, got {PurePosixPath(places[-1]).name} in "
+                f"{given}. Correct this machine's clock, or give {choice}."
+            )
+        return places[-1]
     if not exists:
         raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct --from.")
     return given
@@ -226,8 +241,17 @@ def find_backup(given: str) -> str:
 
 def _file_name(made_ms: int) -> str:
     """Return the name of a backup, later ones behind earlier ones. Systems with one folder never have the same name."""
-    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(made_ms / 1000))
-    return f"pointillist-{moment}.{made_ms % 1000:03}Z-{secrets.token_hex(4)}{SUFFIX}"
+    return f"pointillist-{_moment(made_ms)}-{secrets.token_hex(4)}{SUFFIX}"
+
+
+def _moment(ms: int) -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(ms / 1000))}.{ms % 1000:03}Z"
+
+
+def _is_ahead(place: str) -> bool:
+    """Return whether the name of a backup has a date that is more than `_AHEAD_MS` after now."""
+    dated = _DATED.fullmatch(PurePosixPath(place).name)
+    return dated is not None and dated[1] > _moment(unix_ms() + _AHEAD_MS)
 
 
 def _require_system(layout: Layout) -> None:

@@ -37,6 +37,7 @@ from infra.local.role_table import RoleTable
 from infra.state_folder import Layout, backup, passphrase
 from infra.state_folder.backup import Manifest, find_backup, restore_backup, write_backup
 from infra.state_folder.identity_lock import LOCK_FILE
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
@@ -491,6 +492,33 @@ def test_a_backup_of_the_same_moment_replaces_no_other(
     assert {str(each) for each in (tmp_path / "to").iterdir()} == {*places, newest}
     assert len(places) == 2
     assert find_backup(str(tmp_path / "to")) == newest
+
+
+@pytest.mark.parametrize("to", ["folder", "memory://future-backups"])
+def test_a_folder_with_a_backup_dated_after_now_is_one_error_line_that_names_another(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    folder = to if "://" in to else str(tmp_path / to)
+
+    def save(ahead_ms: int) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(backup, "unix_ms", lambda: unix_ms() + ahead_ms)
+            return write_backup(layout, folder, "1", passphrase=PASSPHRASE)[0]
+
+    ahead = save(10 * 60_000)
+    with pytest.raises(StateError, match=r"got pointillist-.* Correct this machine's clock, or give a file\.$"):
+        find_backup(folder)
+    present = save(60_000)
+    with pytest.raises(StateError) as refused:
+        find_backup(folder)
+    assert str(refused.value).startswith(
+        f"--from: expected a folder without a backup dated after now, got {Path(ahead).name} in {folder}. "
+        "Correct this machine's clock, or give "
+    )
+    assert str(refused.value).endswith(f"{present.removeprefix('memory:/')}, or another file.")
+    assert find_backup(ahead) == ahead
+    monkeypatch.setattr(backup, "unix_ms", lambda: unix_ms() + 10 * 60_000)
+    assert Path(find_backup(folder)).name == Path(ahead).name
 
 
 def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
