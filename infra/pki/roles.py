@@ -128,12 +128,16 @@ class Roles:
         Return the end of the former certificate of each renewed role, which servers present until they restart.
         """
         with changing_identities(self.authority.folder.parent):
-            renewed = {}
-            for name in self.names():
-                former = self._certificate(name)
-                if former is not None and self.ensure([name], hosts_of(former), days):
-                    renewed[name] = former.not_valid_after_utc
-            return renewed
+            due = self.due(days)
+            for name, former in due.items():
+                self.issue(name, hosts_of(former), days)
+            self.write_rights()
+            return {name: former.not_valid_after_utc for name, former in due.items()}
+
+    def due(self, days: float | None = None) -> dict[str, x509.Certificate]:
+        """Return the certificates that `renew` would replace, by role."""
+        found = {name: self._certificate(name) for name in self.names()}
+        return {name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days)}
 
     def names(self) -> list[str]:
         """Return all roles with a certificate. Folders with other names, such as copies, are skipped."""

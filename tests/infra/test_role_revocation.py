@@ -26,12 +26,12 @@ from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, gener
 from infra.pki.enrolment import Enrolment
 from infra.pki.kafka_rights import grant, is_super_user, withdraw
 from infra.pki.role_generations import role_generations
-from infra.pki.roles import CLIENTS, SERVERS, Roles, role_folder, role_tls
+from infra.pki.roles import CLIENTS, SERVERS, Roles, rights_file, role_folder, role_tls
 from infra.pki.validity import ROLE_DAYS
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
-from infra.up.renewal import RoleRenewal
+from infra.up.renewal import EVERY_S, RoleRenewal
 from infra.up.settings import UpSettings
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
@@ -212,7 +212,26 @@ def test_a_running_system_renews_certificates_and_reports_a_failure(fleet: Layou
         wait_until(lambda: bool(lines), "a line about the failure", within_s=30)
     finally:
         renewal.close()
-    assert lines[0].startswith("the roles' certificates were not renewed, the next attempt is in an hour: ")
+    assert lines[0].startswith("the roles' certificates were not renewed, the next attempt is in a minute: ")
+
+
+def test_the_check_of_each_minute_writes_nothing_if_nothing_is_due_and_prints_a_lasting_failure_once(
+    fleet: Layout,
+) -> None:
+    assert EVERY_S <= 60
+    lines: list[str] = []
+    renewal = RoleRenewal(fleet, lines.append)
+    key, rights = fleet.pki / "ca.key", rights_file(fleet.pki)
+    before = rights.stat().st_ino
+    renewal.check()
+    assert rights.stat().st_ino == before
+    for _ in range(2):
+        key.rename(fleet.pki / "away")
+        renewal.check()
+        renewal.check()
+        (fleet.pki / "away").rename(key)
+        renewal.check()
+    assert len(lines) == 2
 
 
 def test_a_certificate_dated_in_the_future_is_replaced(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
