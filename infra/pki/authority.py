@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from infra.pki.validity import CERTIFICATE_DAYS
+from infra.pki.validity import CERTIFICATE_DAYS, RENEWED_DAYS
 from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
@@ -163,6 +163,11 @@ class Authority:
         """
         return self.certificate.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < dated
 
+    def is_current(self, certificate: x509.Certificate, hosts: Iterable[str] = ()) -> bool:
+        """Return whether a certificate names all `hosts`, is not due for renewal, and is not dated in the future."""
+        days = min(RENEWED_DAYS, life_days(certificate) / 2)
+        return good_for(certificate, hosts, days) and not self.is_ahead(certificate.not_valid_before_utc)
+
     def revoked(self) -> dict[int, str]:
         """Return the numbers of revoked certificates, with the owner of each."""
         try:
@@ -232,10 +237,14 @@ def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -
     return left > datetime.timedelta(days=days) and {general_name(host) for host in hosts} <= set(names)
 
 
+def life_days(certificate: x509.Certificate) -> float:
+    """Return the days from the first to the last moment at which a certificate is valid."""
+    return (certificate.not_valid_after_utc - certificate.not_valid_before_utc) / datetime.timedelta(days=1)
+
+
 def issued_days(certificate: x509.Certificate) -> float:
     """Return the `days` for which the authority issued a certificate."""
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return (life - _BACKDATED) / datetime.timedelta(days=1)
+    return life_days(certificate) - _BACKDATED / datetime.timedelta(days=1)
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Final, Self
 from cryptography import x509
 
 from infra.pki.authority import Authority, common_name
+from infra.pki.refusals import refused
 from infra.pki.serials import note_serial
 from infra.pki.validity import CERTIFICATE_DAYS
 from infra.state_folder import Layout, write_secret
@@ -37,10 +38,23 @@ class Enrolment:
     mqtt: str | None
     """The broker's `host:port`."""
     tls: Tls
+    certificate: x509.Certificate
 
     @classmethod
     def read(cls, file: Path) -> Self:
         """Read an enrolment; ConfigError when it is none, is damaged, or has expired."""
+        found = cls.parse(file)
+        if found.certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
+            at = f"{found.certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+            raise ConfigError(
+                f"{file}: expected a valid enrolment of {found.camera}, got one that ended at {at}. Run `pointillist "
+                "enroll` again."
+            )
+        return found
+
+    @classmethod
+    def parse(cls, file: Path) -> Self:
+        """Read an enrolment, also an expired one; ConfigError when it is none or is damaged."""
         try:
             text = file.read_text()
         except OSError as error:
@@ -70,25 +84,22 @@ class Enrolment:
                 f"{file}: expected a certificate of {name} and its authority's, got others. Run `pointillist "
                 "enroll` again."
             )
-        if own.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
-            at = f"{own.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
-            raise ConfigError(
-                f"{file}: expected a valid enrolment of {name}, got one that ended at {at}. Run `pointillist "
-                "enroll` again."
-            )
         authority = text[text.rindex(_BEGIN) :]
-        return cls(name, CameraKey.from_export(name, fields["key"]), fields.get("mqtt"), Tls(authority, file))
+        return cls(name, CameraKey.from_export(name, fields["key"]), fields.get("mqtt"), Tls(authority, file), own)
 
 
-def is_enrolled(file: Path, authority: Authority, key: CameraKey) -> bool:
-    """Return whether `file` is a valid enrolment with this key, of this authority."""
+def _read_own(layout: Layout, authority: Authority, camera: CameraId) -> Enrolment | None:
+    """Return the enrolment of a camera of this machine, if it has the camera's present key and this authority."""
+    file = layout.enrolment(camera)
     if not file.is_file():
-        return False
+        return None
+    key = layout.camera_key(camera)
     try:
-        found = Enrolment.read(file)
+        found = Enrolment.parse(file)
     except (ConfigError, SecretError):  # also one with a key in the form of an earlier release
-        return False
-    return found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()
+        return None
+    same = found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()
+    return found if same else None
 
 
 def enroll(
@@ -103,9 +114,21 @@ def enroll(
 
 
 def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
-    """Enrol those `cameras` of this machine that have a key and no valid enrolment."""
+    """Enrol those `cameras` of this machine that have a key and no enrolment, or one that is due for renewal."""
     with changing_identities(layout.folder):
         for camera in cameras:
-            key, file = layout.camera_key(camera), layout.enrolment(camera)
-            if not is_enrolled(file, authority, key):
-                enroll(authority, key, file)
+            found = _read_own(layout, authority, camera)
+            if found is None or not authority.is_current(found.certificate):
+                enroll(authority, layout.camera_key(camera), layout.enrolment(camera))
+
+
+def renew_enrolment(layout: Layout, authority: Authority, camera: CameraId) -> None:
+    """Renew the enrolment of a camera of this machine if it is due.
+
+    A camera that was revoked, or enrolled elsewhere with a new key, stays without access.
+    """
+    with changing_identities(layout.folder):
+        found = _read_own(layout, authority, camera)
+        if found is None or authority.is_current(found.certificate) or camera in refused(layout.pki):
+            return
+        enroll(authority, found.key, layout.enrolment(camera))

@@ -19,15 +19,15 @@ from infra.pki.authority import (
     common_name,
     general_name,
     generation,
-    good_for,
     hosts_of,
     issued_days,
+    life_days,
 )
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.pki.serials import note_serial, serials
-from infra.pki.validity import CERTIFICATE_DAYS, ROLE_DAYS
+from infra.pki.validity import CERTIFICATE_DAYS, RENEWED_DAYS, ROLE_DAYS
 from infra.state_folder import Layout, read_text
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
@@ -46,8 +46,6 @@ SHARE_FILE: Final = "bridges.share"
 RIGHTS_FILE: Final = "mosquitto.acl"
 KEYSTORE_FILE: Final = "keystore.pem"
 """Key and certificate in one file, in Kafka's format."""
-RENEWED_DAYS: Final = 30.0
-"""Days before its end at which a certificate is renewed; if half of its life is later, it is renewed then."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
 
 
@@ -137,7 +135,7 @@ class Roles:
     def due(self, days: float | None = None) -> dict[str, x509.Certificate]:
         """Return the certificates that `renew` would replace, by role."""
         found = {name: self._certificate(name) for name in self.names()}
-        return {name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days)}
+        return {name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days, True)}
 
     def names(self) -> list[str]:
         """Return all roles with a certificate. Folders with other names, such as copies, are skipped."""
@@ -164,15 +162,12 @@ class Roles:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
             return False
-        if self.authority.is_ahead(found.not_valid_before_utc):
-            return False
         server = kind_of(name) in SERVERS
-        life = (found.not_valid_after_utc - found.not_valid_before_utc).total_seconds() / 86_400
-        if not server and days is not None and life > 2 * days + RENEWED_DAYS:
+        if not server and days is not None and life_days(found) > 2 * days + RENEWED_DAYS:
             return False
         if server and not keep_hosts and set(map(general_name, hosts_of(found))) != set(map(general_name, hosts)):
             return False
-        return good_for(found, hosts if server else (), min(RENEWED_DAYS, life / 2))
+        return self.authority.is_current(found, hosts if server else ())
 
     def _days(self, name: str, former: x509.Certificate | None) -> float:
         """Return the validity in days of a former certificate, or of that of the role's first instance.

@@ -47,7 +47,7 @@ from infra.up.preparation import (
     note_unchecked_probes,
 )
 from infra.up.processes import LocalRoles, Role
-from infra.up.renewal import RoleRenewal
+from infra.up.renewal import CertificateRenewal
 from infra.up.settings import (
     CameraLimits,
     UpSettings,
@@ -148,7 +148,7 @@ class _Run:
         self._system = SystemLine(layout)
         self._limits: CameraLimits | None = None
         self._cameras: frozenset[CameraId] = frozenset()
-        self._renewal = RoleRenewal(layout, live.print_line)
+        self._renewal = CertificateRenewal(layout, live.print_line)
 
     def prepare(self, settings: Sequence[CameraSettings], document: dict[str, Any]) -> None:
         """Check the sources; write the scenario, the keys and the settings of this run."""
@@ -243,7 +243,7 @@ class _Run:
         state = self._layout.state_option
         self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system, state)
         if not self._settings.plain:
-            self._renewal.start()
+            self._renewal.start(self._cameras)
 
     def _local(self, kafka: str) -> LocalRoles:
         return LocalRoles(

@@ -7,6 +7,7 @@ import datetime
 import shutil
 import ssl
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ from infra.admission.camera_revocation import revoke
 from infra.cameras.identity import issued_identity
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
+from infra.pki import authority as authorities
 from infra.pki import generations
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, general_name, good_for
-from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.enrolment import Enrolment, enroll, renew_enrolment
 from infra.pki.generations import following
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import SERVERS, Roles, rights_file, role_folder, role_tls, share_name
@@ -636,6 +638,47 @@ def test_an_attached_camera_is_enrolled_again_after_a_new_authority_or_expiry(
     assert issued_authorities() == Authority(layout.pki).pem.strip()
     enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=-0.5)
     assert issued_authorities() == Authority(layout.pki).pem.strip()
+
+
+def issue_aged(layout: Layout, camera: CameraId, monkeypatch: pytest.MonkeyPatch, age: float, left: float) -> str:
+    """Write an enrolment whose certificate began `age` days ago and ends in `left` days; return its text."""
+    with monkeypatch.context() as patch:
+        patch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=age))
+        enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=left)
+    return layout.enrolment(camera).read_text()
+
+
+@pytest.mark.parametrize(
+    ("age", "left", "renewed"), [(800, 25, True), (790, 35, False), (-1, 825, True), (4, 5, False), (20, -1, True)]
+)
+def test_enrolments_of_this_machine_that_end_within_a_month_or_are_dated_in_the_future_are_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, left: float, renewed: bool
+) -> None:
+    layout, camera = Layout(tmp_path / "state"), CameraId("local/cam-0")
+    prepare_identities(layout, [camera], UpSettings())
+    renewals: list[Callable[[], None]] = [
+        lambda: prepare_identities(layout, [camera], UpSettings()),
+        lambda: renew_enrolment(layout, Authority(layout.pki), camera),
+    ]
+    for renew in renewals:
+        before = issue_aged(layout, camera, monkeypatch, age, left)
+        renew()
+        assert (layout.enrolment(camera).read_text() != before) is renewed
+        assert Authority(layout.pki).is_current(Enrolment.read(layout.enrolment(camera)).certificate)
+
+
+def test_a_running_system_renews_no_enrolment_of_a_camera_that_was_revoked_or_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, camera = Layout(tmp_path / "state"), CameraId("local/cam-0")
+    prepare_identities(layout, [camera], UpSettings())
+    before = issue_aged(layout, camera, monkeypatch, 800, 25)
+    revoke(layout, camera)
+    renew_enrolment(layout, Authority(layout.pki), camera)
+    assert run("enroll", camera, "--out", tmp_path / "moved.enrolment", "--state", layout.folder).exit_code == 0
+    assert refused(layout.pki) == set()
+    renew_enrolment(layout, Authority(layout.pki), camera)
+    assert layout.enrolment(camera).read_text() == before
 
 
 def test_the_url_of_a_backup_is_not_in_the_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

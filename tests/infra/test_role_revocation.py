@@ -23,7 +23,7 @@ from infra.local.kafka import kafka_security
 from infra.local.ports import free_port
 from infra.pki import authority as authorities
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, generation, good_for
-from infra.pki.enrolment import Enrolment
+from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.kafka_rights import grant, is_super_user, withdraw
 from infra.pki.role_generations import role_generations
 from infra.pki.roles import CLIENTS, SERVERS, Roles, rights_file, role_folder, role_tls
@@ -31,7 +31,7 @@ from infra.pki.validity import ROLE_DAYS
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
-from infra.up.renewal import EVERY_S, RoleRenewal
+from infra.up.renewal import EVERY_S, CertificateRenewal
 from infra.up.settings import UpSettings
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
@@ -200,19 +200,24 @@ def test_the_command_names_the_servers_to_restart_for_a_renewed_certificate(
 
 
 def test_a_running_system_renews_certificates_and_reports_a_failure(fleet: Layout) -> None:
-    Roles(Authority(fleet.pki)).issue("bridge", LOCAL_HOSTS, days=0.2)
+    authority, camera = Authority(fleet.pki), CameraId("local/cam-0")
+    Roles(authority).issue("bridge", LOCAL_HOSTS, days=0.2)
     before = certificate(fleet, "bridge").serial_number
+    fleet.issue_key(camera)
+    enroll(authority, fleet.camera_key(camera), fleet.enrolment(camera), days=0.2)
+    enrolled = fleet.enrolment(camera).read_text()
     lines: list[str] = []
-    renewal = RoleRenewal(fleet, lines.append, every_s=0.05)
-    renewal.start()
+    renewal = CertificateRenewal(fleet, lines.append, every_s=0.05)
+    renewal.start([camera])
     try:
         wait_until(lambda: certificate(fleet, "bridge").serial_number != before, "a renewed certificate", within_s=30)
+        wait_until(lambda: fleet.enrolment(camera).read_text() != enrolled, "a renewed enrolment", within_s=30)
         assert lines == []
         (fleet.pki / "ca.key").rename(fleet.pki / "ca.key.away")
         wait_until(lambda: bool(lines), "a line about the failure", within_s=30)
     finally:
         renewal.close()
-    assert lines[0].startswith("the roles' certificates were not renewed, the next attempt is in a minute: ")
+    assert lines[0].startswith("certificates were not renewed, the next attempt is in a minute: ")
 
 
 def test_the_check_of_each_minute_writes_nothing_if_nothing_is_due_and_prints_a_lasting_failure_once(
@@ -220,7 +225,7 @@ def test_the_check_of_each_minute_writes_nothing_if_nothing_is_due_and_prints_a_
 ) -> None:
     assert EVERY_S <= 60
     lines: list[str] = []
-    renewal = RoleRenewal(fleet, lines.append)
+    renewal = CertificateRenewal(fleet, lines.append)
     key, rights = fleet.pki / "ca.key", rights_file(fleet.pki)
     before = rights.stat().st_ino
     renewal.check()
@@ -276,8 +281,8 @@ def test_a_running_system_names_the_servers_to_restart_for_a_renewed_certificate
     Roles(Authority(fleet.pki)).issue("mosquitto", LOCAL_HOSTS)
     monkeypatch.undo()
     lines: list[str] = []
-    renewal = RoleRenewal(fleet, lines.append, every_s=0.05)
-    renewal.start()
+    renewal = CertificateRenewal(fleet, lines.append, every_s=0.05)
+    renewal.start(())
     try:
         wait_until(lambda: bool(lines), "a line about the servers", within_s=30)
     finally:
