@@ -163,6 +163,17 @@ class Authority:
         """
         return self.certificate.not_valid_before_utc <= datetime.datetime.now(datetime.UTC) < dated
 
+    def check_validity(self) -> None:
+        """Raise StateError unless the authority's own certificate is valid now: no connection would be accepted."""
+        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        if not begin <= datetime.datetime.now(datetime.UTC) <= end:
+            raise StateError(
+                f"{self.folder / AUTHORITY_FILE}: expected an authority that is valid now, got one valid from "
+                f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC. Correct this machine's clock. If it is right, "
+                f"it was wrong when the authority was made: move {self.folder} away, start again, and enrol the "
+                "cameras of other machines again."
+            )
+
     def is_current(self, certificate: x509.Certificate, hosts: Iterable[str] = ()) -> bool:
         """Return whether a certificate names all `hosts`, is not due for renewal, and is not dated in the future."""
         days = min(RENEWED_DAYS, life_days(certificate) / 2)

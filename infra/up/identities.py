@@ -20,7 +20,10 @@ from schemas.identity import CameraId
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
-    """Issue the secrets, keys and certificates that are missing, expired or revoked; valid ones stay."""
+    """Issue the secrets, keys and certificates that are missing, due for renewal or revoked; valid ones stay.
+
+    Raises StateError if the authority's own certificate is not valid now.
+    """
     with changing_identities(layout.folder):
         issue_role_secrets(layout.roles, layout.fleet_secret())
         layout.signer()
@@ -42,6 +45,7 @@ def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings:
     several = [*instance_names("bridge", settings.bridges), *(f"processor-{n + 1}" for n in range(settings.processors))]
     several += instance_names(SINGLE, settings.kafka_nodes)
     authority = Authority(layout.pki) if (layout.pki / "ca.crt").exists() else Authority.create(layout.pki)
+    authority.check_validity()
     share_name(layout.pki)
     readmit(layout.pki, cameras)
     roles = Roles(authority)

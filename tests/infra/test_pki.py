@@ -7,8 +7,10 @@ import datetime
 import shutil
 import ssl
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -638,6 +640,31 @@ def test_an_attached_camera_is_enrolled_again_after_a_new_authority_or_expiry(
     assert issued_authorities() == Authority(layout.pki).pem.strip()
     enroll(Authority(layout.pki), layout.camera_key(camera), layout.enrolment(camera), days=-0.5)
     assert issued_authorities() == Authority(layout.pki).pem.strip()
+
+
+@pytest.mark.parametrize("ahead_days", [3, -21 * 365])
+def test_a_start_with_an_authority_that_is_not_valid_now_is_one_error_line_with_its_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_days: int
+) -> None:
+    class Wrong(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Wrong:
+            return cls.fromtimestamp(time.time() + ahead_days * 86_400, tz)
+
+    layout = Layout(tmp_path / "state")
+    with monkeypatch.context() as patch:
+        wrong = SimpleNamespace(datetime=Wrong, timedelta=datetime.timedelta, UTC=datetime.UTC)
+        patch.setattr(authorities, "datetime", wrong)
+        prepare_identities(layout, [], UpSettings())
+        begin = Authority(layout.pki).certificate.not_valid_before_utc
+    with pytest.raises(StateError) as refused_start:
+        prepare_identities(layout, [], UpSettings())
+    assert str(refused_start.value).startswith(
+        f"{layout.pki / 'ca.crt'}: expected an authority that is valid now, got one valid from "
+        f"{begin:%Y-%m-%d %H:%M} to "
+    )
+    layout.pki.rename(tmp_path / "away")
+    prepare_identities(layout, [], UpSettings())
 
 
 def issue_aged(layout: Layout, camera: CameraId, monkeypatch: pytest.MonkeyPatch, age: float, left: float) -> str:
