@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -83,10 +84,12 @@ class Kafka(Service):
         pki: Path | None = None,
         quorum: Quorum | None = None,
         number: int = 1,
+        print_line: Callable[[str], None] = print,
     ) -> None:
         """`pki` is the folder of the authority for all clients; None accepts every client with all rights.
 
-        `quorum` has the nodes, and this node has the `number`; None is a Kafka of one node.
+        `quorum` has the nodes, and this node has the `number`; None is a Kafka of one node. `print_line` prints a line
+        for the user.
         """
         if quorum is not None:
             self.role = instance_names(SINGLE, len(quorum.controllers))[number - 1]
@@ -96,6 +99,7 @@ class Kafka(Service):
         self._pki = pki.resolve() if pki is not None else None
         self._quorum = quorum
         self._number = number
+        self._print_line = print_line
         if quorum is not None:
             self._ports = {self.role: ports.allocate(self.role), f"{self.role}-controller": quorum.port(number)}
 
@@ -112,6 +116,10 @@ class Kafka(Service):
     def data(self) -> Path:
         """The folder of its logs: those of the partitions and of Kafka's own metadata."""
         return self.folder / "data"
+
+    def _fetch(self) -> None:
+        java_binary()  # without it, the jars are useless
+        kafka_jars(self._print_line)
 
     def _environment(self) -> dict[str, str]:
         """Return the environment with Java's options, and a locale in which Java reads and writes any path of the state
@@ -215,11 +223,21 @@ class Kafka(Service):
 class KafkaNodes:
     """All nodes of a Kafka, one or several; each record is on all of them."""
 
-    def __init__(self, state: Path, ports: Ports, count: int = 1, pki: Path | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        ports: Ports,
+        count: int = 1,
+        pki: Path | None = None,
+        print_line: Callable[[str], None] = print,
+    ) -> None:
         """Raises StateError when the Kafka of this state folder has another number of nodes."""
         check_count(state, count)
         quorum = Quorum(state, ports, count) if count > 1 else None
-        self.nodes = [Kafka(state, ports, pki=pki, quorum=quorum, number=number + 1) for number in range(count)]
+        self.nodes = [
+            Kafka(state, ports, pki=pki, quorum=quorum, number=number + 1, print_line=print_line)
+            for number in range(count)
+        ]
         self._pki = pki
 
     def reserve(self) -> str:

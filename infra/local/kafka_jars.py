@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,8 +55,8 @@ def jar_folder() -> Path:
     return cache_folder() / f"kafka-{kafka_version()}-{digest}"
 
 
-def kafka_jars() -> list[Path]:
-    """Return Kafka's jars in a fixed order, fetched when the cache lacks one.
+def kafka_jars(print_line: Callable[[str], None] | None = None) -> list[Path]:
+    """Return Kafka's jars in a fixed order, fetched when the cache lacks one. `print_line` gets a line before that.
 
     Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
@@ -66,6 +66,8 @@ def kafka_jars() -> list[Path]:
         lock = lock_file(folder.parent / "fetch.lock", wait=True)
         try:
             if not is_complete(folder):
+                if print_line is not None:
+                    print_line(f"fetching Kafka {kafka_version()} by Maven, once for this user")
                 _fetch(folder)
         finally:
             os.close(lock)

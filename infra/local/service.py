@@ -30,7 +30,7 @@ class Service(ABC):
     """Names of the ports; clients connect to the first."""
 
     def __init__(self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0) -> None:
-        """`state` is the state folder; `ready_s` is the longest time from a start to the first answer."""
+        """`state` is the state folder; `ready_s` is the longest time from a start (after `_fetch`) to an answer."""
         self.folder = state.resolve() / self.role
         self.log = self.folder / f"{self.role}.log"
         self._memory = ports or Ports(state)
@@ -39,6 +39,9 @@ class Service(ABC):
         self._reserved = False
         self._child: Child | None = None
         self._abandoned = threading.Event()
+
+    def _fetch(self) -> None:  # noqa: B027  # most services need nothing
+        """Fetch what the program needs and the machine lacks. It may last longer than a start."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -98,6 +101,7 @@ class Service(ABC):
         taken, or a program that it needs is not installed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._fetch()
         first, self._reserved = self._reserved or not self._ports, False
         end = time.monotonic() + self._ready_s
         for _ in range(_PORT_RACES):

@@ -135,7 +135,9 @@ class Roles:
     def due(self, days: float | None = None) -> dict[str, x509.Certificate]:
         """Return the certificates that `renew` would replace, by role."""
         found = {name: self._certificate(name) for name in self.names()}
-        return {name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days, True)}
+        return {
+            name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days, True)
+        }
 
     def names(self) -> list[str]:
         """Return all roles with a certificate. Folders with other names, such as copies, are skipped."""

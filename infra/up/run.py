@@ -134,7 +134,7 @@ class _Run:
         self._mosquitto = Mosquitto(
             layout.folder, self._ports, pki=pki, outside=outside_listener(settings), print_line=live.print_line
         )
-        self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
+        self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki, live.print_line)
         self._begun = time.monotonic()
         self._started_ms = unix_ms()
         self._startup_s = 0.0

@@ -6,12 +6,14 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from infra.local import kafka as kafka_module
-from infra.local import kafka_jars
+from infra.local import kafka_jars, service
 from infra.local.files import backend_cache
 from infra.local.kafka import Kafka
 from infra.local.kafka_archive import write_archive
@@ -111,6 +113,33 @@ def test_jars_and_class_archive_go_to_the_target_of_a_linked_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert kafka_jars.class_archive(sys.executable, kafka_jars.kafka_jars()) == archive
     assert archive.parent == real.parent
+
+
+def test_a_fetch_takes_no_time_from_the_start_of_kafka_and_is_printed_once(
+    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java = tmp_path / "java" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(JAVA.format(started=tmp_path / "started"))
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
+    fetch, passed_s = kafka_jars._fetch, [0.0]
+
+    def fetch_slowly(folder: Path) -> None:
+        fetch(folder)
+        passed_s[0] += 500
+
+    monkeypatch.setattr(kafka_jars, "_fetch", fetch_slowly)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s[0], sleep=time.sleep)
+    monkeypatch.setattr(service, "time", clock)
+    lines: list[str] = []
+    kafka = Kafka(tmp_path / "plain", print_line=lines.append)
+    kafka.start()
+    kafka.restart()
+    kafka.stop()
+    assert lines == [f"fetching Kafka {kafka_jars.kafka_version()} by Maven, once for this user"]
+    assert passed_s == [500]
 
 
 def test_the_class_archive_is_written_once_and_used_even_without_tls(
