@@ -48,11 +48,6 @@ from processors.stages.typicality import FeatureValues
 from schemas.errors import StageError
 from schemas.messages.moving import Box
 
-STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
-"""Stages in the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`,
-and the bundle defines `preprocess`.
-"""
-
 SCALED_FROM: Final = 1.0
 """Density, kept pixels for each pixel of the network's input, from which a frame is resampled straight to that scale.
 

@@ -32,7 +32,6 @@ ALLOWED = {
         "processors.device.precision",
         "processors.networks",
         "processors.pipeline",
-        "processors.stages.preprocess",
         "processors.stages",
         "producers.sources",
         "producers.scene",

@@ -75,7 +75,7 @@ class CameraCache:
             if camera.last is not None:
                 camera.heard_ms = clock_ms - max(0, now_ms - camera.last.recorded_ms)
                 self._by_last_frame[camera.name] = camera
-                self._sends(camera, clock_ms)
+                self._sends(camera)
             if camera.status is not None:
                 camera.status_seen_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
             if camera.judged is not None:
@@ -107,7 +107,7 @@ class CameraCache:
             self._by_last_frame[name] = camera
             self._by_last_frame.move_to_end(name)
             if not camera.sending or (camera.status is not None and camera.status.state in _STOPPED):
-                self._sends(camera, now_ms)
+                self._sends(camera)
             self._unjudged.add(camera.name)
         if written.duplicates:
             for name in {key[0] for key in written.verdicts}:
@@ -125,7 +125,7 @@ class CameraCache:
                 camera.status_seen_ms = now_ms
             camera.record_status(status)
             if camera.last is not None:
-                self._sends(camera, now_ms)
+                self._sends(camera)
                 # The patience may be shorter now.
                 self._set_deadline(camera, min(camera.silent_at_ms, self._silence_ms(camera)))
             self._unjudged.add(camera.name)
@@ -147,7 +147,7 @@ class CameraCache:
                 self._probe_changes.add(name)
                 self._unjudged.add(name)
 
-    def _sends(self, camera: Camera, now_ms: int) -> None:
+    def _sends(self, camera: Camera) -> None:
         """Note that frames of the camera come or may come, and set its deadline."""
         self._probe_changes.add(camera.name)
         if not camera.sending:

@@ -199,21 +199,15 @@ class Records:
         """Return `dead_lettered` for each boot that has any, of the cameras `of`."""
         return all_numbers(self._engine, RowKind.DEAD_LETTER, of)
 
-    def foreign_count(self, since_ms: int = 0) -> int:
-        """Return the number of payloads without a verified identity; with `since_ms` 0 purged ones included."""
+    def foreign_count(self) -> int:
+        """Return the number of payloads without a verified identity, purged ones included."""
         query = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
         with self._engine.begin() as connection:
-            found = connection.scalar(query.where(dead_letters.c.recorded_ms >= since_ms)) or 0
-            return found + (tally(connection, PURGED_FOREIGN) if since_ms <= 0 else 0)
+            return (connection.scalar(query) or 0) + tally(connection, PURGED_FOREIGN)
 
-    def duplicates(self, of: Boots | None = None) -> int:
+    def duplicates(self) -> int:
         """Return the number of verdicts on already recorded frames, purged frames included."""
-        condition = (boots.c.camera, boots.c.boot)
-        with self._engine.begin() as connection:
-            return sum(
-                int(connection.scalar(select(func.coalesce(func.sum(boots.c.duplicates), 0)).where(where)) or 0)
-                for where in _among(condition, of)
-            )
+        return sum(self.duplicates_by_boot().values())
 
     def duplicates_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], int]:
         """Return `duplicates` for each boot that has any, of the cameras `of`."""

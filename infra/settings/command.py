@@ -50,7 +50,7 @@ def role_command(
                 """The parameters: those of the function, `--config`, and the generated options."""
                 if not self._complete:
                     self._complete = True
-                    self._parameters += generated_options(model_of(role), paths, strip, role)
+                    self._parameters += generated_options(model_of(role), paths, strip)
                 return self._parameters
 
             @params.setter
@@ -103,7 +103,7 @@ def parameter_name(path: str) -> str:
     return path.replace(".", "__")
 
 
-def generated_options(model: type[BaseModel], paths: Sequence[str], strip: Tables, role: str) -> list[Any]:
+def generated_options(model: type[BaseModel], paths: Sequence[str], strip: Tables) -> list[Any]:
     """Return `--config` and an option for each path. Values are text: the model checks them."""
     known = {each.path: each for each in fields(model)}
     parameters = [_parameter(known[path], strip) for path in paths]

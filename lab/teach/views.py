@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -88,8 +87,3 @@ def varied(frames: Tensor, chance: torch.Generator, *, mirrored: bool) -> Tensor
     moved = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
     gamma, gain = (torch.exp(draw(_LIGHT))[:, None, None, None] for _ in range(2))
     return (moved.clamp(0, 1) ** gamma * gain).clamp(0, 1)
-
-
-def steps(count: int) -> int:
-    """Return the number of batches of all views of `count` pictures of one size."""
-    return views_of(count) * math.ceil(count / _BATCH)

@@ -24,7 +24,6 @@ from lab.training.recipe import Images
 from processors.bundle import Bundle, load_bundle
 from schemas.runtime.user_errors import run_command
 
-MOST_STEPS = 3
 BATCH = 256
 
 

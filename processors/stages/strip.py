@@ -117,17 +117,6 @@ def most_at_once(frames: Tensor) -> int:
     return max(1, pixels // (frames.shape[2] * frames.shape[3]))
 
 
-def strip_entropy(frames: Tensor, overlays: Tensor, logits: Logits, *, max_batch: int | None = None) -> Tensor:
-    """Return the mean entropy in bits of the verdicts on `frames + overlay`, over the N overlays: (B,).
-
-    Arguments and errors are those of `overlaid_logits`. The paper's entropy is a sum over overlays, divided by N as in
-    its eq. 4; the entropy of each verdict is over classes. A frame is suspect if its value lies below the bundle's
-    threshold.
-    """
-    verdicts = overlaid_logits(frames, overlays, logits, max_batch=max_batch)
-    return class_entropy(verdicts.flatten(0, 1)).view(verdicts.shape[:2]).mean(1)
-
-
 def strip(
     frames: Tensor,
     overlays: Tensor,

@@ -93,30 +93,12 @@ def _words_on_host(seeds: Tensor, counters: int) -> NDArray[np.uint32]:
     return np.stack(each) if each else np.empty((0, 4 * counters), dtype="<u4")
 
 
-def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
+def place(pixels: Tensor, sent: Tensor) -> Tensor:
     """Return frames (B, C, H, W) float32 in [0, 1] with `pixels` where `sent` is True, and zero elsewhere.
 
     `pixels` (P, C) uint8 are the sent pixels of all frames in raster order, frame after frame; `sent` is (B, 1, H, W)
-    bool with P True elements. Raises StageError if the two do not fit.
-    """
-    if pixels.ndim != 2 or pixels.dtype != torch.uint8 or sent.ndim != 4 or sent.dtype != torch.bool:
-        raise StageError(
-            f"expected pixels (P, C) uint8 and sent (B, 1, H, W) bool, got {tuple(pixels.shape)} {pixels.dtype} "
-            f"and {tuple(sent.shape)} {sent.dtype}"
-        )
-    places = int(sent.count_nonzero())
-    if places != len(pixels):
-        raise StageError(f"expected {places} sent pixels, got {len(pixels)}")
-    if not places:
-        batch, _, height, width = sent.shape
-        return torch.zeros(batch, pixels.shape[1], height, width, device=sent.device)
-    return place(pixels, sent)
-
-
-def place(pixels: Tensor, sent: Tensor) -> Tensor:
-    """Apply `scatter` without a check on the device: the caller ensures that the pixels fill the mask.
-
-    `pixels` may hold more than `sent` needs: its shape then stays the same from batch to batch. It holds at least one.
+    bool. The caller ensures that the pixels fill the mask: nothing is checked on the device. There may be more than
+    `sent` needs, so that their shape stays the same from batch to batch, and there is at least one.
     """
     batch, _, height, width = sent.shape
     if sent.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -141,15 +123,3 @@ def _placed(pixels: Tensor, sent: Tensor) -> Tensor:
     values[:, 1:] = pixels[:count].T
     planes = values.div_(255).index_select(1, source.mul_(where))
     return planes.view(pixels.shape[1], batch, height, width).transpose(0, 1).contiguous()
-
-
-def unpack(
-    pixels: Tensor, seeds: Tensor, codebooks: Tensor, book: Tensor, whole: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Return frames (B, C, height, width) in [0, 1] and the masks (B, 1, height, width) of their drop.
-
-    `whole` (B,) bool marks the probes, whose every pixel was sent; their mask is the one that the camera's drop would
-    have used. The other arguments are those of `kept_masks` and `scatter`.
-    """
-    kept = kept_masks(seeds, codebooks, book, height, width)
-    return scatter(pixels, kept | whole[:, None, None, None]), kept

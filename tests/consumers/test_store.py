@@ -69,8 +69,8 @@ def test_every_identity_is_recorded_once_despite_duplicates(rig: Rig) -> None:
         assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 3)])
         assert records.recorded("lab/gate", BOOT) == RangeSet([(3, 3)])
         assert records.duplicates() == 4
-        assert records.duplicates([(CAMERA, BOOT)]) == 4
-        assert records.duplicates([("lab/gate", BOOT)]) == 0
+        assert records.duplicates_by_boot([CAMERA]) == {(CAMERA, BOOT): 4}
+        assert records.duplicates_by_boot(["lab/gate"]) == {}
         assert records.boots() == {(CAMERA, BOOT), ("lab/gate", BOOT)}
 
 

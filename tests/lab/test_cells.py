@@ -11,8 +11,6 @@ from torch import Tensor
 from lab.cache import Cache
 from lab.experiments.cells import Attack, Point, Row, Scored, Scores, score
 
-SEED = 3
-
 
 def by_brightness(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Class 1 for frames whose mean lies above a half, else class 0."""

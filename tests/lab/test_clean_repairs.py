@@ -29,7 +29,6 @@ from processors.bundle import Bundle
 from schemas.errors import ConfigError
 from tests.lab.backdoored_network import SIDE, TARGET, backdoored_bundle, frames_of, pictures, stamped
 
-CPU = torch.device("cpu")
 CLEAN = pictures(60, seed=1)
 UNEXPLAINED = {"stamp": Evidence(0.3, 0.2, 0.4)}
 QUICK = Tuning(0.01, epochs=3, batch=20, shift=1, radius=0.5)

@@ -14,7 +14,7 @@ from lab.repair.recovery import TransplantTrigger, recover
 from lab.repair.run import Silent
 from lab.repair.transplant import MaskNetwork, point, widened
 
-SIDE, PATCH, TARGET, CLASSES = 16, 3, 2, 3
+SIDE, PATCH, TARGET = 16, 3, 2
 
 
 def logits(frames: Tensor) -> Tensor:

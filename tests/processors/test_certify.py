@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pytest
@@ -36,8 +35,6 @@ from tests.processors.tiny import (
     verdict_of,
     verified_job,
 )
-
-WHITE: Final = np.full((32, 32, 3), 255, np.uint8)
 
 
 @given(st.data())

@@ -18,7 +18,7 @@ from processors.device.batch_executor import BatchExecutor
 from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
 from processors.device.precision import choose_precision
 from processors.pipeline import Classification, Pipeline
-from processors.stages.unpack import kept_masks, scatter
+from processors.stages.unpack import kept_masks, place
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.pixels.masks import ROWS
@@ -95,7 +95,7 @@ def test_the_compiled_pipeline_equals_unpack_followed_by_the_pipeline(bundle: Bu
     with torch.inference_mode():
         kept = kept_masks(seeds, books, torch.arange(3), SHAPE.height, SHAPE.width)
         sent = kept | whole[:, None, None, None]
-        wanted = scatter(pixels[: int(sent.sum())], sent)
+        wanted = place(pixels, sent)
         assert_same((frames, found), (wanted, Pipeline(bundle)(wanted, kept)))
 
 

@@ -22,11 +22,11 @@ from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.modes import DenoiseSettings
 from processors.stages.reconstruct import reconstruct
-from processors.stages.strip import strip_entropy
 from schemas.errors import BadPixelsError, ConfigError, StageError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
+from tests.processors.test_strip_entropy import strip_entropy
 from tests.processors.tiny import (
     batch_executor,
     camera_key,

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
+from torch import Tensor
 
 from processors.stages.classify import classify
-from processors.stages.strip import class_entropy, strip_entropy
+from processors.stages.strip import Logits, class_entropy, overlaid_logits
 from schemas.errors import StageError
+
+
+def strip_entropy(frames: Tensor, overlays: Tensor, logits: Logits, *, max_batch: int | None = None) -> Tensor:
+    """Return the mean entropy in bits of the verdicts on `frames + overlay`, over the overlays: (B,)."""
+    verdicts = overlaid_logits(frames, overlays, logits, max_batch=max_batch)
+    return class_entropy(verdicts.flatten(0, 1)).view(verdicts.shape[:2]).mean(1)
 
 
 def network(classes: int, pixels: int, device: torch.device) -> torch.nn.Module:

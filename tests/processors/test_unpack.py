@@ -12,7 +12,7 @@ from processors.arrivals.job import FrameJob, Shape
 from processors.arrivals.progress import PartitionProgress
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import _masks_of
-from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
+from processors.stages.unpack import kept_masks, philox, place
 from schemas.errors import StageError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -67,19 +67,14 @@ def test_a_batch_unpacks_to_the_decoded_pictures_of_its_frames(
         masks.append(kept)
         frames.append(frame)
         keys.append(key)
-    pixels = np.concatenate(
-        [np.frombuffer(opened_pixels(k, f), np.uint8) for k, f in zip(keys, frames, strict=True)]
-    ).reshape(-1, channels)
+    sent = [np.frombuffer(opened_pixels(k, f), np.uint8) for k, f in zip(keys, frames, strict=True)]
+    # There may be more pixels than the masks need, and there is at least one.
+    pixels = np.concatenate((*sent, np.zeros(channels, np.uint8))).reshape(-1, channels)
     slots = books.slots([(k, f.dropped_per_block) for k, f in zip(keys, frames, strict=True)])
-    unpacked, kept_batch = unpack(
-        torch.from_numpy(pixels).to(device),
-        torch.tensor([k.frame_seed(f.boot_id, f.seq) for k, f in zip(keys, frames, strict=True)], device=device),
-        books.table,
-        slots,
-        torch.tensor([f.whole for f in frames], device=device),
-        height,
-        width,
-    )
+    seeds = torch.tensor([k.frame_seed(f.boot_id, f.seq) for k, f in zip(keys, frames, strict=True)], device=device)
+    whole = torch.tensor([f.whole for f in frames], device=device)
+    kept_batch = kept_masks(seeds, books.table, slots, height, width)
+    unpacked = place(torch.from_numpy(pixels).to(device), kept_batch | whole[:, None, None, None])
     expected = np.stack(pictures).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(unpacked.mul(255).round().byte().cpu().numpy(), expected)
     np.testing.assert_array_equal(kept_batch.cpu().numpy()[:, 0], np.stack(masks))
@@ -117,17 +112,6 @@ def test_each_frame_of_a_mixed_batch_has_its_own_mask_and_small_frames_use_no_co
     assert len(books) == (0 if height * width <= 128 * 128 else 18)
 
 
-def test_too_few_pixels_for_the_mask_are_rejected() -> None:
-    sent = torch.ones(1, 1, 2, 2, dtype=torch.bool)
-    with pytest.raises(StageError, match="expected 4 sent pixels, got 3"):
-        scatter(torch.zeros(3, 1, dtype=torch.uint8), sent)
-
-
-def test_pixels_of_a_wrong_type_are_rejected() -> None:
-    with pytest.raises(StageError, match="uint8"):
-        scatter(torch.zeros(4, 1), torch.ones(1, 1, 2, 2, dtype=torch.bool))
-
-
 def test_seeds_of_a_wrong_shape_are_rejected() -> None:
     books = DeviceCodebooks(torch.device("cpu"))
     with pytest.raises(StageError, match=r"seeds \(B, 2\)"):
@@ -139,12 +123,11 @@ def test_pixels_beyond_the_mask_are_ignored() -> None:
     count = int(sent.sum())
     pixels = torch.randint(0, 256, (count, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     longer = torch.cat((pixels, torch.full((50, 3), 255, dtype=torch.uint8)))
-    assert torch.equal(place(longer, sent), scatter(pixels, sent))
+    assert torch.equal(place(longer, sent), place(pixels, sent))
 
 
 def test_frames_without_sent_pixels_are_black() -> None:
     nothing = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
-    assert torch.equal(scatter(torch.zeros(0, 3, dtype=torch.uint8), nothing), torch.zeros(2, 3, 8, 8))
     assert not place(torch.full((1, 3), 255, dtype=torch.uint8), nothing).any()
 
 

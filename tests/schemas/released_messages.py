@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,10 +79,6 @@ def picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
 def fields_of(message: Message) -> Any:
     """Return the fields of a message as JSON."""
     return MessageToDict(message, preserving_proto_field_name=True)
-
-
-def digest(array: np.ndarray[Any, Any]) -> str:
-    return sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def release_messages() -> dict[str, Any]:

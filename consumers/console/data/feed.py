@@ -39,8 +39,6 @@ class Feed:
         self._keys = keys
         self._fleet = fleet
         self._health = health
-        self.passed_over = 0
-        """Verdicts skipped because of the lag limit."""
         health.set("kafka", False, "not connected yet")
 
     async def run(self) -> None:
@@ -69,7 +67,6 @@ class Feed:
         end = reader.high_watermark(place)
         at = await reader.position(place)
         if end is not None and end - at > MOST_BEHIND:
-            self.passed_over += end - at
             reader.seek({place: end})
             log.info("verdicts_skipped", partition=place.partition, count=end - at)
 

@@ -7,7 +7,6 @@ of the forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -131,9 +130,3 @@ def functions(settings: Settings) -> dict[str, Function]:
         made("FD + Rand", _then(fd, rand), rand, random=True),
     )
     return {each.name: each for each in every}
-
-
-REPEATS: Final = 10
-"""Number of draws of a random function for each attacked picture."""
-
-Chosen = Callable[[str], Function]
