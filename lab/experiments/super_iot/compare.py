@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lab.experiments.super_iot.plan import CLEAN, AttackRow
 from lab.experiments.super_iot.rows import Comparison
-from lab.statistics import difference_interval
+from lab.statistics import mean_interval
 
 Correct = NDArray[np.bool_]
 
@@ -113,7 +113,7 @@ def _comparison(
     pair: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Comparison:
     ours, theirs = pair
-    difference = difference_interval(ours, theirs)
+    difference = mean_interval(ours - theirs)
     return Comparison(
         judge=judge,
         kind=kind,
