@@ -123,6 +123,9 @@ def _rows(found: StreamReport) -> list[tuple[str, str]]:
     rate = (
         f"{found.fps:.1f} {'measured' if found.live else 'recorded'}" if found.fps is not None else "too few to measure"
     )
+    kind = "live" if found.live else "a recording, which waits for its reader"
+    if found.snapshot:
+        kind = "a still picture, fetched again for each frame"
     if found.announced_fps:
         rate += f", {found.announced_fps:.1f} announced"
     rows = [
@@ -132,7 +135,7 @@ def _rows(found: StreamReport) -> list[tuple[str, str]]:
         ("frames/s", rate),
         ("bit rate", f"{found.bits_per_s / 1e6:.2f} Mbit/s" if found.bits_per_s is not None else "unknown"),
         ("key frames", f"{found.key_frames} in {found.frames} frames"),
-        ("kind", "live" if found.live else "a recording, which waits for its reader"),
+        ("kind", kind),
         ("first picture", f"after {found.first_s:.1f} s, of which {found.opened_s:.1f} s to open"),
         ("clock", _clock(found)),
         ("delay", f"{found.delay_ms / 1000:.2f} s by that clock" if found.delay_ms is not None else "unknown"),

@@ -19,7 +19,7 @@ from producers.sources.framing import Framing
 from producers.sources.orientation import orient
 from producers.sources.resolving import resolve_settings
 from producers.sources.settings import SourceSettings
-from producers.sources.url import open_container, public_address
+from producers.sources.url import fetch_snapshots, is_snapshot, open_container, public_address
 from schemas.clock import unix_ms
 from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.packing import Picture
@@ -38,6 +38,8 @@ class StreamReport:
     """Width and height of the stream's pictures."""
     announced_fps: float | None
     live: bool
+    snapshot: bool
+    """Whether the address gives a still picture, which is fetched again for each frame."""
     hardware: bool
     """Whether hardware decodes the stream."""
     others: list[str]
@@ -108,13 +110,15 @@ def _examined(settings: SourceSettings, name: str, seconds: float) -> StreamRepo
 def _described(container: InputContainer, settings: SourceSettings, name: str, opened_s: float) -> StreamReport:
     stream = container.streams.video[0]
     context = stream.codec_context
+    snapshot = is_snapshot(container, settings)
     return StreamReport(
         address=name,
         codec=context.name,
         profile=str(context.profile or ""),
         size=(context.width, context.height),
-        announced_fps=float(stream.average_rate) if stream.average_rate else None,
-        live=not container.duration and not _is_file(settings),
+        announced_fps=float(stream.average_rate) if stream.average_rate and not snapshot else None,
+        live=snapshot or (not container.duration and not _is_file(settings)),
+        snapshot=snapshot,
         hardware=bool(context.is_hwaccel),
         others=[f"{other.type} {_codec(other)}".strip() for other in container.streams if other.index != stream.index],
         opened_s=opened_s,
@@ -170,7 +174,10 @@ def _read(
     came: list[float] = []
     bytes_before = 0
     try:
-        frames = decode_video(container, found.address, settings.hang_s, clock)
+        if found.snapshot:
+            frames = fetch_snapshots(settings, found.address, clock)
+        else:
+            frames = decode_video(container, found.address, settings.hang_s, clock)
         if not found.live:
             frame_of, frames = orient(frames, frame_of, found.address)
         for frame in frames:

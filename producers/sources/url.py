@@ -6,8 +6,10 @@ FFmpeg times its waits for the network. It does not time those for a V4L2 device
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from threading import Lock
+from typing import Final
 from urllib.parse import urlsplit
 
 import av
@@ -23,6 +25,9 @@ from producers.sources.settings import SourceSettings
 from producers.sources.source import CapturedFrame, DecodedFrame
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
+
+_FETCH_EVERY_S: Final = 0.1
+"""Least interval between two fetches of a still picture, for a camera without a rate."""
 
 
 def public_address(address: str) -> str:
@@ -79,8 +84,32 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
     return container
 
 
+def is_snapshot(container: InputContainer, settings: SourceSettings) -> bool:
+    """Return whether a web address gives a still picture instead of a stream."""
+    assert settings.address is not None  # by the settings' own check
+    is_web = settings.address.get_secret_value().lower().startswith(("http://", "https://"))
+    return is_web and (container.format.name == "image2" or container.format.name.endswith("_pipe"))
+
+
+def fetch_snapshots(
+    settings: SourceSettings, name: str, clock: StreamClock | None = None, size: StreamSize | None = None
+) -> Iterator[av.VideoFrame]:
+    """Fetch the still picture of the address for each frame, at most ten times a second; `SourceError` if that fails.
+
+    `clock` and `size` are the same as in `decode_video`.
+    """
+    while True:
+        begun = time.monotonic()
+        with open_container(settings, name) as container:
+            frame = next(decode_video(container, name, settings.hang_s, clock, size), None)
+        if frame is None:
+            raise SourceError.of(name, "no frame of it decodes")
+        yield frame
+        time.sleep(max(0.0, begun + _FETCH_EVERY_S - time.monotonic()))
+
+
 class UrlSource:
-    """A stream, read as it comes.
+    """A stream, read as it comes, or a still picture, fetched again for each frame.
 
     It is live unless the other side states its duration (a file on a web server): that can wait, and ends. Its first
     frame is read at the opening, for the orientation. When a live stream ends, something is wrong with it.
@@ -88,7 +117,6 @@ class UrlSource:
 
     kind = "url"
     blocking = True
-    on_demand = False
 
     def __init__(self, settings: SourceSettings, *, planar: bool = False) -> None:
         """With `planar`, pictures are planes where the stream has them."""
@@ -102,7 +130,8 @@ class UrlSource:
         self._position = self._next = 0
         self.clock = StreamClock() if settings.clock == "auto" else None
         self.container = open_container(settings, self._name)
-        self.live = not self.container.duration
+        self.on_demand = is_snapshot(self.container, settings)
+        self.live = self.on_demand or not self.container.duration
         self._size = StreamSize()
         self._frames = decode_video(self.container, self._name, settings.hang_s, self.clock, self._size)
         try:
@@ -114,6 +143,9 @@ class UrlSource:
         except SourceError:
             self.container.close()
             raise
+        if self.on_demand:
+            self.container.close()
+            self._frames = fetch_snapshots(settings, self._name, size=self._size)
 
     def seek(self, position: int) -> None:
         """Pass over all frames before this one when the stream can wait; it is never read backwards."""
@@ -148,6 +180,7 @@ class UrlSource:
         return CapturedFrame(picture, position, None, planes, captured_ms, stream_frame_bytes)
 
     def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self.container.close()
+        """Close the connection; that of a fetch in progress closes itself."""
+        if not self.on_demand:
+            with self._lock:
+                self.container.close()

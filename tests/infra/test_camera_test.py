@@ -155,7 +155,7 @@ def report_of(**changed: Any) -> StreamReport:
     """Return a report on a live camera, with these changes."""
     usual: dict[str, Any] = {
         "address": "rtsp://a/b", "codec": "h264", "profile": "High", "size": (160, 96), "announced_fps": None,
-        "live": True, "hardware": False, "others": [], "opened_s": 0.5,
+        "live": True, "snapshot": False, "hardware": False, "others": [], "opened_s": 0.5,
     }  # fmt: skip
     return StreamReport(**(usual | changed))
 
@@ -169,6 +169,7 @@ def report_of(**changed: Any) -> StreamReport:
         ({"fps": 9.96, "announced_fps": 25.0}, ("frames/s", "10.0 measured, 25.0 announced")),
         ({"fps": 9.96, "live": False}, ("frames/s", "10.0 recorded")),
         ({}, ("frames/s", "too few to measure")),
+        ({"snapshot": True}, ("kind", "a still picture, fetched again for each frame")),
         ({"hardware": True}, ("codec", "h264 High by hardware")),
         ({"skew_ms": -90_400}, ("clock", "its own is 90 s off ours: not used, arrival counts. Set its NTP")),
     ],
