@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, Column, Connection, Float, Index, Integer, MetaData, Table, Text, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.database.engine import insert_or_replace, open_engine
@@ -30,7 +44,8 @@ def _number(name: str) -> Column[float]:
 
 
 marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
-"""Reading positions, and the version of these tables."""
+"""Reading positions, the version of these tables, and the random number of this database."""
+_ID: Final = "database"
 
 
 def _log(name: str) -> Table:
@@ -193,3 +208,23 @@ def mark(connection: Connection, name: str) -> int:
 def set_mark(connection: Connection, name: str, value: int) -> None:
     """Set the value of a mark."""
     connection.execute(insert_or_replace(connection.engine, marks).values(name=name, value=value))
+
+
+def database_id(connection: Connection) -> int:
+    """Return the random number of this database, made at the first call: another database has another one."""
+    found = mark(connection, _ID)
+    if not found:
+        found = 1 + secrets.randbelow(10**15)
+        set_mark(connection, _ID, found)
+    return found
+
+
+def forget_database_id(url: str) -> None:
+    """Remove the number of a restored console's database, whose audit log counts from an earlier line again."""
+    engine = open_engine(url, writes=True)
+    try:
+        with engine.begin() as connection:
+            if inspect(connection).has_table(marks.name):
+                connection.execute(delete(marks).where(marks.c.name == _ID))
+    finally:
+        engine.dispose()

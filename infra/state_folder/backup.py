@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
 
+from consumers.database.console_store import forget_database_id
 from consumers.database.engine import BACKUP_COPIES, database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
@@ -164,6 +165,8 @@ def restore_backup(
     With `new_kafka`, the offsets are removed: a recorder reads the log from its beginning. The topics of dead letters
     get the backup's time as a suffix. The nodes of Kafka are not restored, because their disks are lost.
 
+    Programs that follow the console's audit log begin again at its oldest line.
+
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
     read and checked first. Raises StateError for a damaged backup, if something of it already exists, or if the folder
     cannot be written.
@@ -191,12 +194,14 @@ def restore_backup(
             with dump.open("rb") as given:
                 restore_postgresql(database, given)
             dump.unlink()
+            forget_database_id(database)
         elif dump.is_file():
             dump.rename(layout.database)
         if new_kafka and manifest.database:
             forget_kafka(database or layout.database_url, manifest.made_ms)
         if (staged / CONSOLE).is_file():
             (staged / CONSOLE).rename(layout.folder / "console.sqlite")
+            forget_database_id(layout.console_url)
         for entry in (staged / FILES).iterdir():
             entry.rename(layout.folder / entry.name)
     except OSError as error:

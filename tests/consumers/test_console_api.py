@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import delete, event, update
 from starlette.routing import Route
 
 from consumers.cameras.state import State
@@ -22,7 +22,7 @@ from consumers.console.api.operation import Operation
 from consumers.console.api.routes import OPERATIONS, ROOT, document
 from consumers.console.data.export import COLUMNS, rows
 from consumers.console.web import make_app
-from consumers.database.console_store import AuditLog
+from consumers.database.console_store import AuditLog, marks, operations
 from consumers.database.engine import SETTLED_MS
 from consumers.database.tables import frames
 from schemas.clock import unix_ms
@@ -104,6 +104,29 @@ def test_a_program_that_follows_the_cursor_reads_every_line_of_the_audit_log_onc
     for wrong in ("", "0-0-0", "0-0-0-x", "0-0-0--1", f"0-0-0-{'9' * 30}"):
         answer = browser.get(f"{ROOT}/operations?after={wrong}")
         assert (answer.status_code, answer.json()["error"][:26]) == (400, "after: expected '0-0-0-0' ")
+
+
+def test_a_cursor_of_another_database_begins_at_the_oldest_line_and_one_without_a_database_goes_on(
+    console: ConsoleRig,
+) -> None:
+    store, browser = console.context.store, console.browser()
+
+    def read(after: str) -> tuple[list[str], str]:
+        answer = browser.get(f"{ROOT}/operations?after={after}")
+        return [each["detail"] for each in answer.json()], answer.headers["X-Pointillist-After"]
+
+    for number in range(3):
+        store.note("anna", "command", "lab/door", f"old {number}", "sent")
+    _, after = read("0-0-0-0")
+    assert read("2-0-0-0") == (["old 2"], after)
+    with store.engine.begin() as connection:  # as when a damaged file is set aside
+        for table in (operations, marks):
+            connection.execute(delete(table))
+    for number in range(3):
+        store.note("anna", "command", "lab/door", f"new {number}", "sent")
+    lines, again = read(after)
+    assert lines == ["new 0", "new 1", "new 2"]
+    assert read(again) == ([], again)
 
 
 @pytest.mark.parametrize(

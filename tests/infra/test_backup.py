@@ -21,6 +21,7 @@ from benchmarks.harness.postgresql import PostgreSQL
 from consumers.console.data.rollup import summed_to
 from consumers.console.data.store import Store
 from consumers.database.archive import Archive
+from consumers.database.console_store import LOGS
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
@@ -113,10 +114,22 @@ def test_a_restored_folder_holds_keys_settings_and_both_databases(
         name: each for name, each in before.items() if name not in absent and not name.endswith((".lock", "/lock"))
     }
     assert fresh.signer().export() == layout.signer().export()
-    store = Store(fresh.console_url)
-    store.prepare()
-    assert [each.subject for each in store.newest_operations()] == ["site/cam"]
-    store.close()
+    with Store.opened(fresh.console_url) as store:
+        assert [each.subject for each in store.newest_operations()] == ["site/cam"]
+
+
+def test_a_cursor_of_the_time_before_a_restore_begins_at_the_oldest_line_of_the_audit_log(
+    layout: Layout, tmp_path: Path
+) -> None:
+    with Store.opened(layout.console_url) as store:
+        _, cursor = store.operations_after([0] * len(LOGS), None, 100)
+        place, _ = write_backup(layout, str(tmp_path / "to"), "1.2.3")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place)
+    with Store.opened(fresh.console_url) as store:
+        lines, _ = store.operations_after(cursor, None, 100)
+    assert [each.subject for each in lines] == ["site/cam"]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,8 @@ async def _operations(context: ConsoleContext, request: Request) -> Response:
 def _cursor_of(text: str) -> list[int]:
     """Return the numbers of a cursor. Raises ValueError for another text."""
     numbers = text.split("-")
-    if len(numbers) != len(LOGS) or not all(each.isascii() and each.isdecimal() and len(each) < 19 for each in numbers):
+    is_form = all(each.isascii() and each.isdecimal() and len(each) < 19 for each in numbers)
+    if len(numbers) - len(LOGS) not in (0, 1) or not is_form:
         raise ValueError
     return list(map(int, numbers))
 
@@ -370,7 +371,8 @@ OPERATIONS: Final = (
         f"A list of at most {_MOST_LINES:,} lines. Without `after`, the newest come first, and half of the places are "
         f"for people's actions. With it, the next lines come, the oldest first, and the header `{_AFTER_HEADER}` is "
         "the `after` of the next request: a program that follows it misses no line, unless more are written between "
-        "two requests than the log keeps.",
+        "two requests than the log keeps. If the console's database was replaced or restored, it begins again at the "
+        "oldest line.",
         {"subject": TEXT, "after": TEXT | {"description": f"`{_START}` begins at the oldest line"}},
         reach=RightScope.PART,
     ),

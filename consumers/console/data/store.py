@@ -17,6 +17,7 @@ from consumers.database.console_store import (
     AuditLog,
     Review,
     comments,
+    database_id,
     forgotten,
     mark,
     metadata,
@@ -144,12 +145,21 @@ class Store:
     ) -> tuple[list[Operation], list[int]]:
         """Return the next lines of the audit log, for a reader of these sites, and the cursor behind them.
 
-        A cursor has a number for each part of the log. Numbers grow as lines are written, whatever their times are, so
-        that a reader who follows the cursors misses no line.
+        A cursor has a number for each part of the log, and then the one of the database, without which it is accepted
+        too. Numbers grow as lines are written, whatever their times are, so that a reader who follows the cursors
+        misses no line. The cursor of another database begins at the oldest line.
         """
-        parts = self._parts_of_log(subject, limit // len(LOGS), sight, cursor)
+        with self.engine.begin() as connection:
+            database = database_id(connection)
+        numbers, made_for = cursor[: len(LOGS)], cursor[len(LOGS) :]
+        if made_for and made_for[0] != database:
+            numbers = [0] * len(LOGS)
+        parts = self._parts_of_log(subject, limit // len(LOGS), sight, numbers)
         lines = sorted((line for part in parts for _, line in part), key=lambda each: each.at_ms)
-        return lines, [part[-1][0] if part else before for part, before in zip(parts, cursor, strict=True)]
+        return lines, [
+            *(part[-1][0] if part else before for part, before in zip(parts, numbers, strict=True)),
+            database,
+        ]
 
     def _parts_of_log(
         self, subject: str | None, limit: int, sight: Sight, cursor: Sequence[int] | None = None
