@@ -200,7 +200,7 @@ def test_a_review_without_a_state_and_a_comment_is_rejected(console: ConsoleRig,
     assert answer.json()["error"] == "state, comment: expected at least one of them, got none. Add one."
 
 
-@pytest.mark.parametrize("query", ["state=Offline", "page=0", "page=x", "page=", "page=99999999"])
+@pytest.mark.parametrize("query", ["state=Offline", "order=state", "page=0", "page=x", "page=", "page=99999999"])
 def test_an_invalid_selection_of_cameras_is_rejected(console: ConsoleRig, query: str) -> None:
     answer = console.browser().get(f"{ROOT}/cameras?{query}")
     assert answer.status_code == 400

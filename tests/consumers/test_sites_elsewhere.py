@@ -7,7 +7,7 @@ import contextlib
 import gc
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -504,3 +504,28 @@ def test_the_api_returns_cameras_in_pages_of_a_bounded_size(rig: ConsoleRig) -> 
     assert found["pages"] == 2
     for invalid in ("501", "-1", "x", "9999999"):
         assert browser.get(f"/api/v1/cameras?cards={invalid}").status_code == 400
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["this release", "an older release"])
+async def test_a_camera_whose_state_changes_between_two_pages_is_read_by_a_console_of_this_release(
+    rig: ConsoleRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_older: bool
+) -> None:
+    monkeypatch.setattr(site_poller, "PAGE_CARDS", 2)
+    for name in ("a", "b", "c", "d"):
+        rig.show([verdict(0)], f"home/{name}")
+    browser, client = rig.browser(), SiteClient("home", site_settings(tmp_path, 1))
+
+    async def get(name: str, query: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        if name != "cameras":  # this console has no database
+            return (200, b"[]") if name == "alerts" else (403, b"")
+        known = {key: value for key, value in (query or {}).items() if not (is_older and key == "order")}
+        answer = browser.get(f"/api/v1/{name}", params=known)
+        rig.context.fleet.set_alerts({"home/d": [ALERT_ID]})
+        rig.tick()
+        return answer.status_code, answer.content
+
+    monkeypatch.setattr(client, "_get", get)
+    found = await client.read()
+    await client.close()
+    names = [each.name for each in found.cards]
+    assert names == (["home/a", "home/b", "home/c"] if is_older else ["home/d", "home/a", "home/b", "home/c"])

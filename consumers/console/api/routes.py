@@ -53,6 +53,7 @@ from schemas.limits import MAX_CERTIFIED_FRAMES
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 _STATES: Final = [*(state.value for state in State), AWAY]
+_BY_NAME: Final = "name"
 _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
 _MOST_LINES: Final = 1_000
 """Maximum number of lines of the audit log in a response."""
@@ -76,7 +77,10 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
         return error_response(400, f"state: expected {', '.join(_STATES)}, got {state[:40]!r}. Correct it.")
     if page != str(max(1, page_of(request))):
         return error_response(400, f"page: expected a number from 1, got {page[:40]!r}. Correct it.")
-    view = context.fleet.view(replace(query_of(request), cards=int(most)))
+    order = request.query_params.get("order", "")
+    if order not in ("", _BY_NAME):
+        return error_response(400, f"order: expected {_BY_NAME}, got {order[:40]!r}. Correct it.")
+    view = context.fleet.view(replace(query_of(request), cards=int(most), by_name=order == _BY_NAME))
     return JSONResponse(
         {
             "cameras": [card_json(card) for card in view.cards],
@@ -310,6 +314,11 @@ OPERATIONS: Final = (
             "site": TEXT, "state": {"enum": _STATES}, "text": TEXT, "group": TEXT,
             "page": WHOLE,
             "cards": {"type": "integer", "description": f"Cameras on a page, at most {PAGE_CARDS}"},
+            "order": {
+                "enum": [_BY_NAME],
+                "description": "The worst first without it. Read several pages by name: a camera whose state changes "
+                "between two requests then stays on its page",
+            },
         },
         reach=RightScope.PART,
     ),

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from consumers.cameras.camera import Camera
+from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.access.sight import ALL, Sight
@@ -47,6 +48,8 @@ class Query:
     """Sites that the reader may see."""
     cards: int = 0
     """Cameras on a page; 0 is the console's own number."""
+    by_name: bool = False
+    """Whether the cameras are in the order of their names, which no change of a state moves; else the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +299,8 @@ class Fleet:
         if query.group:
             groups[query.group] = kinds[query.group]
         chosen = [card for card in of_group if not query.state or card.status == query.state]
+        if query.by_name:
+            chosen.sort(key=lambda card: natural(card.name))
         size = query.cards or self._page_cards
         pages = max(1, -(-len(chosen) // size))
         page = min(max(1, query.page), pages)

@@ -73,7 +73,8 @@ class SiteClient:
                 cards: list[Card] = []
                 page = pages = 1
                 while page <= pages:
-                    query = {"site": names.there, "cards": str(PAGE_CARDS), "page": str(page)}
+                    # A console of an earlier release ignores the order.
+                    query = {"site": names.there, "cards": str(PAGE_CARDS), "page": str(page), "order": "name"}
                     found, pages = cards_of(await self._body("cameras", query), names)
                     cards += found
                     page += 1

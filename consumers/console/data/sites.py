@@ -62,7 +62,8 @@ class Site:
 def merge_cards(cards: Iterable[Card]) -> tuple[Card, ...]:
     """Return the cards of all pages, each camera once, in the order of the fleet.
 
-    A camera that changes its place between two requests is on two pages, or on none until the next poll.
+    A camera that changes its place between two requests is on two pages, or on none until the next poll: one next to
+    an added or removed camera, or any one of a console of an earlier release, whose pages have the worst state first.
     """
     return tuple(sorted({card.name: card for card in cards}.values(), key=lambda card: card.order))
 
