@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -20,27 +20,36 @@ _NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
 _DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
 _SCOPE: Final = "onvif://www.onvif.org/"
 ANSWER_S: Final = 10.0
-"""Seconds that one camera may take for all queries."""
+"""Seconds that one address of a camera may take for all queries."""
 _MOST: Final = 1024
 """The most answers to a probe that are examined; anything on the network may answer."""
+_MOST_ADDRESSES: Final = 4
+"""The most addresses of one device that are queried."""
 _SITE_CHARACTERS: Final = 40
 """Maximum length of the site: the rest of a camera's id holds the last four groups of an IPv6 address and the port."""
 
 
 @dataclass(frozen=True)
 class ProbeMatch:
-    """A device that has answered the probe."""
+    """A device that has answered the probe, at the first of its addresses."""
 
     host: str
     port: int
     secure: bool
     name: str
     hardware: str
+    others: tuple[ProbeMatch, ...] = ()
+    """The same device at its further addresses, in its order."""
 
     @property
     def address(self) -> str:
         """`host:port`."""
         return format_address((self.host, self.port))
+
+    def at(self, hosts: Collection[str]) -> ProbeMatch | None:
+        """Return the device with its addresses at these hosts alone, or at any host if none are given; else None."""
+        found = [each for each in (self, *self.others) if not hosts or each.host in hosts]
+        return replace(found[0], others=tuple(found[1:])) if found else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class CameraDescription:
 
 
 def probe_networks(seconds: float) -> list[ProbeMatch]:
-    """Return the devices that answer a multicast probe on any of this machine's networks in time, by address.
+    """Return the devices that answer a multicast probe on any of this machine's networks in time, by first address.
 
     Raises ConfigError if the network cannot be used.
     """
@@ -89,14 +98,19 @@ def probe_networks(seconds: float) -> list[ProbeMatch]:
     finally:
         searching.stop()
     found: dict[str, ProbeMatch] = {}
+    # The library returns one service for each endpoint reference, which is a device with all its addresses.
     for service in services[:_MOST]:
         scopes = [str(scope.getValue()) for scope in service.getScopes()]
         if not any(scope.startswith(_SCOPE) for scope in scopes):
             continue
+        answers: dict[str, ProbeMatch] = {}
         for place in service.getXAddrs():
             with contextlib.suppress(ValueError):
                 answer = _answer(str(place), scopes)
-                found.setdefault(answer.address, answer)
+                answers.setdefault(answer.address, answer)
+        if answers:
+            first, *others = list(answers.values())[:_MOST_ADDRESSES]
+            found.setdefault(first.address, replace(first, others=tuple(others)))
     return [found[address] for address in sorted(found)]
 
 
@@ -131,7 +145,19 @@ async def describe_all(answers: list[ProbeMatch], user: str, password: str) -> l
     return list(await asyncio.gather(*(_described(answer, user, password) for answer in answers)))
 
 
-async def _described(answer: ProbeMatch, user: str, password: str) -> CameraDescription:
+async def _described(device: ProbeMatch, user: str, password: str) -> CameraDescription:
+    """Query the addresses of a device in turn until one answers, even with an error."""
+    problem = ""
+    for answer in (device, *device.others):
+        try:
+            return await _queried(answer, user, password)
+        except OSError as error:  # also a timeout
+            problem = problem or seen(error)
+    return CameraDescription(device, problem=problem)
+
+
+async def _queried(answer: ProbeMatch, user: str, password: str) -> CameraDescription:
+    """Query one address. Raises OSError, without the password, if nothing answers there."""
     from onvif import ONVIFCamera
 
     logging.getLogger().setLevel(logging.WARNING)  # the library's import has set another level
@@ -143,9 +169,11 @@ async def _described(answer: ProbeMatch, user: str, password: str) -> CameraDesc
         async with asyncio.timeout(ANSWER_S):
             return await _ask(camera, answer)
     except TimeoutError:
-        return CameraDescription(answer, problem=f"has not answered for {ANSWER_S:g} s")
+        raise TimeoutError(f"has not answered for {ANSWER_S:g} s") from None
     except Exception as error:  # a stranger's answer may break the library anywhere
         text = " ".join(str(error).replace(password, "…").split()) if password else str(error)
+        if isinstance(error, OSError):
+            raise OSError(text or type(error).__name__) from None
         return CameraDescription(answer, problem=seen(text) or type(error).__name__)
     finally:
         with contextlib.suppress(Exception):

@@ -60,7 +60,7 @@ def discover(
         raise ConfigError("--login: expected a file, which cameras.yaml names, got standard input. Give a file.")
     known = _login(login) if login is not None else None
     with needs_extra("onvif"):
-        answers = [answer for answer in probe_networks(seconds) if not host or answer.host in host]
+        answers = [answer for device in probe_networks(seconds) if (answer := device.at(host or ())) is not None]
         described = (
             asyncio.run(describe_all(answers, *known)) if known else [CameraDescription(answer) for answer in answers]
         )

@@ -214,10 +214,35 @@ def test_only_http_addresses_of_cameras_count_as_answers(monkeypatch: pytest.Mon
             Service(name, "http://192.0.2.3:8080/onvif", "http://192.0.2.3/onvif"),
         ],
     )
-    assert [(each.host, each.port, each.secure, each.name) for each in onvif.probe_networks(0.0)] == [
-        ("192.0.2.3", 80, False, "Front door"), ("192.0.2.3", 8080, False, "Front door"),
+    found = onvif.probe_networks(0.0)
+    assert [(each.host, each.port, each.secure, each.name) for each in found] == [
+        ("192.0.2.3", 8080, False, "Front door"),
         ("192.0.2.4", 443, True, "Front door"),
-    ]  # fmt: skip
+    ]
+    assert [each.address for each in found[0].others] == ["192.0.2.3:80"]
+    assert found[1].at(["192.0.2.3"]) is None
+
+
+async def test_a_device_with_several_addresses_is_one_camera_at_the_first_address_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", StandInSearch)
+    with OnvifCamera("rtsp://127.0.0.1/x", LOGIN) as camera:
+        places = ("http://[::1]:9/onvif", "https://127.0.0.1:9/onvif", f"http://{camera.address}/onvif")
+        monkeypatch.setattr(StandInSearch, "services", [Service("onvif://www.onvif.org/name/Gate", *places)])
+        [device] = onvif.probe_networks(0.0)
+        [described] = await onvif.describe_all([device], *LOGIN.split(":"))
+        assert (described.answer.address, described.problem) == (camera.address, "")
+        assert [each.uri for each in described.streams] == ["rtsp://127.0.0.1/x"]
+        asked = device.at(["::1"])
+        assert asked is not None
+        [described] = await onvif.describe_all([asked], *LOGIN.split(":"))
+        assert (described.answer.address, described.streams) == ("[::1]:9", ())
+        assert described.problem.startswith("Cannot connect to host")
+        count = camera.rejected
+        [described] = await onvif.describe_all([device], "viewer", "not-this")
+        assert "not authorized" in described.problem.lower()
+        assert camera.rejected > count
 
 
 def test_a_network_without_multicast_is_one_error_line(monkeypatch: pytest.MonkeyPatch) -> None:
