@@ -17,8 +17,8 @@ from infra.reference.wire_format import value_rows
 _HEAD: Final = f"""\
 The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Programs send an [API
 token](../operations/people.md#programs) as `Authorization: Bearer TOKEN`, or HTTP Basic; whatever changes something
-takes a JSON object with `content-type: application/json`. A refusal is a status from 400 on with `error`, one line.
-Times are Unix milliseconds unless a name ends otherwise.
+takes a JSON object with `content-type: application/json`. A refusal is a status from 400 on with `error`, one line;
+it is 404 for an unknown camera in the path. Times are Unix milliseconds unless a name ends otherwise.
 """
 
 _KINDS: Final = {
@@ -49,7 +49,12 @@ def _operation(method: str, path: str, entry: dict[str, Any]) -> str:
     rows = [(code(each["name"]), each["in"], _schema(each["schema"])) for each in entry["parameters"]]
     if "requestBody" in entry:
         [content] = entry["requestBody"]["content"].values()
-        rows += [(code(name), "body", _schema(kind)) for name, kind in content["schema"].get("properties", {}).items()]
+        schema = content["schema"]
+        required = schema.get("required", ())
+        rows += [
+            (code(name), "body, required" if name in required else "body", _schema(kind))
+            for name, kind in schema.get("properties", {}).items()
+        ]
     status, done = next(iter(entry["responses"].items()))  # the success comes before the errors
     [gives] = done["content"]
     parts = (

@@ -52,11 +52,35 @@ def test_cameras_are_listed_read_and_deleted(console: ConsoleRig) -> None:
     assert listed["counts"] == dict.fromkeys([*State, "away"], 0) | {"online": 1}
     assert browser.get(f"{ROOT}/cameras/{CAMERA}").json()["verdict"] == "stop"
     assert browser.get(f"{ROOT}/cameras/{CAMERA}/history").json()["outages"] == []
-    for path in ("lab/none", "lab/none/history"):
-        assert browser.get(f"{ROOT}/cameras/{path}").status_code == 404
+    sending = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={})
+    assert (sending.status_code, sending.json()["error"]) == (
+        409, f"{CAMERA}: expected a camera that is gone, it is online",
+    )  # fmt: skip
     console.tick(later_ms=60_000)
     assert browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}).json() == {"outcome": "forgotten"}
     assert browser.get(f"{ROOT}/operations").json()[0]["what"] == "forget"
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in OPERATIONS if each.path.startswith("/cameras/{site}/{camera}")],
+    ids=lambda each: f"{each.method} {each.path.rpartition('/')[2]}",
+)  # fmt: skip
+def test_an_unknown_camera_is_not_found_by_any_operation(console: ConsoleRig, operation: Operation) -> None:
+    place = ROOT + operation.path.format(site="lab", camera="none")
+    sent = {"for": "1h", "reason": "x"} if place.endswith("mute") else {}
+    answer = console.browser().request(operation.method, place, json=sent if operation.method == "POST" else None)
+    assert (answer.status_code, answer.json()) == (404, {"error": "camera: expected one of this fleet, got lab/none"})
+
+
+def test_the_document_requires_the_fields_without_which_a_drop_policy_is_rejected(console: ConsoleRig) -> None:
+    path = f"{ROOT}/drop-policies"
+    schema = document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    whole = {"cameras": "lab/*", "lowest": 0.25, "highest": 0.5}
+    assert sorted(schema["required"]) == sorted(whole)
+    assert console.browser().post(path, json=whole).status_code == 200
+    for name in whole:
+        part = {key: value for key, value in whole.items() if key != name}
+        assert console.browser().post(path, json=part).status_code == 400
 
 
 def test_the_history_has_the_commands_and_models_of_its_time_range_only(

@@ -47,7 +47,7 @@ def test_the_link_logs_a_browser_in_as_the_owner(rig: ConsoleRig) -> None:
     assert opened.status_code == 200
     assert '<meta http-equiv="refresh" content="0; url=/">' in opened.text
     assert "HttpOnly; SameSite=Strict" in opened.headers["set-cookie"]
-    assert browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 409
+    assert browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 404
     line = rig.context.store.newest_operations()[0]
     assert (line.who, line.what, line.detail, line.outcome) == (OWNER, "login", "link", "logged in")
 

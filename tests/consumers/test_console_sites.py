@@ -456,7 +456,7 @@ async def test_a_camera_outside_the_fleet_is_not_muted(both: TwoSites, browser: 
     user = User(both, browser, "north=operator")
     answer = await user.request("POST", f"{ROOT}/cameras/north/made-up/mute", {"for": "1h", "reason": "x"})
     assert (answer.status_code, answer.json()) == (
-        400,
+        404,
         {"error": "camera: expected one of this fleet, got north/made-up"},
     )
     ended = await user.request("POST", f"{ROOT}/cameras/north/muted/mute", {"for": "end"})

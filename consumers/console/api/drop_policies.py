@@ -16,6 +16,7 @@ from consumers.console.data.drop_policies import DEFAULTS, OPTIONAL, RANGES
 from consumers.console.pages.drop_policies import listed, remove, save
 
 _PLACE: Final = "/drop-policies"
+_REQUIRED: Final = ("cameras", *(name for name in RANGES if name not in DEFAULTS))
 
 
 async def _all(context: ConsoleContext, request: Request) -> Response:
@@ -47,7 +48,7 @@ POLICY_OPERATIONS: Final = (
         _PLACE,
         "Set the drop policy of a group: `site/camera`, `site/*` or `site/beginning*`",
         partial(answer_change, save),
-        body=fields("cameras", cameras=TEXT, **{name: _schema(name) for name in RANGES}),
+        body=fields(*_REQUIRED, cameras=TEXT, **{name: _schema(name) for name in RANGES}),
         needed=Right.OPERATOR,
         reach=RightScope.PART,
     ),

@@ -230,7 +230,7 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
     """
     camera = context.fleet.camera(name)
     if camera is None or context.fleet.card(name) is None:
-        raise RefusedActionError(UNKNOWN.format(name), 400)
+        raise RefusedActionError(UNKNOWN.format(name), 404)
     if context.views is None:
         raise RefusedActionError("kafka is missing: start the console with --kafka to request certificates", 400)
     if settings_of(camera.meta).get("profile") == "video":
@@ -250,11 +250,11 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
 async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
     """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
 
-    With `asked` None, reset the camera to its own settings. Raises RefusedActionError: 400 for a wrong command, 503 if
-    the broker does not answer.
+    With `asked` None, reset the camera to its own settings. Raises RefusedActionError: 404 for an unknown camera, 400
+    for a wrong command, 503 if the broker does not answer.
     """
     if context.fleet.card(name) is None:
-        raise RefusedActionError(UNKNOWN.format(name), 400)
+        raise RefusedActionError(UNKNOWN.format(name), 404)
     if context.commands is None:
         raise RefusedActionError(NO_BROKER, 503)
     policy = context.drop_plan.policy_of(name)

@@ -150,10 +150,10 @@ async def _forget(context: ConsoleContext, request: Request) -> Response:
 
 
 async def forget(context: ConsoleContext, who: str, name: str) -> None:
-    """Remove a camera from the fleet. Raises RefusedActionError if it is unknown or not gone."""
+    """Remove a camera from the fleet. Raises RefusedActionError: 404 if it is unknown, 409 if it is not gone."""
     card = context.fleet.card(name)
     if card is None:
-        raise RefusedActionError(UNKNOWN.format(name), 409)
+        raise RefusedActionError(UNKNOWN.format(name), 404)
     if card.state not in GONE or card.frames_per_second:
         raise RefusedActionError(f"{name}: expected a camera that is gone, it is {card.state.value}", 409)
     at_ms = await context.write(context.store.forget, name)

@@ -34,7 +34,7 @@ async def mute(
     """
     for subject in sites:
         if length != END and "/" in subject and context.fleet.card(subject) is None:
-            raise RefusedActionError(UNKNOWN.format(subject), 400)
+            raise RefusedActionError(UNKNOWN.format(subject), 404)
     who = session_of(request).name
     begin_long_answer(request.scope)
     try:
