@@ -235,7 +235,7 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
     """Return the verdict as a row. Not-a-number becomes zero."""
     confidence, entropy, threshold = verdict.confidence, verdict.entropy_bits, verdict.threshold_bits
     if not math.isfinite(confidence + entropy + threshold):
-        confidence, entropy, threshold = _finite(confidence), _finite(entropy), _finite(threshold)
+        confidence, entropy, threshold = finite(confidence), finite(entropy), finite(threshold)
     # Not by FrameRow's constructor, a slow function of many arguments.
     values = (
         *key,
@@ -265,8 +265,8 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         verdict.certified_patch,
         verdict.certified,
         _windows(verdict.windows),
-        _finite(verdict.p_value),
-        _finite(verdict.p_value_threshold),
+        finite(verdict.p_value),
+        finite(verdict.p_value_threshold),
         verdict.statistic if verdict.statistic in _STATISTICS else NO_STATISTIC,
     )
     return FrameRow._make(values)
@@ -276,19 +276,19 @@ def _windows(windows: Sequence[SentWindow]) -> str:
     if not windows:
         return ""
     return windows_text(
-        Window(each.left, each.top, each.right, each.bottom, _finite(each.dependence))
-        for each in windows[:MOST_WINDOWS]
+        Window(each.left, each.top, each.right, each.bottom, finite(each.dependence)) for each in windows[:MOST_WINDOWS]
     )
 
 
 def _best(candidates: Sequence[Candidate]) -> str:
     if not candidates:
         return ""
-    shown = ((_name(each.class_name[:_TEXT]), 100 * _finite(each.confidence)) for each in candidates[:BEST])
+    shown = ((_name(each.class_name[:_TEXT]), 100 * finite(each.confidence)) for each in candidates[:BEST])
     return ", ".join(f"{name} {percent:.0f} %" for name, percent in shown)
 
 
-def _finite(value: float) -> float:
+def finite(value: float) -> float:
+    """Return a finite value as it is, and any other as zero."""
     return value if math.isfinite(value) else 0.0
 
 

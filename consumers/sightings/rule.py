@@ -32,7 +32,7 @@ class SightingRule(NamedTuple):
     frames: int
     """Frames in agreement that begin a sighting."""
     confidence: float
-    """Confidence of a frame's verdict from which on it agrees, 0 to 1."""
+    """Confidence of the wanted class or group from which on a frame agrees, 0 to 1."""
     absent_s: float
     """Seconds without an agreeing frame that end a sighting."""
     cooldown_s: float
@@ -56,7 +56,7 @@ class RuleFrame(NamedTuple):
     boot: int
     seq: int
     confidence: float | None
-    """Confidence of its verdict if it agrees; None if it does not."""
+    """Confidence of the wanted class or group if it agrees; None if it does not."""
 
 
 class Sighting(NamedTuple):
@@ -85,10 +85,14 @@ class Sighting(NamedTuple):
         return sum(shares) / len(shares) if shares else 0.0
 
 
-def confidence_of(rule: SightingRule, class_name: str, class_group: str, confidence: float) -> float | None:
-    """Return the confidence of a verdict if it agrees with the rule, else None."""
-    agrees = class_name != UNSURE and rule.wanted in (class_name, class_group)
-    return confidence if agrees and confidence >= rule.confidence else None
+def confidence_of(
+    rule: SightingRule, class_name: str, class_group: str, confidence: float, group_confidence: float
+) -> float | None:
+    """Return the confidence of the wanted class or group if the verdict agrees with the rule, else None."""
+    if class_name == UNSURE or rule.wanted not in (class_name, class_group):
+        return None
+    found = confidence if rule.wanted == class_name else group_confidence
+    return found if found >= rule.confidence else None
 
 
 def lapse(rule: SightingRule, state: Sighting, now_ms: int) -> Sighting:

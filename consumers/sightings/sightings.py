@@ -13,7 +13,7 @@ from consumers.database.engine import upsert
 from consumers.database.tables import alerts
 from consumers.evidence.chain import alert_id
 from consumers.evidence.thumbnails import thumbnail
-from consumers.records.batch import FrameKey
+from consumers.records.batch import FrameKey, finite
 from consumers.records.rows import FrameRow
 from consumers.sightings.rule import (
     RANGES,
@@ -131,7 +131,9 @@ class Sightings:
     ) -> None:
         key = (row.camera, rule.wanted)
         before = found.changed.get(key) or self._watched.get(key)
-        confidence = confidence_of(rule, row.class_name, row.class_group, row.confidence)
+        verdict = verdicts[row.camera, row.boot, row.seq]
+        group_confidence = finite(verdict.group_confidence)
+        confidence = confidence_of(rule, row.class_name, row.class_group, row.confidence, group_confidence)
         if before is None:
             if confidence is None:
                 return
@@ -142,7 +144,7 @@ class Sightings:
         if before.state.lasts and (not state.lasts or state.raised_ms != before.state.raised_ms):
             self._end(connection, before)
         if confidence is not None and not (before.state.lasts and state.lasts):
-            self._keep_picture(key, verdicts[row.camera, row.boot, row.seq].preview, begins=len(state.recent) == 1)
+            self._keep_picture(key, verdict.preview, begins=len(state.recent) == 1)
         after = SightingTrack(state, partition, before.alert_id)
         if state.raised_ms != before.state.raised_ms:
             alert = raised_alert(row, rule.wanted, state, self._pictures.get(key, b""))

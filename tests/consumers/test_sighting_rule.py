@@ -123,21 +123,22 @@ def test_a_sighting_ends_after_the_absence_with_or_without_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "group", "confidence", "agrees"),
+    ("name", "group", "confidence", "group_confidence", "found"),
     [
-        ("cab", "vehicle", 0.6, True),
-        ("vehicle", "vehicle", 0.6, True),
-        ("vehicle", "", 0.5, True),
-        ("cab", "vehicle", 0.49, False),
-        ("unsure", "vehicle", 0.9, False),
-        ("dog", "animal", 0.9, False),
-        ("motor vehicle", "", 0.9, False),
+        ("cab", "vehicle", 0.45, 0.89, 0.89),
+        ("vehicle", "vehicle", 0.6, 0.6, 0.6),
+        ("vehicle", "", 0.5, 0.0, 0.5),
+        ("cab", "vehicle", 0.6, 0.49, None),
+        ("vehicle", "thing", 0.49, 0.9, None),
+        ("unsure", "vehicle", 0.9, 0.9, None),
+        ("dog", "animal", 0.9, 0.9, None),
+        ("motor vehicle", "", 0.9, 0.9, None),
     ],
 )
-def test_a_verdict_agrees_if_its_class_or_group_is_the_wanted_one(
-    name: str, group: str, confidence: float, agrees: bool
+def test_a_verdict_agrees_if_its_class_or_group_is_the_wanted_one_with_enough_confidence(
+    name: str, group: str, confidence: float, group_confidence: float, found: float | None
 ) -> None:
-    assert confidence_of(RULE, name, group, confidence) == (confidence if agrees else None)
+    assert confidence_of(RULE, name, group, confidence, group_confidence) == found
 
 
 @pytest.mark.parametrize(

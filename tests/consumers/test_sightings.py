@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,8 @@ def save_sighting_rule(rig: Rig, wanted: str = "vehicle", cameras: str = "lab/*"
 
 def cars(first: int, number: int = 3, **fields: object) -> list[Verdict]:
     """Return verdicts on a car."""
-    car = Verdict(class_name="cab", class_group="vehicle", confidence=0.9, **fields)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"confidence": 0.9, "group_confidence": 0.9} | fields
+    car = Verdict(class_name="cab", class_group="vehicle", **values)
     verdicts = [verdict(n) for n in range(first, first + number)]
     for each in verdicts:
         each.MergeFrom(car)
@@ -82,6 +84,18 @@ def test_another_class_an_unsure_verdict_or_another_camera_raises_nothing(make_r
         made = [verdict(10 * n + k, class_name=name, class_group=group) for k in range(9)]
         assert rig.verdicts(made, gate).sightings == []
     assert rig.verdicts(cars(50, 9), gate).sightings != []
+
+
+def test_a_wanted_group_is_compared_by_its_own_confidence_and_a_wanted_class_by_that_of_the_class(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig()
+    save_sighting_rule(rig)
+    save_sighting_rule(rig, "cab")
+    (alert,) = rig.verdicts(cars(0, 5, confidence=0.45, group_confidence=0.89)).sightings
+    assert alert.wanted == "vehicle"
+    assert alert.confidence == pytest.approx(0.89)
+    assert rig.verdicts(cars(0, 5, confidence=0.45, group_confidence=math.inf), "lab/other").sightings == []
 
 
 def test_the_rule_with_the_most_specific_cameras_applies(make_rig: MakeRig) -> None:
