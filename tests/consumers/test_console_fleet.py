@@ -17,7 +17,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, StateWithReason
 from consumers.console.access.gate import POLICY
 from consumers.console.data.cards import DEMONSTRATIONS, REAL_SOURCES
-from consumers.console.data.commands import Commands
+from consumers.console.data.commands import SUPERSEDED, Commands
 from consumers.console.data.fleet import Query
 from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
@@ -427,6 +427,12 @@ def test_a_command_waits_only_for_commands_to_the_same_camera(rig: ConsoleRig) -
         assert all(commands._lock_of(f"lab/{number}").acquire(blocking=False) for number in range(1, 200))
     assert commands._lock_of("lab/0").acquire(blocking=False)
     assert not commands._locks
+
+
+def test_a_command_that_is_not_due_is_not_sent(rig: ConsoleRig) -> None:
+    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
+    assert commands.send("lab/0", {"enabled": False}, is_due=lambda: False) == SUPERSEDED
+    assert commands.reset("lab/0", is_due=lambda: False) == SUPERSEDED
 
 
 def test_every_shipped_network_is_a_demonstration_network() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from consumers.console.api.routes import ROOT
 from consumers.console.background.switching import MOST_A_ROUND, STEERED, switch
+from consumers.console.data.commands import OBEYED_S, SUPERSEDED
 from consumers.console.data.drop_policies import new_policy
 from consumers.console.data.presets import MOST_PRESETS, new_preset, save_preset, words_of
-from consumers.console.data.switches import MOST_SWITCHES, Switch, add_switch, read_switches
+from consumers.console.data.switches import MOST_SWITCHES, Switch, add_switch, read_switches, supersede
 from consumers.records.rows import CameraRow
 from infra.local.mosquitto import Mosquitto
 from schemas.clock import monotonic_ms
@@ -35,9 +37,22 @@ class FakeCommands:
         self.away = False
         self.without_key: set[str] = set()
         self.sent: list[tuple[str, dict[str, object]]] = []
+        self.before_send: Callable[[], object] = lambda: None
 
-    def send(self, camera: str, changes: dict[str, object], wait_s: float = 8.0) -> str:
+    def send(
+        self,
+        camera: str,
+        changes: dict[str, object],
+        wait_s: float = OBEYED_S,
+        is_due: Callable[[], bool] | None = None,
+    ) -> str:
+        self.before_send()
+        if is_due is None:
+            self.sent.append((camera, changes))
+            return "confirmed"
         assert not wait_s
+        if not is_due():
+            return SUPERSEDED
         if self.away:
             raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
         if camera in self.without_key:
@@ -45,8 +60,8 @@ class FakeCommands:
         self.sent.append((camera, changes))
         return "sent"
 
-    def reset(self, camera: str, wait_s: float = 8.0) -> str:
-        return self.send(camera, {}, wait_s)
+    def reset(self, camera: str, wait_s: float = OBEYED_S, is_due: Callable[[], bool] | None = None) -> str:
+        return self.send(camera, {}, wait_s, is_due)
 
 
 def announce(console: ConsoleRig, camera: str, **state: object) -> None:
@@ -165,6 +180,30 @@ async def test_a_newer_switch_replaces_unsent_commands_of_its_cameras(
     post(console, SWITCHES, cameras=GATE, settings={"enabled": True})
     await switch(console.context)
     assert sorted(commands.sent, key=str) == [(DOOR, {"enabled": False}), (GATE, {"enabled": True})]
+
+
+@pytest.mark.parametrize("body", [{"enabled": False}, {"reset": True}])
+async def test_a_later_command_to_one_camera_replaces_its_unsent_commands_of_switches(
+    console: ConsoleRig, commands: FakeCommands, body: dict[str, object]
+) -> None:
+    post(console, SWITCHES, cameras="north/*", settings={"fps": 1})
+    post(console, SWITCHES, cameras=DOOR, settings={"fps": 2})
+    assert post(console, f"{ROOT}/cameras/{GATE}/command", nonsense=1)[0] == 400
+    assert outcomes_shown(console) == {"not sent yet": [DOOR]}
+    assert post(console, f"{ROOT}/cameras/{GATE}/command", **body) == (200, "confirmed")
+    await switch(console.context)
+    own: dict[str, object] = {} if "reset" in body else body
+    assert commands.sent == [(GATE, own), (DOOR, {"frames_per_second": 2.0})]
+
+
+async def test_a_later_command_replaces_that_of_a_switch_in_the_round_that_is_being_sent(
+    console: ConsoleRig, commands: FakeCommands
+) -> None:
+    post(console, SWITCHES, cameras=GATE, settings={"enabled": True})
+    commands.before_send = lambda: supersede(console.context.store.engine, GATE)
+    await switch(console.context)
+    assert not commands.sent
+    assert outcomes_shown(console) == {"not confirmed": [GATE]}
 
 
 async def test_a_large_group_is_commanded_in_rounds(console: ConsoleRig, commands: FakeCommands) -> None:

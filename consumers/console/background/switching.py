@@ -8,7 +8,7 @@ from typing import Final
 from consumers.console.background.sending import send_all
 from consumers.console.context import ConsoleContext
 from consumers.console.data.presets import words_of
-from consumers.console.data.switches import Switch, note_sent, read_switches, wanted_of
+from consumers.console.data.switches import Switch, is_unsent, note_sent, read_switches, wanted_of
 from consumers.database.console_store import AuditLog
 from schemas.errors import BrokerError, UserError
 
@@ -39,8 +39,8 @@ async def _send_some(context: ConsoleContext, switch: Switch) -> bool:
     some = switch.unsent[:MOST_A_ROUND]
 
     def send(camera: str) -> str:
-        outcome, is_sent = _sent(context, switch, camera)
-        if not is_sent:
+        outcome, is_taken = _sent(context, switch, camera)
+        if not is_taken:
             refused[camera] = outcome
         return outcome
 
@@ -58,15 +58,19 @@ async def _send_some(context: ConsoleContext, switch: Switch) -> bool:
 
 
 def _sent(context: ConsoleContext, switch: Switch, camera: str) -> tuple[str, bool]:
-    """Command a camera. Return the outcome, and whether a command was sent. Raises BrokerError."""
+    """Command a camera, unless a later command replaces this one. Return the outcome, and False if it was refused.
+
+    Raises BrokerError.
+    """
     assert context.commands is not None
     wanted = wanted_of(switch.changes, steered=context.drop_plan.policy_of(camera) is not None)
+    is_due = partial(is_unsent, context.store.engine, switch.number, camera)
     try:
         if not switch.changes:
-            return context.commands.reset(camera, wait_s=0), True
+            return context.commands.reset(camera, wait_s=0, is_due=is_due), True
         if not wanted:
             return STEERED, False
-        return context.commands.send(camera, wanted, wait_s=0), True
+        return context.commands.send(camera, wanted, wait_s=0, is_due=is_due), True
     except BrokerError:
         raise
     except UserError as error:  # such as no key of this camera

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -34,6 +34,7 @@ OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 NO_BROKER: Final = "mqtt is missing: start the console with --mqtt to send commands."
 """The refusal of a command to a camera."""
+SUPERSEDED: Final = "not sent: a later command replaces it"
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
 _KNOWN: Final = "drop_ratio, probe_share, profile, enabled or fps"
 
@@ -98,6 +99,10 @@ def command_of(held: CommandState | Command | None, changes: Mapping[str, Any]) 
     return command
 
 
+def _always() -> bool:
+    return True
+
+
 class Commands:
     """Sends commands to cameras, to each one at a time. Every method blocks: call them outside the event loop."""
 
@@ -110,25 +115,31 @@ class Commands:
         self._locking = Lock()
         self._sent = SentCommands(engine)
 
-    def send(self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S) -> str:
+    def send(
+        self, name: str, changes: Mapping[str, Any], wait_s: float = OBEYED_S, is_due: Callable[[], bool] = _always
+    ) -> str:
         """Change settings of a camera. Return the outcome after at most `wait_s`.
 
-        Raises UserError if the broker is unreachable.
+        Sends nothing if `is_due` returns false once earlier commands to the camera are done. Raises UserError if the
+        broker is unreachable.
         """
-        with self._lock_of(name), self._connected(camera_id(name)) as camera:
-            command = command_of(self._commanded_settings(name, camera.meta), changes)
-            obeyed = camera.send(command, wait_s)
-            self._note_sent(name, command, obeyed)
+        with self._lock_of(name):
+            if not is_due():
+                return SUPERSEDED
+            with self._connected(camera_id(name)) as camera:
+                command = command_of(self._commanded_settings(name, camera.meta), changes)
+                obeyed = camera.send(command, wait_s)
+                self._note_sent(name, command, obeyed)
         return outcome_of(obeyed, wait_s)
 
-    def reset(self, name: str, wait_s: float = OBEYED_S) -> str:
-        """Reset a camera to its own settings. Return the outcome after at most `wait_s`.
-
-        Raises UserError if the broker is unreachable.
-        """
-        with self._lock_of(name), self._connected(camera_id(name)) as camera:
-            obeyed = camera.reset(wait_s)
-            self._note_sent(name, Command(reset=True, issued_ms=camera.issued_ms), obeyed)
+    def reset(self, name: str, wait_s: float = OBEYED_S, is_due: Callable[[], bool] = _always) -> str:
+        """Reset a camera to its own settings, see `send`."""
+        with self._lock_of(name):
+            if not is_due():
+                return SUPERSEDED
+            with self._connected(camera_id(name)) as camera:
+                obeyed = camera.reset(wait_s)
+                self._note_sent(name, Command(reset=True, issued_ms=camera.issued_ms), obeyed)
         return outcome_of(obeyed, wait_s)
 
     def _note_sent(self, name: str, command: Command, obeyed: bool) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Engine, Integer, Row, Table, Text, delete, select, update
+from sqlalchemy import BigInteger, Column, Connection, Engine, Integer, Row, Table, Text, delete, select, update
 
 from consumers.cameras.camera import Camera
 from consumers.console.data.commands import SETTINGS
@@ -85,15 +85,31 @@ def add_switch(engine: Engine, switch: Switch) -> int:
     values = switch._replace(unsent=switch.names)._asdict() | {"changes": dict(switch.changes), "refused": {}}
     del values["number"]
     values |= {name: json.dumps(values[name]) for name in _JSON}
-    names = set(switch.names)
     with engine.begin() as connection:
-        for earlier in map(_switch, connection.execute(select(switches).where(~_SENT)).all()):
-            if not names.isdisjoint(earlier.unsent):
-                _write_progress(connection.execute, earlier, done=names, refused={})
+        _supersede(connection, set(switch.names))
         made = connection.execute(switches.insert().values(values)).inserted_primary_key
         assert made is not None
         connection.execute(delete(switches).where(switches.c.number <= made[0] - MOST_SWITCHES, _SENT))
         return int(made[0])
+
+
+def supersede(engine: Engine, camera: str) -> None:
+    """Remove a camera's unsent commands from all switches, before a later command to it is sent."""
+    with engine.begin() as connection:
+        _supersede(connection, {camera})
+
+
+def _supersede(connection: Connection, names: Set[str]) -> None:
+    for earlier in map(_switch, connection.execute(select(switches).where(~_SENT)).all()):
+        if not names.isdisjoint(earlier.unsent):
+            _write_progress(connection.execute, earlier, done=names, refused={})
+
+
+def is_unsent(engine: Engine, number: int, camera: str) -> bool:
+    """Return whether a camera's command of a switch is still to be sent."""
+    with engine.begin() as connection:
+        unsent = connection.scalar(select(switches.c.unsent).where(switches.c.number == number))
+    return unsent is not None and camera in json.loads(unsent)
 
 
 def note_sent(engine: Engine, number: int, sent: Collection[str], refused: Mapping[str, str]) -> None:

@@ -27,6 +27,7 @@ from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import PictureVersions
 from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
+from consumers.console.data.switches import supersede
 from consumers.console.pages.alerts import origin_of
 from consumers.console.pages.fleet import UNKNOWN, header_changes
 from consumers.console.pages.mutes import LENGTHS, mute
@@ -250,8 +251,9 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
 async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
     """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
 
-    With `asked` None, reset the camera to its own settings. Raises RefusedActionError: 404 for an unknown camera, 400
-    for a wrong command, 503 if the broker does not answer.
+    With `asked` None, reset the camera to its own settings. Commands of earlier switches that are still to be sent to
+    the camera are dropped, even if this one fails. Raises RefusedActionError: 404 for an unknown camera, 400 for a
+    wrong command, 503 if the broker does not answer.
     """
     if context.fleet.card(name) is None:
         raise RefusedActionError(UNKNOWN.format(name), 404)
@@ -266,10 +268,12 @@ async def send_command(context: ConsoleContext, request: Request, name: str, ask
     begin_long_answer(request.scope)
     refused: RefusedActionError | None = None
     try:
-        if asked is None:
+        changes = None if asked is None else changes_of(asked)
+        await context.write(supersede, context.store.engine, name)
+        if changes is None:
             outcome = await context.command(context.commands.reset, name)
         else:
-            outcome = await context.command(context.commands.send, name, changes_of(asked))
+            outcome = await context.command(context.commands.send, name, changes)
     except ConfigError as error:
         raise RefusedActionError(str(error), 400) from None  # nothing was sent
     except UserError as error:
