@@ -167,6 +167,20 @@ def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_
         assert (card.verdict, card.state) == (verdict_of_card, state)
 
 
+def test_a_card_has_the_capture_time_of_the_last_frame_also_after_a_clock_was_set_back(rig: ConsoleRig) -> None:
+    now_ms = time.time_ns() // 10**6
+    rig.show([verdict(0, captured_ms=now_ms - 20), verdict(1, captured_ms=now_ms - 60_000)])
+    card = rig.context.fleet.card(CAMERA)
+    assert card is not None
+    assert card.captured_ms == now_ms - 60_000
+    rig.show([verdict(2, captured_ms=now_ms + 3_600_000)])
+    card, camera = rig.context.fleet.card(CAMERA), rig.context.fleet.camera(CAMERA)
+    assert card is not None
+    assert camera is not None
+    assert camera.last is not None
+    assert card.captured_ms == camera.last.recorded_ms
+
+
 def test_the_last_picture_has_its_own_url(rig: ConsoleRig, tmp_path: Path) -> None:
     jpeg = jpeg_scene()
     rig.show([verdict(0, preview=jpeg)])

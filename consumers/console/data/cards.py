@@ -50,7 +50,7 @@ class Card:
     detail: str = ""
     """The reason of that state, in plain words."""
     captured_ms: int | None = None
-    """Capture time of its last frame, by the camera's clock."""
+    """Capture time of its last frame by the camera's clock, at most the time of recording."""
     verdict: str = ""
     """The predicted class of that frame, its group, or `unsure`."""
     group: str = ""
@@ -165,8 +165,6 @@ class CardData:
     sighting: str = ""
     """The newest open sighting."""
     mute: Mute | None = None
-    newest_ms: int = 0
-    """Latest capture time, Unix time in milliseconds."""
     attacked: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_ATTACKED))
     """The recent frames that a red team has changed: their time, and whether the verdict was correct."""
     _raw: float = 0.0
@@ -178,7 +176,6 @@ class CardData:
     def record_frame(self, row: FrameRow, now_ms: int) -> None:
         """Add a frame's verdict, received at `now_ms` of a monotonic clock."""
         self.camera.record_frame(row, now_ms)
-        self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
         if row.truth > ATTACKED and (truth := Truth.from_wire(row.truth)) is not None:
             self.attacked.append((now_ms, truth.class_id == row.class_id))
         self._raw += row.width * row.height * row.channels
@@ -223,7 +220,7 @@ class CardData:
             name=camera.name,
             state=judged.state,
             detail=judged.reason,
-            captured_ms=self.newest_ms or (last.captured_ms if last else None),
+            captured_ms=min(last.captured_ms, last.recorded_ms) if last else None,
             verdict=last.class_name if last else "",
             group=last.class_group if last else "",
             best=last.best if last else "",

@@ -172,7 +172,6 @@ class Fleet:
         if is_newer:
             mine.last = last
             mine.heard_ms = max(mine.heard_ms, now_ms - age_ms)
-            watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
         self._touched.add(saved.name)
 
     def apply_states(self, saved: Iterable[SavedState]) -> None:
