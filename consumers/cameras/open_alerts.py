@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import CTE, ColumnElement, Connection, Row, func, select, true
+from sqlalchemy import CTE, ColumnElement, Connection, Row, Text, case, func, literal, select, true
 
 from consumers.cameras.episodes import CLOSED, AlertSummary, Episode, episodes
 from consumers.database.console_store import Reviews
@@ -23,15 +23,17 @@ KINDS: Final = (BACKDOORS, SIGHTINGS)
 _NEWEST: Final = 1_000
 """Number of alerts of each kind that are read, see `newest_rows`; sightings that last come in addition."""
 _OF_EACH: Final = 10
-"""Number of backdoor alerts of each camera that are read in any case."""
+"""Number of backdoor alerts of each camera that are read in any case. Of its sightings of each class, it is one."""
 _ALL: Final = true()
 _FOUND: Final = tuple(alerts.c[name] for name in AlertSummary._fields)
 
 
 def newest_alerts(connection: Connection) -> list[AlertSummary]:
     """Return the newest alerts of all cameras and of each, all sightings that last, and those of muted episodes."""
-    muted = (AlertSummary._make(row) for row in muted_rows(connection, _FOUND))
-    return list(dict.fromkeys([*_newest(connection, BACKDOORS), *_sightings(connection, unix_ms()), *muted]))
+    found = [row for kind in KINDS for row in newest_rows(connection, _FOUND, kind, _NEWEST)]
+    found += muted_rows(connection, _FOUND)
+    summaries = map(AlertSummary._make, found)
+    return list(dict.fromkeys([*summaries, *_lasting(connection, unix_ms())]))
 
 
 def newest_rows(
@@ -41,20 +43,22 @@ def newest_rows(
     number: int,
     is_included: ColumnElement[bool] = _ALL,
 ) -> list[Row[Any]]:
-    """Return the newest `number` alerts of a kind, and the newest `_OF_EACH` backdoor alerts of each camera.
+    """Return the newest `number` alerts of a kind, and the newest ones of each camera and cause.
 
-    So a camera that raises alerts all the time hides no backdoor alert of another one. `is_included` is a condition on
-    the camera.
+    These are `_OF_EACH` backdoor alerts, or one sighting of each class: a camera that raises alerts all the time hides
+    no backdoor alert and no open sighting of another one. `is_included` is a condition on the camera.
     """
     query = select(*columns).where(kind).order_by(alerts.c.raised_ms.desc())
     found = list(connection.execute(query.where(is_included).limit(number)))
-    if kind is not BACKDOORS or len(found) < number:
+    if len(found) < number:
         return found
-    named = _cameras(is_included)
+    causes = _causes(is_included)
     mine = alerts.alias()
-    newest = select(mine.c.raised_ms).where(mine.c.wanted == "", mine.c.camera == named.c.camera)
-    last = newest.order_by(mine.c.raised_ms.desc()).offset(_OF_EACH - 1).limit(1).scalar_subquery()
-    of_each = query.join(named, named.c.camera == alerts.c.camera).where(alerts.c.raised_ms >= func.coalesce(last, 0))
+    newest = select(mine.c.raised_ms).where(mine.c.camera == causes.c.camera, mine.c.wanted == causes.c.wanted)
+    least = _OF_EACH if kind is BACKDOORS else 1
+    last = newest.order_by(mine.c.raised_ms.desc()).offset(least - 1).limit(1).scalar_subquery()
+    is_of_cause = (alerts.c.camera == causes.c.camera) & (alerts.c.wanted == causes.c.wanted)
+    of_each = query.join(causes, is_of_cause).where(alerts.c.raised_ms >= func.coalesce(last, 0))
     return list(dict.fromkeys([*found, *connection.execute(of_each.limit(_OF_EACH * number))]))
 
 
@@ -81,25 +85,31 @@ def muted_rows(
     return found
 
 
-def _cameras(is_included: ColumnElement[bool]) -> CTE:
-    """Return the cameras with backdoor alerts. The recursion reads one row of the index for each of them."""
-    first = select(func.min(alerts.c.camera).label("camera")).where(BACKDOORS, is_included)
-    named = first.cte("named", recursive=True)
-    following = first.where(alerts.c.camera > named.c.camera).correlate(named).scalar_subquery()
-    return named.union_all(select(following).select_from(named).where(named.c.camera.is_not(None)))
+def _causes(is_included: ColumnElement[bool]) -> CTE:
+    """Return each camera with alerts, together with the empty text and with each class or group of its sightings.
+
+    The recursion reads one row of the index for each of them. The class of a camera's last row is NULL: the next row
+    is of another camera. The camera of the very last row is NULL.
+    """
+    camera = select(func.min(alerts.c.camera).label("camera")).where(is_included)
+    none = literal("", Text)
+    causes = camera.add_columns(none.label("wanted")).cte("causes", recursive=True)
+    is_last = causes.c.wanted.is_(None)
+    next_camera = camera.where(alerts.c.camera > causes.c.camera).correlate(causes).scalar_subquery()
+    wanted = select(func.min(alerts.c.wanted)).where(alerts.c.camera == causes.c.camera)
+    next_wanted = wanted.where(alerts.c.wanted > causes.c.wanted).correlate(causes).scalar_subquery()
+    following = select(
+        case((is_last, next_camera), else_=causes.c.camera), case((is_last, none), else_=next_wanted)
+    ).where(causes.c.camera.is_not(None))
+    return causes.union_all(following)
 
 
-def _newest(connection: Connection, kind: ColumnElement[bool]) -> list[AlertSummary]:
-    return [AlertSummary._make(row) for row in newest_rows(connection, _FOUND, kind, _NEWEST)]
-
-
-def _sightings(connection: Connection, now_ms: int) -> list[AlertSummary]:
-    """Return the newest sightings, then those that last: each camera has at most one without an end for each class."""
-    ended = alerts.c.ended_ms
-    found = _newest(connection, SIGHTINGS)
+def _lasting(connection: Connection, now_ms: int) -> list[AlertSummary]:
+    """Return the sightings that last. Each camera has at most one without an end for each class."""
+    ended, found = alerts.c.ended_ms, list[AlertSummary]()
     for lasting in (ended == 0, ended > now_ms - round(1000 * HOLD_S)):  # SQLite uses no partial index for OR
         found += (AlertSummary(*row) for row in connection.execute(select(*_FOUND).where(SIGHTINGS, lasting)))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def is_lasting(found: AlertSummary, now_ms: int) -> bool:
@@ -110,9 +120,8 @@ def is_lasting(found: AlertSummary, now_ms: int) -> bool:
 def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[str, ...]]:
     """Return the classes and groups of the sightings that last, by camera, each in alphabetical order."""
     seen: dict[str, set[str]] = {}
-    for each in _sightings(connection, now_ms):
-        if is_lasting(each, now_ms):
-            seen.setdefault(each.camera, set()).add(each.wanted)
+    for each in _lasting(connection, now_ms):
+        seen.setdefault(each.camera, set()).add(each.wanted)
     return {camera: tuple(sorted(names)) for camera, names in seen.items()}
 
 

@@ -46,6 +46,32 @@ def test_a_camera_with_many_alerts_hides_no_alert_of_another(
     assert read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []
 
 
+def test_an_open_sighting_is_read_behind_newer_ones_of_other_cameras_and_classes(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_reads(monkeypatch, newest=4, of_each=2)
+    rig = make_rig()
+    expected: set[tuple[str, str]] = set()
+    for n, (camera, wanted) in enumerate(
+        (c, w) for c in ("lab/door", "lab/gate", "north/yard") for w in ("cab", "dog")
+    ):
+        expected.add((camera, wanted))
+        for k in range(2):
+            sighting = {"kind": "sighting", "wanted": wanted, "ended_ms": 1}
+            raise_alert(rig, f"{16 * n + k:032x}", camera, ago_s=9000 - 20 * n - k, **sighting)
+    for n in range(5):
+        raise_alert(rig, f"{512 + n:032x}", "lab/busy", ago_s=60 - n, kind="sighting", wanted="cab", ended_ms=1)
+    with rig.engine.begin() as connection:
+        found = newest_alerts(connection)
+    assert {(each.camera, each.wanted) for each in found} == expected | {("lab/busy", "cab")}
+    assert len(found) == len(expected) + 4
+    assert all(int(each.alert_id, 16) % 16 == 1 for each in found if each.camera != "lab/busy")
+    shown = {
+        (each.camera, each.wanted) for each, _ in read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"lab"})))
+    }
+    assert shown == {each for each in expected if each[0] != "north/yard"} | {("lab/busy", "cab")}
+
+
 def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,7 +281,7 @@ def test_an_open_sighting_survives_many_newer_ones(make_rig: MakeRig, monkeypatc
         connection.execute(alerts.update().values(published=True))
         assert lasting_sightings(connection, now_ms) == {CAMERA: ("vehicle",)}
         found = newest_alerts(connection)
-    assert (len(found), [each.ended_ms for each in found if each.camera == CAMERA]) == (3, [0])
+    assert (len(found), [each.ended_ms for each in found if each.camera == CAMERA]) == (4, [0])
     purge(rig.store, rig.bounds)
     assert CAMERA in {row["camera"] for row in rows(rig)}
     with rig.engine.begin() as connection:
