@@ -7,6 +7,7 @@ backdoored class needs a much smaller stamp than the others (Neural Cleanse, Wan
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -32,6 +33,9 @@ OUTLIER: Final = 2.0
 """Anomaly index from which a class is suspect: distance to the median in median absolute deviations."""
 SMALL: Final = 0.35
 """Coverage of a suspect class divided by the median one, at most."""
+FEW_CLASSES: Final = 5
+"""Classes up to which `SMALL` decides alone: the suspect class itself widens the deviation, and with three classes its
+index is hardly ever above 2."""
 _DEVIATION: Final = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
@@ -87,7 +91,8 @@ def _suspects(coverage: dict[str, float]) -> dict[str, float]:
     middle = median(coverage.values())
     spread = max(_DEVIATION * median(abs(each - middle) for each in coverage.values()), 0.02 * middle, 1e-6)
     index = {name: (middle - each) / spread for name, each in coverage.items()}
-    return {name: index[name] for name, each in coverage.items() if index[name] > OUTLIER and each < SMALL * middle}
+    least = -math.inf if len(coverage) <= FEW_CLASSES else OUTLIER
+    return {name: index[name] for name, each in coverage.items() if index[name] > least and each < SMALL * middle}
 
 
 def _smallest(frames: Tensor, target: int, logits: Callable[[Tensor], Tensor], steps: int) -> float:

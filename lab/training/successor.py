@@ -54,13 +54,21 @@ def withdraw(out: Path) -> None:
 
 
 def write_successor(
-    out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str, *, dropped: bool = False
+    out: Path,
+    source: Path,
+    network: nn.Module,
+    clean: LabelledPictures,
+    mark: str,
+    *,
+    dropped: bool = False,
+    unseen: LabelledPictures | None = None,
 ) -> tuple[Bundle, str]:
     """Write `network` as a bundle into `out` and load it. Return the bundle and a line on its calibration.
 
     `source` is the folder of the original bundle. The new version is the old one with `mark` appended. STRIP's overlays
     and threshold come from `clean` pictures if these suffice. Otherwise those of `source` are copied, and the line
-    gives the reason. A drift reference is computed again if there are enough pictures, else it is left out. Thresholds
+    gives the reason. A drift reference is computed again if there are enough `unseen` pictures, by default the clean
+    ones, else it is left out: the network is surer on pictures that trained it than on live frames. Thresholds
     of frames with dropped pixels are not copied, because they belong to the old network. With `dropped` they are
     calibrated like that of whole frames. The bundle is assembled in another folder, so `out` is a bundle only after it
     is complete and has been loaded once. Raises StateError if `out` holds unrelated files.
@@ -85,8 +93,9 @@ def write_successor(
             "this network"
         )
     bundle = load_bundle(beside, torch.device("cpu"))
-    if settings.drift is not None and len(clean) >= LEAST_ROWS:
-        write_drift(beside, bundle, clean)
+    reference = clean if unseen is None else unseen
+    if settings.drift is not None and len(reference) >= LEAST_ROWS:
+        write_drift(beside, bundle, reference)
     _move(beside, out)
     return load_bundle(out, torch.device("cpu")), line
 

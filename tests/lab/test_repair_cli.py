@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lab.repair.run as run_module
+from lab.data import LabelledPictures
 from lab.only_process import only_process
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
@@ -26,6 +27,7 @@ from lab.repair.report import PICTURES
 from lab.repair.run import RepairSettings
 from lab.repair.tuning import Tuning
 from lab.repair.unlearn import views
+from lab.training import successor
 from lab.training.successor import LOCK, write_successor
 from processors.bundle import Bundle, load_bundle
 from processors.models.store import bundle_files
@@ -83,6 +85,23 @@ def refusal(result: CommandResult) -> str:
     """Return the error among the lines of progress."""
     assert result.code == UserError.exit_code, result.err
     return next(line for line in result.err.splitlines() if line.startswith("error: "))
+
+
+def test_the_drift_reference_comes_from_the_pictures_that_did_not_train_the_network(
+    folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = (folder / "bundle" / "model.toml").read_text()
+    (folder / "bundle" / "model.toml").write_text(f'{table}\n[drift]\nreference = "drift.npy"\n')
+    np.save(folder / "bundle" / "drift.npy", np.zeros((40, 11), np.float32))
+    seen: list[LabelledPictures] = []
+    monkeypatch.setattr(successor, "LEAST_ROWS", 1)
+    monkeypatch.setattr(successor, "write_drift", lambda _folder, _bundle, reference: seen.append(reference))
+    repair().success()
+    clean = pictures(150, seed=1)
+    trained = clean.take(split(clean.labels, 0)[0])
+    (unseen,) = seen
+    assert len(unseen) + len(trained) == len(clean)
+    assert not {each.tobytes() for each in unseen.images} & {each.tobytes() for each in trained.images}
 
 
 def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, repair: Command) -> None:

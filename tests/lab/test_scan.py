@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures
-from lab.repair.scan import scan
+from lab.repair.scan import _suspects, scan
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 from tests.processors.tiny import CLASSES, tiny_bundle
@@ -51,6 +51,27 @@ def test_the_class_of_a_trigger_is_suspect(tmp_path: Path) -> None:
     assert list(found.suspects) == [CLASSES[0]]
     assert not found.clean
     assert '"clean": false' in found.as_json()
+
+
+@pytest.mark.parametrize(
+    ("coverages", "suspect"),
+    [
+        ((0.0076, 0.083, 0.038), 0),
+        ((0.050, 0.082, 0.0067), 2),
+        ((0.0072, 0.094, 0.052, 0.049), 0),
+        ((0.0058, 0.036, 0.062, 0.10), 0),
+        ((0.0525, 0.095, 0.0354), None),
+        ((0.0461, 0.0552, 0.0283, 0.1001), None),
+        ((0.01, 0.04, 0.02, 0.09, 0.05, 0.06), None),
+    ],
+    ids=["3 classes", "3 classes, the last", "4 classes", "4 classes, uneven", "3 clean", "4 clean", "6, index 1.4"],
+)
+def test_of_a_few_classes_one_with_a_much_smaller_stamp_is_suspect(
+    coverages: tuple[float, ...], suspect: int | None
+) -> None:
+    """Compare coverages that the scan found for networks on digits, with and without a backdoor."""
+    found = _suspects({str(place): each for place, each in enumerate(coverages)})
+    assert list(found) == ([] if suspect is None else [str(suspect)])
 
 
 def test_a_bundle_with_two_classes_is_rejected(tmp_path: Path) -> None:

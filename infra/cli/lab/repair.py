@@ -90,11 +90,13 @@ def repair(
     stays.
     """
     with lab_extra():
+        import numpy as np
         import torch
 
         from lab.only_process import only_process
         from lab.repair.checkpoints import digest
         from lab.repair.figures import Evaluation
+        from lab.repair.held_out import split
         from lab.repair.inputs import listed, no_frames, quarantined_files, read_quarantine
         from lab.repair.publish import MARK, check_out
         from lab.repair.report import write_report
@@ -141,7 +143,9 @@ def repair(
             good = result.acceptable
             line = None
             if good:
-                line = write_successor(out, source, result.network, pictures, MARK)[1]
+                trained = split(pictures.labels, seed)[0]
+                unseen = pictures.take(np.setdiff1d(np.arange(len(pictures)), trained))
+                line = write_successor(out, source, result.network, pictures, MARK, unseen=unseen)[1]
             else:
                 withdraw(out)
             verdict = f"The repaired network is {'published.' if good else 'NOT published: it lost too much.'}"
