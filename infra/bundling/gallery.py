@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,8 +43,9 @@ class PictureFiles:
 
 
 def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
-    """List at most `most` pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
+    """List at most `most` pictures of `folder`, or of its subfolders named by class.
 
+    They are spread evenly over the classes and over the files of each class, and over all classes if `most` is less.
     Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files and
     folders do not count. Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.
     """
@@ -67,7 +68,7 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
         return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
     numbers = [(each, _number(each.name, classes, folder)) for each in subfolders]
     queues = [[(file, number) for file in visible_files(each)] for each, number in numbers]
-    found = list(_in_turn(queues))[:most]
+    found = _in_turn(queues, most)
     if not found:
         raise ConfigError(f"{folder}: expected pictures in the subfolders, got none. Correct the path.")
     return PictureFiles([file for file, _ in found], np.array([number for _, number in found], np.int64))
@@ -75,14 +76,21 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
 
 def _spread(count: int, most: int) -> list[int]:
     """Return up to `most` places of 0 to `count` − 1, evenly spread: neighbouring pictures are often alike."""
-    return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most))})
+    some = min(count, most)
+    return [(2 * part + 1) * count // (2 * some) for part in range(some)]
 
 
-def _in_turn(queues: Iterable[Iterable[T]]) -> Iterator[T]:
-    """Return the members of the queues in turn."""
-    gone = object()
-    for row in zip_longest(*queues, fillvalue=gone):
-        yield from (each for each in row if each is not gone)  # type: ignore[misc]  # the fill value is left out
+def _in_turn(queues: Sequence[Sequence[T]], most: int) -> list[T]:
+    """Return up to `most` members of the queues in turn, evenly spread over each queue.
+
+    If there are more queues than `most`, the members come from some of them, evenly spread too.
+    """
+    filled = [queue for queue in queues if queue]
+    chosen = [filled[place] for place in _spread(len(filled), most)]
+    turns = sorted((turn, number) for number, queue in enumerate(chosen) for turn in range(len(queue)))[:most]
+    shares = Counter(number for _, number in turns)
+    places = [_spread(len(queue), shares[number]) for number, queue in enumerate(chosen)]
+    return [chosen[number][places[number][turn]] for turn, number in turns]
 
 
 def _number(name: str, classes: Sequence[str], folder: Path) -> int:
@@ -132,6 +140,9 @@ def fit_to_network(pipeline: Pipeline, picture: NDArray[np.uint8]) -> NDArray[np
 
 
 def round_robin(groups: NDArray[np.int64], count: int) -> NDArray[np.intp]:
-    """Return places of `count` members, one of each group in turn: the groups get nearly equal numbers."""
-    queues = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    return np.array(list(_in_turn(queue.tolist() for queue in queues))[:count], np.intp)
+    """Return places of `count` members, one of each group in turn: the groups get nearly equal numbers.
+
+    They are evenly spread over each group.
+    """
+    queues = [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
+    return np.array(_in_turn(queues, count), np.intp)

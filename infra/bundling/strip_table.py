@@ -49,8 +49,8 @@ def calibrate_strip(
     count, used = shares(len(pictures), budget_s / _seconds_per_pass(bundle, pictures))
     groups = pictures.labels if (pictures.labels != UNKNOWN).all() else verdicts(bundle, pictures)
     order = round_robin(groups, used)
-    some, first = pictures.take(order), pictures.take(order[:count])
-    images = overlay_images(pipeline, first)
+    some = pictures.take(order)
+    images = overlay_images(pipeline, some.take(round_robin(groups[order], count)))
     overlays = overlay_frames(images, bundle.device)
     clamped = clamps(overlays)
     # The rate is at least one in the number of frames that are no overlays themselves.

@@ -27,7 +27,7 @@ from infra.bundling import create as create_module
 from infra.bundling.bundle_request import BundleRequest, Origin
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import BundleSummary, create, scale_of
-from infra.bundling.gallery import picture_files
+from infra.bundling.gallery import picture_files, round_robin
 from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
@@ -465,6 +465,22 @@ def test_pictures_come_from_every_class_and_folder_names_may_differ_in_case_and_
         picture_files(tmp_path, ["go", "no entry"], 5)
     with pytest.raises(ConfigError, match="pictures: expected a folder"):
         picture_files(tmp_path / "stray.png", ["go", "no entry"], 5)
+
+
+def test_pictures_are_spread_over_the_files_of_each_class_and_over_too_many_classes(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(10)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for hour in range(24):
+            (tmp_path / name / f"{hour:02}.png").touch()
+    found = picture_files(tmp_path, names, 40)
+    for number in range(10):
+        own = [file.stem for file, label in zip(found.files, found.labels, strict=True) if label == number]
+        assert own == ["03", "09", "15", "21"]
+    assert found.labels[:10].tolist() == list(range(10))
+    assert picture_files(tmp_path, names, 3).labels.tolist() == [1, 5, 8]
+    groups = np.repeat([0, 1], [100, 3])
+    assert round_robin(groups, 7).tolist() == [12, 100, 37, 101, 62, 102, 87]
 
 
 @pytest.mark.parametrize(
