@@ -25,6 +25,10 @@ COMPARED: Final = 120
 """The most pictures for the other normalisations, taken from all classes in turn: networks may be slow."""
 _LEAST: Final = 2
 """The fewest pictures of a class that show its place among the outputs."""
+_LEAST_JUDGED: Final = 40
+"""The fewest pictures that show chance in a network that is right on about half of them."""
+_MARGIN: Final = 0.1
+"""The least gain in mean recall over a constant verdict."""
 
 Labels = NDArray[np.int64]
 
@@ -64,12 +68,7 @@ def judge(bundle: Bundle, pictures: LabelledPictures) -> LabelResult:
         doubts += order_doubt(others[best], some.labels, classes, there)
     else:
         doubts += order_doubt(found, pictures.labels, classes, accuracy)
-    if not doubts and accuracy.low <= 1 / len(classes) and accuracy.high < 0.5:
-        doubts.append(
-            f"{accuracy.value:.0%} of {len(found)} pictures are right, no more than chance: are these the pictures and "
-            "the classes that the network was trained on?"
-        )
-    return LabelResult(accuracy, tuple(doubts))
+    return LabelResult(accuracy, tuple(doubts or chance_doubt(found, pictures.labels, classes, accuracy)))
 
 
 def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy: Interval) -> list[str]:
@@ -90,6 +89,32 @@ def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy:
     return [
         f"the order of the classes looks wrong: {accuracy.value:.0%} of {len(found)} pictures are right as named, and "
         f"{right.value:.0%} if {shown}{', …' if len(wrong) == 3 else ''} is a matter of names"
+    ]
+
+
+def chance_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy: Interval) -> list[str]:
+    """Return whether chance, or the most frequent class for every picture, would explain as many right verdicts.
+
+    From `_LEAST_JUDGED` pictures on, there is also a doubt if the accuracy's interval reaches down to the share of the
+    most frequent class, and the mean recall of the classes exceeds that of a constant verdict by less than `_MARGIN`.
+    Recall keeps a right network out of doubt if nearly all pictures are of one class.
+    """
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    constant = float(counts.max()) / len(labels)
+    by_class = float(np.mean([(found[labels == label] == label).mean() for label in present]))
+    few_right = accuracy.low <= 1 / len(classes) and accuracy.high < 0.5
+    uninformed = (
+        len(found) >= _LEAST_JUDGED
+        and len(present) > 1
+        and accuracy.low <= max(1 / len(classes), constant)
+        and by_class < 1 / len(present) + _MARGIN
+    )
+    if not few_right and not uninformed:
+        return []
+    return [
+        f"{accuracy.value:.0%} of {len(found)} pictures are right, no more than by chance or by one class for all: are "
+        "these the pictures and the classes that the network was trained on?"
     ]
 
 

@@ -28,7 +28,7 @@ from infra.bundling.bundle_request import BundleRequest, Origin
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import BundleSummary, create, scale_of
 from infra.bundling.gallery import picture_files, round_robin
-from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
+from infra.bundling.label_checks import chance_doubt, order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
 from infra.bundling.strip_table import (
@@ -407,6 +407,46 @@ def test_correct_or_random_verdicts_raise_no_doubt_about_the_order_of_classes(
     every = np.repeat(np.arange(5), 4)
     assert regrouped(np.array(turned)[every], every).value == 1
     assert place_of_each(np.array(turned)[every], every) == dict(enumerate(turned))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "right", "doubted"),
+    [
+        ((30, 30), (15, 15), True),
+        ((30, 30), (30, 0), True),
+        ((50, 10), (50, 0), True),
+        ((50, 10), (50, 9), False),
+        ((58, 2), (57, 2), False),
+        ((30, 30), (24, 23), False),
+        ((60, 0), (57, 0), False),
+        ((10, 10), (5, 5), False),
+        ((60, 0), (15, 0), True),
+    ],
+)
+def test_a_network_at_chance_or_with_one_verdict_for_all_is_doubted(
+    sizes: tuple[int, int], right: tuple[int, int], doubted: bool
+) -> None:
+    labels = np.repeat([0, 1], sizes)
+    found = 1 - labels
+    found[: right[0]] = 0
+    found[sizes[0] : sizes[0] + right[1]] = 1
+    doubts = chance_doubt(found, labels, ["go", "stop"], share(found, labels))
+    assert ["no more than by chance or by one class for all" in each for each in doubts] == [True] * doubted
+
+
+def test_a_bundle_whose_network_names_one_class_for_all_pictures_is_doubted(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures", each=8)
+    for number in range(48):
+        Image.fromarray(picture(0, 1000 + number)).save(pictures / "red" / f"more-{number}.png")
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx"),
+        [helper.make_node("Mul", ["logits", "none"], ["zero"]), helper.make_node("Add", ["zero", "red"], ["all"])],
+        {"all": (TensorProto.FLOAT, ["batch", 3])},
+        numpy_helper.from_array(np.array(0, np.float32), "none"),
+        numpy_helper.from_array(np.array([9, 0, 0], np.float32), "red"),
+    )
+    (doubt,) = make_bundle(tmp_path, network).doubts
+    assert doubt.startswith("78% of 72 pictures are right, no more than by chance or by one class for all")
 
 
 @given(pictures=st.integers(LEAST_PICTURES, 5000), passes=st.floats(0, 1e7))
