@@ -2,8 +2,8 @@
 
 The graph's results stay the same, and the leftovers of exporters are removed. Weights in files next to the graph move
 into it (`infra.bundling.external_data`). A graph with channels last gets a `Transpose` in front, and then takes
-channels first. An output (N, classes, 1, 1) gets a `Flatten` behind it. A fixed batch size is removed if the results
-stay the same.
+channels first. An output (N, classes, 1, 1) gets a `Flatten` behind it. A `QuantizeLinear` at the end is
+removed. A fixed batch size is removed if the results stay the same.
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ def read_graph(file: Path, size: tuple[int, int] | None, classes: int | None = N
     height, width = _sides(shape, size, file)
     channels = int(shape[1])
     example = example_pictures(channels, height, width).numpy()
-    number, found = _class_output(model, example, file, classes)
+    number, result = _class_output(model, example, file, classes)
+    found = result.shape
+    if result.dtype.kind != "f":
+        _leave_unquantised(model, number, file)
+        notes.append(f"its output is quantised to {result.dtype}: the graph now leaves it unquantised")
     if len(found) > 2:
         _flatten(model, number, max(found[1:]))
         notes.append(f"its output is {_shown([None, *found[1:]])}: the graph now flattens it")
@@ -222,8 +226,8 @@ def _channels_first(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> None:
 
 def _class_output(
     model: onnx.ModelProto, example: NDArray[np.float32], file: Path, classes: int | None
-) -> tuple[int, tuple[int, ...]]:
-    """Return the index and the shape of the output (N, classes), which may have more axes of one element.
+) -> tuple[int, NDArray[Any]]:
+    """Return the index and the values of the output (N, classes), which may have more axes of one element.
 
     Of several such outputs, it is the first one with as many columns as `classes`.
     """
@@ -257,7 +261,7 @@ def _class_output(
             f"{file.name}: expected an output of {classes} columns, as many as --classes has names, got {got}. "
             "Correct --classes."
         )
-    return fitting[0], results[fitting[0]].shape
+    return fitting[0], results[fitting[0]]
 
 
 def _has_columns(result: Any, batch: int) -> bool:
@@ -269,6 +273,29 @@ def _has_columns(result: Any, batch: int) -> bool:
         return False
     scores = result.dtype.kind == "f" or result.dtype in (np.int8, np.uint8)
     return scores and max(result.shape[1:]) == math.prod(result.shape[1:]) >= 2
+
+
+def _leave_unquantised(model: onnx.ModelProto, number: int, file: Path) -> None:
+    """Let the input of the `QuantizeLinear` that makes an output be the output instead.
+
+    Raises BundleError for another output: nothing in the graph states the scale of its numbers.
+    """
+    from onnx import TensorProto, helper
+
+    output = model.graph.output[number]
+    source = next((node for node in model.graph.node if output.name in node.output), None)
+    if source is None or source.op_type != "QuantizeLinear":
+        raise BundleError(
+            f"{file.name}: expected scores of float32 or float16, or of a QuantizeLinear, got 8-bit integers in "
+            f"{output.name}{'' if source is None else f' of {source.op_type}'}. Export the network with such an output."
+        )
+    # The scale has the type of the numbers that it divides.
+    kind = {each.name: each.data_type for each in model.graph.initializer}.get(source.input[1], TensorProto.FLOAT)
+    name = f"{output.name}_unquantised"
+    model.graph.node.append(helper.make_node("Identity", [source.input[0]], [name]))
+    if not any(output.name in node.input for node in model.graph.node):
+        model.graph.node.remove(source)
+    output.name, output.type.tensor_type.elem_type = name, kind
 
 
 def _flatten(model: onnx.ModelProto, number: int, classes: int) -> None:

@@ -120,6 +120,44 @@ def test_an_output_with_more_axes_of_one_element_is_flattened(tmp_path: Path) ->
     assert "its output is (?, 3, 1, 1): the graph now flattens it" in found.notes
 
 
+@pytest.mark.parametrize("ends", ["logits", "shares", "map"])
+def test_a_quantised_output_is_left_unquantised(tmp_path: Path, ends: str) -> None:
+    network = write_onnx(tmp_path / "network.onnx", batch=1, softmax=ends == "shares")
+    nodes = [helper.make_node("QuantizeLinear", [ends, "scale", "zero"], ["levels"])]
+    if ends == "map":
+        nodes.insert(0, helper.make_node("Unsqueeze", ["logits", "axes"], ["map"]))
+    kind = np.uint8 if ends == "shares" else np.int8
+    append_onnx(
+        network,
+        nodes,
+        {"levels": (helper.np_dtype_to_tensor_dtype(np.dtype(kind)), [1, 3, 1, 1] if ends == "map" else [1, 3])},
+        numpy_helper.from_array(np.array(1 / 256 if ends == "shares" else 0.05, np.float32), "scale"),
+        numpy_helper.from_array(np.array(0 if ends == "shares" else -5, kind), "zero"),
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+    )
+    found = make_bundle(tmp_path, network)
+    assert found.bundle.settings.output == ("probabilities" if ends == "shares" else "logits")
+    assert f"its output is quantised to {np.dtype(kind)}: the graph now leaves it unquantised" in found.notes
+    assert accuracy(tmp_path / "out") == 1
+    make_bundle(tmp_path, write_onnx(tmp_path / "float.onnx"), out="float")
+    exact = load_bundle(tmp_path / "float", CPU)
+    frames = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    for backend in ("auto", "openvino"):
+        pipeline, _ = engines(load_bundle(tmp_path / "out", CPU), BackendRequest(backend, "float32"), "plate")
+        shares = pipeline.bundle.logits(frames).softmax(1)
+        torch.testing.assert_close(shares, exact.logits(frames).softmax(1), rtol=0, atol=1e-4)
+
+
+def test_an_output_of_8_bits_without_a_scale_is_one_error_line(tmp_path: Path) -> None:
+    network = append_onnx(
+        write_onnx(tmp_path / "network.onnx"),
+        [helper.make_node("Cast", ["logits"], ["levels"], to=TensorProto.UINT8)],
+        {"levels": (TensorProto.UINT8, ["batch", 3])},
+    )
+    with pytest.raises(BundleError, match=r"^network\.onnx: .* got 8-bit integers in levels of Cast\. Export"):
+        make_bundle(tmp_path, network)
+
+
 def test_the_output_with_one_column_for_each_name_gives_the_classes(tmp_path: Path) -> None:
     network = append_onnx(
         write_onnx(tmp_path / "network.onnx"),
