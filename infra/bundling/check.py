@@ -122,7 +122,7 @@ def check(
         frames = to_frames(picture[None], bundle.device)
         kept = random_masks(1, frames.shape[2], frames.shape[3], drop_ratio, masks)
         seeds = bundle.seeds(1, draws)
-        shares = bundle.logits(bundle.prepare(frames), seeds).softmax(1)
+        shares = (bundle.logits(bundle.prepare(frames), seeds) / bundle.settings.temperature).softmax(1)
         found = pipeline(drop(frames, kept), kept, seeds=seeds)
         taken.append(fit_to_network(pipeline, picture))
         labels.append(int(label))

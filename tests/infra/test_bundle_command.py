@@ -113,6 +113,18 @@ def test_an_existing_bundle_is_calibrated_again(
     assert "note: removed with the former overlays: the thresholds of dropped frames" in capsys.readouterr().out
 
 
+def test_a_check_divides_the_logits_of_whole_and_of_dropped_pictures_by_the_temperature(tmp_path: Path) -> None:
+    folder, pictures = write_bundle(tmp_path / "bundle"), tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(picture(0)).save(pictures / "0.png")
+    (before,) = check_module.check(folder, pictures, 0.25, 1).shown
+    settings = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(f"temperature = 8.0\n{settings}")
+    (after,) = check_module.check(folder, pictures, 0.25, 1).shown
+    assert after.whole[1] < before.whole[1] - 0.05
+    assert after.dropped[1] < before.dropped[1] - 0.05
+
+
 @pytest.mark.usefixtures("trial_in_this_process")
 def test_a_doubtful_bundle_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
