@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 
 from infra.bundling.bundle_request import BundleRequest, PrintLine, Skipped, Summary
+from infra.bundling.certainty import DROP_RATIO, calibrate_certainty
 from infra.bundling.certainty import LEAST_PICTURES as LEAST_CERTAIN
-from infra.bundling.certainty import calibrate_certainty
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import UNKNOWN, picture_files, read_gallery
@@ -216,8 +216,8 @@ def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: lis
     )
     basis = "right" if (gallery.labels != UNKNOWN).all() else "the same on other views of the picture"
     words = (
-        f"below {found.unsure_below:.2f} at temperature {found.temperature:.2f}; {found.named:.0%} of {len(gallery)} "
-        f"verdicts are named, {found.right:.0%} of those are {basis}"
+        f"below {found.unsure_below:.2f} at temperature {found.temperature:.2f}; behind a drop of {DROP_RATIO:.0%}, "
+        f"{found.named:.0%} of {len(gallery)} verdicts are named, {found.right:.0%} of those are {basis}"
     )
     return load_bundle(folder, torch.device("cpu"), vouched=True), words
 

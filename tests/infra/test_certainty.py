@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from infra.bundling.certainty import RIGHT, by_agreement, by_labels, calibrate_certainty
 from infra.bundling.gallery import UNKNOWN
-from lab.data import LabelledPictures
+from lab.data import LabelledPictures, to_frames
+from lab.masks import random_masks
+from processors.pipeline import Pipeline
+from processors.stages.drop import drop
 from tests.processors.tiny import CLASSES as TINY_CLASSES
 from tests.processors.tiny import picture, tiny_bundle
 
@@ -102,3 +106,25 @@ def test_pictures_calibrate_a_bundle_with_and_without_labels(tmp_path: Path, lab
     assert 0.25 <= found.temperature <= 8
     assert 0 < found.unsure_below <= 1
     assert found.named == 0 or found.right >= RIGHT
+
+
+def test_named_verdicts_are_right_behind_the_usual_drop(tmp_path: Path) -> None:
+    """Use a network that separates rough pictures from smooth ones: rebuilt pictures are smoother than whole ones."""
+
+    def network(frames: Tensor) -> Tensor:
+        roughness = 20 * (frames.diff(dim=3).abs().mean((1, 2, 3)) - 0.5)
+        return torch.stack([roughness, -roughness, *[torch.full_like(roughness, -99.0)] * (len(TINY_CLASSES) - 2)], 1)
+
+    bundle = replace(tiny_bundle(tmp_path), network=network)
+    draws = np.random.default_rng(0)
+    noise = draws.integers(-100, 101, (400, 32, 32, 3)) * draws.uniform(0.3, 0.7, (400, 1, 1, 1))
+    images = (128 + noise).astype(np.uint8)
+    whole = to_frames(images, bundle.device)
+    labels = bundle.logits(whole).argmax(1)
+    found = calibrate_certainty(bundle, LabelledPictures("noise", images, labels.numpy()))
+    kept = random_masks(len(whole), 32, 32, 0.25, torch.Generator().manual_seed(1))
+    logits = Pipeline(bundle).logits(drop(whole, kept), kept)
+    confidence, best = (logits / found.temperature).softmax(1).max(1)
+    named = confidence >= found.unsure_below
+    assert found.named == pytest.approx(float(named.float().mean()), abs=0.05)
+    assert float((best == labels)[named].float().mean()) > RIGHT - 0.05
