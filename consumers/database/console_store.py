@@ -45,7 +45,7 @@ def _number(name: str) -> Column[float]:
 
 marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
 """Reading positions, the version of these tables, and the random number of this database."""
-_ID: Final = "database"
+_NUMBER: Final = "database"
 
 
 def _log(name: str) -> Table:
@@ -210,21 +210,21 @@ def set_mark(connection: Connection, name: str, value: int) -> None:
     connection.execute(insert_or_replace(connection.engine, marks).values(name=name, value=value))
 
 
-def database_id(connection: Connection) -> int:
+def database_number(connection: Connection) -> int:
     """Return the random number of this database, made at the first call: another database has another one."""
-    found = mark(connection, _ID)
+    found = mark(connection, _NUMBER)
     if not found:
         found = 1 + secrets.randbelow(10**15)
-        set_mark(connection, _ID, found)
+        set_mark(connection, _NUMBER, found)
     return found
 
 
-def forget_database_id(url: str) -> None:
-    """Remove the number of a restored console's database, whose audit log counts from an earlier line again."""
+def forget_database_number(url: str) -> None:
+    """Remove the number of a restored console's database: its audit log counts from an earlier line again."""
     engine = open_engine(url, writes=True)
     try:
         with engine.begin() as connection:
             if inspect(connection).has_table(marks.name):
-                connection.execute(delete(marks).where(marks.c.name == _ID))
+                connection.execute(delete(marks).where(marks.c.name == _NUMBER))
     finally:
         engine.dispose()

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
 
-from consumers.database.console_store import forget_database_id
+from consumers.database.console_store import forget_database_number
 from consumers.database.engine import BACKUP_COPIES, database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
 from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
@@ -194,14 +194,14 @@ def restore_backup(
             with dump.open("rb") as given:
                 restore_postgresql(database, given)
             dump.unlink()
-            forget_database_id(database)
+            forget_database_number(database)
         elif dump.is_file():
             dump.rename(layout.database)
         if new_kafka and manifest.database:
             forget_kafka(database or layout.database_url, manifest.made_ms)
         if (staged / CONSOLE).is_file():
             (staged / CONSOLE).rename(layout.folder / "console.sqlite")
-            forget_database_id(layout.console_url)
+            forget_database_number(layout.console_url)
         for entry in (staged / FILES).iterdir():
             entry.rename(layout.folder / entry.name)
     except OSError as error:

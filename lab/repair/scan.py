@@ -7,7 +7,6 @@ backdoored class needs a much smaller stamp than the others (Neural Cleanse, Wan
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -91,8 +90,12 @@ def _suspects(coverage: dict[str, float]) -> dict[str, float]:
     middle = median(coverage.values())
     spread = max(_DEVIATION * median(abs(each - middle) for each in coverage.values()), 0.02 * middle, 1e-6)
     index = {name: (middle - each) / spread for name, each in coverage.items()}
-    least = -math.inf if len(coverage) <= FEW_CLASSES else OUTLIER
-    return {name: index[name] for name, each in coverage.items() if index[name] > least and each < SMALL * middle}
+    is_few = len(coverage) <= FEW_CLASSES
+    return {
+        name: index[name]
+        for name, each in coverage.items()
+        if each < SMALL * middle and (is_few or index[name] > OUTLIER)
+    }
 
 
 def _smallest(frames: Tensor, target: int, logits: Callable[[Tensor], Tensor], steps: int) -> float:

@@ -17,7 +17,7 @@ from consumers.database.console_store import (
     AuditLog,
     Review,
     comments,
-    database_id,
+    database_number,
     forgotten,
     mark,
     metadata,
@@ -150,7 +150,7 @@ class Store:
         misses no line. The cursor of another database begins at the oldest line.
         """
         with self.engine.begin() as connection:
-            database = database_id(connection)
+            database = database_number(connection)
         numbers, made_for = cursor[: len(LOGS)], cursor[len(LOGS) :]
         if made_for and made_for[0] != database:
             numbers = [0] * len(LOGS)
