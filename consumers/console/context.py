@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -137,7 +137,9 @@ class ConsoleContext:
         """Times at which models were published or withdrawn, Unix time in milliseconds."""
         return self.models.changes_ms() if self.models is not None else []
 
-    async def read_recorded(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read_recorded(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a query of the recorder's database, see `RecorderDatabase.read`."""
         return await self.use_recorder(lambda: self.recorded.read(query, *args, **kwargs))
 

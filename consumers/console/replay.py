@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
-from sqlalchemy import Engine, case, func, select
+from sqlalchemy import Connection, case, func, select
 
 from consumers.console.access.sight import Sight
 from consumers.database.queries import Records
@@ -76,7 +76,7 @@ class ReplayOutcome:
         return summary + (f", {self.gone} no longer in Kafka" if self.gone else "")
 
 
-def reasons(engine: Engine, sight: Sight) -> list[dict[str, Any]]:
+def reasons(connection: Connection, sight: Sight) -> list[dict[str, Any]]:
     """Return the number of letters of each reason that name cameras of these sites, the most frequent first."""
     kinds = (dead_letters.c.reason, dead_letters.c.stage, dead_letters.c.verified)
     totals = (func.count().label("letters"), func.max(dead_letters.c.recorded_ms).label("newest_ms"))
@@ -85,8 +85,7 @@ def reasons(engine: Engine, sight: Sight) -> list[dict[str, Any]]:
         .where(sight.where(dead_letters.c.camera))
         .group_by(*kinds)
     )
-    with engine.begin() as connection:
-        found = [dict(row) for row in connection.execute(query).mappings()]
+    found = [dict(row) for row in connection.execute(query).mappings()]
     return sorted(found, key=lambda each: -each["letters"])
 
 
@@ -95,7 +94,7 @@ def is_frame(reason: Mapping[str, Any]) -> bool:
     return bool(reason["verified"] and reason["stage"] != RECORDER)
 
 
-def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
+def letters(connection: Connection, reason: str, sight: Sight) -> tuple[list[Letter], int]:
     """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
 
     Only frames of these sites count. Beyond `MOST` or `MOST_BYTES`, the frames rejected least often are returned, the
@@ -110,9 +109,8 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
         .where(*frames)
         .group_by(*identity)
     )
-    with engine.begin() as connection:
-        rows = connection.execute(rejected.having(newest_ms.is_not(None))).all()
-    records = Records(engine)
+    rows = connection.execute(rejected.having(newest_ms.is_not(None))).all()
+    records = Records(connection.engine)
     recorded = {boot: records.recorded(*boot) for boot in {(camera, boot) for camera, boot, *_ in rows}}
     waiting = [row for row in rows if row.seq not in recorded[row.camera, row.boot]]
     waiting.sort(key=lambda row: (row.letters, -row.newest_ms, -row.seq))
@@ -123,11 +121,10 @@ def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], in
     columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
     query = select(*columns).where(*frames, dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms)
     found: dict[tuple[str, int, int], Letter] = {}
-    with engine.begin() as connection:
-        for row in connection.execution_options(yield_per=_AT_ONCE).execute(query):
-            letter = Letter(*row)
-            if (key := (letter.camera, letter.boot, letter.seq)) in chosen:
-                found[key] = letter
+    for row in connection.execute(query, execution_options={"yield_per": _AT_ONCE}):
+        letter = Letter(*row)
+        if (key := (letter.camera, letter.boot, letter.seq)) in chosen:
+            found[key] = letter
     return list(found.values()), len(rows) - len(waiting)
 
 

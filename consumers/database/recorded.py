@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.database.damage import AWAY, reason
@@ -43,14 +43,15 @@ class RecorderDatabase:
                 self._engine, self._opened = open_engine(self._url, writes=False), here
             return self._engine
 
-    def read(self, query: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query.
+    def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query in a transaction of its own.
 
         Raises StateError if the file does not exist, or if the query fails, as with tables of another release; the log
         has the database's error then. Raises BrokerError if the database does not respond.
         """
         try:
-            return query(self.engine(), *args, **kwargs)
+            with self.engine().begin() as connection:
+                return query(connection, *args, **kwargs)
         except AWAY as error:
             raise BrokerError("the recorder's database does not respond") from error
         except SQLAlchemyError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from consumers.console.access.sight import ALL
 from consumers.console.api.routes import ROOT
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import Letter, letters, replay
+from consumers.database.recorded import RecorderDatabase
 from infra.local.kafka import Kafka
 from producers.bridge.records import RecordFactory
 from schemas.errors import BrokerError
@@ -94,17 +96,17 @@ def test_recorded_frames_and_unverified_letters_are_not_replayed(console: Consol
         recorder.letter(letter_of(seq, frame(seq)))
     recorder.letter(dead_letter(3, verified=False))
     recorder.verdicts([verdict(1)])
-    found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
+    found, recorded = console.context.recorded.read(letters, "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
 def test_verdicts_that_the_recorder_rejected_are_not_replayed_as_frames(console: ConsoleRig, recorder: Rig) -> None:
     made = dead_letter(1, verified=True, stage="recorder", reason="too_many_boots")
     recorder.letter(made)
-    assert letters(console.context.recorded.engine(), "too_many_boots", ALL) == ([], 0)
+    assert console.context.recorded.read(letters, "too_many_boots", ALL) == ([], 0)
     assert "Replay" not in console.browser().get("/dead-letters?reason=too_many_boots").text
     recorder.letter(dead_letter(2, verified=True, reason="too_many_boots"))
-    assert [each.seq for each in letters(console.context.recorded.engine(), "too_many_boots", ALL)[0]] == [2]
+    assert [each.seq for each in console.context.recorded.read(letters, "too_many_boots", ALL)[0]] == [2]
     assert "Replay" in console.browser().get("/dead-letters?reason=too_many_boots").text
 
 
@@ -122,7 +124,7 @@ async def test_rejected_frames_are_replayed_in_order_including_those_too_large_f
     recorder.letter(letter_of(2, small))
     recorder.letter(letter_of(1, large[:4_096], length=len(large)))
     recorder.letter(letter_of(3, frame(3, 20_000)[:4_096], length=20_040))
-    found, recorded = letters(console.context.recorded.engine(), "bad_pixels", ALL)
+    found, recorded = console.context.recorded.read(letters, "bad_pixels", ALL)
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent again, 1 no longer in Kafka"
     async with AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest") as consumer:
@@ -244,11 +246,17 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_returns_no_more_
             await replay("127.0.0.1:1", "frames", [large], 0)
 
 
+def read_letters(recorder: Rig) -> tuple[list[Letter], int]:
+    """Return what a replay of `bad_pixels` at all sites reads."""
+    with closing(RecorderDatabase(recorder.url)) as recorded:
+        return recorded.read(letters, "bad_pixels", ALL)
+
+
 def test_the_number_of_letters_in_a_replay_is_bounded(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "MOST", 2)
     for seq in range(4):
         recorder.letter(letter_of(seq, frame(seq)))
-    found, recorded = letters(recorder.engine, "bad_pixels", ALL)
+    found, recorded = read_letters(recorder)
     assert ([each.seq for each in found], recorded) == ([2, 3], 0)
 
 
@@ -260,7 +268,7 @@ def test_the_bytes_of_a_replay_are_bounded_but_include_at_least_one_frame(
         recorder.letter(letter_of(seq, frame(seq, 20_000)[:4_096], length=length))
     replayed = []
     for _ in range(3):
-        found, recorded = letters(recorder.engine, "bad_pixels", ALL)
+        found, recorded = read_letters(recorder)
         replayed.append([each.seq for each in found])
         recorder.verdicts([verdict(each.seq) for each in found])
     assert (replayed, recorded) == ([[2, 3], [1], [0]], 3)
@@ -272,7 +280,7 @@ def test_frames_that_are_rejected_again_delay_no_others(recorder: Rig, monkeypat
         recorder.letter(letter_of(seq, frame(seq)))
     replayed = []
     for reason in ("bad_pixels", "bad_tag", "bad_pixels"):
-        found, _ = letters(recorder.engine, "bad_pixels", ALL)
+        found, _ = read_letters(recorder)
         replayed.append([each.seq for each in found])
         for each in found:
             made = letter_of(each.seq, each.payload)

@@ -6,14 +6,20 @@ import time
 
 import pytest
 
-from consumers.cameras.episodes import CLOSED
+from consumers.cameras.episodes import CLOSED, Episode
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
-from consumers.console.access.sight import Sight
-from consumers.console.pages.alerts import read_episodes
+from consumers.console.access.sight import ALL, Sight
+from consumers.console.pages.alerts import AlertRow, read_episodes
 from consumers.database.console_store import Review
 from consumers.database.mutes import new_mute, save_mute
-from tests.consumers.recorder_rig import MakeRig
+from tests.consumers.recorder_rig import MakeRig, Rig
 from tests.consumers.test_console_pages import ALERT, raise_alert
+
+
+def episodes_of(rig: Rig, camera: str = "", sight: Sight = ALL) -> list[tuple[Episode, list[AlertRow]]]:
+    """Return the episodes of a camera or of all, without any review."""
+    with rig.engine.begin() as connection:
+        return read_episodes(connection, {}, (), camera, sight)
 
 
 def limit_reads(monkeypatch: pytest.MonkeyPatch, newest: int, of_each: int) -> None:
@@ -40,10 +46,10 @@ def test_a_camera_with_many_alerts_hides_no_alert_of_another(
     assert {each.camera for each in open_episodes(newest, {})} == {"lab/door", "lab/gate"}
     closed = {each: Review(CLOSED, "anna", 1) for each in (ALERT, "ef" * 16)}
     assert {each.camera for each in open_episodes(newest, closed)} == {"lab/gate"}
-    shown = {each.camera: [alert.alert_id for alert in raised] for each, raised in read_episodes(rig.engine, {}, ())}
+    shown = {each.camera: [alert.alert_id for alert in raised] for each, raised in episodes_of(rig)}
     assert shown == {"lab/door": [ALERT, "ef" * 16], "lab/gate": restarts[:1:-1]}
-    assert [each.camera for each, _ in read_episodes(rig.engine, {}, (), "lab/door")] == ["lab/door"]
-    assert read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"north"}))) == []
+    assert [each.camera for each, _ in episodes_of(rig, "lab/door")] == ["lab/door"]
+    assert episodes_of(rig, sight=Sight(frozenset({"north"}))) == []
 
 
 def test_an_open_sighting_is_read_behind_newer_ones_of_other_cameras_and_classes(
@@ -66,9 +72,7 @@ def test_an_open_sighting_is_read_behind_newer_ones_of_other_cameras_and_classes
     assert {(each.camera, each.wanted) for each in found} == expected | {("lab/busy", "cab")}
     assert len(found) == len(expected) + 4
     assert all(int(each.alert_id, 16) % 16 == 1 for each in found if each.camera != "lab/busy")
-    shown = {
-        (each.camera, each.wanted) for each, _ in read_episodes(rig.engine, {}, (), sight=Sight(frozenset({"lab"})))
-    }
+    shown = {(each.camera, each.wanted) for each, _ in episodes_of(rig, sight=Sight(frozenset({"lab"})))}
     assert shown == {each for each in expected if each[0] != "north/yard"} | {("lab/busy", "cab")}
 
 
@@ -87,7 +91,7 @@ def test_the_alerts_of_a_muted_episode_are_read_behind_newer_ones(
         save_mute(connection, mute)
         found = [each.alert_id for each in newest_alerts(connection) if each.camera == "lab/door"]
     assert sorted(found) == [ALERT, "ef" * 16]
-    ((episode, _),) = read_episodes(rig.engine, {}, (), "lab/door")
+    ((episode, _),) = episodes_of(rig, "lab/door")
     assert episode.alert_ids == [ALERT, "ef" * 16]
 
 

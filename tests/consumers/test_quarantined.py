@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
@@ -9,8 +10,10 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from consumers.console.data.quarantined import copy_flagged, frame_of
+from consumers.console.data.quarantined import copy_flagged, frame_of, newest_flagged
+from consumers.console.jobs.quarantine_copies import FOLDER, QuarantineCopies
 from consumers.console.pages.camera import flagged_frames
+from consumers.database.recorded import RecorderDatabase
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.purge import purge
 from consumers.records.batch import frame_row
@@ -35,12 +38,16 @@ def name_of(seq: int) -> str:
 def copy_frames(rig: Rig, folder: Path, keys: KeyRing = CONSOLE_KEYS) -> int:
     """Copy as a repair does. Return the number of frames."""
     url = f"file://{rig.folder}/quarantine"
-    return copy_flagged(rig.engine, url, keys, CAMERA, folder, JOB, lambda: False)
+    with rig.engine.begin() as connection:
+        names = newest_flagged(connection, CAMERA)
+    return copy_flagged(names, url, keys, folder, JOB, lambda: False)
 
 
 def names_and_copies(rig: Rig, folder: Path) -> tuple[list[str], int]:
     """Return the names on a camera's page, and the number of frames that a repair copies."""
-    return [name for name, _ in flagged_frames(rig.engine, CAMERA)], copy_frames(rig, folder)
+    with rig.engine.begin() as connection:
+        shown = [name for name, _ in flagged_frames(connection, CAMERA)]
+    return shown, copy_frames(rig, folder)
 
 
 def read_copy(folder: Path, seq: int) -> bytes:
@@ -113,8 +120,11 @@ def test_a_damaged_frame_is_not_shown_and_left_out_of_a_copy(
 def test_a_console_of_another_fleet_shows_and_copies_nothing(rig: Rig, tmp_path: Path) -> None:
     rig.verdicts([verdict(1, flagged=True)])
     assert frame_of(str(rig.folder / "quarantine"), name_of(1), OTHERS) == b""
-    with pytest.raises(ConfigError, match=f"expected frames of {CAMERA} that this console opens, got none"):
-        copy_frames(rig, tmp_path / "copied", OTHERS)
+    refused = pytest.raises(ConfigError, match=f"expected frames of {CAMERA} that this console opens, got none")
+    with closing(RecorderDatabase(rig.url)) as recorded, refused:
+        copies = QuarantineCopies(recorded, f"file://{rig.folder}/quarantine", OTHERS)
+        copies.copy("a job", CAMERA, tmp_path / "job", lambda: False)
+    assert not (tmp_path / "job" / FOLDER).exists()
 
 
 @ON_POSTGRESQL

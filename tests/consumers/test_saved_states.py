@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from structlog.testing import capture_logs
 
@@ -283,7 +283,7 @@ def test_a_permanent_error_of_the_database_is_logged(recorder: Rig) -> None:
     recorded = RecorderDatabase(recorder.url)
     for error, raised, lines in ((OperationalError, BrokerError, 0), (ProgrammingError, StateError, 1)):
 
-        def fail(_: Engine, error: type[DBAPIError] = error) -> None:
+        def fail(_: Connection, error: type[DBAPIError] = error) -> None:
             raise error("select", {}, ValueError("no value for a parameter"))
 
         with capture_logs() as logged, pytest.raises(raised, match="the recorder's database"):

@@ -147,7 +147,7 @@ def test_a_sighting_and_a_backdoor_are_two_episodes_and_only_the_backdoor_change
     assert muted_cameras([seen], {mute.subject: mute}) == {}
     raise_alert(recorder)
     poll(console)
-    found = read_episodes(recorder.engine, {}, [])
+    found = console.context.recorded.read(read_episodes, {}, [])
     assert sorted((each.wanted, len(each.alert_ids)) for each, _ in found) == [("", 1), ("vehicle", 1)]
     card = console.context.fleet.card(CAMERA)
     assert card is not None

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -219,7 +218,8 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
         return error_response(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
     except ConfigError as error:
         return error_response(400, str(error))
-    engine = await context.read_recorded(_connected)  # an answer that has begun cannot be refused
+    # An answer that has begun cannot be refused: a database that does not respond is found here.
+    engine = await context.read_recorded(lambda connection: connection.engine)
     end_ms = max(since_ms, min(until_ms, settled_at_ms(engine, now_ms)))
     found = rows(engine, since_ms, end_ms, sight_of(request), camera)
     made, media = (
@@ -227,12 +227,6 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
     )
     headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"', _END_HEADER: str(end_ms)}
     return context.exports.answer(request, made, media, headers, partial(context.sessions.holds, session_of(request)))
-
-
-def _connected(engine: Engine) -> Engine:
-    """Return the engine of a database that responds."""
-    with engine.begin():
-        return engine
 
 
 async def _audit(context: ConsoleContext, _request: Request) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, select
 
 from consumers.console.access.sight import Sight
 from consumers.database.engine import settled_at_ms
@@ -58,19 +58,18 @@ class Backlogs:
     _to_ms: int = 0
     _followed: dict[str, _Followed] = field(default_factory=dict)
 
-    def read(self, engine: Engine, sight: Sight) -> dict[str, Backlog]:
+    def read(self, connection: Connection, sight: Sight) -> dict[str, Backlog]:
         """Return the newest ledger of each camera of these sites that was stored since the last call of `note`."""
         now_ms = unix_ms()
-        since_ms = settled_at_ms(engine, min(self._to_ms or now_ms - _FIRST_MS, now_ms))
+        since_ms = settled_at_ms(connection, min(self._to_ms or now_ms - _FIRST_MS, now_ms))
         names = ("camera", "boot", "started_ms", "next", "confirmed_to", "message", "taken_ms")
         recent = select(*(ledgers.c[name] for name in names)).where(ledgers.c.taken_ms >= since_ms)
         found: dict[str, Backlog] = {}
-        with engine.begin() as connection:
-            rows = connection.execute(recent.where(sight.where(ledgers.c.camera)))
-            for camera, boot, started_ms, following, confirmed_to, message, taken_ms in rows:
-                made = Backlog(boot, started_ms, max(0, following - confirmed_to), _shed(message), taken_ms)
-                if camera not in found or made.follows(found[camera]):
-                    found[camera] = made
+        rows = connection.execute(recent.where(sight.where(ledgers.c.camera)))
+        for camera, boot, started_ms, following, confirmed_to, message, taken_ms in rows:
+            made = Backlog(boot, started_ms, max(0, following - confirmed_to), _shed(message), taken_ms)
+            if camera not in found or made.follows(found[camera]):
+                found[camera] = made
         return found
 
     def note(self, found: dict[str, Backlog], now_ms: int) -> None:

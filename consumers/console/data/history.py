@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from consumers.cameras.open_alerts import KINDS
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, last_sum_ms, spans, summed_to
@@ -140,7 +140,7 @@ def outages(
     return found[::-1][:_MOST_OUTAGES]
 
 
-def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
+def alerts_of(connection: Connection, camera: str, since_ms: int) -> list[dict[str, Any]]:
     """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database.
 
     Backdoor alerts and sightings have a limit each.
@@ -151,6 +151,5 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
         .order_by(alerts.c.raised_ms.desc())
         .limit(_MOST_ALERTS)
     )
-    with engine.begin() as connection:
-        found = [dict(row) for kind in KINDS for row in connection.execute(query.where(kind)).mappings()]
+    found = [dict(row) for kind in KINDS for row in connection.execute(query.where(kind)).mappings()]
     return sorted(found, key=lambda each: -each["raised_ms"])

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from consumers.console.data.quarantined import copy_flagged
+from consumers.console.data.quarantined import copy_flagged, newest_flagged
 from consumers.database.recorded import RecorderDatabase
+from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 
 FOLDER: Final = "quarantine"
@@ -33,9 +34,15 @@ class QuarantineCopies:
             return
         shutil.rmtree(part, ignore_errors=True)
         box = KeyRing(self._keys.of_job(job_id)).previews
-        self._recorded.read(copy_flagged, self._url, self._keys, camera, part, box, stopped)
-        if not stopped():
-            part.rename(held)
+        names = self._recorded.read(newest_flagged, camera)
+        copied = copy_flagged(names, self._url, self._keys, part, box, stopped)
+        if stopped():
+            return
+        if not copied:
+            raise ConfigError(
+                f"quarantine: expected frames of {camera or 'any camera'} that this console opens, got none"
+            )
+        part.rename(held)
 
     def variables(self, job_id: str) -> Mapping[str, str]:
         """Return the environment variables of a job that opens its copy."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, Engine, RowMapping, and_, select, true
+from sqlalchemy import Connection, RowMapping, and_, select, true
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -169,14 +169,13 @@ def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
 
 
 def read_episodes(
-    engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = "", sight: Sight = ALL
+    connection: Connection, reviews: Reviews, published_ms: Sequence[int], camera: str = "", sight: Sight = ALL
 ) -> list[tuple[Episode, list[AlertRow]]]:
     """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
     is_included = and_(sight.where(alerts.c.camera), alerts.c.camera == camera if camera else true())
-    with engine.begin() as connection:
-        newest = [row for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)]
-        newest += muted_rows(connection, columns, is_included)
+    newest = [row for kind in KINDS for row in newest_rows(connection, columns, kind, _LOOKED_AT, is_included)]
+    newest += muted_rows(connection, columns, is_included)
     rows = {row.alert_id: row._mapping for row in newest}
     known = [AlertSummary(*(row[name] for name in AlertSummary._fields)) for row in rows.values()]
     return [(each, _alert_rows(each, rows)) for each in episodes(known, reviews, published_ms)]
@@ -191,17 +190,16 @@ def _alert_rows(episode: Episode, rows: Mapping[str, RowMapping]) -> list[AlertR
     return [AlertRow(**row, state=episode.state, who=who, at_ms=at_ms, episode=first) for row in named]
 
 
-def summarise_episodes(engine: Engine, found: Sequence[tuple[Episode, list[AlertRow]]]) -> list[EpisodeSummary]:
+def summarise_episodes(connection: Connection, found: Sequence[tuple[Episode, list[AlertRow]]]) -> list[EpisodeSummary]:
     """Return the episodes, each with the class and the model of the first alert in its list; the muted ones last."""
     shown = []
-    with engine.begin() as connection:
-        mutes = read_mutes(connection, unix_ms())
-        for episode, raised in found:
-            first, checked = raised[0], sum(each.checked for each in raised)
-            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))
-            mute = mute_of(mutes, episode.camera, episode.alert_ids)
-            predicted = _predicted_class(connection, first, message or b"")
-            shown.append(EpisodeSummary(episode, first, checked, *predicted, mute))
+    mutes = read_mutes(connection, unix_ms())
+    for episode, raised in found:
+        first, checked = raised[0], sum(each.checked for each in raised)
+        message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))
+        mute = mute_of(mutes, episode.camera, episode.alert_ids)
+        predicted = _predicted_class(connection, first, message or b"")
+        shown.append(EpisodeSummary(episode, first, checked, *predicted, mute))
     return sorted(shown, key=lambda each: each.mute is not None)
 
 
@@ -246,7 +244,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
     newest, no_records = await unless_away(_newest_episodes(context, camera, sight_of(request)), [])
-    mutes, _ = await unless_away(context.read_recorded(_mutes), {})
+    mutes, _ = await unless_away(context.read_recorded(read_mutes, unix_ms()), {})
     found = [each for each in newest if each[0].state == state]
     found.sort(key=lambda each: mute_of(mutes, each[0].camera, each[0].alert_ids) is not None)
     page_count = max(1, -(-len(found) // ON_PAGE))
@@ -260,11 +258,6 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         context, request, shown, state=state, camera=camera, alert_id="", counts=counts, page=page,
         page_count=page_count, elsewhere=elsewhere, no_records=no_records,
     )  # fmt: skip
-
-
-def _mutes(engine: Engine) -> dict[str, Mute]:
-    with engine.begin() as connection:
-        return read_mutes(connection, unix_ms())
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -307,9 +300,8 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
     await camera_of(context, request, alert_id)
 
-    def read(engine: Engine) -> bytes:
-        with engine.begin() as connection:
-            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
+    def read(connection: Connection) -> bytes:
+        message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
         try:
             return stored_alert(message or b"", lambda: context.keys.previews).thumbnail
         except DecodeError:
@@ -396,12 +388,8 @@ async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, 
 
 async def camera_of(context: ConsoleContext, request: Request, alert_id: str) -> str:
     """Return the camera of an alert. Raises RefusedActionError for an unknown one, or one of another site."""
-
-    def read(engine: Engine) -> str | None:
-        with engine.begin() as connection:
-            return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
-
-    camera = await context.read_recorded(read) if _ID.fullmatch(alert_id) else None
+    query = select(alerts.c.camera).where(alerts.c.alert_id == alert_id)
+    camera: str | None = await context.read_recorded(Connection.scalar, query) if _ID.fullmatch(alert_id) else None
     require(request, camera, UNKNOWN)
     assert camera is not None
     return camera
@@ -410,12 +398,11 @@ async def camera_of(context: ConsoleContext, request: Request, alert_id: str) ->
 async def _gallery(context: ConsoleContext, request: Request) -> Response:
     sight = sight_of(request)
 
-    def read(engine: Engine) -> tuple[list[tuple[str, int]], Mapping[str, int]]:
+    def read(connection: Connection) -> tuple[list[tuple[str, int]], Mapping[str, int]]:
         mine = select(quarantine.c.name, quarantine.c.at_ms).where(sight.where(quarantine.c.name))
         newest = mine.order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
-        with engine.begin() as connection:
-            held = [(name, at_ms) for name, at_ms in connection.execute(newest)]
-        return held, cameras_of(engine, sight)
+        held = [(name, at_ms) for name, at_ms in connection.execute(newest)]
+        return held, cameras_of(connection, sight)
 
     (held, cameras), no_records = await unless_away(context.read_recorded(read), ([], {}))
     return context.page(
@@ -434,12 +421,10 @@ async def _flagged(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
     name = f"{place['site']}/{place['camera']}/{place['name']}"
 
-    def read(engine: Engine) -> str | None:
-        # Only names from the recorder's database are read, never a path that a visitor made up.
-        with engine.begin() as connection:
-            return connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
-
-    picture, known = b"", await context.read_recorded(read) if _FILE.fullmatch(place["name"]) else None
+    # Only names from the recorder's database are read, never a path that a visitor made up.
+    query = select(quarantine.c.name).where(quarantine.c.name == name)
+    known = await context.read_recorded(Connection.scalar, query) if _FILE.fullmatch(place["name"]) else None
+    picture = b""
     if known is not None:
         with suppress(FileNotFoundError):
             picture = await context.fetch(frame_of, context.settings.quarantine, known, context.keys)

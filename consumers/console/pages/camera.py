@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -111,7 +111,7 @@ def _class_of(row: FrameRow) -> str:
     return next((name for name, _ in ranked(row.best)), row.class_name)
 
 
-def flagged_frames(engine: Engine, name: str) -> list[tuple[str, int]]:
+def flagged_frames(connection: Connection, name: str) -> list[tuple[str, int]]:
     """Return the camera's newest frames in quarantine: name, and Unix time in milliseconds."""
     mine = quarantine.c.name.startswith(f"{name}/", autoescape=True)
     newest = (
@@ -120,8 +120,7 @@ def flagged_frames(engine: Engine, name: str) -> list[tuple[str, int]]:
         .order_by(quarantine.c.at_ms.desc())
         .limit(SHOWN_FRAMES)
     )
-    with engine.begin() as connection:
-        return [(name, at_ms) for name, at_ms in connection.execute(newest)]
+    return [(name, at_ms) for name, at_ms in connection.execute(newest)]
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:

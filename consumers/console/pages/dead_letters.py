@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -49,9 +49,9 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     identity = identity if identity in IDENTITIES else ""
     sight = sight_of(request)
 
-    def read(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        newest = _newest(engine, reason, IDENTITIES.get(identity), sight) if reason else []
-        return reasons(engine, sight), newest
+    def read(connection: Connection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        newest = _newest(connection, reason, IDENTITIES.get(identity), sight) if reason else []
+        return reasons(connection, sight), newest
 
     (found, shown), no_records = await unless_away(context.read_recorded(read), ([], []))
     totals = Counter[str]()
@@ -74,25 +74,23 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     )
 
 
-def _newest(engine: Engine, reason: str, verified: bool | None, sight: Sight) -> list[dict[str, Any]]:
+def _newest(connection: Connection, reason: str, verified: bool | None, sight: Sight) -> list[dict[str, Any]]:
     """Return the newest letters of a reason, those with a verified identity first: anybody can send others."""
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
     query = select(*columns).where(dead_letters.c.reason == reason, sight.where(dead_letters.c.camera))
     if verified is not None:
         query = query.where(dead_letters.c.verified == verified)
     query = query.order_by(dead_letters.c.verified.desc(), dead_letters.c.recorded_ms.desc())
-    with engine.begin() as connection:
-        return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
+    return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
 
 
 async def _letter(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
 
-    def read(engine: Engine) -> dict[str, Any] | None:
+    def read(connection: Connection) -> dict[str, Any] | None:
         mine = [dead_letters.c[name] == place[name] for name in ("topic", "partition", "offset")]
-        with engine.begin() as connection:
-            row = connection.execute(select(dead_letters).where(*mine)).mappings().first()
-            return dict(row) if row is not None else None
+        row = connection.execute(select(dead_letters).where(*mine)).mappings().first()
+        return dict(row) if row is not None else None
 
     found = await context.read_recorded(read)
     if found is None or not sight_of(request).sees(found["camera"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,19 +40,17 @@ def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
 async def _page(context: ConsoleContext, request: Request) -> Response:
     watch = context.models
 
-    def judged(engine: Engine) -> tuple[float | None, float | None]:
-        with engine.begin() as connection:
-            hour = minutes(connection, unix_ms() - HOUR_MS)
+    def judged(connection: Connection) -> tuple[float | None, float | None]:
+        hour = minutes(connection, unix_ms() - HOUR_MS)
         return _share(hour, "judged"), _share(hour, "attacked")
 
     running = slots(watch.models).rollout if watch is not None else None
     rollout = watch.listed.rollout if watch is not None and watch.listed.HasField("rollout") else None
 
-    def compared(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        with engine.begin() as connection:
-            past = newest_rollouts(connection)
-            newest = rollout.begun_ms if rollout is not None else past[0]["begun_ms"] if past else 0
-            return past, differences(connection, newest)
+    def compared(connection: Connection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        past = newest_rollouts(connection)
+        newest = rollout.begun_ms if rollout is not None else past[0]["begun_ms"] if past else 0
+        return past, differences(connection, newest)
 
     # The recorder of an earlier release has made no such tables.
     (clean, robust), _ = await unless_away(context.read_recorded(judged), (None, None))
@@ -98,14 +96,8 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
     camera = f"{asked['site']}/{asked['camera']}"
     frame = (comparisons.c.camera == camera, comparisons.c.boot == asked["boot"], comparisons.c.seq == asked["seq"])
 
-    def sealed(engine: Engine) -> bytes:
-        with engine.begin() as connection:
-            found = connection.scalar(
-                select(comparisons.c.picture).where(*frame, comparisons.c.begun_ms == asked["begun_ms"])
-            )
-            return found or b""
-
-    found, _ = await unless_away(context.read_recorded(sealed), b"")
+    mine = select(comparisons.c.picture).where(*frame, comparisons.c.begun_ms == asked["begun_ms"])
+    found, _ = await unless_away(context.read_recorded(Connection.scalar, mine), b"")
     if not found:
         return error_response(404, "picture: expected a frame of this rollout with a picture, got none")
     comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -66,11 +65,7 @@ async def remove(context: ConsoleContext, request: Request, fields: Mapping[str,
 async def listed(context: ConsoleContext, sight: Sight) -> list[SightingRule]:
     """Return the rules at these sites. Raises UserError without the recorder's database."""
 
-    def read(engine: Engine) -> tuple[SightingRule, ...]:
-        with engine.begin() as connection:
-            return read_rules(connection)
-
-    return [each for each in await context.read_recorded(read) if sight.sees(each.cameras)]
+    return [each for each in await context.read_recorded(read_rules) if sight.sees(each.cameras)]
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -40,11 +39,7 @@ def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
 async def audited(context: ConsoleContext) -> dict[str, Any]:
     """Return the last result of the monitor's live audit, or an object with its `error`."""
 
-    def read(engine: Engine) -> dict[str, Any] | None:
-        with engine.begin() as connection:
-            return read_result(connection)
-
-    found, no_records = await unless_away(context.read_recorded(read), None)
+    found, no_records = await unless_away(context.read_recorded(read_result), None)
     if no_records:
         return {"error": no_records}
     return found or {"error": "the monitor has not finished an audit yet"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.history import plot_columns
@@ -50,10 +50,9 @@ async def read_system_charts(context: ConsoleContext, length_ms: int) -> dict[st
     now_ms = unix_ms()
     since_ms = now_ms - length_ms
 
-    def read(engine: Engine) -> dict[str, list[float | None]]:
-        with engine.begin() as connection:
-            over = [each for each in minutes(connection, since_ms) if each["minute_ms"] + MINUTE_MS <= now_ms]
-            return by_column(over, _raised(connection, since_ms))
+    def read(connection: Connection) -> dict[str, list[float | None]]:
+        over = [each for each in minutes(connection, since_ms) if each["minute_ms"] + MINUTE_MS <= now_ms]
+        return by_column(over, _raised(connection, since_ms))
 
     columns, no_records = await unless_away(context.read_recorded(read), by_column([], {}))
     note = f"{no_records}. {note}" if no_records else note
