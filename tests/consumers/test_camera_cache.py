@@ -20,19 +20,11 @@ from consumers.records.rows import CameraRow
 from consumers.settings import Bounds
 from schemas.limits import LEAST_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, PAUSED, RAW, Meta, Status, Turn
+from tests.clocks import MsClock
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
 HOUR_MS = 3_600_000
-
-
-class Clock:
-    """A monotonic clock in milliseconds that a test moves."""
-
-    now_ms = 1_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
 
 
 def load_cameras(rig: Rig) -> list[Camera]:
@@ -47,8 +39,8 @@ def save_cameras(rig: Rig, count: int = 1_000) -> None:
 
 
 @pytest.fixture
-def clock(rig: Rig) -> Clock:
-    clock = Clock()
+def clock(rig: Rig) -> MsClock:
+    clock = MsClock(1_000_000)
     rig.cameras = CameraCache(rig.settings, clock)
     online = signed(Status(state=ONLINE, boot_id=BOOT))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), online, "Status")])
@@ -58,7 +50,7 @@ def clock(rig: Rig) -> Clock:
 class Scrape:
     """Scrapes of a metric: the cameras with a series, of which housekeeping shows at most `most`."""
 
-    def __init__(self, rig: Rig, clock: Clock, most: int = 10) -> None:
+    def __init__(self, rig: Rig, clock: MsClock, most: int = 10) -> None:
         self._rig, self._clock, self._most = rig, clock, most
         self._registry = CollectorRegistry()
         self._meters = Meters(self._registry, places_of(rig.settings))
@@ -76,7 +68,7 @@ def only_camera(rig: Rig) -> Camera:
     return camera
 
 
-def state(rig: Rig, clock: Clock) -> State:
+def state(rig: Rig, clock: MsClock) -> State:
     return only_camera(rig).judge(clock(), SILENT_AFTER_S).state
 
 
@@ -112,7 +104,7 @@ def test_unchecked_previews_take_no_more_memory_than_their_bound(make_rig: MakeR
     assert pictures(rig) == []
 
 
-def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: Clock) -> None:
+def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: MsClock) -> None:
     now_ms = time.time_ns() // 10**6
     rig.verdicts([verdict(0, captured_ms=now_ms, class_name="before", preview=PNG)])
     for seq in range(1, 9):
@@ -128,7 +120,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
-def test_a_degraded_offline_or_silent_camera_has_a_series_until_it_recovers(rig: Rig, clock: Clock) -> None:
+def test_a_degraded_offline_or_silent_camera_has_a_series_until_it_recovers(rig: Rig, clock: MsClock) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
 
@@ -153,7 +145,7 @@ def test_a_degraded_offline_or_silent_camera_has_a_series_until_it_recovers(rig:
     assert impaired() == {"silent"}
 
 
-def test_a_camera_that_stops_after_its_rate_was_raised_is_silent_by_the_new_rate(rig: Rig, clock: Clock) -> None:
+def test_a_camera_that_stops_after_its_rate_was_raised_is_silent_by_the_new_rate(rig: Rig, clock: MsClock) -> None:
     def sends(fps: float) -> None:
         turn = Turn(connection=1, message=clock.now_ms, at_ms=clock.now_ms)
         meta = signed(Meta(boot_id=BOOT, frames_per_second=fps, turn=turn))
@@ -172,7 +164,7 @@ def test_a_camera_that_stops_after_its_rate_was_raised_is_silent_by_the_new_rate
     assert saved.judged.state is State.ONLINE
 
 
-def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) -> None:
+def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: MsClock) -> None:
     rig.verdicts([verdict(50)])
     clock.now_ms += 60_000
     assert state(rig, clock) is State.SILENT
@@ -182,7 +174,7 @@ def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) ->
 
 
 def test_a_jump_of_the_recorders_clock_makes_no_camera_silent(
-    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, clock: MsClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.verdicts([verdict(0)])
     monkeypatch.setattr(time, "time_ns", lambda: 0)
@@ -192,7 +184,7 @@ def test_a_jump_of_the_recorders_clock_makes_no_camera_silent(
     assert (state(rig, clock), only_camera(rig).age_s(clock())) == (State.SILENT, 11)
 
 
-def test_a_restarted_recorder_restores_the_age_of_a_silent_camera(rig: Rig, clock: Clock) -> None:
+def test_a_restarted_recorder_restores_the_age_of_a_silent_camera(rig: Rig, clock: MsClock) -> None:
     rig.verdicts([verdict(0)])
     found = load_cameras(rig)
     for camera in found:
@@ -219,7 +211,7 @@ def facts(camera: Camera) -> tuple[object, ...]:
     )
 
 
-def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: Clock) -> None:
+def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: MsClock) -> None:
     rig.verdicts([verdict(n, flagged=n % 3 == 0) for n in range(60)])
     rig.verdicts([verdict(n) for n in range(4)], "lab/b")
     save_cameras(rig)
@@ -233,7 +225,7 @@ def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: Clock) -> N
     assert next(each for each in rig.cameras.all() if each.name == CAMERA).flagged_share() == pytest.approx(16 / 50)
 
 
-def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Rig, clock: Clock) -> None:
+def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Rig, clock: MsClock) -> None:
     rig.verdicts([verdict(0, class_name="before")])
     rig.verdicts([verdict(0, class_name="before")], "lab/b")
     save_cameras(rig, 1)
@@ -272,7 +264,7 @@ def test_a_restart_reads_neither_frames_nor_boots_of_saved_cameras(rig: Rig) -> 
     assert (camera.frames, camera.last and camera.last.boot) == (80, 4)
 
 
-def test_the_plan_of_probes_gets_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:
+def test_the_plan_of_probes_gets_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: MsClock) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=2, probe_share=0.05, dropped_per_block=16, profile=RAW)
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
     assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
@@ -289,7 +281,7 @@ def test_the_plan_of_probes_gets_a_camera_when_it_begins_and_when_it_stops(rig: 
     assert rig.cameras.pop_probe_changes(clock()) == [CAMERA]
 
 
-def test_the_series_of_a_camera_are_removed_after_a_long_pause(rig: Rig, clock: Clock) -> None:
+def test_the_series_of_a_camera_are_removed_after_a_long_pause(rig: Rig, clock: MsClock) -> None:
     rig.verdicts([verdict(0)])
     paused = signed(Status(state=PAUSED, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=1)))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), paused, "Status")])
@@ -301,7 +293,7 @@ def test_the_series_of_a_camera_are_removed_after_a_long_pause(rig: Rig, clock: 
 
 @pytest.mark.parametrize("fps", [2, 1 / 1440, LEAST_FRAMES_PER_SECOND])
 def test_a_dead_camera_has_its_series_until_it_is_removed_or_its_key_is_revoked(
-    rig: Rig, clock: Clock, fps: float
+    rig: Rig, clock: MsClock, fps: float
 ) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=fps, turn=Turn(connection=1, message=1, at_ms=1))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
@@ -321,7 +313,7 @@ def test_a_dead_camera_has_its_series_until_it_is_removed_or_its_key_is_revoked(
     assert scrape("pointillist_camera_impaired") == scrape("pointillist_camera_age_seconds") == set()
 
 
-def test_faulty_and_suspect_cameras_have_series_when_there_are_too_many_for_all(rig: Rig, clock: Clock) -> None:
+def test_faulty_and_suspect_cameras_have_series_when_there_are_too_many_for_all(rig: Rig, clock: MsClock) -> None:
     names = [f"site/c{number}" for number in range(6)]
     dead, flagged = names[:2]
     for name in names:
@@ -345,7 +337,7 @@ def test_faulty_and_suspect_cameras_have_series_when_there_are_too_many_for_all(
         assert scrape("pointillist_camera_age_seconds") == ages
 
 
-def test_the_clock_skew_of_a_single_frame_is_reported_for_three_scrapes(rig: Rig, clock: Clock) -> None:
+def test_the_clock_skew_of_a_single_frame_is_reported_for_three_scrapes(rig: Rig, clock: MsClock) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry, places_of(rig.settings))
     ahead_ms = time.time_ns() // 10**6 + 60_000
@@ -361,7 +353,7 @@ def test_the_clock_skew_of_a_single_frame_is_reported_for_three_scrapes(rig: Rig
     assert found == [120] * 3 + [60] * 3 + [0] * 2
 
 
-def test_an_unknown_camera_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
+def test_an_unknown_camera_is_neither_revoked_nor_judged(rig: Rig, clock: MsClock) -> None:
     rig.cameras.judge(clock(), 0)
     rig.cameras.revoke({"lab/unknown": 9, CAMERA: 9})
     assert rig.cameras.judge(clock(), 0) == []  # one camera has announced no key generation, the other is unknown

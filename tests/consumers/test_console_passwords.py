@@ -14,19 +14,12 @@ from consumers.console.access.guesses import FORGET_S, Attempt, TryLaterError
 from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
 from consumers.console.access.rights import Right, Roles
 from consumers.console.access.users import User
+from tests.clocks import Clock
 from tests.waiting import PATIENCE_S, until
 
 ANNA = User("anna", Roles.parse(Right.VIEWER), b"salt", b"digest")
 ROBOT = User("robot", Roles.parse(Right.VIEWER), b"salt", b"digest")
 RIGHT = "the right one"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 async def stays_connected() -> None:
@@ -50,7 +43,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000.0)
 
 
 @pytest.fixture

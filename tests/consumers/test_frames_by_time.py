@@ -18,6 +18,7 @@ from consumers.recorder.purge import purge
 from consumers.records.rows import FrameRow, Window, windows_text
 from consumers.settings import Bounds
 from schemas.ranges import RangeSet
+from tests.clocks import MsClock
 from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, verdict
 
 START_MS = 500_000 * HOUR_MS
@@ -26,24 +27,16 @@ KEEP_ALL = Bounds(database_age_s=1e9)
 pytestmark = ON_POSTGRESQL
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = START_MS
-
-    def __call__(self) -> int:
-        return self.now_ms * 10**6
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> MsClock:
     """Set the recorder's clock, and a length of one hour for all spans. Return the clock."""
-    clock = Clock()
-    monkeypatch.setattr(time, "time_ns", clock)
+    clock = MsClock(START_MS)
+    monkeypatch.setattr(time, "time_ns", lambda: clock() * 10**6)
     monkeypatch.setattr(spans, "LARGE", 1)
     return clock
 
 
-def record_hours(rig: Rig, clock: Clock, count: int, each: int = 10) -> None:
+def record_hours(rig: Rig, clock: MsClock, count: int, each: int = 10) -> None:
     """Record `each` frames in each of `count` hours."""
     for hour in range(count):
         clock.now_ms = START_MS + hour * HOUR_MS + 1
@@ -61,7 +54,7 @@ def partitions(rig: Rig) -> dict[str, int]:
     return found
 
 
-def test_an_expired_hour_is_dropped_as_a_whole_and_its_frames_stay_recorded(rig: Rig, clock: Clock) -> None:
+def test_an_expired_hour_is_dropped_as_a_whole_and_its_frames_stay_recorded(rig: Rig, clock: MsClock) -> None:
     record_hours(rig, clock, 4)
     assert list(partitions(rig).values()) == [10, 10, 10, 10]
     # The first hour is older than two hours as a whole, the second in part.
@@ -77,7 +70,7 @@ def test_an_expired_hour_is_dropped_as_a_whole_and_its_frames_stay_recorded(rig:
         assert tally(connection, PURGED_FRAMES) == 10
 
 
-def test_a_purge_by_bytes_drops_the_oldest_hours_and_the_oldest_rows_of_the_last_one(rig: Rig, clock: Clock) -> None:
+def test_a_purge_by_bytes_drops_the_oldest_hours_and_the_oldest_rows_of_the_last_one(rig: Rig, clock: MsClock) -> None:
     record_hours(rig, clock, 3)
     each = rig.store.bytes_held()["frames"] // 30
     purge(rig.store, KEEP_ALL.model_copy(update={"database_bytes": 2**16}))
@@ -95,7 +88,7 @@ def test_a_purge_by_bytes_drops_the_oldest_hours_and_the_oldest_rows_of_the_last
 
 
 def test_frames_recorded_while_the_clock_was_ahead_are_purged_before_those_of_the_present(
-    rig: Rig, clock: Clock
+    rig: Rig, clock: MsClock
 ) -> None:
     clock.now_ms = START_MS + 10_000 * HOUR_MS
     rig.verdicts(verdict(n) for n in range(5))
@@ -111,7 +104,7 @@ def test_frames_recorded_while_the_clock_was_ahead_are_purged_before_those_of_th
     assert partitions(rig) == {partition(START_MS): 8}
 
 
-def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: Clock) -> None:
+def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: MsClock) -> None:
     windows = windows_text([Window(0, 0, 16, 16, 0.5)] * 3)
     row = FrameRow(CAMERA, BOOT, 0, 0, 0, START_MS, 0, "stop", 0.5, "model", "policy", 0, 0, 0, 0, 0, False, 0, 0, 0,
                     0, 0.0, 0.0, False, "signs", "stop 50 %", windows=windows)  # fmt: skip
@@ -125,7 +118,9 @@ def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: Clo
         assert tally(connection, FRAME_BYTES) == 0
 
 
-def test_a_long_read_delays_the_drop_of_a_partition_but_no_recording(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
+def test_a_long_read_delays_the_drop_of_a_partition_but_no_recording(
+    rig: Rig, clock: MsClock, make_rig: MakeRig
+) -> None:
     record_hours(rig, clock, 3)
     other = make_rig()
     with other.engine.begin() as reading:
@@ -139,7 +134,7 @@ def test_a_long_read_delays_the_drop_of_a_partition_but_no_recording(rig: Rig, c
     assert len(partitions(rig)) == 2
 
 
-def test_a_partition_that_another_program_has_dropped_is_created_again(rig: Rig, clock: Clock) -> None:
+def test_a_partition_that_another_program_has_dropped_is_created_again(rig: Rig, clock: MsClock) -> None:
     record_hours(rig, clock, 1)
     with rig.engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {partition(START_MS)}"))
@@ -151,7 +146,7 @@ def test_a_partition_that_another_program_has_dropped_is_created_again(rig: Rig,
     assert len(rig.verdicts([verdict(10)]).rows) == 1
 
 
-def test_two_recorders_of_one_boot_record_each_frame_once(make_rig: MakeRig, clock: Clock) -> None:
+def test_two_recorders_of_one_boot_record_each_frame_once(make_rig: MakeRig, clock: MsClock) -> None:
     """Record concurrently, as while a camera's verdicts move from one partition of Kafka to another."""
     rigs = [make_rig(group="g") for _ in range(2)]
     topics = rigs[0].settings.verdicts_topic

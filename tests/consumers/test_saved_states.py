@@ -22,17 +22,11 @@ from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health
+from tests.clocks import MsClock
 from tests.consumers.console_rig import jpeg_scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
 
 TOO_LARGE = "frame size: expected at most 64 pixels, got 32x24. Set the camera's size to 8x8 or smaller."
-
-
-class Clock:
-    now_ms = 1_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
 
 
 def feed_event(rig: Rig, message: Status | Meta | Refusal) -> None:
@@ -81,7 +75,7 @@ def test_every_program_shows_a_black_picture_as_black(recorder: Rig) -> None:
 
 
 def test_every_program_shows_a_camera_without_changing_pixels_as_frozen(recorder: Rig) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     recorder.cameras = CameraCache(recorder.settings, clock)
     for seq in range(22):
         recorder.verdicts([verdict(seq, changed=0.0)])
@@ -94,7 +88,7 @@ def test_every_program_shows_a_camera_without_changing_pixels_as_frozen(recorder
 
 @pytest.mark.parametrize(("reported", "expected"), [(PAUSED, "paused"), (ENDED, "ended")])
 def test_a_paused_or_ended_camera_is_not_silent(recorder: Rig, reported: int, expected: str) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     recorder.cameras = CameraCache(recorder.settings, clock)
     recorder.verdicts([verdict(0)])
     feed_event(recorder, Status(state=reported, boot_id=BOOT, detail="on purpose"))  # type: ignore[arg-type]  # an enum's number
@@ -117,7 +111,7 @@ def test_a_revoked_camera_is_revoked_until_it_enrols_again(recorder: Rig) -> Non
 
 
 def test_a_camera_with_rejected_frames_is_refused_with_the_remedy_until_they_stop(recorder: Rig) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     recorder.cameras = CameraCache(recorder.settings, clock)
     feed_event(recorder, Status(state=ONLINE, boot_id=BOOT))
     feed_event(recorder, Refusal(boot_id=BOOT, seq=1, reason="over_size", detail=TOO_LARGE))
@@ -152,7 +146,7 @@ def test_a_state_is_saved_with_its_time_when_it_changes(recorder: Rig) -> None:
 
 
 def test_a_recorder_that_has_lost_a_camera_does_not_save_it_as_silent(recorder: Rig) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     other = CameraCache(recorder.settings, clock)
     other.apply_transaction(recorder.verdicts([verdict(0)]))
     states = CameraStates(recorder.engine, 1_000)
@@ -174,7 +168,7 @@ def saved_state(rig: Rig) -> SavedState:
 
 
 def test_a_camera_with_a_lower_rate_becomes_silent_later_for_other_programs(recorder: Rig) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     recorder.cameras = CameraCache(recorder.settings, clock)
     for number, (fps, patience_s) in enumerate(((10, 10.0), (0.02, 125.0), (10, 10.0)), 1):
         turn = Turn(connection=1, message=number, at_ms=number)
@@ -192,7 +186,7 @@ def test_a_restarted_recorder_saves_a_silent_camera(recorder: Rig, repeated: boo
     housekeeping(recorder)
     time.sleep(0.002)
     recorder.verdicts([verdict(0)])  # a duplicate with a later recording time
-    clock = Clock()
+    clock = MsClock(1_000_000)
     cameras = Snapshots(recorder.engine, 0).load()
     recorder.cameras = CameraCache(recorder.settings, clock)
     recorder.cameras.restore(cameras)
@@ -207,7 +201,7 @@ def test_a_restarted_recorder_saves_a_silent_camera(recorder: Rig, repeated: boo
 def test_a_silent_camera_is_saved_although_an_earlier_boot_was_recorded_by_a_clock_that_was_ahead(
     recorder: Rig,
 ) -> None:
-    clock = Clock()
+    clock = MsClock(1_000_000)
     recorder.cameras = CameraCache(recorder.settings, clock)
     recorder.verdicts([verdict(0, boot=BOOT + 1)])
     with recorder.engine.begin() as connection:

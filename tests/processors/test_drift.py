@@ -36,6 +36,7 @@ from schemas.messages.frame import Encoding
 from schemas.messages.models import DRIFT_WINDOWS
 from schemas.pointillist_pb2 import Models, ServedModel
 from schemas.runtime.health import Health
+from tests.clocks import Clock
 from tests.processors.tiny import batch_executor, classify_copies, payload, picture, tiny_bundle, verified_job
 
 CPU = torch.device("cpu")
@@ -102,16 +103,6 @@ def test_a_grey_picture_has_the_features_of_the_same_colours() -> None:
     logits = torch.zeros(2, 3)
     grey = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(features_of(grey, logits), features_of(grey.expand(-1, 3, -1, -1), logits))
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def reference(chance: torch.Generator) -> Features:

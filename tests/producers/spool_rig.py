@@ -20,16 +20,6 @@ ROOM = SpoolLimits(max_bytes=2**20)
 """Small enough that segments are 64 KiB: about sixty frames of the usual size each."""
 
 
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self, now_s: float = 0.0) -> None:
-        self.now_s = now_s
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def payload_of(seq: int, length: int = PAYLOAD_BYTES) -> bytes:
     return random.Random(seq).randbytes(length)
 

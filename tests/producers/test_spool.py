@@ -27,8 +27,9 @@ from schemas.messages.frame import sign_message
 from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import VIDEO, Frame
 from schemas.ranges import RangeSet
+from tests.clocks import Clock
 from tests.producers.fleet_rig import offline_camera
-from tests.producers.spool_rig import CAMERA, ROOM, Clock, fill, first_of, kill, ledger_of, refuse, scanned, segments_of
+from tests.producers.spool_rig import CAMERA, ROOM, fill, first_of, kill, ledger_of, refuse, scanned, segments_of
 
 DAY_S = 86_400
 AGE = SpoolLimits(max_age_s=DAY_S)

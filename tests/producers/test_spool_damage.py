@@ -24,12 +24,12 @@ from schemas.errors import StateError
 from schemas.keys.keys import derive_camera_key
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import UNFINISHED
+from tests.clocks import Clock
 from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import (
     CAMERA,
     FRAMES,
     ROOM,
-    Clock,
     assert_only,
     fill,
     first_of,

@@ -25,13 +25,13 @@ from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.ranges import RangeSet
+from tests.clocks import Clock
 from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import (
     CAMERA,
     FRAMES,
     PAYLOAD_BYTES,
     ROOM,
-    Clock,
     fill,
     first_of,
     flip,

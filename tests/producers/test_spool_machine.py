@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from producers.spool import FrameKey, Spool, SpoolLimits, scan_spool
 from producers.spool.segment import HEADER_BYTES
 from schemas.errors import StateError
-from tests.producers.spool_rig import CAMERA, Clock, flip, kill, ledger_copies, refuse, segments_of
+from tests.clocks import Clock
+from tests.producers.spool_rig import CAMERA, flip, kill, ledger_copies, refuse, segments_of
 
 LIMITS = SpoolLimits(max_bytes=200_000, max_age_s=1000)
 """Limits that hold about four segments of 64 KiB."""

@@ -12,7 +12,8 @@ from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
 from producers.spool import scan as scan_module
 from producers.spool.segment import SUFFIX, read_segment
 from schemas.ranges import RangeSet
-from tests.producers.spool_rig import CAMERA, Clock, fill
+from tests.clocks import Clock
+from tests.producers.spool_rig import CAMERA, fill
 
 
 def scan_while(

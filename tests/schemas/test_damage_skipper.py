@@ -13,6 +13,7 @@ from aiokafka.errors import CorruptRecordException
 from schemas.runtime.disk import free_bytes, is_full
 from schemas.transport.kafka import damage
 from schemas.transport.kafka.damage import CAREFUL_S, STALL_CHECK_S, STALL_S, DamageSkipper
+from tests.clocks import Clock
 
 
 class Record(NamedTuple):
@@ -71,18 +72,10 @@ class Log:
         return {partition: [Record(offset)]}
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(damage, "time", made)
+    made = Clock(100.0)
+    monkeypatch.setattr(damage, "time", SimpleNamespace(monotonic=made))
     return made
 
 

@@ -20,17 +20,11 @@ from schemas.runtime.spans import (
     parsed,
     root,
 )
+from tests.clocks import Clock
 
 FRAME = Identity(CameraId("hall/door"), 0xAB, 7)
 NAME = str(FRAME)
 SENT = root(NAME, sampled=True)
-
-
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def exported() -> list[Span]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

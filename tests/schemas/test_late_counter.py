@@ -18,7 +18,7 @@ from schemas import late_counter, metrics
 from schemas.identity import CameraId
 from schemas.late_counter import LateCounter
 from schemas.metrics import Metric
-from tests.producers.spool_rig import Clock
+from tests.clocks import Clock
 
 
 @pytest.fixture

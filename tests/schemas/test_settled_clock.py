@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.runtime.settled_clock import SETTLED_S, SettledClock
-from tests.producers.spool_rig import Clock
+from tests.clocks import Clock
 
 YEAR_S = 366 * 86_400
 

@@ -8,16 +8,9 @@ import random
 import pytest
 
 from schemas.runtime.supervisor import Cause, RestartPolicy, Step, Supervisor
+from tests.clocks import Clock
 
 POLICY = RestartPolicy(first_s=1.0, longest_s=3.0, steady_s=10.0, most_failures=4, final=frozenset({7}))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Program:
@@ -49,7 +42,7 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(policy: RestartPolicy = POLICY) -> tuple[Supervisor, Program, Clock]:
-    program, clock = Program(), Clock()
+    program, clock = Program(), Clock(100.0)
     supervisor = Supervisor(program, policy, clock)
     assert supervisor.start() == 1
     return supervisor, program, clock
