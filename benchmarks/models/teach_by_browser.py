@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import av
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
@@ -30,6 +29,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.records import rows_so_far
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.teach_page import first_frame, frames_of, label_first
+from benchmarks.harness.videos import write_video
 from benchmarks.harness.waiting import wait_until
 from benchmarks.models.teach import corridor, truths
 from consumers.console.pages.teach import SHOWN
@@ -84,12 +84,7 @@ def write_corridor(file: Path, fps: float) -> list[str]:
     places = [
         place for place, each in enumerate(truth) for _ in range(longer if each == "nobody" else place % faster == 0)
     ]
-    with av.open(str(file), "w") as out:
-        stream = out.add_stream("libx264", rate=round(_FILMED_FPS), options={"crf": "14"})
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        for place in places:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frames[place], format="rgb24")))
-        out.mux(stream.encode(None))
+    write_video(file, (frames[place] for place in places), round(_FILMED_FPS), crf="14")
     return [truth[place] for place in places]
 
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness.videos import shades, write_video
 from benchmarks.speed import frame_parts
 
 
 def footage(file: Path, _fps: float, width: int, height: int) -> Path:
     """Write four frames of H.264, and return the file."""
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for level in range(4):
-            picture = np.full((height, width, 3), 60 * level, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
+    return write_video(file, shades(4, width, height, 60))
 
 
 def test_all_times_are_measured_on_the_requested_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import typer
 from pydantic import SecretStr
 
+from benchmarks.harness.videos import shades, write_video
 from bundles import named_bundles
 from infra.cameras.identity import camera_identity, resembling, simulator_network_note
 from infra.cli.camera import attach
@@ -40,23 +39,11 @@ from schemas.pointillist_pb2 import CommandState
 from tests.infra.secure import SECRET, make_fleet
 
 
-def write_video(file: Path) -> Path:
-    """Write two seconds of grey, 48x32."""
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(20):
-            picture = np.full((32, 48, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
-
-
 @pytest.mark.brokers
 def test_a_region_outside_the_frame_is_one_error_line_and_a_missing_bridge_is_logged_once(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    film = write_video(tmp_path / "grey.mp4")
+    film = write_video(tmp_path / "grey.mp4", shades(20, 48, 32))
     command = [*COMMAND, "camera", "attach", str(film), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
     command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--drain-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}

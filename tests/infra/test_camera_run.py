@@ -20,6 +20,7 @@ import pytest
 import typer
 import yaml
 
+from benchmarks.harness.videos import shades, write_video
 from infra.cameras.rates import USUAL_MIB
 from infra.cameras.roster import Broker, FileOfCameras, Share, empty_shares
 from infra.cli import camera_run as module
@@ -40,7 +41,6 @@ from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from tests.commands import run_command
 from tests.infra.secure import SECRET, make_fleet
-from tests.infra.test_camera_attach import write_video
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
 from tests.producers.fake_bridge import FakeBridge
 from tests.waiting import PATIENCE_S, wait_until
@@ -50,7 +50,7 @@ _sites = (f"cli-{number}" for number in range(100))
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    return write_video(tmp_path / "film.mp4")
+    return write_video(tmp_path / "film.mp4", shades(20, 48, 32))
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from benchmarks.harness.videos import shades, write_video
 from infra.cli import OWN_PACKAGES
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.reference.architecture import imported, modules
 from schemas.identity import CameraId
 from tests.infra.secure import enroll_camera, make_fleet
-from tests.infra.test_camera_attach import write_video
 
 ROOT = Path(__file__).parents[2]
 PRIVATE = ("aiokafka", "openvino", "paho-mqtt", "prometheus-client", "torch", "uvicorn")
@@ -136,7 +136,7 @@ def test_the_program_and_its_cameras_run_with_the_libraries_of_a_device(tmp_path
     enroll_camera(layout, "site/door")
     layout.enrolment(CameraId("site/door")).rename(tmp_path / "door.enrolment")
     (tmp_path / "cameras.yaml").write_text(CAMERAS_FILE)
-    write_video(tmp_path / "film.mp4")
+    write_video(tmp_path / "film.mp4", shades(20, 48, 32))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ["--mqtt", f"127.0.0.1:{silent.getsockname()[1]}", "--spool", "spool"]
         options += ["--connect-timeout-s", "0", "--seconds", ".5", "--drain-s", ".1"]

@@ -10,6 +10,7 @@ import skimage.data
 import torch
 
 import bundles
+from benchmarks.harness.videos import shades, write_video
 from bundles import named_bundles
 from infra.bundling import imagenet
 from infra.bundling.bundle_request import BundleRequest
@@ -23,7 +24,6 @@ from processors.bundle.model_toml import Scores
 from processors.pipeline import Pipeline
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import BundleError
-from tests.infra.test_camera_attach import write_video
 
 REQUEST = BundleRequest("imagenet", "EfficientNet-Lite0", strip_s=1.0)
 REAL = {"kind": "url", "address": "rtsp://door/live"}
@@ -115,7 +115,7 @@ def test_real_cameras_use_the_general_bundle_once_it_exists(made_bundles: Path) 
 
 
 def test_up_names_the_missing_general_bundle_if_there_are_real_cameras(made_bundles: Path, tmp_path: Path) -> None:
-    film = {"kind": "video", "file": str(write_video(tmp_path / "film.mp4"))}
+    film = {"kind": "video", "file": str(write_video(tmp_path / "film.mp4", shades(20, 48, 32)))}
     printed: list[str] = []
 
     def note(settings: UpSettings, *sources: object) -> None:

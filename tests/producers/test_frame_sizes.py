@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.harness.videos import write_video
 from producers.camera.frame_sizes import LEAST_S, FrameSizes
 from producers.sources.settings import SourceSettings
 from producers.sources.stream_size import HALF, LEAST, StreamSize
@@ -15,20 +16,9 @@ from producers.sources.video import VideoSource
 FRAMES = 2 * LEAST
 
 
-def write_noise(file: Path) -> Path:
-    """Write a video of moving noise."""
-    noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), np.uint8)
-    with av.open(str(file), "w") as out:
-        stream = out.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for picture in noise:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        out.mux(stream.encode())
-    return file
-
-
 def test_the_size_of_a_stream_is_the_mean_of_its_packets(tmp_path: Path) -> None:
-    file = write_noise(tmp_path / "street.mp4")
+    noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), np.uint8)
+    file = write_video(tmp_path / "street.mp4", noise)
     with av.open(str(file)) as container:
         sizes = [packet.size for packet in container.demux(video=0) if packet.size]
     source = VideoSource(SourceSettings(kind="video", file=file))

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.videos import shades, write_video
 from infra.state_folder import Layout
 from infra.up.preparation import check_sources
 from producers.camera.camera import Camera
@@ -100,17 +99,6 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     return schedule_hours
 
 
-def write_video(file: Path) -> Path:
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(5):
-            picture = np.full((32, 48, 3), 40 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
-
-
 async def test_a_pause_and_its_end_by_command_are_published(tmp_path: Path) -> None:
     async with running(tmp_path, source={"kind": "scene"}, fps=50) as running_camera:
         await until(lambda: running_camera.camera.spool.current.next > 0, "the first frame")
@@ -123,7 +111,7 @@ async def test_a_pause_and_its_end_by_command_are_published(tmp_path: Path) -> N
 
 
 async def test_the_end_of_a_file_is_published(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "short.mp4")
+    video = write_video(tmp_path / "short.mp4", shades(5, 48, 32, 40))
     async with running(tmp_path / "spool", source={"kind": "video", "file": str(video)}) as running_camera:
         await until(lambda: running_camera.camera.ended, "the end of the file")
         assert running_camera.states == [(ENDED, "its source has ended")]

@@ -8,11 +8,11 @@ from collections.abc import Hashable
 from itertools import pairwise
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from benchmarks.harness.rtsp import RtspServer
+from benchmarks.harness.videos import shades, write_video
 from infra.local.mosquitto import Mosquitto
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
@@ -33,15 +33,7 @@ def cameras(mosquitto: Mosquitto, tmp_path: Path, site: str) -> ListInMemory:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a video of forty grey frames of 48 × 32 at 10 frames a second."""
-    file = tmp_path_factory.mktemp("video") / "grey.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(40):
-            picture = np.full((32, 48, 3), 5 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
+    return write_video(tmp_path_factory.mktemp("video") / "grey.mp4", shades(40, 48, 32, 5), crf="10")
 
 
 @pytest.mark.brokers
@@ -262,13 +254,8 @@ async def test_a_roster_waits_for_a_spool_in_use(
 async def test_a_still_scene_sends_heartbeats_and_every_frame_is_counted(
     cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "still.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for _ in range(40):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 48, 3), 90, np.uint8), format="rgb24")))
-        container.mux(stream.encode())
+    grey = [np.full((32, 48, 3), 90, np.uint8)] * 40
+    file = write_video(tmp_path / "still.mp4", grey, crf="10")
     cameras.cameras = {"one": {"fps": 20, "motion": {"heartbeat_s": 1, "hold_s": 0}, "source": {"file": str(file)}}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.task is not None and roster.task.done(), "the end of the fleet")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from benchmarks.harness.videos import shades, write_video
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
@@ -24,14 +25,7 @@ FRAMES = 14
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write grey frames of 48 × 32, each brighter by 16, with B-frames so that packets are out of order."""
     file = tmp_path_factory.mktemp("video") / "steps.mp4"
-    with av.open(str(file), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=10, options={"bf": "2", "g": "5", "crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(FRAMES):
-            picture = np.full((32, 48, 3), 16 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
+    return write_video(file, shades(FRAMES, 48, 32, 16), bf="2", g="5", crf="1")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.videos import write_video
 from producers.camera.camera_settings import CameraOptions, CameraSettings
 from producers.camera.sealing import FrameSealer
 from producers.sources.decoder import framed, to_planes, to_rgb
@@ -140,14 +141,7 @@ def test_raw_and_lossless_frames_are_groups_of_one(tmp_path: Path) -> None:
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
     """Write a file of ten frames in 4:2:0."""
-    path = tmp_path / "film.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for seq in range(10):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(seq), format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_video(tmp_path / "film.mp4", map(noise, range(10)))
 
 
 def test_a_file_source_yields_the_planes_of_its_decoder(film: Path) -> None:

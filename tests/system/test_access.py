@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
 from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.videos import shades, write_video
 from infra.audit.audit import audit as count_frames
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_folder, role_tls
@@ -30,7 +31,6 @@ from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start_client
 from tests.commands import run_command
 from tests.infra.secure import WAIT_S, MqttVisitor
-from tests.infra.test_camera_attach import write_video
 from tests.system.records import await_more_recorded, recorded_frames
 from tests.waiting import wait_until
 
@@ -137,7 +137,7 @@ def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp
     broker = Enrolment.read(device / "door.enrolment").mqtt
     assert broker is not None
     assert broker.startswith("127.0.0.2:")
-    write_video(device / "door.mp4")
+    write_video(device / "door.mp4", shades(20, 48, 32))
     pointillist(
         "camera", "attach", "door.mp4", "--enrolment", "door.enrolment", "--spool", "spool", "--fps", "5",
         "--drain-s", "200",

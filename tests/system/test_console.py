@@ -19,13 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from benchmarks.harness.browser import CHROMIUM, chromium
 from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.videos import shades, write_video
 from benchmarks.harness.webhook import Webhook
 from consumers.console.access.owner import owner_link, owner_name
 from infra.process.exit_status import FRAMES_REFUSED
@@ -166,18 +165,6 @@ def impaired_cameras(address: str) -> set[tuple[str, str]]:
     return {(line.split('"')[1], line.split('"')[3]) for line in labels}
 
 
-def write_video(file: Path) -> Path:
-    """Write two seconds of 96×64 pixels, more than this system accepts in a frame."""
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(20):
-            picture = np.full((64, 96, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
-
-
 def test_every_program_reports_the_same_state_and_reason_for_each_faulty_camera(
     system: RunningSystem, tmp_path: Path
 ) -> None:
@@ -202,7 +189,8 @@ def test_every_program_reports_the_same_state_and_reason_for_each_faulty_camera(
     counted = json.loads(run_command("status", "--json", "--state", state).stdout)["cameras"]
     assert counted.items() >= {"frozen": 1, "black": 1, "refused": 1}.items()
 
-    video = write_video(tmp_path / "large.mp4")
+    # More pixels than this system accepts in a frame.
+    video = write_video(tmp_path / "large.mp4", shades(20, 96, 64))
     command = ("camera", "attach", video, "--name", ATTACHED, "--state", state, "--fps", 2)
     begun = run_command(*command, "--size", "128x96")
     assert begun.returncode == 2

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import psutil
 import pytest
@@ -22,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from benchmarks.harness.hostile import publish_hostile
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, audit
+from benchmarks.harness.videos import write_video
 from consumers.database.queries import open_records
 from infra.audit.audit import audit as audit_boots
 from infra.pki.roles import SHARE_FILE, role_tls
@@ -29,6 +29,7 @@ from infra.state_folder import Layout
 from producers.spool import scan_spool
 from schemas.identity import CameraId, Identity
 from schemas.messages.frame import sign_message
+from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, SHED, Command
 from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic
@@ -229,7 +230,8 @@ def boot_of(frame: str) -> str:
 @contextmanager
 def video_cameras(state: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start `camera run` with two cameras that send a clip in the profile `video`: in short groups and in one."""
-    film = {"source": {"file": str(write_clip(folder / "clip.mp4"))}, "fps": 10, "probe_share": 0.1, "profile": "video"}
+    clip = write_video(folder / "clip.mp4", moving_pattern())
+    film = {"source": {"file": str(clip)}, "fps": 10, "probe_share": 0.1, "profile": "video"}
     groups = {"door": {"group_frames": 15}, "yard": {"group_frames": 1000, "group_s": 60}}
     listed = folder / "cameras.yaml"
     cameras = [{"name": name, "video": video, **film} for name, video in groups.items()]
@@ -243,18 +245,11 @@ def video_cameras(state: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]
                 running.kill()
 
 
-def write_clip(file: Path) -> Path:
-    """Write a clip of a moving pattern."""
+def moving_pattern() -> Iterator[Picture]:
     down, right = np.mgrid[:HEIGHT, :WIDTH]
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number in range(FRAMES):
-            luma = 128 + 60 * np.sin((right + 4 * number) / 31) + 50 * np.sin((down - 2 * number) / 23)
-            shown = np.stack([luma, 255 - luma, luma // 2], axis=2).clip(0, 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file
+    for number in range(FRAMES):
+        luma = 128 + 60 * np.sin((right + 4 * number) / 31) + 50 * np.sin((down - 2 * number) / 23)
+        yield np.stack([luma, 255 - luma, luma // 2], axis=2).clip(0, 255).astype(np.uint8)
 
 
 def send_lossless(system: RunningSystem, layout: Layout, camera: CameraId) -> None:
