@@ -1,8 +1,8 @@
 """The golden batch: what it computes, and the comparison with the stored outputs.
 
 The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
-of code: the judge, its gradient, the attacks, STRIP, the other statistics of probes, certificates, the rows of scenes,
-and one hardening. Other kinds have none.
+of code: the judge, its gradient, the attacks, STRIP, the other statistics of probes, the evidence of cameras,
+certificates, the rows of scenes, and one hardening. Other kinds have none.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from lab.attacks import defended, eot_pgd, make_attack, random_targets, shown, s
 from lab.attacks.eot import loss_gradient
 from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
+from lab.evidence.episodes import MOST, clean_starts, episodes
+from lab.evidence.scores import Limits, Scores
 from lab.experiments.certified.measure import Subject, certified
 from lab.experiments.codefend.scores import TOGETHER, Numbers, scores
 from lab.experiments.codefend.subjects import Subject as Sick
@@ -45,6 +47,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.strip_table import LAYER_DISAGREEMENT, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.typicality import channel_means
+from schemas.evidence.rule import EvidenceRule
 
 Outputs = Mapping[str, NDArray[np.float16]]
 FILE: Final = Path(__file__).with_name("golden.npz")
@@ -237,6 +240,22 @@ def hardening() -> Mapping[str, Tensor]:
     return {name: each / each.abs().max() for name, each in found.items()} | {"sizes": sizes}
 
 
+def evidence() -> Mapping[str, Tensor]:
+    """Return the probes until the alarm in simulated episodes, and the alarms of clean starts, by both kinds."""
+    generator, found = np.random.default_rng(11), dict[str, Tensor]()
+    verdict = generator.integers(0, 2, 400)
+    clean = Scores(0.8 * 2 ** generator.normal(0, 0.3, 400), generator.random(400), verdict)
+    attacked = Scores(0.8 * 2 ** -generator.normal(5, 1.5, 400), generator.random(400) ** 6, verdict)
+    low = Scores(0.01 * 2 ** generator.normal(0, 0.2, 400), generator.random(400) ** 6, np.zeros(400, np.int64))
+    rule = EvidenceRule()
+    for limits in (Limits(0.1), Limits(0.1, 0.01)):
+        shown = episodes(clean, attacked, limits, rule, count=32).probes
+        found[f"{limits.kind}/probes"] = torch.from_numpy(np.minimum(shown, MOST))
+        for name, pictures in (("clean", clean), ("low", low)):
+            found[f"{limits.kind}/{name}"] = torch.tensor([float(clean_starts(pictures, limits, rule, count=16))])
+    return found
+
+
 PARTS: Final = (
     Part("judge", judge, 0.004),
     Part("gradient", gradient, 0.004, 0.01),
@@ -246,6 +265,7 @@ PARTS: Final = (
     Part("layer disagreement", layer_disagreement, 0.05),
     Part("five p-values", p_values, 0.1, 0.1),
     Part("detection by five", detection, 0.1, 0.1),
+    Part("evidence", evidence, 0.5, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("hardening", hardening, 0.05),
