@@ -10,15 +10,14 @@ from typing import Final
 
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
-from schemas.evidence.track import LEAST_BITS, PastFrame, Probe, Track
+from schemas.evidence.track import OCTAVES, PastFrame, Probe, Track
 from schemas.identity import SEQ_LIMIT
 from schemas.pointillist_pb2 import Statistic
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
 _PROBE: Final = struct.Struct("<Qff?IffB")
-_OCTAVES: Final = (math.log2(LEAST_BITS), 128.0)
-"""Bounds of the logarithm of a measured entropy, which is a float of four bytes."""
+_THRESHOLDS: Final = struct.Struct(f"<{len(Tracks._fields)}f")
 _STATISTICS: Final = frozenset(Statistic.values())
 
 
@@ -53,8 +52,8 @@ def _is_possible(probe: Probe) -> bool:
 
 
 def pack_tracks(tracks: Tracks) -> bytes:
-    """Serialise the tracks of one boot for the database."""
-    return b"".join(map(_pack, tracks))
+    """Serialise the tracks of one boot for the database: each track, then the threshold of each."""
+    return b"".join(map(_pack, tracks)) + _THRESHOLDS.pack(*(track.threshold_bits for track in tracks))
 
 
 def _pack(track: Track) -> bytes:
@@ -65,7 +64,10 @@ def _pack(track: Track) -> bytes:
 
 
 def unpack_tracks(data: bytes) -> Tracks:
-    """Invert `pack_tracks`; empty bytes give empty tracks. Raises StateError for bytes of any other origin."""
+    """Invert `pack_tracks`; empty bytes give empty tracks. Raises StateError for bytes of any other origin.
+
+    Bytes of an earlier version end without the thresholds. Such a history is on the scale of the next frame.
+    """
     if not data:
         return Tracks()
     tracks, used = list[Track](), 0
@@ -74,15 +76,15 @@ def unpack_tracks(data: bytes) -> Tracks:
             track, more = _unpack(data[used:])
             tracks.append(track)
             used += more
+        if used < len(data):
+            bits = _THRESHOLDS.unpack(data[used:])
+            tracks = [track._replace(threshold_bits=each) for track, each in zip(tracks, bits, strict=True)]
     except struct.error as error:
         raise StateError(
             f"evidence in the database: expected {len(Tracks._fields)} tracks, got {error}. Restore the database."
         ) from None
-    if used != len(data):
-        raise StateError(
-            f"evidence in the database: expected {len(Tracks._fields)} tracks of {used} bytes, got {len(data)} bytes. "
-            "Restore the database."
-        )
+    if not all(0 <= track.threshold_bits < math.inf for track in tracks):
+        raise StateError("evidence in the database: expected finite thresholds, got others. Restore the database.")
     return Tracks(*tracks)
 
 
@@ -94,7 +96,7 @@ def _unpack(data: bytes) -> tuple[Track, int]:
     if len(data) < end:
         raise struct.error(f"{len(data)} bytes for a track of {end}")
     history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
-    least, most = _OCTAVES
+    least, most = OCTAVES
     if not 0 <= total < math.inf or not all(least <= each.octaves <= most for each in history):
         raise StateError(
             "evidence in the database: expected the sum and the history of a track, got others. Restore the database."

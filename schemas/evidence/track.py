@@ -18,6 +18,8 @@ from schemas.evidence.rule import EvidenceRule
 
 LEAST_BITS: Final = 2.0**-16
 """Lower bound of an entropy: below it, rounding outweighs the frame's content."""
+OCTAVES: Final = (math.log2(LEAST_BITS), 128.0)
+"""Bounds of the logarithm of an entropy, which is a float of four bytes."""
 LOW_QUANTILE: Final = 0.05
 """Quantile of a camera's own entropies that marks the lower end of its spread."""
 
@@ -62,18 +64,29 @@ class Probe(NamedTuple):
     @property
     def octaves(self) -> float:
         """The entropy in octaves, the scale of all comparisons."""
-        return math.log2(max(self.entropy_bits, LEAST_BITS))
+        return in_octaves(self.entropy_bits)
 
     @property
     def depth(self) -> float:
         """Octaves below the threshold."""
-        return math.log2(max(self.threshold_bits, LEAST_BITS)) - self.octaves
+        return in_octaves(self.threshold_bits) - self.octaves
+
+
+def in_octaves(bits: float) -> float:
+    """Return the logarithm of an entropy or a threshold to base 2."""
+    return math.log2(max(bits, LEAST_BITS))
+
+
+def _moved(octaves: float, by: float) -> float:
+    least, most = OCTAVES
+    return min(most, max(least, octaves + by))
 
 
 class PastFrame(NamedTuple):
     """A frame in the history of a baseline."""
 
     octaves: float
+    """Its entropy in octaves, on the scale of the track's threshold."""
     turned: bool
     """True if its verdict differed from the verdict of the frame before."""
 
@@ -95,6 +108,19 @@ class Track(NamedTuple):
     """The verdict on the last frame, -1 before the first."""
     run_from: int = -1
     """The verdict on the frame before the run."""
+    threshold_bits: float = 0.0
+    """The threshold of the last frame; 0 before the first."""
+
+    def with_threshold(self, bits: float) -> Track:
+        """Return the track on the scale of another threshold, whose network has other entropies of the same scenes.
+
+        The history keeps its distance from the threshold.
+        """
+        if bits == self.threshold_bits:
+            return self
+        by = in_octaves(bits) - in_octaves(self.threshold_bits or bits)
+        history = tuple(each._replace(octaves=_moved(each.octaves, by)) for each in self.history)
+        return self._replace(history=history, threshold_bits=bits)
 
     def baseline(self, rule: EvidenceRule) -> tuple[float, float] | None:
         """Return the median and the spread in octaves; None while there are too few frames.
@@ -147,15 +173,17 @@ def _passing(track: Track, rule: EvidenceRule) -> float:
 def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[PastFrame, ...]:
     """Return the history with the consecutive `probes` appended."""
     history = list(track.history)
-    before = track.class_id
+    before, scale = track.class_id, in_octaves(track.threshold_bits)
     for each in probes:
-        history.append(PastFrame(each.octaves, before not in (-1, each.class_id)))
+        octaves = _moved(each.octaves, scale - in_octaves(each.threshold_bits))
+        history.append(PastFrame(octaves, before not in (-1, each.class_id)))
         before = each.class_id
     return tuple(history[-rule.history_probes :])
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
     """Return the track after the next frame, and the alarm that the frame raises."""
+    track = track.with_threshold(probe.threshold_bits)
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
@@ -165,14 +193,16 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     if total <= 0:
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, probe.class_id), None
+        history = _learnt(start, (*track.run, probe), rule)
+        return Track(history, (), 0.0, probe.seq, -1, probe.class_id, threshold_bits=probe.threshold_bits), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < rule.sum.limit:
-        return Track(track.history, run, total, probe.seq, -1, probe.class_id, run_from), None
+        following = track._replace(run=run, total=total, last=probe.seq, class_id=probe.class_id, run_from=run_from)
+        return following, None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
-    return Track(track.history, (), 0.0, probe.seq, 0, probe.class_id), alarm
+    return track._replace(run=(), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1), alarm
 
 
 def flips(classes: Sequence[int]) -> float:
@@ -198,6 +228,6 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
     if deep or (len(seen) >= rule.flip_frames and flips(seen) >= rule.flip_share):
         return after, alarm
     if len(seen) < rule.stranger_frames and len(alarm.run) < rule.history_probes:
-        return Track(track.history, alarm.run, rule.sum.limit, probe.seq, -1, after.class_id, track.run_from), None
-    history = _learnt(track._replace(class_id=track.run_from), alarm.run, rule)
-    return Track(history, (), 0.0, probe.seq, -1, after.class_id), None
+        return after._replace(run=alarm.run, total=rule.sum.limit, calm=-1, run_from=track.run_from), None
+    history = _learnt(after._replace(class_id=track.run_from), alarm.run, rule)
+    return after._replace(history=history, calm=-1), None

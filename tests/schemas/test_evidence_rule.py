@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,25 +14,34 @@ from schemas.errors import StateError
 from schemas.evidence.alarms import KINDS, Tracks
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
-from schemas.evidence.track import Probe, Track, advance, step
+from schemas.evidence.track import PastFrame, Probe, Track, advance, step
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1
 
 
-def probe(seq: int, bits: float, class_id: int = 0) -> Probe:
-    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, class_id)
+def probe(seq: int, bits: float, class_id: int = 0, threshold: float = THRESHOLD) -> Probe:
+    return Probe(seq, bits, threshold, bits < threshold, class_id)
 
 
 def alarms(
-    bits: Iterable[float], *, every: int = 5, classes: Sequence[int] = (0,) * 20_000, rule: EvidenceRule = RULE
+    bits: Iterable[float],
+    *,
+    every: int = 5,
+    classes: Sequence[int] = (0,) * 20_000,
+    rule: EvidenceRule = RULE,
+    swap: tuple[int, float] = (10**9, 1.0),
 ) -> list[int]:
-    """Return the positions in `bits` at which the rule alarms; every `every`th frame of the camera is checked."""
+    """Return the positions in `bits` at which the rule alarms; every `every`th frame of the camera is checked.
+
+    From the position `swap[0]` on, a model with `swap[1]` times the entropies is live.
+    """
     track, found = Track(), []
     for number, value in enumerate(bits):
+        factor = swap[1] if number >= swap[0] else 1.0
         track, alarm = advance(
             track,
-            probe(every * number, value, classes[every * number]),
+            probe(every * number, factor * value, classes[every * number], factor * THRESHOLD),
             rule,
             lambda first, last: classes[first : last + 1],
         )
@@ -143,6 +153,15 @@ def test_a_trigger_alarms_also_after_a_scene_of_low_entropy_became_the_baseline(
         assert alarms([*before, *[2e-5] * 8], every=every)
 
 
+@pytest.mark.parametrize("factor", [1 / 16, 1.0, 16.0])
+def test_a_model_with_other_entropies_hides_no_trigger_and_raises_no_alarm_of_a_clean_scene(factor: float) -> None:
+    for level in (0.15, 0.02):  # the second is a clean scene below the threshold
+        clean = static(level, 120, 3)
+        assert alarms(clean, swap=(60, factor)) == []
+        (first, *_) = alarms([*clean[:70], *[level / 20] * 6], swap=(60, factor))
+        assert first < 75
+
+
 values = st.floats(0, 4, width=32)
 
 
@@ -167,3 +186,13 @@ def test_invalid_bytes_of_a_track_are_rejected() -> None:
             unpack_tracks(pack_tracks(Tracks(combined=Track(run=(probe(1, 0.5),))))[:cut])
     with pytest.raises(StateError, match="bytes"):
         unpack_tracks(pack_tracks(Tracks()) + b"more")
+    with pytest.raises(StateError, match="thresholds"):
+        unpack_tracks(pack_tracks(Tracks(Track(threshold_bits=math.nan))))
+
+
+def test_tracks_of_an_earlier_version_end_without_thresholds() -> None:
+    track = Track((PastFrame(1.5, False),), last=11, class_id=3)
+    stored = pack_tracks(Tracks(track._replace(threshold_bits=0.5)))
+    assert unpack_tracks(stored[:-8]) == Tracks(track)
+    after, _ = advance(unpack_tracks(stored[:-8]).strip, probe(12, 0.8), RULE, lambda *_: [])
+    assert after.history[0].octaves == 1.5
