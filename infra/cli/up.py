@@ -39,10 +39,10 @@ def up(
     """
     from infra.process.tracing import require_exporter
     from infra.state_folder.environment import Environment
+    from infra.up.foreground import own_foreground
     from infra.up.run import run_up
     from infra.up.settings import require_no_variable_of_a_role
     from infra.up.table import LiveTable
-    from infra.up.terminal import own_foreground
 
     require_no_variable_of_a_role(os.environ)
     settings = settings.model_copy(update={"source": resolve(settings.source)})

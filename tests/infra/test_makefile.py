@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RUN = f"""#!{sys.executable}
 import signal
 import time
-from infra.up.terminal import own_foreground
+from infra.up.foreground import own_foreground
 
 with own_foreground():
     interrupts = []
