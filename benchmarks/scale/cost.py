@@ -31,6 +31,7 @@ import psutil
 
 from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.harness.waiting import wait_until
@@ -104,9 +105,9 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         undisturbed(report, system.output())
     query = "select recorded_ms - captured_ms from frames where recorded_ms >= ? and recorded_ms < ?"
     window_ms = round(1000 * from_s), round(1000 * until_s)
-    late = sorted(ms for (ms,) in rows(Layout(state).database, query, *window_ms))
+    late_s = [ms / 1000 for (ms,) in rows(Layout(state).database, query, *window_ms)]
     _, found = audit(state)
-    frames = len(late)
+    frames = len(late_s)
     asked = cameras * fps * (until_s - from_s)
     used = _by_role({role: seconds - before.get(role, 0.0) for role, seconds in after.items()})
     return {
@@ -120,7 +121,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         "cpu_ms_per_frame": {role: 1000 * seconds / max(1, frames) for role, seconds in used.items()},
         "cores_used": sum(used.values()) / (until_s - from_s),
         "memory_bytes": _by_role(memory),
-        "latency_s": {name: late[int(q * (frames - 1))] / 1000 if frames else None for name, q in QUANTILES.items()},
+        "latency_s": {name: quantile(late_s, q) for name, q in QUANTILES.items()},
         "frames_lost": found["frames_lost"],
         "frames_pending": report["frames_pending"],
         "frames_shed": report["frames_shed"],

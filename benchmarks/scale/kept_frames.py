@@ -22,6 +22,7 @@ from sqlalchemy import func, select, text, update
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.recorder_store import MadeRecord, frame_values, open_store, settings_in
 from benchmarks.harness.services import started
 from benchmarks.scale.recorder import SECRET, verdicts
@@ -192,8 +193,7 @@ class Kept:
 
 
 def _ms(seconds: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(1000 * each for each in seconds)
-    return {"median": round(median(ordered), 1), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 1)}
+    return {name: round(1000 * (quantile(seconds, q) or 0.0), 1) for name, q in (("median", 0.5), ("p99", 0.99))}
 
 
 def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:

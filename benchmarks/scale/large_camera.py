@@ -11,6 +11,7 @@ import av
 import yaml
 
 from benchmarks.harness.data_sets import sample_video
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import Result, RunningSystem, on_cores, summary
 from infra.state_folder import Layout
@@ -92,11 +93,9 @@ def latencies(database: Path) -> Result:
     for kind, where in (("large", "like"), ("others", "not like")):
         query = f"select recorded_ms - captured_ms from frames where camera {where} 'local/large-%' order by seq"
         every = rows(database, query)
-        waited = sorted(wait for (wait,) in every[int(STARTING * len(every)) :])
+        waited = [wait / 1000 for (wait,) in every[int(STARTING * len(every)) :]]
         found[f"frames_recorded_{kind}"] = len(every)
         found[f"latency_s_{kind}"] = {
-            f"p{percent}": waited[min(len(waited) - 1, len(waited) * percent // 100)] / 1000
-            for percent in (50, 95, 99)
-            if waited
+            f"p{percent}": quantile(waited, percent / 100) for percent in (50, 95, 99) if waited
         }
     return found

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.quantile import quantile
 from infra.local.files import write_json
 from processors.decoding.decoders import VideoDecoders, VideoUnit
 from producers.video.encoder import software_encoder
@@ -94,11 +95,6 @@ class Honest:
         return time.perf_counter() - began
 
 
-def percentile_ms(seconds: list[float], share: float) -> float:
-    """Return a percentile in milliseconds."""
-    return 1000 * float(np.quantile(seconds, share))
-
-
 def main() -> None:
     """Attack, and write the counts."""
     options = command_line(
@@ -136,6 +132,8 @@ def main() -> None:
     settle()
     counts = decoders.counts
     decoders.close()
+    times = {"quiet": quiet, "attacked": attacked}
+    p99_ms = {name: 1000 * (quantile(seconds, 0.99) or 0.0) for name, seconds in times.items()}
     result = {
         "command": options.command,
         "mutated_units": options.units,
@@ -144,8 +142,8 @@ def main() -> None:
         "counts": counts,
         "uncounted": sent - sum(outcomes.values()),
         "honest_failures": 0,  # a failure of the honest camera would have been raised
-        "honest_p99_ms": {"quiet": percentile_ms(quiet, 0.99), "attacked": percentile_ms(attacked, 0.99)},
-        "honest_p99_ratio": percentile_ms(attacked, 0.99) / percentile_ms(quiet, 0.99),
+        "honest_p99_ms": p99_ms,
+        "honest_p99_ratio": p99_ms["attacked"] / p99_ms["quiet"],
     }
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "fuzz.json", result)

@@ -25,6 +25,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.pipeline import WARM_S, measure_window
 from consumers.database.queries import open_records
@@ -123,8 +124,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {
         "frames": len(values),
         "mean": float(np.mean(values)),
-        "p50": float(np.quantile(values, 0.5)),
-        "p99": float(np.quantile(values, 0.99)),
+        "p50": quantile(values, 0.5) or 0.0,
+        "p99": quantile(values, 0.99) or 0.0,
     }
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.records import rows
 from infra.state_folder import Layout
 from schemas.identity import CameraId
@@ -37,9 +36,4 @@ def p99_s(layout: Layout, since_ms: int, until_ms: int, but_not: CameraId) -> fl
     excluded; the audit counts those.
     """
     query = "select recorded_ms - captured_ms from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
-    return quantile(sorted(ms / 1000 for (ms,) in rows(layout.database, query, since_ms, until_ms, but_not)), 0.99)
-
-
-def quantile(values: Sequence[float], q: float) -> float | None:
-    """Return the quantile of ascending values; None of an empty sequence."""
-    return values[math.ceil(q * len(values)) - 1] if values else None
+    return quantile([ms / 1000 for (ms,) in rows(layout.database, query, since_ms, until_ms, but_not)], 0.99)

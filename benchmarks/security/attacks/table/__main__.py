@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.waiting import await_cameras
-from benchmarks.security.attacks.outcome import quantile
 from benchmarks.security.attacks.table.attack import Attack
 from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
