@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+
+from benchmarks.harness.serving import serving
 
 
 class Receiver(ABC):
@@ -29,7 +30,7 @@ class Receiver(ABC):
                 """Write no log line."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="receiver")
+        self._serving = serving(self._server)
 
     @abstractmethod
     def take(self, body: bytes) -> None:
@@ -41,12 +42,10 @@ class Receiver(ABC):
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.__exit__(kind, error, trace)

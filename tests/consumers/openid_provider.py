@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from joserfc.jws import JWSRegistry
+
+from benchmarks.harness.serving import serving
 
 CLIENT_ID: Final = "console"
 CLIENT_SECRET: Final = "a secret of the console"
@@ -51,16 +52,8 @@ class Provider:
         """Keys before the usable one; None is a document without keys."""
         self.requests: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.url = self.issuer = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop the server and its thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = self.issuer = f"http://127.0.0.1:{self.server.server_port}"
 
     def discovery(self) -> dict[str, Any]:
         """Return the discovery document."""
@@ -177,7 +170,5 @@ def _values(query: str) -> dict[str, str]:
 def running_provider() -> Iterator[Provider]:
     """Run a provider for the block."""
     provider = Provider()
-    try:
+    with serving(provider.server):
         yield provider
-    finally:
-        provider.close()

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.harness.serving import serving
+
 
 def rules_json(*alerts: dict[str, Any], quiet: str = "PointillistDiskFull") -> dict[str, Any]:
     """Return an answer of `/api/v1/rules`."""
@@ -84,13 +86,8 @@ def running_prometheus(
     mode: str = "well", *, alerts: Sequence[dict[str, Any]] = (), up: str = "1"
 ) -> Iterator[PrometheusStandIn]:
     """Run the stand-in for the block."""
-    server = PrometheusStandIn(mode, alerts, up)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stopped.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(PrometheusStandIn(mode, alerts, up)) as server:
+        try:
+            yield server
+        finally:
+            server.stopped.set()

@@ -10,7 +10,6 @@ import shutil
 import string
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final
 import compose_spec
 import pytest
 
+from benchmarks.harness.serving import serving
 from infra.local.kafka import Kafka, kafka_security
 from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
 from infra.local.mosquitto import Mosquitto, listeners
@@ -234,12 +234,10 @@ def test_the_health_check_of_a_role_ignores_a_proxy_of_the_environment(status: i
             """Print nothing."""
 
     _, *command = SERVICES["bridge"]["healthcheck"]["test"]
-    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Health)) as server:
         local = [sys.executable, *(word.replace("9100", str(server.server_port)) for word in command[1:])]
         proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
         done = subprocess.run(local, check=False, capture_output=True, text=True, timeout=60, env=os.environ | proxy)
-        server.shutdown()
     assert done.returncode == expected, done.stderr
 
 

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from schemas.metrics import KAFKA_GROUP_LAG, LAG
 from schemas.runtime.health import Health
 from schemas.topics import PROCESSORS_GROUP
 from tests.infra.command_line import call
+from tests.producers.web_rig import web_server
 from tests.waiting import PATIENCE_S, wait_until
 
 
@@ -125,18 +124,11 @@ def test_the_backlog_is_read_only_on_request(roles: Roles) -> None:
 def test_another_program_on_the_port_of_a_role_counts_as_no_answer(roles: Roles, tmp_path: Path, content: str) -> None:
     for name in ("metrics", "healthz"):
         (tmp_path / name).write_text(content)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        address = f"127.0.0.1:{server.server_port}"
+    with web_server(tmp_path) as url:
+        address = url.removeprefix("http://")
         roles.table.record("bridge", roles.me, metrics=address)
         assert roles.states()["bridge"].state == "not answering"
         assert RunTotals().scrape([address]).by("pointillist_frames_total", "outcome") == {}
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_restarts_are_counted_in_the_table_of_roles(roles: Roles) -> None:
