@@ -84,10 +84,11 @@ def test_a_guide_prints_commands_that_exist(name: str) -> None:
 
 
 def test_the_examples_of_the_file_of_cameras_are_accepted(texts: dict[str, str], tmp_path: Path) -> None:
-    examples = YAML.findall(texts["cameras.md"])
-    assert examples
-    for example in examples:
-        assert parse_camera_file(yaml.safe_load(example), tmp_path, "cameras.yaml")
+    for name in ("cameras.md", "tutorial.md"):
+        examples = YAML.findall(texts[name])
+        assert examples
+        for example in examples:
+            assert parse_camera_file(yaml.safe_load(example), tmp_path, "cameras.yaml")
 
 
 def test_a_decision_fits_a_screen_and_begins_with_its_summary(texts: dict[str, str]) -> None:

@@ -46,12 +46,12 @@ RUN: Final = {
     re.escape(SYSTEM): (),
     rf".venv/bin/pointillist camera test {STREAM}( --picture look\.png)?": ("--seconds", "0.5"),
     rf".venv/bin/pointillist camera attach {SECOND} --state \.pointillist --name door --fps 2": (),
-    r".venv/bin/pointillist camera run cameras\.yaml --state \.pointillist": (),
+    r".venv/bin/pointillist camera test --cameras cameras\.yaml home/door": ("--seconds", "0.5"),
     r".venv/bin/pointillist audit --state \.pointillist": (),
 }
 """Commands that run here, with options that limit their run time."""
 
-ENDLESS: Final = {" camera attach ": "local/door", " camera run ": "yard/hall"}
+ENDLESS: Final = {" camera attach ": "local/door"}
 """Commands that run until Ctrl-C, with their cameras. The test sends Ctrl-C when frames of the camera are recorded."""
 
 PARSED: Final = {
@@ -61,6 +61,8 @@ PARSED: Final = {
     r"make up 'ARGS=--scenario sticker --state sticker-drill'": "test_console.py runs the drill",
     r".venv/bin/pointillist up --cameras 0 --listen 10\.0\.0\.7": "test_access.py listens on another loopback address",
     r".venv/bin/pointillist enroll site/door --out door\.enrolment": "test_access.py enrols by that listener",
+    r".venv/bin/pointillist up --cameras-file cameras\.yaml": "it runs what test_camera_run.py runs; see "
+    "test_up_listed.py",
     rf".venv/bin/pointillist up --source {STREAM} --bundle (street|desk)": "test_bundle_command.py runs its own bundle",
     r".venv/bin/pointillist teach train labels/ --name desk": "test_teach.py trains on pictures of its own",
     r"make test": "it would run this test",
@@ -125,8 +127,8 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
 
     with RtspServer("--counted", 160, 96, 5) as server, (tmp_path / "up.log").open("w+") as log:
         address = server.address("counted")
-        film = {"name": "hall", "source": {"address": address}}
-        (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "yard", "cameras": [film]}))
+        door = {"name": "door", "source": {"address": address}}
+        (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "home", "cameras": [door]}))
 
         def with_local_stream(command: Command) -> list[str]:
             return [word.replace(STREAM, address).replace(SECOND, address) for word in command.words]
