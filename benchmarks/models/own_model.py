@@ -50,7 +50,7 @@ def export(network: nn.Module, side: int, file: Path) -> Path:
 
 
 def scene_pictures(folder: Path, names: list[str], count: int, size: int, labelled: bool) -> Path:
-    """Write pictures of the simulator, in subfolders named by class or in one folder."""
+    """Write pictures of the simulator, in sub-folders named by class or in one folder."""
     simulator = SceneSimulator(11, 0, (size, size), 3)
     for index in range(count):
         # The simulator shows each place for 12 frames: skip to other places and signs.

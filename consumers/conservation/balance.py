@@ -104,7 +104,8 @@ class Counts:
     frames_dead_lettered: int
     """Rejected frames with a verified identity."""
     frames_shed: int
-    """Frames that a full spool has dropped, or that its medium has damaged."""
+    """Frames deleted from a spool without a verdict: it was full, or they were too old, damaged, or signed with an
+    earlier key."""
     frames_pending: int
     """Frames in flight: in a spool or in Kafka."""
     frames_lost: int

@@ -161,7 +161,7 @@ def calibrate(
         bundle, limits = _certain(folder, bundle, gallery, notes)
     if not chosen.labelled:
         notes.append(
-            "the pictures have no classes: in subfolders named by class, they would show a wrong normalisation"
+            "the pictures have no classes: in sub-folders named by class, they would show a wrong normalisation"
         )
     before = bundle.settings.strip
     unchanged = "no [strip] table: no frame is checked for triggers" if before is None else "the [strip] table stays"

@@ -1,4 +1,4 @@
-"""A folder of a user's own pictures in a network's input size, with their classes if subfolders name them."""
+"""A folder of a user's own pictures in a network's input size, with their classes if sub-folders name them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class PictureFiles:
 
 
 def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
-    """List at most `most` pictures of `folder`, or of its subfolders named by class.
+    """List at most `most` pictures of `folder`, or of its sub-folders named by class.
 
     They are spread evenly over the classes and over the files of each class, and over all classes if `most` is less.
     Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files and
-    folders do not count. Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.
+    folders do not count. Raises ConfigError when there is no picture, or a sub-folder does not have the name of a class.
     """
     if not folder.is_dir():
         raise ConfigError(f"pictures: expected a folder, got {folder}. Correct the path.")
@@ -56,13 +56,13 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
     files = [each for each in inside if each.is_file()]
     if files and subfolders:
         raise ConfigError(
-            f"{folder}: expected pictures, or subfolders of pictures named by class, got both "
+            f"{folder}: expected pictures, or sub-folders of pictures named by class, got both "
             f"({files[0].name}, {subfolders[0].name}/). Keep one of the two."
         )
     if not subfolders:
         if not files:
             raise ConfigError(
-                f"{folder}: expected pictures, or subfolders of pictures named by class, got neither. Correct the path."
+                f"{folder}: expected pictures, or sub-folders of pictures named by class, got neither. Correct the path."
             )
         chosen = [files[place] for place in _spread(len(files), most)]
         return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
@@ -70,7 +70,7 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
     queues = [[(file, number) for file in visible_files(each)] for each, number in numbers]
     found = _in_turn(queues, most)
     if not found:
-        raise ConfigError(f"{folder}: expected pictures in the subfolders, got none. Correct the path.")
+        raise ConfigError(f"{folder}: expected pictures in the sub-folders, got none. Correct the path.")
     return PictureFiles([file for file, _ in found], np.array([number for _, number in found], np.int64))
 
 
@@ -99,7 +99,7 @@ def _number(name: str, classes: Sequence[str], folder: Path) -> int:
     near = [number for number, each in enumerate(classes) if _folded(each) == _folded(name)]
     if len(near) != 1:
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/. Rename it.")
+        raise ConfigError(f"{folder}: expected sub-folders named by class ({shown}), got {name}/. Rename it.")
     return near[0]
 
 

@@ -205,7 +205,7 @@ def picture(colour: int, seed: int, size: tuple[int, int] = (20, 24)) -> NDArray
 
 
 def write_pictures(folder: Path, each: int = 16, named: bool = True) -> Path:
-    """Write `each` pictures of every colour to `folder`, with `named` in a subfolder for each colour."""
+    """Write `each` pictures of every colour to `folder`, with `named` in a sub-folder for each colour."""
     for number, colour in enumerate(COLOURS):
         inside = folder / colour if named else folder
         inside.mkdir(parents=True, exist_ok=True)

@@ -536,7 +536,7 @@ def test_pictures_come_from_every_class_and_folder_names_may_differ_in_case_and_
     assert len(picture_files(tmp_path, ["go", "no entry"], 100)) == 8
     found = picture_files(tmp_path, ["go", "no entry"], 5)
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 1]
-    with pytest.raises(ConfigError, match=r"expected subfolders named by class \(go, stop\), got No-Entry/"):
+    with pytest.raises(ConfigError, match=r"expected sub-folders named by class \(go, stop\), got No-Entry/"):
         picture_files(tmp_path, ["go", "stop"], 5)
     (tmp_path / "stray.png").touch()
     with pytest.raises(ConfigError, match=r"got both \(stray\.png, No-Entry/\)"):
