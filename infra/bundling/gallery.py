@@ -47,7 +47,7 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
 
     They are spread evenly over the classes and over the files of each class, and over all classes if `most` is less.
     Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files and
-    folders do not count. Raises ConfigError when there is no picture, or a sub-folder does not have the name of a class.
+    folders do not count. Raises ConfigError if there is no picture, or a sub-folder does not have the name of a class.
     """
     if not folder.is_dir():
         raise ConfigError(f"pictures: expected a folder, got {folder}. Correct the path.")
@@ -62,7 +62,7 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
     if not subfolders:
         if not files:
             raise ConfigError(
-                f"{folder}: expected pictures, or sub-folders of pictures named by class, got neither. Correct the path."
+                f"{folder}: expected pictures, or sub-folders of pictures named by class, got neither. Correct it."
             )
         chosen = [files[place] for place in _spread(len(files), most)]
         return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
