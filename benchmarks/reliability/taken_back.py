@@ -27,6 +27,8 @@ _PAST: Final = struct.Struct("<d?")
 _PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?IffB")
 _COLUMNS: Final = 28
 """Columns of `frames` in that version, the first ones of this release."""
+_VALUES: Final = 7
+"""Values of a camera's snapshot in that version, the first ones of this release."""
 _ADDED: Final = {
     frames.name: ("windows", "p_value", "p_value_threshold", "statistic"),
     alerts.name: (
@@ -60,7 +62,7 @@ def _narrow(connection: Connection) -> None:
         of_row = (evidence.c.camera == row.camera) & (evidence.c.boot == row.boot)
         connection.execute(update(evidence).where(of_row).values(narrow))
     for row in connection.execute(select(camera_snapshots)).fetchall():
-        count, last, *rest = json.loads(row.state)
+        count, last, *rest = json.loads(row.state)[:_VALUES]
         of_camera = camera_snapshots.c.camera == row.camera
         state = json.dumps([count, last[:_COLUMNS], *rest])
         connection.execute(update(camera_snapshots).where(of_camera).values(state=state))

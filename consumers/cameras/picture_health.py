@@ -89,6 +89,9 @@ class PictureHealth:
 
     def _is_blurred(self, grey: NDArray[np.float32]) -> bool:
         found = sharpness(grey)
+        if self.blurred and self.pictures <= _LEARNED:
+            # Restored without the usual sharpness. A picture that is twice as sharp as this one ends the state.
+            self.pictures, self.sharpness = _LEARNED + 1, 2 * found / BLURRED_PART
         if self.pictures > _LEARNED and found < BLURRED_PART * self.sharpness:
             return True
         share = max(_SLOWLY, 1 / self.pictures)

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.cameras.camera import RECENT_PROBES, Camera
+from consumers.cameras.picture_health import PictureHealth
 from consumers.database.cameras import boot_totals
 from consumers.database.engine import PreparedStatement, insert_or_replace
 from consumers.database.tables import boots, camera_snapshots, cameras, frames
@@ -112,7 +113,7 @@ def _state(camera: Camera, count: int) -> str:
     return json.dumps(
         [
             count, camera.last, camera.entropy_bits, "".join("01"[flagged] for flagged in camera.probes),
-            camera.boot, camera.level, camera.is_new,
+            camera.boot, camera.level, camera.is_new, camera.health.pictures, camera.health.sharpness,
         ]
     )  # fmt: skip
 
@@ -120,16 +121,20 @@ def _state(camera: Camera, count: int) -> str:
 def saved_camera(name: str, state: str) -> Camera | None:
     """Return the camera of a row of `camera_snapshots`; None for a row of another release.
 
-    Such a row is logged, and the camera's next frame replaces it.
+    Such a row is logged, and the camera's next frame replaces it. A row of an earlier release ends before the number of
+    pictures and their usual sharpness.
     """
     try:
-        count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
+        count, last, entropy_bits, probes, boot, level, is_new, *learned = json.loads(state)
         row = FrameRow(*last)
+        pictures, sharpness = learned or (0, 0.0)
     except (TypeError, ValueError):
-        log.warning("camera_not_read", camera=name, error=f"snapshot: expected seven values, got {state[:80]!r}")
+        log.warning(
+            "camera_not_read", camera=name, error=f"snapshot: expected seven or nine values, got {state[:80]!r}"
+        )
         return None
     flagged: Iterable[bool] = (each == "1" for each in probes)
     return Camera(
         name, count, row, entropy_bits=entropy_bits, probes=deque(flagged, RECENT_PROBES),
-        boot=boot, level=level, is_new=is_new,
+        boot=boot, level=level, is_new=is_new, health=PictureHealth(pictures=pictures, sharpness=sharpness),
     )  # fmt: skip

@@ -30,7 +30,7 @@ def test_a_downgraded_database_is_upgraded_with_its_evidence(tmp_path: Path) -> 
     with engine.begin() as connection:
         prepare_tables(connection)
         connection.execute(insert(evidence).values(stored))
-        state = json.dumps([1, row, None, "1", 1, 0.5, True])
+        state = json.dumps([1, row, None, "1", 1, 0.5, True, 40, 0.7])
         connection.execute(insert(camera_snapshots).values(camera="a/b", heard_ms=1, state=state))
         tables = _tables(connection)
     assert take_back(url) == VERSION
@@ -38,6 +38,7 @@ def test_a_downgraded_database_is_upgraded_with_its_evidence(tmp_path: Path) -> 
         assert read_version(connection) == VERSION
         assert "p_value" not in _tables(connection)[frames.name]
         assert sighting_rules.name not in _tables(connection)
+        assert len(json.loads(connection.scalar(select(camera_snapshots.c.state)) or "")) == 7
     assert take_back(url) == VERSION  # a database of the earlier version is not changed
     upgrade_database(url)
     with engine.begin() as connection:

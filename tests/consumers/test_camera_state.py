@@ -163,3 +163,13 @@ def test_a_fault_of_pictures_is_restored_until_a_picture_is_good() -> None:
     assert health.state is State.FROZEN
     health.compare(1.0, NOW_MS)
     assert health.state is None
+
+
+def test_a_blurred_camera_whose_usual_sharpness_was_not_saved_stays_blurred_until_a_picture_is_sharp() -> None:
+    health = PictureHealth()
+    health.restore(State.BLURRED, NOW_MS)
+    for seed in range(40):
+        health.update(jpeg_scene(seed, blur=3))
+        assert health.state is State.BLURRED
+    health.update(jpeg_scene(1))
+    assert health.state is None

@@ -86,6 +86,24 @@ def test_every_program_shows_a_camera_without_changing_pixels_as_frozen(recorder
     assert all("do not change" in reason for _, reason in states)
 
 
+def test_a_blurred_camera_stays_blurred_after_a_restart_until_a_picture_is_sharp(recorder: Rig) -> None:
+    for seq in range(40):
+        recorder.verdicts([verdict(seq, preview=jpeg_scene(seq))])
+        housekeeping(recorder)
+    recorder.verdicts([verdict(40, preview=jpeg_scene(1, blur=3))])
+    housekeeping(recorder)
+    assert saved_state(recorder).judged.state is State.BLURRED
+    restored = Snapshots(recorder.engine, 0).load()
+    for camera in restored:
+        camera.judged = saved_state(recorder).judged
+    recorder.cameras = CameraCache(recorder.settings)
+    recorder.cameras.restore(restored)
+    for seq, blur, expected in ((41, 3.0, State.BLURRED), (42, 3.0, State.BLURRED), (43, 0.0, State.ONLINE)):
+        recorder.verdicts([verdict(seq, preview=jpeg_scene(seq, blur=blur))])
+        housekeeping(recorder)
+        assert saved_state(recorder).judged.state is expected
+
+
 @pytest.mark.parametrize(("reported", "expected"), [(PAUSED, "paused"), (ENDED, "ended")])
 def test_a_paused_or_ended_camera_is_not_silent(recorder: Rig, reported: int, expected: str) -> None:
     clock = MsClock(1_000_000)
