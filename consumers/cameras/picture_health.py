@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from consumers.cameras.state import State
+from schemas.limits import LEAST_FRAMES_PER_SECOND
 
 SIDE: Final = 64
 """Pictures are looked at with at most this many pixels on their longer side."""
@@ -37,6 +38,11 @@ BLURRED_PART: Final = 0.25
 _LEARNED: Final = 30
 """Pictures until the camera's own sharpness is known."""
 _SLOWLY: Final = 0.02
+_FOLLOWED_MS: Final = 2 * 86_400_000
+"""Time constant with which the camera's own sharpness follows blurred pictures: a camera that is aimed at something
+plainer is blurred for half a day to a week."""
+_LONGEST_GAP_MS: Final = round(1000 / LEAST_FRAMES_PER_SECOND)
+"""Maximum time between two pictures that counts for this."""
 
 
 @dataclass(slots=True)
@@ -49,6 +55,8 @@ class PictureHealth:
     pictures: int = 0
     sharpness: float = 0.0
     """The camera's usual one."""
+    updated_ms: int | None = None
+    """Time of the last picture; None before the first."""
     same_since_ms: int | None = None
     """Since when nothing has changed; None before the first look and after a change."""
     same_looks: int = 0
@@ -68,14 +76,16 @@ class PictureHealth:
         if self.frozen:
             self.same_since_ms, self.same_looks = now_ms - FROZEN_MS, _FROZEN_LOOKS
 
-    def update(self, jpeg: bytes) -> None:
+    def update(self, jpeg: bytes, now_ms: int) -> None:
         """Look at the newest preview; one that cannot be read changes nothing."""
         grey = grey_of(jpeg)
         if grey is None:
             return
         self.pictures += 1
+        since_ms = 0 if self.updated_ms is None else min(now_ms - self.updated_ms, _LONGEST_GAP_MS)
+        self.updated_ms = now_ms
         self.black = float(np.percentile(grey, 99)) < BLACK_LEVEL or float(grey.std()) < FLAT
-        self.blurred = not self.black and self._is_blurred(grey)
+        self.blurred = not self.black and self._is_blurred(grey, since_ms)
 
     def compare(self, changed: float, now_ms: int) -> None:
         """Take the mean change of the pixels that were sent twice, in grey levels of 255."""
@@ -87,16 +97,15 @@ class PictureHealth:
         self.same_looks += 1
         self.frozen = now_ms - self.same_since_ms >= FROZEN_MS and self.same_looks >= _FROZEN_LOOKS
 
-    def _is_blurred(self, grey: NDArray[np.float32]) -> bool:
+    def _is_blurred(self, grey: NDArray[np.float32], since_ms: int) -> bool:
         found = sharpness(grey)
         if self.blurred and self.pictures <= _LEARNED:
             # Restored without the usual sharpness. A picture that is twice as sharp as this one ends the state.
             self.pictures, self.sharpness = _LEARNED + 1, 2 * found / BLURRED_PART
-        if self.pictures > _LEARNED and found < BLURRED_PART * self.sharpness:
-            return True
-        share = max(_SLOWLY, 1 / self.pictures)
+        is_blurred = self.pictures > _LEARNED and found < BLURRED_PART * self.sharpness
+        share = since_ms / _FOLLOWED_MS if is_blurred else max(_SLOWLY, 1 / self.pictures)
         self.sharpness += share * (found - self.sharpness)
-        return False
+        return is_blurred
 
 
 def grey_of(jpeg: bytes) -> NDArray[np.float32] | None:

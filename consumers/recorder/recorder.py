@@ -72,8 +72,9 @@ log = structlog.get_logger()
 
 
 def _examine(pictures: Sequence[tuple[Camera, bytes]]) -> None:
+    now_ms = monotonic_ms()
     for camera, jpeg in pictures:
-        camera.health.update(jpeg)
+        camera.health.update(jpeg, now_ms)
 
 
 def letters_group(group: str) -> str:

@@ -15,6 +15,7 @@ from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Me
 from tests.consumers.console_rig import jpeg_scene
 
 NOW_MS = 1_000_000
+HOUR_MS = 3_600_000
 
 
 def state(**facts: object) -> State:
@@ -132,7 +133,7 @@ def test_the_patience_with_a_slow_camera_is_a_few_of_its_frame_intervals() -> No
 def test_a_black_or_blurred_picture_is_detected(pictures: list[bytes], expected: State | None) -> None:
     health = PictureHealth()
     for picture in pictures:
-        health.update(picture)
+        health.update(picture, NOW_MS)
     assert health.state is expected
 
 
@@ -169,7 +170,25 @@ def test_a_blurred_camera_whose_usual_sharpness_was_not_saved_stays_blurred_unti
     health = PictureHealth()
     health.restore(State.BLURRED, NOW_MS)
     for seed in range(40):
-        health.update(jpeg_scene(seed, blur=3))
+        health.update(jpeg_scene(seed, blur=3), NOW_MS)
         assert health.state is State.BLURRED
-    health.update(jpeg_scene(1))
+    health.update(jpeg_scene(1), NOW_MS)
     assert health.state is None
+
+
+def blurred_hours(between_ms: int) -> int:
+    """Return the number of pictures, one each `between_ms`, until a camera with plainer pictures is not blurred."""
+    health = PictureHealth()
+    for seed in range(40):
+        health.update(jpeg_scene(seed), NOW_MS)
+    for number in range(24 * 8):
+        health.update(jpeg_scene(1, blur=3), NOW_MS + number * between_ms)
+        if health.state is None:
+            return number
+    raise AssertionError("expected that the state ends, and it has not within eight days")
+
+
+def test_a_camera_that_sees_something_plainer_is_blurred_for_days_and_not_for_ever() -> None:
+    hours = blurred_hours(HOUR_MS)
+    assert 24 * 4 < hours < 24 * 8
+    assert blurred_hours(24 * HOUR_MS) == hours, "a long time without a picture counts as an hour"

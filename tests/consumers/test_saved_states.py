@@ -38,7 +38,7 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     """Run one tick of a recorder's housekeeping."""
     seen = rig.cameras.pop_previews(100)
     for camera, jpeg in seen:
-        camera.health.update(jpeg)
+        camera.health.update(jpeg, monotonic_ms())
     rig.cameras.mark_unjudged(camera for camera, _ in seen)
     now_ms = time.time_ns() // 10**6
     changed = rig.cameras.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)
