@@ -7,7 +7,7 @@ import fnmatch
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -58,8 +58,9 @@ async def run_announcer(
             try:
                 found = await run_in_thread(reading.poll)
                 health.set("database", True)
-                announcer.announce(found)
-                announcer.set_status(read=True)
+                announcer.announce(found, reading.removed)
+                # A database that replaces a damaged one has no cameras at first.
+                announcer.set_status(read=bool(found or reading.removed))
             except Exception as error:  # any error means that the database does not respond
                 health.set("database", False, error_text(error))
                 announcer.set_status(read=False)
@@ -84,7 +85,10 @@ class Announcer:
         self._lock = threading.Lock()  # the client calls back from its own thread
         self._announced: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
-        self._begun_s = self._read_s = time.monotonic()
+        """Cameras whose devices the broker had retained at the last connection."""
+        self._missing: dict[str, float] = {}
+        """Cameras with a device that the database lacks, with the time at which they were first missing."""
+        self._read_s = time.monotonic()
         self._shown = "online"
         self._id = announcer_id(settings)
         self._status = status_topic(self._id)
@@ -111,8 +115,12 @@ class Announcer:
         """Connect from a separate thread and reconnect after failures."""
         self._client.start()
 
-    def announce(self, found: Sequence[CameraSnapshot]) -> None:
-        """Announce new cameras, publish changed states, and remove cameras that are gone."""
+    def announce(self, found: Sequence[CameraSnapshot], removed: Collection[str] = ()) -> None:
+        """Announce new cameras, publish changed states, and remove cameras that are gone.
+
+        Cameras that people have `removed` are gone at once, others when the database has lacked them for `forgotten_s`.
+        A database without any camera has just replaced another one: no camera is gone then.
+        """
         wanted = {each.camera: each for each in found if self._is_included(each.camera)}
         self._cameras.set(len(wanted))
         if not self.is_connected:
@@ -129,13 +137,13 @@ class Announcer:
                     continue
                 self._publish(state_topic(camera), each.document())
                 self._announced[camera] = (each, now_s)
-            for camera in self._announced.keys() - wanted.keys():
-                self._withdraw(camera)
-                del self._announced[camera]
-            if self._leftovers and now_s - self._begun_s > self._settings.forgotten_s:
-                for camera in self._leftovers - wanted.keys():
+            lacking = (self._announced.keys() | self._leftovers) - wanted.keys() if found or removed else ()
+            self._missing = {camera: self._missing.get(camera, now_s) for camera in lacking}
+            for camera, since_s in self._missing.items():
+                if camera in removed or now_s - since_s >= self._settings.forgotten_s:
                     self._withdraw(camera)
-                self._leftovers.clear()
+                    self._announced.pop(camera, None)
+                    self._leftovers.discard(camera)
 
     def set_status(self, *, read: bool) -> None:
         """Publish a changed status: the devices are unavailable if the database was not `read` for `_UNREAD_S`."""

@@ -62,6 +62,11 @@ class DatabaseReader:
         self._read_to_ms = 0
         self._counted_to_ms = 0
 
+    @property
+    def removed(self) -> set[str]:
+        """The cameras in the database that people have removed, and that have sent nothing since."""
+        return {name for name, camera in self._cameras.items() if camera.recorded_ms <= self._forgotten.get(name, -1)}
+
     def poll(self) -> list[CameraSnapshot]:
         """Return all cameras that have sent frames and are not forgotten, in their current state.
 
@@ -90,10 +95,11 @@ class DatabaseReader:
             self._states.pop(name, None)
         if self._console_url:
             self._forgotten |= read_forgotten(self._console_url)
+        removed = self.removed
         return [
             self._snapshot(camera, now_ms)
-            for _, camera in sorted(self._cameras.items())
-            if camera.last is not None and camera.recorded_ms > self._forgotten.get(camera.name, -1)
+            for name, camera in sorted(self._cameras.items())
+            if camera.last is not None and name not in removed
         ]
 
     def _update_camera(self, name: str, state: str) -> None:

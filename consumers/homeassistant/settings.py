@@ -28,4 +28,5 @@ class AnnouncerSettings(RoleSettings, MqttSettings):
     numbers_s: float = Field(default=30.0, gt=0)
     """Seconds after which changed figures are published even if nothing else has changed."""
     forgotten_s: float = Field(default=30.0, ge=0)
-    """Seconds for which announcements of an earlier run stay although the database lacks their cameras."""
+    """Seconds for which the devices of cameras stay that the database lacks and nobody has removed in the console. As
+    long as the database has no cameras at all, all devices stay."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, select, update
 
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
@@ -43,6 +44,7 @@ from infra.monitor.alert_notifier import AlertNotifier
 from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import DEGRADED, Candidate, Meta, Status
 from schemas.runtime.health import Health
+from tests.clocks import Clock
 from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
 from tests.consumers.test_sightings import cars, save_sighting_rule
@@ -160,6 +162,7 @@ def test_a_deleted_camera_is_left_out_until_it_sends_again(
     forgotten_ms = store.forget(GATE)
     store.close()
     assert [each.camera for each in reading.poll()] == [CAMERA]
+    assert reading.removed == {GATE}
     wait_until(lambda: time.time_ns() // 10**6 > forgotten_ms)
     rig.verdicts([verdict(1)], GATE)
     save_cameras(rig)
@@ -302,15 +305,16 @@ async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIte
 
 @pytest.mark.brokers
 async def test_a_camera_is_announced_updated_and_removed_in_home_assistant(
-    recorder: Rig, mosquitto: Mosquitto, house: HomeAssistant
+    recorder: Rig, mosquitto: Mosquitto, house: HomeAssistant, tmp_path: Path
 ) -> None:
+    store = f"sqlite:///{tmp_path}/console.sqlite"
     recorder.verdicts(verdict(seq, flagged=False) for seq in range(40))
     # A camera with one frame a minute does not become silent during the test.
     slow = Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=1 / 60, dropped_per_block=16, turn=turn(1, 1))
     recorder.feed([recorder.record(recorder.settings.events_topic, CAMERA.encode(), signed(slow), "Meta")])
     save_cameras(recorder)
     status = status_topic(announcer_id(announcer_settings(recorder, mosquitto)))
-    async with announcing(recorder, mosquitto):
+    async with announcing(recorder, mosquitto, console_store=store):
         await until(lambda: house.state(CAMERA) and house.devices(), "the camera")
         await until(lambda: house.retained.get(status) == b"online", "the announcer")
         document = json.loads(house.retained[config_topic(CAMERA)])
@@ -321,8 +325,8 @@ async def test_a_camera_is_announced_updated_and_removed_in_home_assistant(
         save_cameras(recorder)
         await until(lambda: house.state(CAMERA)["backdoor"] == "ON", "the alert")
         assert house.state(CAMERA)["class"] == "yield"
-        with recorder.engine.begin() as connection:
-            connection.execute(delete(camera_snapshots))
+        with Store.opened(store) as console:
+            console.forget(CAMERA)
         await until(lambda: not house.devices() and house.state(CAMERA) is None, "the removal of the camera")
     await until(lambda: house.retained[status] == b"offline", "the end of the announcer")
 
@@ -402,6 +406,27 @@ async def test_devices_are_unavailable_while_the_database_cannot_be_read(
 
 
 @pytest.mark.brokers
+async def test_devices_stay_and_are_unavailable_while_a_new_database_has_no_cameras(
+    recorder: Rig, mosquitto: Mosquitto, house: HomeAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.homeassistant.announcer._UNREAD_S", 0.0)
+    recorder.verdicts([verdict(0)])
+    save_cameras(recorder)
+    status = status_topic(announcer_id(announcer_settings(recorder, mosquitto)))
+    async with announcing(recorder, mosquitto, forgotten_s=0):
+        await until(lambda: house.retained.get(status) == b"online" and house.devices(), "the camera")
+        with recorder.engine.begin() as connection:
+            rows = [dict(row) for row in connection.execute(select(camera_snapshots)).mappings()]
+            connection.execute(delete(camera_snapshots))
+        await until(lambda: house.retained[status] == b"offline", "the unavailable devices")
+        assert house.devices() == {config_topic(CAMERA)}
+        with recorder.engine.begin() as connection:
+            connection.execute(insert(camera_snapshots), rows)
+        await until(lambda: house.retained[status] == b"online", "the available devices")
+        assert house.devices() == {config_topic(CAMERA)}
+
+
+@pytest.mark.brokers
 async def test_announcements_of_an_earlier_run_are_removed_but_not_those_of_other_programs(
     recorder: Rig, mosquitto: Mosquitto, house: HomeAssistant
 ) -> None:
@@ -441,8 +466,62 @@ async def test_two_announcers_on_one_broker_do_not_disturb_each_other(
         assert status not in house.retained
 
 
+class Broker:
+    """A stand-in for the announcer's client: the topics with a retained message."""
+
+    is_connected = True
+
+    def __init__(self) -> None:
+        self.retained: set[str] = set()
+
+    def publish(self, topic: str, payload: str | bytes) -> None:
+        if payload:
+            self.retained.add(topic)
+        else:
+            self.retained.discard(topic)
+
+    def devices(self) -> set[str]:
+        return {topic for topic in self.retained if topic.startswith("homeassistant/")}
+
+
+def offline_announcer() -> Announcer:
+    return Announcer(AnnouncerSettings(mqtt="127.0.0.1:1", database="sqlite://"), "0.1.0", CollectorRegistry())
+
+
+def test_a_camera_that_the_database_lacks_is_withdrawn_after_a_while_and_a_removed_one_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    announcer, broker, clock = offline_announcer(), Broker(), Clock(1000.0)
+    monkeypatch.setattr(announcer, "_client", broker)
+    monkeypatch.setattr("consumers.homeassistant.announcer.time", SimpleNamespace(monotonic=clock))
+    door, gate, yard = (CameraSnapshot(name, "online", "stop", backdoor=False) for name in (CAMERA, GATE, "lab/yard"))
+    earlier = config("lab/earlier", "0.0.1", announcer._id)
+    broker.publish(config_topic("lab/earlier"), json.dumps(earlier))
+    announcer._on_message(config_topic("lab/earlier"), json.dumps(earlier).encode(), True)
+    announcer.announce([door, gate, yard])
+    clock.now_s += 20
+    announcer.announce([door, yard])
+    every = {config_topic(each) for each in (CAMERA, GATE, "lab/yard", "lab/earlier")}
+    assert broker.devices() == every
+    clock.now_s += 20
+    announcer.announce([door], {"lab/yard"})
+    assert broker.devices() == {config_topic(CAMERA), config_topic(GATE)}, "the gate is missing for 20 s"
+    announcer.announce([door, gate], {"lab/yard"})
+    clock.now_s += 20
+    announcer.announce([door], {"lab/yard"})
+    clock.now_s += 20
+    announcer.announce([door], {"lab/yard"})
+    assert broker.devices() == {config_topic(CAMERA), config_topic(GATE)}, "the gate was there again"
+    clock.now_s += 20
+    announcer.announce([door], {"lab/yard"})
+    assert broker.devices() == {config_topic(CAMERA)}
+    clock.now_s += 3600
+    announcer.announce([])
+    assert broker.devices() == {config_topic(CAMERA)}, "a new database has no cameras yet"
+
+
 def test_deeply_nested_json_of_another_client_is_ignored() -> None:
-    announcer = Announcer(AnnouncerSettings(mqtt="127.0.0.1:1", database="sqlite://"), "0.1.0", CollectorRegistry())
+    announcer = offline_announcer()
     announcer._on_message("homeassistant/device/lamp/config", b"[" * 100_000, True)
     assert not announcer._leftovers
 
