@@ -53,6 +53,8 @@ class DatabaseReader:
         self._console_url = console_url
         self._forgotten: dict[str, int] = {}
         """The forgotten cameras and their Unix times, also while the console's database does not respond."""
+        self._names: set[str] = set()
+        """The cameras in the database at the last poll, also those that cannot be read."""
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
         self._statuses: dict[str, CameraRow] = {}
@@ -79,6 +81,8 @@ class DatabaseReader:
         self._counted_to_ms = min(self._counted_to_ms, counted_to_ms)
         with engine.begin() as connection:
             names = set(connection.scalars(select(camera_snapshots.c.camera)))
+            if not names <= self._names:
+                since_ms = 0  # a restored database adds rows that were written long ago
             for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
                 self._update_camera(row.camera, row.state)
             for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
@@ -89,6 +93,7 @@ class DatabaseReader:
             if self._counted_to_ms:
                 self._count(connection, self._counted_to_ms, counted_to_ms)
         self._read_to_ms, self._counted_to_ms = now_ms, counted_to_ms
+        self._names = names
         for name in self._cameras.keys() - names:
             del self._cameras[name]
             self._bytes.pop(name, None)

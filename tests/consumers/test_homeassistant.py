@@ -169,6 +169,22 @@ def test_a_deleted_camera_is_left_out_until_it_sends_again(
     assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
 
 
+def test_a_camera_that_returns_with_a_restored_database_is_read(rig: Rig, recorded: RecorderDatabase) -> None:
+    reading = DatabaseReader(recorded)
+    rig.verdicts([verdict(0)])
+    rig.verdicts([verdict(0)], GATE)
+    save_cameras(rig)
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
+    gates = camera_snapshots.c.camera == GATE
+    with rig.engine.begin() as connection:
+        row = dict(connection.execute(select(camera_snapshots).where(gates)).mappings().one())
+        connection.execute(delete(camera_snapshots).where(gates))
+    assert [each.camera for each in reading.poll()] == [CAMERA]
+    with rig.engine.begin() as connection:
+        connection.execute(insert(camera_snapshots).values(row | {"heard_ms": 1}))  # as if it were long ago
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
+
+
 def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig, recorded: RecorderDatabase) -> None:
     reading = DatabaseReader(recorded)
     best = [Candidate(class_name="cab", confidence=0.31), Candidate(class_name="minivan", confidence=0.244)]
