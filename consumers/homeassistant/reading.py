@@ -12,6 +12,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.open_alerts import lasting_sightings
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
+from consumers.database.cameras import boot_totals, last_recorded
 from consumers.database.console_store import read_forgotten
 from consumers.database.engine import settled_at_ms
 from consumers.database.recorded import RecorderDatabase
@@ -89,6 +90,7 @@ class DatabaseReader:
                 self._record_status(CameraRow(*row))
             for state in read_states(connection, max(0, since_ms)):
                 self._states[state.camera] = state
+            self._update_late(connection, now_ms)
             self._seen = lasting_sightings(connection, now_ms)
             if self._counted_to_ms:
                 self._count(connection, self._counted_to_ms, counted_to_ms)
@@ -125,6 +127,17 @@ class DatabaseReader:
         if known is not None:
             known.record_status(row)
             known.status_seen_ms = row.state_ms
+
+    def _update_late(self, connection: Connection, now_ms: int) -> None:
+        """Read the last frame's time of cameras that seem silent: in a large fleet, snapshots are saved late."""
+        late = [
+            name
+            for name, camera in self._cameras.items()
+            if (saved := self._states.get(name)) is not None and saved.now(camera.heard_ms, now_ms) != saved.judged
+        ]
+        for name, recorded_ms in boot_totals(connection, late, last_recorded(now_ms)).items():
+            camera = self._cameras[name]
+            camera.heard_ms = max(camera.heard_ms, recorded_ms)
 
     def _count(self, connection: Connection, since_ms: int, to_ms: int) -> None:
         """Add the bytes of the frames recorded from `since_ms` to before `to_ms`."""

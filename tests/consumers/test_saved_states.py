@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from structlog.testing import capture_logs
 
@@ -18,6 +19,7 @@ from consumers.console.database_poller import DatabasePoller
 from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 from consumers.homeassistant.reading import DatabaseReader
+from consumers.records.rows import FrameRow
 from schemas.clock import monotonic_ms
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
@@ -196,6 +198,24 @@ def test_a_camera_with_a_lower_rate_becomes_silent_later_for_other_programs(reco
         saved = saved_state(recorder)
         assert (saved.judged.state, saved.patience_s) == (State.ONLINE, patience_s)
         assert saved.now(0, 40_000).state is (State.ONLINE if patience_s > 40 else State.SILENT)
+
+
+def test_a_camera_whose_snapshot_is_saved_late_is_not_silent_in_home_assistant(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    housekeeping(recorder)
+    late_ms = 60_000
+    with recorder.engine.begin() as connection:
+        count, last, *rest = json.loads(connection.scalar(select(camera_snapshots.c.state)) or "")
+        row = FrameRow(*last)
+        state = json.dumps([count, row._replace(recorded_ms=row.recorded_ms - late_ms), *rest])
+        connection.execute(camera_snapshots.update().values(state=state))
+    recorded = RecorderDatabase(recorder.url)
+    reading = DatabaseReader(recorded)
+    assert [each.state for each in reading.poll()] == ["online"]
+    with recorder.engine.begin() as connection:
+        connection.execute(boots.update().values(last_ms=boots.c.last_ms - late_ms))
+    assert [each.state for each in DatabaseReader(recorded).poll()] == ["silent"]
+    recorded.close()
 
 
 @pytest.mark.parametrize("repeated", [False, True])
