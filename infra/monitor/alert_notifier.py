@@ -27,7 +27,7 @@ from consumers.cameras.open_alerts import HOLD_S, is_lasting, newest_alerts, ope
 from consumers.database.console_store import Reviews, recorded_reviews
 from consumers.database.damage import last_set_aside_ms
 from consumers.database.engine import database_id
-from consumers.database.mutes import Mute, read_mutes
+from consumers.database.mutes import Mute, Mutes, read_mutes
 from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts
 from consumers.records.rows import statistic_name
@@ -137,19 +137,18 @@ class AlertNotifier:
         """
         now_s = self._clock_s()
         try:
-            newest = self._read(newest_alerts)
-            if newest is not None:
-                self._notify(newest, now_s)
+            found = self._read(lambda each: (newest_alerts(each), read_mutes(each, unix_ms())))
+            if found is not None:
+                self._notify(*found, now_s)
         except SQLAlchemyError:
             self._repeat_open(now_s)
             raise
-        if newest is None:
+        if found is None:
             self._repeat_open(now_s)
 
-    def _notify(self, newest: Sequence[AlertSummary], now_s: float) -> None:
+    def _notify(self, newest: Sequence[AlertSummary], mutes: Mutes, now_s: float) -> None:
         if self._reviews_url and (found := recorded_reviews(self._reviews_url)) is not None:
             self._reviews = found
-        mutes = self._read(lambda each: read_mutes(each, unix_ms())) or {}
         refused: list[BrokerError] = []
         try:
             every = episodes(newest, self._reviews or {}, self._published_ms())
@@ -223,13 +222,18 @@ class AlertNotifier:
     def _silence_document(self, mute: Mute, together: Mapping[str, Sequence[str]]) -> Document:
         """Return a mute as a silence in the form of Alertmanager's API v2, without its start.
 
-        `together` holds all alerts of each alert's episode.
+        `together` holds all alerts of each alert's episode. An alert that only a database set aside holds keeps its
+        earlier silence.
         """
         name, value = "camera_id", mute.subject
         if not mute.is_of_camera:
             name, value = "alert_id", "|".join(together.get(mute.subject, [mute.subject]))
+        matchers = [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}]
+        earlier = (self._silences or {}).get(mute.subject)
+        if not mute.is_of_camera and mute.subject not in together and earlier is not None:
+            matchers = earlier["matchers"]
         return {
-            "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
+            "matchers": matchers,
             "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),
             "createdBy": f"{self._author}: {mute.subject}",
             "comment": f"{mute.reason} (muted by {mute.who})",

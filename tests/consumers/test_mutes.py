@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from httpx2 import Response
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, delete, select, update
 
 from benchmarks.harness.postgresql import USER, PostgreSQL
 from consumers.console.access.sight import ALL
@@ -20,7 +21,7 @@ from consumers.console.data.rules import FiringRule, Rules
 from consumers.database.changes import change_recorded
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, end_mute, mute_of, new_mute, read_mutes, save_mute
-from consumers.database.tables import mutes
+from consumers.database.tables import alerts, mutes
 from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from infra.state_folder import Layout
@@ -307,6 +308,46 @@ def test_the_notifier_keeps_a_silence_for_each_mute(
     expire(recorder)
     notifier.notify()
     assert manager.active() == [theirs]
+    notifier.close()
+
+
+def test_a_mute_silences_its_whole_episode_after_a_new_database_has_replaced_a_damaged_one(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = AlertmanagerStandIn()
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    raise_alert(recorder, OTHER)
+    mute = new_mute(ALERT, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    notifier.notify()
+    before = manager.active()
+    assert {each["matchers"][0]["value"] for each in before} == {f"{ALERT}|{OTHER}"}
+    with recorder.engine.begin() as connection:  # the new database has the mutes and no alert
+        connection.execute(delete(alerts))
+    notifier.notify()
+    assert manager.active() == before
+    notifier.close()
+
+
+def test_a_mute_is_in_force_while_the_database_is_replaced(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = AlertmanagerStandIn()
+    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
+    change_recorded(recorder.url, lambda each: save_mute(each, mute))
+    notifier.notify()
+    before = manager.active()
+    assert len(before) == 1
+    engine, error = recorder.engine, StateError("the file does not exist")
+    monkeypatch.setattr(notifier, "_recorded", Mock(engine=Mock(side_effect=[engine, error, error])))
+    notifier.notify()
+    assert manager.active() == before
+    monkeypatch.undo()
     notifier.close()
 
 
