@@ -18,12 +18,14 @@ from processors.arrivals.progress import OffsetRegressionError
 from processors.arrivals.views import ViewFeed
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
+from processors.device.lost_device import DeviceLostError
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap, first_model
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
 from processors.steps.chain import build_chain
+from schemas.errors import RestartRequired
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
@@ -49,7 +51,8 @@ async def run_processor(
     Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
     has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
     group. `decoding` holds unless video frames wait because no decoding process can be started. Raises BundleError or
-    ConfigError before it joins the group. Waits for an unavailable Kafka.
+    ConfigError before it joins the group. Waits for an unavailable Kafka. Raises RestartRequired when the device is
+    lost: the frames on it get no result, and Kafka delivers them again.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -57,6 +60,7 @@ async def run_processor(
     feed = ModelFeed(settings.kafka, settings.models_topic, settings.trust, metrics)
     loader = ModelLoader(settings, metrics)
     following = asyncio.create_task(feed.run(), name="model feed")
+    lost: BaseException | None = None
     try:
         loaded = await _first_model(feed, loader, stop)
         if loaded is None:
@@ -65,9 +69,15 @@ async def run_processor(
         # Not kept here: a replaced model must leave memory.
         del loaded
         await service.run(stop, following)
+    except* DeviceLostError as group:
+        lost = group
     finally:
         await _cancel(following)
         loader.close()
+    while isinstance(lost, BaseExceptionGroup):
+        lost = lost.exceptions[0]
+    if lost is not None:
+        raise RestartRequired(str(lost)) from lost
 
 
 async def _first_model(feed: ModelFeed, loader: ModelLoader, stop: asyncio.Event) -> LoadedModel | None:

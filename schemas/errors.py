@@ -9,7 +9,7 @@
     │   ├── BundleError           a model bundle is incomplete or does not match its model.toml
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
-    │       └── RestartRequired   its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
+    │       └── RestartRequired   a full disk, a damaged file, a lost device: a restart may succeed (code 75)
     ├── WireError                 a payload was rejected; `reason` is its name in metrics and dead letters
     │   ├── MalformedError        not the expected message, or a field out of its range
     │   ├── BadTagError           the authentication tag does not match
@@ -85,7 +85,9 @@ class StateError(UserError):
 
 
 class RestartRequired(StateError):  # noqa: N818  # a signal to the supervisor
-    """The disk is full, or a damaged file was set aside: the next start may succeed without a person."""
+    """The disk is full, a damaged file was set aside, or the device is lost: the next start may succeed without a
+    person.
+    """
 
     exit_code = 75
     """`EX_TEMPFAIL` of sysexits.h."""

@@ -22,6 +22,7 @@ from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrame
 from processors.device.decode import DecodedBatch, decoded_batch
 from processors.device.drift import DriftSampler
 from processors.device.group_masks import GroupMasks
+from processors.device.lost_device import lost_device_raised
 from processors.device.memory import lacks_memory
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
@@ -120,7 +121,8 @@ class BatchExecutor:
     def _run(self, jobs: Sequence[FrameJob], attempt: Callable[[Sequence[FrameJob]], None]) -> None:
         """Call `attempt` with jobs; after a failure with one by one, or with each half if memory ran out."""
         try:
-            attempt(jobs)
+            with lost_device_raised(self._device):
+                attempt(jobs)
             return
         except (Exception, SystemExit) as error:  # a user's network may raise anything
             if len(jobs) == 1:
@@ -240,7 +242,8 @@ class BatchExecutor:
         """
         self._stage = stage
         try:
-            yield
+            with lost_device_raised(self._device):
+                yield
         except Exception as error:
             if len(jobs) > 1 and lacks_memory(error):
                 raise
@@ -345,7 +348,8 @@ class BatchExecutor:
 
         The first call decodes the frame again: few frames are certified, and none keeps its pixels until then.
         """
-        with self._clock("certify"), arithmetic(self._device, self.compiled.precision):
+        precision = self.compiled.precision
+        with lost_device_raised(self._device), self._clock("certify"), arithmetic(self._device, precision):
             if job.certification is None:
                 undecoded, parts = self._undecoded([job])
                 frame = self.compiled.frames(undecoded)

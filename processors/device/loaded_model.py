@@ -25,6 +25,7 @@ from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
 from processors.device.certification import Sticker
 from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.lost_device import lost_device_raised
 from processors.device.precision import choose_precision
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
@@ -175,15 +176,17 @@ def _set_threads(threads: int) -> None:
 def _prepare(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
 ) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
-    request = _cpu_request(settings) if choose_device(settings.device).type == "cpu" else None
+    device = choose_device(settings.device)
+    request = _cpu_request(settings) if device.type == "cpu" else None
     check_folder(folder)
-    bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
-    compiled, runs = _on_gpu(settings, bundle) if request is None else _on_cpu(settings, bundle, request)
-    sticker = Sticker(settings.certify_area, settings.certify_windows)
-    executor = BatchExecutor(
-        compiled, metrics, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
-    )
-    probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
+    with lost_device_raised(device):
+        bundle = load_bundle(folder, device, vouched=published)
+        compiled, runs = _on_gpu(settings, bundle) if request is None else _on_cpu(settings, bundle, request)
+        sticker = Sticker(settings.certify_area, settings.certify_windows)
+        executor = BatchExecutor(
+            compiled, metrics, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
+        )
+        probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
         log.warning("strip_disabled", model=bundle.model_id, reason="the bundle has no [strip] table")
     log.info(

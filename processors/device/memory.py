@@ -7,7 +7,9 @@ from typing import Final
 
 import torch
 
-_NO_MEMORY: Final = re.compile(r"allocate (\d+ bytes of )?memory|bad_alloc")
+_NO_MEMORY: Final = re.compile(
+    r"allocate (\d+ bytes of )?memory|bad_alloc|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -23,7 +25,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def _means_it(error: BaseException) -> bool:
-    """Return whether this is an error of memory: on the CPU, torch and OpenVINO raise a plain RuntimeError."""
+    """Return whether this is an error of memory: for some, torch and OpenVINO raise a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

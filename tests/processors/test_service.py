@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 from infra.local.kafka import Kafka
 from processors.device import loaded_model
 from processors.device.batch_executor import BatchExecutor
+from processors.device.lost_device import DeviceLostError
 from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
-from schemas.errors import BundleError
+from schemas.errors import BundleError, RestartRequired
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, Truth, parse_frame
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
@@ -112,6 +113,28 @@ async def test_a_repeated_frame_gets_the_same_verdict_without_device_time(kafka:
             assert not verdict.evidence
             assert (verdict.class_id, verdict.processed_ms) == (first.class_id, first.processed_ms)
             assert (verdict.strip, verdict.entropy_bits) == (first.strip, first.entropy_bits)
+
+
+@brokers
+async def test_after_the_loss_of_the_device_kafka_delivers_its_frames_again(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_device(*_: object) -> None:
+        raise DeviceLostError("the device is lost")
+
+    frames = fleet(2, 10)
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(BatchExecutor, "_attempt", lose_device)
+            running = rig.start()
+            await rig.publish(messages(frames))
+            async with asyncio.timeout(2 * PATIENCE_S):
+                with pytest.raises(RestartRequired, match="the device is lost"):
+                    await running.task
+        assert await rig.committed() == 0
+        async with rig.processor():
+            await until(lambda: rig.verdicts.keys() == frames.keys())
+        assert not rig.letters
 
 
 @brokers
