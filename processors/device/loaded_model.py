@@ -25,7 +25,7 @@ from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
 from processors.device.certification import Sticker
 from processors.device.compiled_pipeline import CompiledPipeline
-from processors.device.lost_device import lost_device_raised
+from processors.device.lost_device import DeviceLostError, lost_device_raised
 from processors.device.precision import choose_precision
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 @dataclass(eq=False)
 class TimeLimit:
-    """The time limit of a candidate's work; a live model has none.
+    """The time limit of a candidate's work, and the reports on its faults; a live model has none.
 
     A network that hangs cannot be interrupted. Its thread is abandoned, and the device is free for the live model.
     """
@@ -49,6 +49,8 @@ class TimeLimit:
     """The error, once the limit was exceeded: all further work fails at once."""
     report: Callable[[str], None] = lambda error: None
     """Called with the error at the first excess."""
+    count_loss: Callable[[], None] = lambda: None
+    """Called when the candidate's work has cost the device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,10 @@ class LoadedModel:
                 for job, found in zip(jobs, own, strict=True):
                     job.take_results(found)
                 return seconds
+        except DeviceLostError:
+            if limit.seconds is not None:
+                limit.count_loss()
+            raise
         finally:
             if not work_of_thread.done():
                 abandon(work_of_thread)

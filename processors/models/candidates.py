@@ -61,13 +61,19 @@ class Candidates:
     """Follows the rollout. At most one candidate is loaded, and an earlier one is released before the next loads."""
 
     def __init__(
-        self, load: Load, switch: Callable[[Candidate | None], None], report: Callable[[], None], timeout_s: float
+        self,
+        load: Load,
+        count_loss: Callable[[Model], None],
+        switch: Callable[[Candidate | None], None],
+        report: Callable[[], None],
+        timeout_s: float,
     ) -> None:
-        """`switch` sets the processor's candidate. `report` is called at each change of `state`. A candidate has
-        `timeout_s` for each batch.
+        """`count_loss` is called with a candidate whose work has cost the device. `switch` sets the processor's
+        candidate. `report` is called at each change of `state`. A candidate has `timeout_s` for each batch.
         """
         self._timeout_s = timeout_s
         self._load = load
+        self._count_loss = count_loss
         self._switch = switch
         self._report = report
         self._wanted = Models()
@@ -151,6 +157,7 @@ class Candidates:
             self._model = model
             # A reference of a model to itself would keep its memory and its thread until a collection of garbage.
             model.limit.seconds, model.limit.report = self._timeout_s, partial(self._give_up, weakref.ref(model))
+            model.limit.count_loss = partial(self._count_loss, rollout.candidate)
             grown = max(0, psutil.Process().memory_info().rss - before)
             self._set(CandidateState(digest, "", grown, now.begun_ms))
             log.info("candidate_loaded", model=model.model_id, grown_bytes=grown)

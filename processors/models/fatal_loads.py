@@ -1,4 +1,4 @@
-"""A count of a bundle's loads that ended the process, by which a processor gives up a bundle that kills it."""
+"""Counts of the processes that a bundle has ended, by which a processor gives up a bundle that kills it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from processors.device.lost_device import DeviceLostError
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import Model
 from schemas.runtime.atomic_file import write_text
@@ -21,27 +22,43 @@ log = structlog.get_logger()
 
 @contextmanager
 def fatal_loads_counted(folder: Path, processor: str, model: Model) -> Iterator[None]:
-    """Run the block, which loads `model`, and count it in `folder` if the process does not survive it.
+    """Run the block, which loads `model`, and count it in `folder` if the process or its device does not survive it.
 
     `processor` is a name that the processor keeps over restarts and shares with no other. A bundle that is published
-    again has a new count. Raises BundleError, without running the block, if `MOST` processes have ended in it.
+    again has a new count. Raises BundleError, without running the block, if `MOST` processes have ended in it, or have
+    lost their device by the work of the model.
     """
-    file = folder / f"{processor}-{model.digest}-{model.published_ms}.loads"
-    ended = _read(file)
+    file = _file(folder, processor, model, "loads")
+    ended, lost = _read(file), _read(_file(folder, processor, model, "losses"))
+    if lost >= MOST:
+        raise BundleError(
+            f"{model.model_id}: expected a candidate that leaves its device intact, but {lost} processes lost theirs "
+            "while it judged frames. Publish another one."
+        )
     if ended >= MOST:
         raise BundleError(
             f"{model.model_id}: expected a bundle that loads, but {ended} processes in succession ended while they "
             "loaded it. Give the processor more memory and publish it again, or publish another one."
         )
-    try:
-        write_text(file, str(ended + 1))
-    except OSError as error:
-        log.warning("load_not_counted", model=model.model_id, error=error.strerror)
+    _write(file, ended + 1, model)
     try:
         yield
-    finally:
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+    except DeviceLostError:  # the process ends with it
+        raise
+    except BaseException:
+        _remove(file)
+        raise
+    _remove(file)
+
+
+def count_loss(folder: Path, processor: str, model: Model) -> None:
+    """Count a process that lost its device while `model`, a candidate, judged frames."""
+    file = _file(folder, processor, model, "losses")
+    _write(file, _read(file) + 1, model)
+
+
+def _file(folder: Path, processor: str, model: Model, kind: str) -> Path:
+    return folder / f"{processor}-{model.digest}-{model.published_ms}.{kind}"
 
 
 def _read(file: Path) -> int:
@@ -49,3 +66,15 @@ def _read(file: Path) -> int:
         return int(file.read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _write(file: Path, count: int, model: Model) -> None:
+    try:
+        write_text(file, str(count))
+    except OSError as error:
+        log.warning("ended_process_not_counted", model=model.model_id, error=error.strerror)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from processors.device.loaded_model import LoadedModel, load_model
 from processors.device.memory import lacks_memory
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates, follow_changes
-from processors.models.fatal_loads import fatal_loads_counted
+from processors.models.fatal_loads import count_loss, fatal_loads_counted
 from processors.models.feed import ModelFeed, Refusal
 from processors.models.store import PassingBundleError, StoreUnavailableError, fetch_bundle, has_bundle
 from processors.results.delivery import Emitter
@@ -105,6 +105,12 @@ class ModelLoader:
         if model is None or folder is None or processor is None:
             return nullcontext()
         return fatal_loads_counted(folder, processor, model)
+
+    def count_loss(self, model: Model) -> None:
+        """Count a process that lost its device while `model`, a candidate, judged frames."""
+        folder, processor = self._settings.model_cache, self._settings.instance
+        if folder is not None and processor is not None:
+            count_loss(folder, processor, model)
 
     async def _fetched(self, model: Model, ends_at: float) -> Path:
         """Return the folder with the model's files. Raises StoreUnavailableError if the store takes too long."""
@@ -200,7 +206,11 @@ class ModelSwap:
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._candidates = Candidates(
-            loader.load, switch_candidate, lambda: self._report_state(self._shown), settings.candidate_timeout_s
+            loader.load,
+            loader.count_loss,
+            switch_candidate,
+            lambda: self._report_state(self._shown),
+            settings.candidate_timeout_s,
         )
         self.loaded = loaded
         self.settled = asyncio.Event()

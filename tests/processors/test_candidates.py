@@ -40,7 +40,8 @@ class Rig:
         self.error: BundleError | None = None
         self.loads = 0
         self.serving: list[Candidate | None] = []
-        self.candidates = Candidates(self.load, self.serving.append, lambda: None, 7.0)
+        self.losses: list[Model] = []
+        self.candidates = Candidates(self.load, self.losses.append, self.serving.append, lambda: None, 7.0)
 
     async def load(self, model: Model, metrics: ProcessorMetrics) -> LoadedModel:
         self.loads += 1
@@ -125,6 +126,14 @@ async def test_a_candidate_that_exceeds_its_time_limit_is_dropped_until_the_next
     assert rig.loads == 1
     rig.candidates.follow(listed(begun_ms=6))
     await until(lambda: rig.loads == 2)
+
+
+async def test_the_loss_of_the_device_counts_for_the_candidate_whose_work_has_cost_it(rig: Rig) -> None:
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: any(rig.serving))
+    rig.limit.count_loss()
+    assert rig.losses == [listed().rollout.candidate]
 
 
 async def test_a_late_report_on_an_earlier_candidate_does_not_affect_its_successor(rig: Rig) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import TimeLimit, load_model
+from processors.device.lost_device import DeviceLostError
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Delivered, Emitter
 from processors.results.records import OutgoingRecord
@@ -29,7 +31,7 @@ from schemas.messages.server_messages import open_statement
 from schemas.pointillist_pb2 import CANARY, SHADOW, Comparison, Model, Rollout, Slot
 from schemas.runtime.abandoned import abandoned
 from tests.processors.tiny import KEYS, LastStep, payload, verified_job, write_bundle
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 CAMERA = "site/a"
 
@@ -214,6 +216,26 @@ async def test_a_hanging_candidate_delays_frames_once_by_its_time_limit_and_lose
     assert not any(job.by_candidate for job in bench.last.jobs)
     assert [job.scores.class_id for job in bench.last.jobs] == [each.live.class_id for each in bench.sent.comparisons]
     assert {each.candidate.error for each in bench.sent.comparisons} == set(errors)
+
+
+@pytest.mark.parametrize("by_candidate", [False, True])
+async def test_the_loss_of_the_device_is_counted_if_the_candidate_has_caused_it(
+    bench: Bench, by_candidate: bool
+) -> None:
+    def lose_device(batch: Sequence[FrameJob]) -> None:
+        raise DeviceLostError("the device is lost")
+
+    await bench.load(CANARY if by_candidate else SHADOW)
+    candidate, losses = bench.classify.candidate, list[str]()
+    assert candidate is not None
+    candidate.model.limit.seconds = PATIENCE_S
+    for model in (candidate.model, bench.classify.loaded):
+        model.executor.classify = lose_device  # type: ignore[method-assign]  # a network that destroys the context
+        model.limit.count_loss = partial(losses.append, "counted")
+    with pytest.raises(DeviceLostError):
+        await bench.run(1)
+    assert losses == ["counted"] * by_candidate
+    assert not bench.last.jobs
 
 
 class PromotedDuringTheBatch(TimeLimit):

@@ -1,4 +1,4 @@
-"""A bundle whose load ends the process is given up after three processes, until it is published again."""
+"""A bundle that ends processes is given up after three of them, until it is published again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from processors.device.lost_device import DeviceLostError
 from processors.metrics import ProcessorMetrics
 from processors.models import swap
-from processors.models.fatal_loads import MOST, fatal_loads_counted
+from processors.models.fatal_loads import MOST, count_loss, fatal_loads_counted
 from processors.models.swap import ModelLoader
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
@@ -84,6 +85,34 @@ async def test_a_load_that_succeeds_ends_the_count(tmp_path: Path, loads: list[s
     assert not list(tmp_path.iterdir())
 
 
+async def test_a_load_that_costs_the_device_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def load_model(*_: object) -> None:
+        raise DeviceLostError("the device is lost")
+
+    monkeypatch.setattr(swap, "load_model", load_model)
+    for _ in range(MOST):
+        with pytest.raises(DeviceLostError):
+            await Loader(tmp_path, "processor-1").load(HEAVY)
+    with pytest.raises(BundleError, match="in succession ended while they loaded it"):
+        await Loader(tmp_path, "processor-1").load(HEAVY)
+
+
+async def test_a_candidate_that_cost_three_processes_their_device_is_rejected_until_it_is_published_again(
+    tmp_path: Path, loads: list[str]
+) -> None:
+    for _ in range(MOST):
+        loader = Loader(tmp_path, "processor-1")
+        await loader.load(HEAVY)
+        loader.count_loss(HEAVY)
+    with pytest.raises(BundleError, match=f"{MOST} processes lost theirs while it judged frames"):
+        await Loader(tmp_path, "processor-1").load(HEAVY)
+    assert len(loads) == MOST
+    await Loader(tmp_path, "processor-1").load(Model(model_id=HEAVY.model_id, digest=HEAVY.digest, published_ms=2))
+    await Loader(tmp_path, "processor-2").load(HEAVY)
+    Loader(tmp_path, None).count_loss(HEAVY)
+    assert len(loads) == MOST + 2
+
+
 async def test_a_processor_that_stops_in_the_middle_of_a_load_counts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,5 +134,6 @@ async def test_a_processor_that_stops_in_the_middle_of_a_load_counts_nothing(
 def test_a_cache_that_cannot_be_written_stops_no_load(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
+    count_loss(file, "processor-1", HEAVY)
     with fatal_loads_counted(file, "processor-1", HEAVY):
         pass
