@@ -33,6 +33,8 @@ from schemas.waiting import ends_before
 
 _POLL_S: Final = 0.2
 _OBSERVE_S: Final = 0.5
+_SLOW_SHARE: Final = 0.2
+"""Share of `device_timeout_s` from which on the processor is unhealthy."""
 _LEAVE_S: Final = 2.0
 
 log = structlog.get_logger()
@@ -50,9 +52,10 @@ async def run_processor(
 
     Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
     has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
-    group. `decoding` holds unless video frames wait because no decoding process can be started. Raises BundleError or
-    ConfigError before it joins the group. Waits for an unavailable Kafka. Raises RestartRequired when the device is
-    lost: the frames on it get no result, and Kafka delivers them again.
+    group. `decoding` holds unless video frames wait because no decoding process can be started. `device` holds unless
+    the device takes too long for its work. Raises BundleError or ConfigError before it joins the group. Waits for an
+    unavailable Kafka. Raises RestartRequired when the device is lost or hangs: the frames on it get no result, and
+    Kafka delivers them again.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -226,9 +229,22 @@ class _Service:
             self._swap.poll()
             failure = self._chain.decode.start_failure
             self._health.set("decoding", not failure, failure)
+            self._observe_device()
             self._metrics.lag.set(self._member.lag())
             self._metrics.paused.set(self._tracker.held - len(self._tracker.open_partitions()))
             await asyncio.sleep(_OBSERVE_S)
+
+    def _observe_device(self) -> None:
+        """Set the device's health. Raises RestartRequired if it hangs: its thread cannot be ended."""
+        longest_s = self._settings.device_timeout_s
+        worked_s = self._chain.device.observe(time.monotonic())
+        slow = worked_s > _SLOW_SHARE * longest_s
+        self._health.set("device", not slow, f"no result of its work after {worked_s:.0f} s" if slow else "")
+        if worked_s > longest_s:
+            raise RestartRequired(
+                f"device: expected a result of its work within {longest_s:g} s, got none. Start the processor again; "
+                "raise device_timeout_s if the device is only slow."
+            )
 
     # Reports of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
 

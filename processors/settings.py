@@ -125,6 +125,10 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Maximum seconds for one batch of a rollout's candidate. Beyond it the processor stops the candidate, and the gate
     withdraws it."""
 
+    device_timeout_s: float = Field(default=300.0, gt=0)
+    """Maximum seconds for one piece of work on the device, such as a batch. Beyond a fifth of it, `/healthz` names the
+    condition `device`. Beyond it, the processor ends, and its supervisor starts it again."""
+
     drift_interval_s: float = Field(default=15.0, gt=0)
     """Minimum seconds between two frames of the drift statistics. Every 64 frames are compared with the bundle's
     calibration pictures."""

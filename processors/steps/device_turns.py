@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,9 @@ from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.strip import Strip
 from schemas.errors import error_text
+
+_LONGEST_STEP_S: Final = 5.0
+"""Seconds between two observations that count at most: the machine may have been paused."""
 
 log = structlog.get_logger()
 
@@ -45,6 +49,20 @@ class DeviceTurns:
         self._metrics = metrics
         self._drains = 0
         self._certified_last = False
+        self._observed_s = 0.0
+        self._worked_s: float | None = None
+
+    def observe(self, now_s: float) -> float:
+        """Return for how many seconds the work in progress has been observed, with this call; 0 while the device is
+        idle.
+
+        `now_s` is the monotonic time. The work of a device that hangs does not end.
+        """
+        elapsed_s, self._observed_s = now_s - self._observed_s, now_s
+        if self._worked_s is None:
+            return 0.0
+        self._worked_s += min(elapsed_s, _LONGEST_STEP_S)
+        return self._worked_s
 
     def expect_probe(self, probe_s: float) -> None:
         """Take `probe_s` as the seconds of one probe, until probes are measured: another model serves from now on."""
@@ -72,7 +90,9 @@ class DeviceTurns:
             if work is None:
                 await self._wait_for_work()
             else:
+                self._worked_s = 0.0
                 previous = await work
+                self._worked_s = None
 
     def _next_work(self) -> Coroutine[None, None, Callable[[], None]] | None:
         """Take the next piece of work; its result is the call that passes the jobs on."""

@@ -184,6 +184,24 @@ async def test_a_frame_waits_for_a_larger_batch_only_while_the_device_is_busy(mo
         assert bench.device.batches == [1, 1, 2]
 
 
+async def test_work_counts_from_its_begin_to_its_end_without_pauses_of_the_machine() -> None:
+    bench = Bench(linger_s=0.0)
+    assert bench.turns.observe(1000.0) == 0
+    bench.device.free.clear()
+    async with bench.running():
+        bench.submit(0)
+        await until(lambda: bench.device.batches)
+        assert [bench.turns.observe(now_s) for now_s in (1001.0, 1003.0, 9000.0)] == [1.0, 3.0, 8.0]
+        bench.device.free.set()
+        await until(lambda: bench.last.jobs)
+        assert bench.turns.observe(9001.0) == 0
+        bench.device.free.clear()
+        bench.submit(1)
+        await until(lambda: len(bench.device.batches) == 2)
+        assert bench.turns.observe(9002.0) == 1.0
+        bench.device.free.set()
+
+
 def feed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Submit another frame with each batch of .1 s, and return the iterator of the frames' numbers.
 

@@ -20,6 +20,7 @@ from processors.device.lost_device import DeviceLostError
 from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
+from processors.steps.device_turns import DeviceTurns
 from schemas.errors import BundleError, RestartRequired
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, Truth, parse_frame
@@ -135,6 +136,41 @@ async def test_after_the_loss_of_the_device_kafka_delivers_its_frames_again(
         async with rig.processor():
             await until(lambda: rig.verdicts.keys() == frames.keys())
         assert not rig.letters
+
+
+@brokers
+async def test_a_device_that_hangs_ends_the_processor_after_it_is_unhealthy(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, before = threading.Event(), abandoned()
+    monkeypatch.setattr(BatchExecutor, "_attempt", lambda *_: ends.wait(10 * PATIENCE_S))
+    async with start_rig(kafka.bootstrap, bundle) as rig:
+        running = rig.start(device_timeout_s=1.0)
+        try:
+            await rig.publish(messages(fleet(2, 10)))
+            async with asyncio.timeout(2 * PATIENCE_S):
+                with pytest.raises(RestartRequired, match="expected a result of its work within 1 s, got none"):
+                    await running.task
+            assert abandoned() == before + 1  # the end of the process does not wait for it
+        finally:
+            ends.set()
+        assert not running.health.report()[1]["device"]["ok"]
+        assert await rig.committed() == 0
+    await until(lambda: abandoned() == before)
+
+
+@brokers
+async def test_a_slow_device_is_unhealthy_until_its_work_ends(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked_s = 60.0
+    monkeypatch.setattr(DeviceTurns, "observe", lambda *_: worked_s)
+    async with start_rig(kafka.bootstrap, bundle) as rig, rig.processor() as running:
+        worked_s = 61.0
+        await until(lambda: not running.healthy(), "an unhealthy processor")
+        assert running.health.report()[1]["device"] == {"ok": False, "detail": "no result of its work after 61 s"}
+        worked_s = 0.0
+        await until(running.healthy, "a healthy processor")
 
 
 @brokers
