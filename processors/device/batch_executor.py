@@ -109,7 +109,7 @@ class BatchExecutor:
         """Classify a batch of one shape: each job gets its class and the requested pictures, or fails.
 
         If the batch fails, its frames run one by one, and only those that fail alone get an error. If memory runs out,
-        the batch is halved.
+        the batch is halved, and a single frame is tried once more.
         """
         planar = [job for job in batch if self._is_planar(job)]
         if 0 < len(planar) < len(batch):
@@ -118,14 +118,19 @@ class BatchExecutor:
         else:
             self._run(batch, self._attempt)
 
-    def _run(self, jobs: Sequence[FrameJob], attempt: Callable[[Sequence[FrameJob]], None]) -> None:
-        """Call `attempt` with jobs; after a failure with one by one, or with each half if memory ran out."""
+    def _run(
+        self, jobs: Sequence[FrameJob], attempt: Callable[[Sequence[FrameJob]], None], *, again: bool = True
+    ) -> None:
+        """Call `attempt` with jobs; after a failure with one by one, or with each half if memory ran out.
+
+        If memory runs out for a single job and `again` is true, `attempt` is called with it once more.
+        """
         try:
             with lost_device_raised(self._device):
                 attempt(jobs)
             return
         except (Exception, SystemExit) as error:  # a user's network may raise anything
-            if len(jobs) == 1:
+            if len(jobs) == 1 and not (again and lacks_memory(error)):
                 self._fail(jobs[0], error)
                 return
             size = -(-len(jobs) // 2) if lacks_memory(error) else 1
@@ -134,11 +139,14 @@ class BatchExecutor:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         for some in batched(jobs, size):
-            self._run(some, attempt)
+            self._run(some, attempt, again=len(jobs) > 1)
 
     def _fail(self, job: FrameJob, error: BaseException) -> None:
         self._metrics.stage_failed(self._stage)
         known = error if isinstance(error, PointillistError) else StageError(f"{type(error).__name__}: {error}")
+        if known is not error and lacks_memory(error):
+            # The cause for later steps, without its traceback, which would keep the failed attempt's tensors alive.
+            known.__cause__ = MemoryError(str(error))
         job.fail(self._stage, known)
 
     def _attempt(self, batch: Sequence[FrameJob]) -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.device.fair_queue import FairQueue
+from processors.device.memory import lacks_memory
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
@@ -17,7 +18,8 @@ from schemas.runtime import trace
 
 class Strip(Step):
     """The probes that wait for STRIP. A full queue sheds the newest probe of the camera with the most waiting
-    ones, and probes that have waited for too long are shed as well: they get a verdict without a finding.
+    ones, and probes that have waited for too long or lack memory are shed as well: they get a verdict without a
+    finding.
 
     `DeviceTurns` takes probes when the device is free, and lets them run.
     """
@@ -86,12 +88,14 @@ class Strip(Step):
     def pass_on(self, probes: Sequence[FrameJob]) -> None:
         """Pass on probes that have run."""
         for job in probes:
-            if job.error is not None and job.by_candidate:
-                # No frame is lost for a bad candidate: its class counts, unchecked, and the gate gets the error.
-                if job.second is not None:
+            if job.error is not None and (job.by_candidate or lacks_memory(job.error)):
+                # No frame is lost for a bad candidate or a lack of memory: its class counts, unchecked. The gate gets
+                # a candidate's error.
+                if job.by_candidate and job.second is not None:
                     job.second.candidate_error = error_text(job.error)
                 job.stage, job.error = "", None
                 job.finding = StripFinding(None, job.model.strip_threshold_bits)
+                self._metrics.strip_shed.inc()
             finding = job.finding
             if finding is not None:
                 if trace.on():

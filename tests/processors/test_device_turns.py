@@ -274,6 +274,30 @@ async def test_a_probe_counts_for_its_partition_until_strip_queues_it_and_a_full
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "checked"}) == 2
 
 
+@pytest.mark.parametrize("lacks_memory", [False, True])
+async def test_a_probe_for_whose_check_memory_is_missing_keeps_its_class_and_counts_as_shed(
+    lacks_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = StageError("OutOfMemoryError: out of memory")
+    error.__cause__ = MemoryError() if lacks_memory else None
+
+    async def strip(jobs: Sequence[FrameJob]) -> float:
+        for job in jobs:
+            job.fail("strip", error)
+        return 0.001
+
+    bench = Bench()
+    monkeypatch.setattr(bench.device, "strip", strip)
+    job = bench.probe()
+    async with bench.running():
+        await until(lambda: bench.last.jobs == [job])
+    shed = bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "shed"})
+    if lacks_memory:
+        assert (job.stage, job.error, job.finding, shed) == ("", None, StripFinding(None, 0.25), 1)
+    else:
+        assert (job.stage, job.error, job.finding, shed) == ("strip", error, None, 0)
+
+
 async def test_frames_count_for_their_partition_again_after_the_queues() -> None:
     bench = Bench()
     late, checked, certified = bench.probe(), bench.probe(), bench.chosen(2)

@@ -16,6 +16,7 @@ import torch
 from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle
 from processors.device.batch_executor import choose_device, most_pixels
+from processors.device.memory import lacks_memory
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -265,6 +266,29 @@ def test_a_batch_too_large_for_memory_is_halved(bundle: Bundle, monkeypatch: pyt
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
     assert [without_error(outcome).class_id for outcome in classify_copies(executor, batch)] == expected
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_frame_that_lacks_memory_is_tried_once_more_before_it_fails(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    original, left = Pipeline.rebuild, failures
+
+    def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        nonlocal left
+        if left:
+            left -= 1
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, frames, *rest, **options)
+
+    monkeypatch.setattr(Pipeline, "rebuild", rebuild)
+    (outcome,) = classify_copies(batch_executor(bundle), [verified_job(payload("site/cam-0", 1))])
+    assert left == 0
+    if failures == 1:
+        without_error(outcome)
+    else:
+        assert outcome.error is not None
+        assert lacks_memory(outcome.error)
 
 
 def test_strip_checks_a_batch_of_probes_like_each_probe_alone(bundle: Bundle) -> None:
