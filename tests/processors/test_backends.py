@@ -256,6 +256,23 @@ def test_a_batch_for_which_a_backend_lacks_memory_is_left_to_its_caller_who_halv
     assert torch.equal(lasting(x[:1]), Scaled()(x[:1]) + 1)
 
 
+def test_a_single_frame_for_which_a_backend_lacks_memory_runs_on_torch_and_does_not_abandon_the_backend() -> None:
+    lacks = True
+
+    def backend(x: Tensor) -> Tensor:
+        if lacks:
+            raise RuntimeError("std::bad_alloc")
+        return scaled(x) + 1
+
+    scaled: Callable[[Tensor], Tensor] = Scaled()
+    lasting = module._FallbackNetwork(backend, Scaled())
+    x = torch.rand(1, 3, 8, 8)
+    for _ in range(module.FAILURES + 1):
+        assert torch.equal(lasting(x), Scaled()(x))
+    lacks = False
+    assert torch.equal(lasting(x), Scaled()(x) + 1)
+
+
 @given(st.integers(0, 1000))
 def test_batches_are_split_into_powers_of_two_that_add_up_to_the_whole(count: int) -> None:
     parts = _powers(count)

@@ -80,7 +80,8 @@ class RunsOn(NamedTuple):
 class _FallbackNetwork:
     """A network of which a batch that the backend fails on runs on its own runtime: after `FAILURES` in a row, all do.
 
-    It raises errors of memory of a batch of several: a smaller one may fit.
+    It raises errors of memory of a batch of several: a smaller one may fit. Those of a single picture are no failures:
+    the memory may return.
     """
 
     def __init__(self, network: Network, own: Network) -> None:
@@ -93,9 +94,10 @@ class _FallbackNetwork:
             try:
                 found = self._network(x)
             except Exception as error:  # a backend may raise anything
-                if len(x) > 1 and lacks_memory(error):
+                no_memory = lacks_memory(error)
+                if no_memory and len(x) > 1:
                     raise
-                self._failures += 1
+                self._failures += not no_memory
                 log.error("backend_failed", error=first_line(error), abandoned=self._failures == FAILURES)
             else:
                 self._failures = 0
