@@ -17,7 +17,8 @@ from aiokafka.errors import KafkaError
 from sqlalchemy import Connection, case, func, select
 
 from consumers.console.access.sight import Sight
-from consumers.database.queries import Records
+from consumers.database.archive import RowKind
+from consumers.database.runs import boot_numbers
 from consumers.database.tables import dead_letters
 from consumers.records.batch import STAGE as RECORDER
 from schemas.errors import BrokerError, error_text
@@ -110,8 +111,8 @@ def letters(connection: Connection, reason: str, sight: Sight) -> tuple[list[Let
         .group_by(*identity)
     )
     rows = connection.execute(rejected.having(newest_ms.is_not(None))).all()
-    records = Records(connection.engine)
-    recorded = {boot: records.recorded(*boot) for boot in {(camera, boot) for camera, boot, *_ in rows}}
+    boots = {(camera, boot) for camera, boot, *_ in rows}
+    recorded = {boot: boot_numbers(connection, RowKind.FRAME, *boot) for boot in boots}
     waiting = [row for row in rows if row.seq not in recorded[row.camera, row.boot]]
     waiting.sort(key=lambda row: (row.letters, -row.newest_ms, -row.seq))
     ends = accumulate(row.bytes for row in waiting[:MOST])

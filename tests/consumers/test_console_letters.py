@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,6 @@ from consumers.console.access.sight import ALL
 from consumers.console.api.routes import ROOT
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import Letter, letters, replay
-from consumers.database.recorded import RecorderDatabase
 from infra.local.kafka import Kafka
 from producers.bridge.records import RecordFactory
 from schemas.errors import BrokerError
@@ -247,9 +245,17 @@ async def test_the_search_for_large_frames_ends_only_when_kafka_returns_no_more_
 
 
 def read_letters(recorder: Rig) -> tuple[list[Letter], int]:
-    """Return what a replay of `bad_pixels` at all sites reads."""
-    with closing(RecorderDatabase(recorder.url)) as recorded:
-        return recorded.read(letters, "bad_pixels", ALL)
+    """Return what a replay of `bad_pixels` at all sites reads. The transaction locks out a second connection."""
+    with recorder.engine.begin() as connection:
+        return letters(connection, "bad_pixels", ALL)
+
+
+def test_the_letters_of_a_replay_are_read_through_one_connection(recorder: Rig) -> None:
+    recorder.letter(letter_of(1, frame(1)))
+    recorder.letter(letter_of(2, frame(2)))
+    recorder.verdicts([verdict(1)])
+    found, recorded = read_letters(recorder)
+    assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
 def test_the_number_of_letters_in_a_replay_is_bounded(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
