@@ -24,7 +24,7 @@ from consumers.console.access.sites import may, visible_to
 from consumers.console.data.appearance import FeatureExtractor
 from consumers.console.data.commands import Commands
 from consumers.console.data.drop_plan import DropPlan
-from consumers.console.data.export import export_places
+from consumers.console.data.export import MOST_EXPORTS, export_places
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.kept_clips import KeptClips
 from consumers.console.data.labelled_frames import LabelledFrames
@@ -61,6 +61,7 @@ PAGES: Final = (
     ("/system", "System"),
     ("/dead-letters", "Dead letters"),
 )
+_RECORDER_THREADS: Final = 2
 _OF_THE_FLEET: Final = ("/models", "/system")
 """Pages that need a role for all sites."""
 
@@ -113,7 +114,7 @@ class ConsoleContext:
     """Set after a switch of a group is saved, so that its commands go out at once."""
     read: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "reading"))
     """Runs queries of the console's own database."""
-    use_recorder: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "recorded"))
+    use_recorder: WorkerThreads = field(default_factory=lambda: WorkerThreads(_RECORDER_THREADS, "recorded"))
     """Runs actions that read the recorder's database, which may be slow."""
     fetch: WorkerThreads = field(default_factory=lambda: WorkerThreads(4, "fetching"))
     """Reads files of the quarantine, which may be on another machine."""
@@ -129,7 +130,10 @@ class ConsoleContext:
         self.logins = Logins(self.login_methods, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
-        self.recorded = RecorderDatabase(self.settings.database)
+        # The poller and the job that copies frames read it too.
+        self.recorded = RecorderDatabase(self.settings.database, _RECORDER_THREADS + 2)
+        # Before an export, one of those threads checks that it responds.
+        self.exported = RecorderDatabase(self.settings.database, _RECORDER_THREADS + MOST_EXPORTS)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.login_methods.logs_in)
 
@@ -197,6 +201,7 @@ class ConsoleContext:
         if self.prometheus is not None:
             self.prometheus.close()
         self.recorded.close()
+        self.exported.close()
 
 
 def pages_for(sight: Sight) -> list[tuple[str, str]]:

@@ -133,18 +133,24 @@ def sqlite_file(text: str) -> Path | None:
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
-def open_engine(text: str, *, writes: bool) -> Engine:
+def open_engine(text: str, *, writes: bool, connections: int = 2) -> Engine:
     """Return an engine for the recorder (`writes`) or for readers, which never change anything.
 
-    The engine connects on first use. A reader of a SQLite file that does not exist gets a `StateError`. Raises
+    The engine connects on first use, and opens at most this many `connections`. Threads that wait for one get it in no
+    order: give one to each thread. A reader of a SQLite file that does not exist gets a `StateError`. Raises
     ConfigError if TLS to a PostgreSQL of another machine would not verify it.
     """
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url, writes=writes)
+        return _open_sqlite(url, writes=writes, connections=connections)
     _require_verification(url)
     engine = create_engine(
-        url, paramstyle="format", pool_size=1, max_overflow=1, pool_pre_ping=True, connect_args=_POSTGRESQL
+        url,
+        paramstyle="format",
+        pool_size=1,
+        max_overflow=connections - 1,
+        pool_pre_ping=True,
+        connect_args=_POSTGRESQL,
     )
     if not writes:
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
@@ -160,7 +166,7 @@ def open_engine(text: str, *, writes: bool) -> Engine:
     return engine
 
 
-def _open_sqlite(url: URL, *, writes: bool) -> Engine:
+def _open_sqlite(url: URL, *, writes: bool, connections: int) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigError("database URL: expected sqlite:///FILE, got a database in memory, which loses its records")
     path = Path(url.database)
@@ -172,7 +178,7 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
         url,
         poolclass=QueuePool,
         pool_size=1,
-        max_overflow=1,
+        max_overflow=connections - 1,
         connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
     )
 

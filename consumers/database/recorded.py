@@ -23,8 +23,10 @@ T = TypeVar("T")
 class RecorderDatabase:
     """Opens the database on first use, and again after its file was replaced. Thread-safe."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connections: int = 2) -> None:
+        """`connections` is the number of threads that use it, see `open_engine`."""
         self._url = url
+        self._connections = connections
         place = database_url(url)
         self._file = place.database if place.get_backend_name() == "sqlite" else None
         self._lock = Lock()
@@ -40,7 +42,8 @@ class RecorderDatabase:
                 self._engine.dispose()
                 self._engine = None
             if self._engine is None:
-                self._engine, self._opened = open_engine(self._url, writes=False), here
+                self._engine = open_engine(self._url, writes=False, connections=self._connections)
+                self._opened = here
             return self._engine
 
     def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -20,7 +20,7 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
 from consumers.console.api.operation import Operation
 from consumers.console.api.routes import OPERATIONS, ROOT, document
-from consumers.console.data.export import COLUMNS, rows
+from consumers.console.data.export import COLUMNS, as_csv, as_parquet, rows
 from consumers.console.web import make_app
 from consumers.database.console_store import AuditLog, marks, operations
 from consumers.database.engine import SETTLED_MS
@@ -330,6 +330,20 @@ def test_an_export_of_some_cameras_reads_at_most_an_hour_in_one_query(recorder: 
     event.remove(recorder.engine, "before_cursor_execute", record_span)
 
 
+def test_an_export_has_an_empty_part_for_each_hour_without_verdicts(recorder: Rig) -> None:
+    hour_ms = 3_600_000
+    recorder.verdicts([verdict(0)])
+    with recorder.engine.begin() as connection:
+        connection.execute(update(frames).values(recorded_ms=hour_ms))
+    parts = list(rows(recorder.engine, 0, 3 * hour_ms, ALL, CAMERA))
+    assert [len(part) for part in parts] == [0, 1, 0, 0]
+    _, *pieces = as_csv(iter(parts))
+    assert [piece.count(b"\n") for piece in pieces] == [0, 1, 0, 0]
+    pieces = list(as_parquet(iter(parts)))
+    assert pieces[2:4] == [b"", b""]
+    assert pq.read_table(io.BytesIO(b"".join(pieces))).num_rows == 1
+
+
 def test_an_export_holds_few_verdicts_at_once(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.console.data.export._PART_ROWS", 3)
     recorder.verdicts([verdict(n) for n in range(10)])
@@ -337,7 +351,7 @@ def test_an_export_holds_few_verdicts_at_once(recorder: Rig, monkeypatch: pytest
     with recorder.engine.begin() as connection:
         connection.execute(update(frames).values(recorded_ms=1000 + frames.c.seq // 2))  # four in each millisecond
     parts = [len(part) for part in rows(recorder.engine, 0, 10_000, ALL)]
-    assert parts == [4, 4, 4, 4, 4]
+    assert parts == [4, 4, 4, 4, 4, 0]
     assert [len(part) for part in rows(recorder.engine, 0, 10_000, ALL, "lab/gate")] == [4, 4, 2]
 
 

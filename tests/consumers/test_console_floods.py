@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from consumers.console.access import connections
 from consumers.console.access.connections import CONNECTIONS, network_of
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from consumers.console.api import routes as api
-from consumers.console.context import ConsoleContext
 from consumers.console.data import export, stream
-from tests.consumers.served_console import Connection, Connections, form, get, head, log_in, serving
+from consumers.console.data.export import MOST_EXPORTS
+from consumers.database.recorded import RecorderDatabase
+from schemas.clock import unix_ms
+from tests.consumers.recorder_rig import CAMERA, Rig
+from tests.consumers.served_console import Connection, Connections, client, form, get, head, log_in, serving
 from tests.waiting import PATIENCE_S, until
 
 PASSWORD = "long enough to guess at"
@@ -199,10 +203,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         while not ended.is_set():
             yield PIECE
 
-    async def connected(*_: object) -> None:
-        """Succeed without a database."""
-
-    monkeypatch.setattr(ConsoleContext, "read_recorded", connected)
+    monkeypatch.setattr(RecorderDatabase, "read", lambda *_: None)
     monkeypatch.setattr(api, "settled_at_ms", lambda *_: 0)
     monkeypatch.setattr(api, "rows", lambda *_: iter(()))
     monkeypatch.setattr(api, "as_csv", lines_of)
@@ -220,6 +221,54 @@ async def test_exports_are_bounded_for_each_user_and_in_total(
         expected = ((anna, 200), (anna, 200), (anna, 429), (berta, 200), (berta, 503))
         for number, (cookie, status) in enumerate(expected):
             assert await (await clients.open(head(EXPORT, cookie=cookie))).status() == status, number
+
+
+async def test_exports_occupy_no_connection_of_other_readers(
+    tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, answers = [0], threading.Event()
+
+    def slow(engine: Engine, *_: object) -> Iterator[list[tuple[object, ...]]]:
+        with engine.connect():
+            reading[0] += 1
+            answers.wait(PATIENCE_S)
+        yield []
+
+    monkeypatch.setattr(api, "rows", slow)
+    async with serving(tmp_path, database=recorder.url) as (port, health), Connections(port) as clients:
+        try:
+            for _ in range(MOST_EXPORTS):
+                assert await (await clients.open(head(EXPORT))).status() == 200
+            await until(lambda: reading[0] == MOST_EXPORTS)
+            assert await (await clients.open(head(EXPORT))).status() == 503
+            assert await get(port, "/api/v1/dead-letters") == (200, b"[]")
+            await until(lambda: health.report()[1]["database"]["ok"])
+        finally:
+            answers.set()
+
+
+async def test_an_export_ends_with_its_connection_while_there_are_no_verdicts(
+    tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "MOST_EXPORTS", 1)
+    monkeypatch.setattr(export, "_WINDOW_MS", 1)  # the last hour has millions of windows
+    path = f"{EXPORT}?camera={CAMERA}"
+    async with serving(tmp_path, database=recorder.url) as (port, _), Connections(port) as clients:
+        opened = await clients.open(head(path))
+        assert await opened.status() == 200
+        assert await (await clients.open(head(path))).status() == 503
+        opened.writer.close()
+
+        async def is_accepted() -> bool:
+            return await (await clients.open(head(path))).status() == 200
+
+        await until(is_accepted)
+
+
+async def test_an_export_without_verdicts_is_complete(tmp_path: Path, recorder: Rig) -> None:
+    async with serving(tmp_path, database=recorder.url) as (port, _), client() as visitor:
+        url = f"http://127.0.0.1:{port}{EXPORT}?camera={CAMERA}&since_ms={unix_ms() - 86_400_000}"
+        assert (await visitor.get(url)).text == f"{','.join(export.COLUMNS)}\n"
 
 
 async def test_an_export_ends_with_its_login(tmp_path: Path, endless: threading.Event) -> None:

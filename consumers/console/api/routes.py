@@ -219,7 +219,7 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
     except ConfigError as error:
         return error_response(400, str(error))
     # An answer that has begun cannot be refused: a database that does not respond is found here.
-    engine = await context.read_recorded(lambda connection: connection.engine)
+    engine = await context.use_recorder(context.exported.read, lambda connection: connection.engine)
     end_ms = max(since_ms, min(until_ms, settled_at_ms(engine, now_ms)))
     found = rows(engine, since_ms, end_ms, sight_of(request), camera)
     made, media = (

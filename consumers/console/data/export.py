@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Row, func, select
 
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.long_answers import ResponseSlots
@@ -81,27 +81,31 @@ def export_places(*, logs_in: bool) -> ResponseSlots:
 def rows(
     engine: Engine, since_ms: int, until_ms: int, sight: Sight, camera: str | None = None
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the verdicts recorded in that time at these sites in chunks, in recording order."""
+    """Yield the verdicts recorded in that time at these sites in chunks, in recording order.
+
+    A chunk is empty if a window has no verdicts: the response can end there.
+    """
     mine = (sight.where(frames.c.camera), *(() if camera is None else (frames.c.camera == camera,)))
     order = (frames.c.recorded_ms, frames.c.camera, frames.c.boot, frames.c.seq)
     window_ms = LONGEST_MS if sight == ALL and camera is None else _WINDOW_MS
     at_ms = since_ms
     while at_ms < until_ms:
         end_ms = min(until_ms, at_ms + window_ms)
+        found: Sequence[Row[Any]] = ()
         with engine.begin() as connection:
             when = (frames.c.recorded_ms >= at_ms, frames.c.recorded_ms < end_ms)
             first_ms = connection.scalar(select(func.min(frames.c.recorded_ms)).where(*when, *mine))
             if first_ms is None:
                 at_ms = end_ms
-                continue
-            at_ms = min(until_ms, first_ms + _SPAN_MS)
-            part = (frames.c.recorded_ms >= first_ms, frames.c.recorded_ms < at_ms, *mine)
-            times = select(frames.c.recorded_ms).where(*part).order_by(frames.c.recorded_ms)
-            last_ms = connection.scalar(times.offset(_PART_ROWS - 1).limit(1))
-            if last_ms is not None:
-                at_ms = last_ms + 1
-            some = select(frames).where(*part, frames.c.recorded_ms < at_ms)
-            found = connection.execute(some.order_by(*order)).fetchall()
+            else:
+                at_ms = min(until_ms, first_ms + _SPAN_MS)
+                part = (frames.c.recorded_ms >= first_ms, frames.c.recorded_ms < at_ms, *mine)
+                times = select(frames.c.recorded_ms).where(*part).order_by(frames.c.recorded_ms)
+                last_ms = connection.scalar(times.offset(_PART_ROWS - 1).limit(1))
+                if last_ms is not None:
+                    at_ms = last_ms + 1
+                some = select(frames).where(*part, frames.c.recorded_ms < at_ms)
+                found = connection.execute(some.order_by(*order)).fetchall()
         yield [_values(row) for row in found]
 
 
@@ -163,13 +167,14 @@ class _Sink(io.RawIOBase):
 
 
 def as_parquet(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
-    """Yield Parquet with one row group for each part."""
+    """Yield Parquet with one row group for each part that is not empty."""
     schema = pa.schema(list(COLUMNS.items()))
     sink = _Sink()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
         for part in parts:
-            by_column = zip(*part, strict=True)
-            arrays = [pa.array(column, kind) for column, kind in zip(by_column, COLUMNS.values(), strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            if part:
+                by_column = zip(*part, strict=True)
+                arrays = [pa.array(column, kind) for column, kind in zip(by_column, COLUMNS.values(), strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield sink.drain()
     yield sink.drain()
