@@ -23,6 +23,7 @@ from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, WAYS, Logins
 from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.background.drop_steering import steer
+from consumers.console.background.review_purge import purge_reviews
 from consumers.console.background.switching import switch
 from consumers.console.context import ConsoleContext
 from consumers.console.data.appearance import FeatureExtractor
@@ -334,11 +335,12 @@ async def _keep_clips(context: ConsoleContext) -> None:
 
 
 async def _purge(context: ConsoleContext) -> None:
-    """Delete clips and frames to label beyond their bounds, also while no other one is kept."""
+    """Delete clips, frames to label and decisions beyond their bounds, also while no other one is kept."""
     while True:
         for kind, kept in (("clips", context.clips), ("labelled_frames", context.labelled_frames)):
             if kept is not None:
                 await attempt(partial(context.run_on_kept_files, kept.purge), "kept_files_not_purged", kind=kind)
+        await attempt(partial(purge_reviews, context), "reviews_not_purged")
         await asyncio.sleep(_PURGE_S)
 
 

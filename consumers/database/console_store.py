@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, TypeVar
 
@@ -20,10 +20,12 @@ from sqlalchemy import (
     delete,
     inspect,
     select,
+    true,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.database.engine import insert_or_replace, open_engine
+from schemas.batched import batched
 from schemas.errors import UserError
 
 T = TypeVar("T")
@@ -166,12 +168,12 @@ Reviews = Mapping[str, Review]
 """Decisions by alert id; an alert without one is open."""
 
 
-def recorded_reviews(url: str) -> dict[str, Review] | None:
-    """Return the decisions on alerts in the console's database at `url`, for other programs.
+def recorded_reviews(url: str, alert_ids: Sequence[str] | None = None) -> dict[str, Review] | None:
+    """Return the decisions on these alerts, or on all, in the console's database at `url`, for other programs.
 
     None if the database is absent or not complete yet.
     """
-    return read_console(url, read_reviews)
+    return read_console(url, lambda each: read_reviews(each, alert_ids))
 
 
 def read_forgotten(url: str) -> dict[str, int]:
@@ -194,10 +196,11 @@ def read_console(url: str, read: Callable[[Connection], T]) -> T | None:
         engine.dispose()
 
 
-def read_reviews(connection: Connection) -> dict[str, Review]:
-    """Return the decision on each alert that is acknowledged or closed."""
-    columns = (reviews.c.alert_id, reviews.c.state, reviews.c.who, reviews.c.at_ms)
-    return {alert_id: Review(*rest) for alert_id, *rest in connection.execute(select(*columns))}
+def read_reviews(connection: Connection, alert_ids: Sequence[str] | None = None) -> dict[str, Review]:
+    """Return the decision on each of these alerts, or of all, that is acknowledged or closed."""
+    query = select(reviews.c.alert_id, reviews.c.state, reviews.c.who, reviews.c.at_ms)
+    parts = [true()] if alert_ids is None else [reviews.c.alert_id.in_(some) for some in batched(alert_ids)]
+    return {alert_id: Review(*rest) for part in parts for alert_id, *rest in connection.execute(query.where(part))}
 
 
 def mark(connection: Connection, name: str) -> int:

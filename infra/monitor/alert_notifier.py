@@ -147,7 +147,8 @@ class AlertNotifier:
             self._repeat_open(now_s)
 
     def _notify(self, newest: Sequence[AlertSummary], mutes: Mutes, now_s: float) -> None:
-        if self._reviews_url and (found := recorded_reviews(self._reviews_url)) is not None:
+        of = list(dict.fromkeys([*(each.alert_id for each in newest), *self._posted]))
+        if self._reviews_url and (found := recorded_reviews(self._reviews_url, of)) is not None:
             self._reviews = found
         refused: list[BrokerError] = []
         try:

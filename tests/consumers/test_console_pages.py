@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it ships no types
@@ -16,15 +18,18 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, StateWithReason
 from consumers.conservation.result import save_result
 from consumers.console.access.sight import ALL
+from consumers.console.background.review_purge import purge_reviews
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages import alerts as alerts_page
 from consumers.console.pages.alerts import SHOWN
 from consumers.console.pages.camera import changes_on
+from consumers.database.console_store import recorded_reviews
+from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts, dead_letters
 from consumers.records.batch import frame_row
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import TYPICALITY, Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import OWNER, ConsoleRig, jpeg_scene
@@ -229,16 +234,59 @@ def test_closed_alerts_hide_no_open_one_in_the_api(console: ConsoleRig, recorder
     assert found.get(ALERT) == "open"
 
 
-def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Rig) -> None:
+def test_selected_episodes_are_closed_together_with_one_reading_of_the_decisions(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ["ab" * 16, "bc" * 16, "cd" * 16]
     for number, name in enumerate(names):
         raise_alert(recorder, name, camera=f"lab/gate-{number}")
-    browser = console.browser()
+    browser, store = console.browser(), console.context.store
     fields = {"csrf": console.csrf(), "state": "closed", "back": "open", names[0]: "on", names[2]: "on"}
+    monkeypatch.setattr(store, "reviewed", Mock(wraps=store.reviewed))
     assert browser.post("/alerts", data=fields).headers["location"] == "/alerts?state=open"
+    assert store.reviewed.call_count == 1  # type: ignore[attr-defined]  # a mock
     found = {each["alert_id"]: each["state"] for each in browser.get("/api/v1/alerts").json()}
     assert found == {names[0]: "closed", names[1]: "open", names[2]: "closed"}
     assert browser.post("/alerts", data=fields | {"state": "gone"}).status_code == 400
+
+
+def decide(console: ConsoleRig, *alert_ids: str) -> None:
+    """Close alerts one after the other."""
+    for alert_id in alert_ids:
+        console.context.reviews[alert_id] = console.context.store.review([alert_id], "closed", "anna")
+
+
+async def test_the_oldest_decisions_are_deleted_unless_the_recorder_has_their_alert(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_ms = itertools.count()
+    monkeypatch.setattr("consumers.console.data.store.unix_ms", lambda: next(times_ms))
+    monkeypatch.setattr("consumers.console.data.store.MOST_REVIEWS", 2)
+    raise_alert(recorder)
+    decide(console, ALERT, "00", "11")
+    for later, kept in (((), {ALERT, "00", "11"}), (("22",), {ALERT, "11", "22"})):
+        decide(console, *later)
+        await purge_reviews(console.context)
+        assert console.context.reviews.keys() == console.context.store.reviewed().keys() == kept
+
+
+async def test_no_decision_is_deleted_while_the_recorder_has_no_database(
+    console: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.data.store.MOST_REVIEWS", 0)
+    monkeypatch.setattr(console.context, "recorded", RecorderDatabase(f"sqlite:///{console.folder}/none.sqlite"))
+    decide(console, "00")
+    with pytest.raises(StateError, match="is missing: expected the recorder's database"):
+        await purge_reviews(console.context)
+    assert console.context.store.reviewed().keys() == {"00"}
+
+
+def test_another_program_reads_the_decisions_on_some_alerts(console: ConsoleRig) -> None:
+    decide(console, "00", "11")
+    store = console.context.settings.store
+    assert (recorded_reviews(store) or {}).keys() == {"00", "11"}
+    assert (recorded_reviews(store, ["11", "22"]) or {}).keys() == {"11"}
+    assert recorded_reviews(store, []) == {}
 
 
 @pytest.mark.parametrize("change", [{"state": "acknowledged"}, {"mute": "1h", "reason": "a visit"}])

@@ -175,7 +175,7 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
         return error_response(400, "state, comment: expected at least one of them, got none. Add one.")
     alert_id = request.path_params["alert_id"]
     camera = await camera_of(context, request, alert_id)
-    await review(context, session_of(request).name, alert_id, camera, state, text)
+    await review(context, session_of(request).name, {alert_id: camera}, state, text)
     return JSONResponse({"outcome": "done"})
 
 

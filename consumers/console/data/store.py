@@ -36,6 +36,8 @@ VERSION: Final = 1
 _LONGEST: Final = 2_000
 MOST_OPERATIONS: Final = 200_000
 MOST_COMMENTS: Final = 100_000
+MOST_REVIEWS: Final = 400_000
+"""Decisions on alerts that are kept in any case: twice as many as a recorder keeps alerts by default."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,13 @@ class Store:
         """Return the decision on each alert that is acknowledged or closed."""
         with self.engine.begin() as connection:
             return read_reviews(connection)
+
+    def excess_reviews(self) -> list[str]:
+        """Return the alerts of the oldest decisions beyond `MOST_REVIEWS`."""
+        with self.engine.begin() as connection:
+            excess = (connection.scalar(select(func.count()).select_from(reviews)) or 0) - MOST_REVIEWS
+            oldest = select(reviews.c.alert_id).order_by(reviews.c.at_ms).limit(max(0, excess))
+            return list(connection.scalars(oldest))
 
     def comment(self, alert_id: str, who: str, text: str) -> None:
         """Add a comment to an alert."""

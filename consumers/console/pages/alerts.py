@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -330,13 +331,9 @@ async def _change(context: ConsoleContext, request: Request, chosen: Sequence[st
         sites = dict(zip(chosen, map(site_of, cameras), strict=True))
         await mute(context, request, sites, fields["mute"], fields.get("reason", ""))
     else:
-        state, text = fields.get("state"), fields.get("text", "")
-        shown_ms = [_time_of(fields.get(alert_id) or fields.get("shown_ms", "")) for alert_id in chosen]
-        if state is not None:
-            for alert_id, camera, at_ms in zip(chosen, cameras, shown_ms, strict=True):
-                _check_shown(alert_id, await _episode_of(context, alert_id, camera), at_ms)
-        for alert_id, camera in zip(chosen, cameras, strict=True):
-            await review(context, who, alert_id, camera, state, text)
+        shown_ms = {alert_id: _time_of(fields.get(alert_id) or fields.get("shown_ms", "")) for alert_id in chosen}
+        named = dict(zip(chosen, cameras, strict=True))
+        await review(context, who, named, fields.get("state"), fields.get("text", ""), shown_ms)
     return RedirectResponse(origin_of(fields), 303)
 
 
@@ -354,9 +351,14 @@ def _check_shown(alert_id: str, episode: Episode | None, shown_ms: int | None) -
         )
 
 
-async def _episode_of(context: ConsoleContext, alert_id: str, camera: str) -> Episode | None:
-    found = await _newest_episodes(context, camera)
-    return next((each for each, _ in found if alert_id in each.alert_ids), None)
+async def _episodes_of(context: ConsoleContext, cameras: Iterable[str]) -> dict[str, Episode]:
+    """Return the episode of each of the newest alerts of these cameras. All decisions are read once."""
+    reviews = await context.read(context.store.reviewed)
+    found: dict[str, Episode] = {}
+    for camera in dict.fromkeys(cameras):
+        newest = await context.read_recorded(read_episodes, reviews, context.published_ms(), camera)
+        found |= {alert_id: episode for episode, _ in newest for alert_id in episode.alert_ids}
+    return found
 
 
 def origin_of(fields: Mapping[str, str]) -> str:
@@ -366,24 +368,35 @@ def origin_of(fields: Mapping[str, str]) -> str:
     return f"/alerts?{urlencode(shown)}"
 
 
-async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> None:
-    """Set the state of the episode of a camera's alert, if one is given, and add a comment, if there is one.
+async def review(
+    context: ConsoleContext,
+    who: str,
+    cameras: Mapping[str, str],
+    state: str | None,
+    text: str,
+    shown_ms: Mapping[str, int | None] = MappingProxyType({}),
+) -> None:
+    """Set the state of the episodes of alerts, if one is given, and add a comment to each, if there is one.
 
-    Raises RefusedActionError for an unknown state.
+    `cameras` and `shown_ms` have the camera of each alert, and the time of its episode's last alert on the page. Raises
+    RefusedActionError before the first change for an unknown state, and for an episode with a later alert.
     """
     if state is not None and state not in STATES:
         raise RefusedActionError(f"state: expected {', '.join(STATES)}, got {state[:40]!r}", 400)
-    if text.strip():
-        await context.write(context.store.comment, alert_id, who, text.strip())
-    if state is not None:
-        episode = await _episode_of(context, alert_id, camera)
-        mine = [alert_id] if episode is None else episode.alert_ids
-        made = await context.write(context.store.review, mine, state, who)
-        for each in mine:
-            context.reviews.pop(each, None)
-            if state != OPEN:
-                context.reviews[each] = made
-        await context.note(who, "alert", alert_id, state, "done", site_of(camera))
+    found = await _episodes_of(context, cameras.values()) if state is not None else {}
+    for alert_id in cameras:
+        _check_shown(alert_id, found.get(alert_id), shown_ms.get(alert_id))
+    for alert_id, camera in cameras.items():
+        if text.strip():
+            await context.write(context.store.comment, alert_id, who, text.strip())
+        if state is not None:
+            mine = found[alert_id].alert_ids if alert_id in found else [alert_id]
+            made = await context.write(context.store.review, mine, state, who)
+            for each in mine:
+                context.reviews.pop(each, None)
+                if state != OPEN:
+                    context.reviews[each] = made
+            await context.note(who, "alert", alert_id, state, "done", site_of(camera))
 
 
 async def camera_of(context: ConsoleContext, request: Request, alert_id: str) -> str:
