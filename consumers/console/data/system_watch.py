@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +78,9 @@ class SystemWatch:
         self._by_sight: dict[Sight, Rules] = {}
         self._by_sight_of = self.rules
         """The rules from which `_by_sight` was selected."""
+        self._headers: dict[Sight, Header] = {}
+        self._headers_of: tuple[int, Sequence[RoleState], Rules] = (-1, self.roles, self.rules)
+        """Version of the fleet, roles and rules from which `_headers` were computed."""
         self.no_roles = NO_ROLES if read is None else "The roles have not been read yet."
         """The reason why there are no roles; empty if there are some."""
         self.no_rules = NO_RULES if prometheus is None else "The rules have not been read yet."
@@ -127,10 +130,10 @@ class SystemWatch:
 
     def pill(self, sight: Sight = ALL) -> Pill:
         """Return the current status, the worst first; for some sites, without the roles, which serve all of them."""
+        self._note_request()
         return self._pill(sight, *self._fleet.alerts(sight))
 
     def _pill(self, sight: Sight, opened: int, acknowledged: int) -> Pill:
-        self._note_request()
         parts: list[tuple[str, str, str]] = []  # text, level, address
         roles = self.roles if sight == ALL else ()
         if down := unwell(roles):
@@ -162,7 +165,17 @@ class SystemWatch:
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
 
     def header(self, sight: Sight = ALL) -> Header:
-        """Return the current header for a reader of these sites."""
+        """Return the current header for a reader of these sites, computed once for all readers."""
+        self._note_request()
+        now = (self._fleet.version, self.roles, self.rules)
+        if now != self._headers_of:
+            self._headers, self._headers_of = {}, now
+        found = self._headers.get(sight)
+        if found is None:
+            found = self._headers[sight] = self._header(sight)
+        return found
+
+    def _header(self, sight: Sight) -> Header:
         opened, acknowledged = self._fleet.alerts(sight)
         return Header(
             self._pill(sight, opened, acknowledged),
