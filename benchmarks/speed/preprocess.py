@@ -64,6 +64,7 @@ class Record:
     offset: int
     partition: int = 0
     headers: Sequence[tuple[str, bytes]] = ()
+    timestamp: int = 0
 
 
 def taken_frames(shape: Shape, count: int, drop: float) -> list[FrameJob]:

@@ -36,6 +36,7 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+    timestamp: int
 
 
 class Shape(NamedTuple):
@@ -168,6 +169,8 @@ class FrameJob:
     arrived_s: float
     """Monotonic time at which it was read; while it waits for its batch, the start of the linger."""
     progress: PartitionProgress
+    sent_ms: int = 0
+    """Unix time at which the bridge sent it to Kafka."""
     counted: bool = True
     """True while it counts as in flight from its partition."""
 
@@ -241,7 +244,8 @@ class FrameJob:
     @classmethod
     def of(cls, record: Record, progress: PartitionProgress, arrived_s: float) -> Self:
         """Return the job of a record that was read at `arrived_s`, by the monotonic clock."""
-        return cls(record, record.partition, record.offset, len(record.value or b""), arrived_s, progress)
+        frame_bytes = len(record.value or b"")
+        return cls(record, record.partition, record.offset, frame_bytes, arrived_s, progress, record.timestamp)
 
     def open(self, keys: KeyRing) -> None:
         """Parse the record and verify it again: others than the bridge may write to the topic. Raises WireError.

@@ -25,7 +25,8 @@ _FETCH_BYTES: Final = 64 * 1024
 """Maximum bytes of a fetch. Kafka returns at least one whole batch of records, even a larger one."""
 _SPAN_BYTES: Final = 2 * 2**20
 """Bytes of one fetch of a span."""
-_MOST_SPAN_BYTES: Final = 512 * 2**20
+_PART_BYTES: Final = 512 * 2**20
+"""Bytes of a span after which the reader goes on with its newest part."""
 _READ_S: Final = 5.0
 _SPAN_S: Final = 10.0
 """Longest wait for the next records of a span: its partition waits too."""
@@ -39,8 +40,8 @@ class KeyFrameRecall:
     def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found, passed: Passed) -> None:
         """`found` receives each single record, or None if Kafka no longer has the record or does not return it.
 
-        `passed` receives each record of a span with its partition, and None behind the last one. The end may be early:
-        a span has bounds of time and bytes.
+        `passed` receives each record of a span with its partition, and None behind the last one. A span has bounds of
+        time and bytes: the end may be early, and of a long span only the beginning and the newest part are read.
         """
         self._bootstrap = bootstrap
         self._topic = topic
@@ -81,9 +82,11 @@ class KeyFrameRecall:
 
         The span may be wanted once more meanwhile, after the partition was revoked and assigned again. It is then read
         from its beginning: what was passed before the revocation is gone.
+
+        After the bytes of `_PART_BYTES`, half as many of the newest records follow: most open groups are among these.
         """
-        following, size = span.start, 0
-        for number in range(_TRIES):
+        following, count, size, tries = span.start, 0, 0, 0
+        while following < span.stop and tries < _TRIES:
             try:
                 async with aclosing(self._records(partition, range(following, span.stop))) as records:
                     async for record in records:
@@ -91,15 +94,21 @@ class KeyFrameRecall:
                         if self.spans.get(partition) is not span:
                             return
                         self._passed(partition, record)
-                        following, size = record.offset + 1, size + len(record.value or b"")
-                        if size > _MOST_SPAN_BYTES:
-                            log.warning("group_recall_stopped", partition=partition, reason=f"more than {size} bytes")
+                        following, count, size = record.offset + 1, count + 1, size + len(record.value or b"")
+                        if size > _PART_BYTES:
                             break
-                break
+                    else:
+                        break
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("group_recall_failed", partition=partition, error=f"{type(error).__name__}: {error}")
-                if number + 1 < _TRIES:
+                tries += 1
+                if tries < _TRIES:
                     await asyncio.sleep(_RETRY_S)
+            else:
+                newest = max(following, span.stop - (count + 1) // 2)
+                if newest > following:
+                    log.warning("group_recall_shortened", partition=partition, skipped=newest - following)
+                following, count, size = newest, 0, 0
         if self.spans.get(partition) is span:
             del self.spans[partition]
             self._passed(partition, None)

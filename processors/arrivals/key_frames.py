@@ -41,6 +41,8 @@ class KeyFrame:
     frame: Frame
     partition: int
     offset: int
+    sent_ms: int
+    """Unix time of its record."""
 
     @property
     def held_bytes(self) -> int:
@@ -60,7 +62,8 @@ class KeyFrames:
         self._place_limit = places
         self._held: OrderedDict[Identity, KeyFrame] = OrderedDict()
         self._held_of: defaultdict[CameraId, list[Identity]] = defaultdict(list)
-        self._places: OrderedDict[Identity, tuple[int, int]] = OrderedDict()
+        self._places: OrderedDict[Identity, tuple[int, int, int]] = OrderedDict()
+        """Partition, offset and Unix time in milliseconds."""
         self._places_in: defaultdict[int, dict[CameraId, list[tuple[int, Identity]]]] = defaultdict(dict)
         """Offsets by partition and camera, ascending."""
         self.bytes = 0
@@ -81,7 +84,7 @@ class KeyFrames:
             self._drop(own[0])
         while self.bytes > self._limit_bytes and len(self._held) > 1:
             self._drop(next(iter(self._held)))
-        self._put_place(identity, key_frame.partition, key_frame.offset)
+        self._put_place(identity, key_frame.partition, key_frame.offset, key_frame.sent_ms)
 
     def find(self, identity: Identity) -> KeyFrame | None:
         """Return the key frame if it is held, and count it as used now."""
@@ -95,7 +98,13 @@ class KeyFrames:
 
     def place(self, identity: Identity) -> tuple[int, int] | None:
         """Return partition and offset of a key frame that is or was held."""
-        return self._places.get(identity)
+        found = self._places.get(identity)
+        return None if found is None else found[:2]
+
+    def first_delivery(self, key_frame: KeyFrame) -> tuple[int, int, int]:
+        """Return partition, offset and Unix time in milliseconds of a key frame's first record."""
+        known = self._places.get(key_frame.identity)
+        return known or (key_frame.partition, key_frame.offset, key_frame.sent_ms)
 
     def places(self) -> set[tuple[int, int]]:
         """Return partition and offset of all held key frames."""
@@ -118,13 +127,13 @@ class KeyFrames:
             offsets += [offset for offset, _ in places[: min(passed, NOTED_PER_CAMERA)]]
         return write_note(offsets, span)
 
-    def _put_place(self, identity: Identity, partition: int, offset: int) -> None:
+    def _put_place(self, identity: Identity, partition: int, offset: int, sent_ms: int) -> None:
         known = self._places.get(identity)
         if known is not None:
             if known[0] == partition and known[1] <= offset:
                 return  # a resend
             self._remove_place(identity)
-        self._places[identity] = (partition, offset)
+        self._places[identity] = (partition, offset, sent_ms)
         insort(self._places_in[partition].setdefault(identity.camera_id, []), (offset, identity))
         if len(self._places) > self._place_limit:
             self._remove_place(next(iter(self._places)))
@@ -137,7 +146,7 @@ class KeyFrames:
             del self._held_of[identity.camera_id]
 
     def _remove_place(self, identity: Identity) -> None:
-        partition, offset = self._places.pop(identity)
+        partition, offset, _ = self._places.pop(identity)
         cameras = self._places_in[partition]
         cameras[identity.camera_id].remove((offset, identity))
         if not cameras[identity.camera_id]:

@@ -14,6 +14,8 @@ _NEWEST_S: Final = 60.0
 """Seconds after its last frame for which a camera's newest group counts as open: the longest group of the settings."""
 _RESENT_S: Final = 5.0
 """Seconds for which the group before it counts as open, for frames that are sent again."""
+_LONGEST_S: Final = _NEWEST_S + _RESENT_S
+"""Seconds after its key frame for which frames keep a group open: later ones would keep an old span of the log open."""
 _GROUPS: Final = 2
 """Groups of a camera that begin before the committed offset."""
 _AHEAD: Final = 256
@@ -39,8 +41,15 @@ class OpenGroups:
     def __init__(self) -> None:
         self._groups: defaultdict[int, dict[CameraId, list[_Group]]] = defaultdict(dict)
 
-    def use(self, identity: Identity, partition: int, offset: int, frame_offset: int, now_s: float) -> None:
-        """Note the frame at `frame_offset` of a group; `identity` and `offset` are those of its key frame."""
+    def use(
+        self, identity: Identity, partition: int, offset: int, frame_offset: int, now_s: float, age_s: float = 0.0
+    ) -> None:
+        """Note the frame at `frame_offset` of a group; `identity` and `offset` are those of its key frame.
+
+        `age_s` are the seconds from the key frame to this frame, by their times in Kafka.
+        """
+        if age_s > _LONGEST_S:
+            return
         own = self._groups[partition].setdefault(identity.camera_id, [])
         for group in reversed(own):  # mostly the newest
             if group.identity == identity:

@@ -166,7 +166,7 @@ class AwaitKeyFrame(Step):
             job.fail("key", error)
         else:
             job.key_frame = key_frame
-            self._use(key_frame, job.offset, job.arrived_s)
+            self._use(key_frame, job, job.arrived_s)
         self.next.submit(job)
 
     def _unplaced(self) -> int:
@@ -206,7 +206,7 @@ class AwaitKeyFrame(Step):
                 pass
             else:
                 if is_key_frame(found.frame):
-                    key_frame = KeyFrame(found.identity, found.frame, *place)
+                    key_frame = KeyFrame(found.identity, found.frame, *place, found.sent_ms)
         if key_frame is not None:
             self._metrics.key_frames["recalled"].inc()
             self._arrived(key_frame)
@@ -238,10 +238,10 @@ class AwaitKeyFrame(Step):
             return
         if is_key_frame(found.frame) and self.held.find(found.identity) is None:
             self._metrics.key_frames["recalled"].inc()
-            self._arrived(KeyFrame(found.identity, found.frame, partition, record.offset))
+            self._arrived(KeyFrame(found.identity, found.frame, partition, record.offset, found.sent_ms))
         key_frame = self.held.find(found.key_identity)
         if key_frame is not None:
-            self._use(key_frame, record.offset, monotonic())
+            self._use(key_frame, found, monotonic())
         self._restored[partition].add(found.camera_id)
         self._decoders.restore(unit)
 
@@ -270,16 +270,17 @@ class AwaitKeyFrame(Step):
             del self._partitions[partition]
             recall.done()
 
-    def _use(self, key_frame: KeyFrame, frame_offset: int, now_s: float) -> None:
+    def _use(self, key_frame: KeyFrame, job: FrameJob, now_s: float) -> None:
         if key_frame.frame.profile == VIDEO:
-            partition, offset = self.held.place(key_frame.identity) or (key_frame.partition, key_frame.offset)
-            self._groups.use(key_frame.identity, partition, offset, frame_offset, now_s)
+            partition, offset, sent_ms = self.held.first_delivery(key_frame)
+            age_s = (job.sent_ms - sent_ms) / 1000
+            self._groups.use(key_frame.identity, partition, offset, job.offset, now_s, age_s)
 
     def _hold(self, job: FrameJob) -> None:
-        job.key_frame = KeyFrame(job.identity, job.frame, job.partition, job.offset)
+        job.key_frame = KeyFrame(job.identity, job.frame, job.partition, job.offset, job.sent_ms)
         self._metrics.key_frames["received"].inc()
         self._arrived(job.key_frame)
-        self._use(job.key_frame, job.offset, job.arrived_s)
+        self._use(job.key_frame, job, job.arrived_s)
 
     def _arrived(self, key_frame: KeyFrame) -> None:
         self.held.put(key_frame)

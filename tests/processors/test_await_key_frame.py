@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from time import monotonic
 from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.job import FrameJob
+from processors.arrivals.job import FrameJob, open_record
 from processors.arrivals.key_frames import read_span, write_note
 from processors.arrivals.partitions import PartitionTracker
 from processors.metrics import ProcessorMetrics
@@ -325,6 +326,17 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
     assert read_span(bench.step.note(0, 44)) == range(40, 44)
     bench.submit(verified_job(messages[3], camera.name, 44))
     assert bench.seqs() == [3]
+
+
+def test_a_frame_that_comes_long_after_its_key_frame_adds_no_old_span_to_the_note() -> None:
+    bench, camera = Bench(), VideoCamera()
+    key, late = (FakeRecord(camera.message(), camera.name.encode(), offset) for offset in (40, 9000))
+    late.timestamp = 600_000
+    bench.step.recall_partition(0, write_note([40]), lambda: None)
+    bench.step.recalled((0, 40), key)
+    bench.submit(open_record(late, KEYS), now_s=monotonic())
+    assert bench.seqs() == [1]
+    assert not read_span(bench.step.note(0, 9001))
 
 
 def test_the_units_that_were_read_back_for_a_revoked_partition_are_dropped() -> None:

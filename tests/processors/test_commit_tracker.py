@@ -30,6 +30,7 @@ class Record:
     offset: int
     topic: str = "frames"
     value: bytes = b"0123456789"
+    timestamp: int = 0
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Record:
     offset: int = 9
     key: bytes | None = CAMERA.encode()
     headers: Sequence[tuple[str, bytes]] = (("ce_id", b"x"), ("traceparent", TRACE))
+    timestamp: int = 0
 
 
 class CountingRing(KeyRing):

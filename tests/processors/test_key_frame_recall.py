@@ -19,10 +19,18 @@ PLACE = TopicPartition("frames", 3)
 
 
 class Log:
-    """A reader of a log with two records in each fetch, which fails at the fetches in `failures`."""
+    """A reader of a log with two records in each fetch, which fails at the fetches in `failures`.
+
+    The records at the offsets in `large` are large.
+    """
 
     failures: frozenset[int] = frozenset()
+    large: frozenset[int] = frozenset()
     fetches = 0
+
+    @classmethod
+    def value(cls, offset: int) -> bytes:
+        return b"x" * (100 if offset in cls.large else 10)
 
     def __init__(self, *_: object, **__: object) -> None:
         self.at = 0
@@ -44,7 +52,7 @@ class Log:
             type(self).fetches += 1
             if self.fetches in self.failures:
                 raise KafkaConnectionError("away")
-            yield {PLACE: [SimpleNamespace(offset=at, value=b"x" * 10) for at in (self.at, self.at + 1)]}
+            yield {PLACE: [SimpleNamespace(offset=at, value=self.value(at)) for at in (self.at, self.at + 1)]}
             self.at += 2
 
 
@@ -94,7 +102,17 @@ async def test_a_span_that_is_requested_again_while_it_is_read_restarts(
     assert found == [4, 5, 6, *range(4, 11), None]
 
 
-async def test_a_span_ends_after_several_errors_and_at_its_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_span_ends_after_several_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await restored(monkeypatch, *range(2, 100)) == [4, 5, None]
-    monkeypatch.setattr(module, "_MOST_SPAN_BYTES", 25)
-    assert await restored(monkeypatch) == [4, 5, 6, None]
+
+
+async def test_a_span_above_the_limit_of_bytes_goes_on_with_its_newest_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART_BYTES", 35)
+    assert await restored(monkeypatch) == [4, 5, 6, 7, 9, 10, None]
+    assert await restored(monkeypatch, 3) == [4, 5, 6, 7, 9, 10, None]  # the first fetch of the newest part fails
+
+
+async def test_a_span_of_large_new_records_ends_with_the_newest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART_BYTES", 35)
+    monkeypatch.setattr(Log, "large", frozenset({9}))
+    assert await restored(monkeypatch) == [4, 5, 6, 7, 9, 10, None]

@@ -22,9 +22,9 @@ from schemas.pointillist_pb2 import LOSSLESS
 from tests.processors.tiny import payload, verified_job
 
 
-def key_frame(camera: str, seq: int, offset: int = 0, partition: int = 0) -> KeyFrame:
+def key_frame(camera: str, seq: int, offset: int = 0, partition: int = 0, sent_ms: int = 0) -> KeyFrame:
     frame = verified_job(payload(camera, seq, encoding=Encoding(16, 0.0, LOSSLESS)), camera).frame
-    return KeyFrame(Identity(CameraId(camera), 7, seq), frame, partition, offset)
+    return KeyFrame(Identity(CameraId(camera), 7, seq), frame, partition, offset, sent_ms)
 
 
 def name(camera: str, seq: int) -> Identity:
@@ -102,6 +102,9 @@ def test_a_key_frame_that_was_sent_again_keeps_its_first_place() -> None:
     for offset in (5, 9):
         held.put(key_frame("site/a", 0, offset=offset))
     assert held.place(name("site/a", 0)) == (0, 5)
+    again = key_frame("site/a", 0, offset=9, sent_ms=60_000)
+    held.put(again)
+    assert held.first_delivery(again) == (0, 5, 0)
     held.put(key_frame("site/a", 0, offset=2))
     assert read_note(held.note(0, 100)) == [2]
     held.put(key_frame("site/a", 0, offset=1, partition=3))
@@ -167,6 +170,16 @@ def test_the_first_offset_is_that_of_the_oldest_open_group() -> None:
     assert groups.span(0, 1000, 100.0) == range(110, 1000)
     assert not groups.span(0, 1000, 200.0)
     assert not groups.span(2, 1000, 4.5)
+
+
+def test_frames_that_come_long_after_their_key_frame_keep_no_group_open() -> None:
+    groups, door = OpenGroups(), CameraId("site/door")
+    for number in range(5):
+        groups.use(Identity(door, 7, 0), 0, 10, 10 + 100 * number, 50.0 * number, 50.0 * number)
+    assert groups.span(0, 1000, 101.0) == range(10, 1000)  # the longest group of the settings
+    assert not groups.span(0, 1000, 200.0)
+    groups.use(Identity(door, 7, 0), 0, 10, 999, 250.0, 250.0)
+    assert not groups.span(0, 1000, 250.0)
 
 
 def test_groups_of_uncommitted_frames_stay_open_while_later_groups_are_read() -> None:

@@ -199,6 +199,7 @@ class FakeRecord:
     offset: int = 0
     partition: int = 0
     headers: Sequence[tuple[str, bytes]] = field(default_factory=list)
+    timestamp: int = 0
 
 
 def verified_job(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJob:
