@@ -264,8 +264,7 @@ class _Service:
             self._unread = reason
         self._health.set("read", not reason, reason)
         self._metrics.unread.set(bool(reason))
-        if not reason and self._tracker.lost and self._tracker.held:
-            # The group did not notice: nothing else has made this member begin the new topic at its beginning.
+        if not reason and self._member.settle_loss():
             self._rejoin = True
 
 

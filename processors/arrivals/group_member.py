@@ -75,6 +75,8 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             on_skipped=metrics.kafka_damaged.inc,
         )
         self.joined = False
+        self._idle = False
+        """True while the group has assigned no partition to this member."""
 
     async def join(self) -> None:
         """Open the reader; the group assigns partitions later."""
@@ -84,6 +86,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     async def leave(self, deadline_s: float, *, keeps_place: bool = True) -> None:
         """Close the reader, and leave the group; see `Reader.close`."""
         joined, self.joined = self.joined, False
+        self._idle = False
         self.clear()
         if joined:
             self._health.set("assigned", False)
@@ -150,6 +153,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Drain and commit; the partition's next owner gets the records that are not done in time."""
         self._health.set("assigned", False)
+        self._idle = False
         if not self._tracker.held:
             return
         # aiokafka would retry the commit until another topic of that name exists, and then commit to it. One answer
@@ -188,7 +192,18 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             )
         log.info("partitions_assigned", partitions=sorted(each.partition for each in assigned))
         self._health.set("assigned", True)
+        self._idle = not assigned
         self._tracker.room.set()
+
+    def settle_loss(self) -> bool:
+        """Settle the loss of a topic once each partition has a reader; return whether this member must join again.
+
+        It must if it has partitions and nothing has made it begin the new topic at its beginning. If it has none, the
+        others read the new topic: a partition that it gets later continues at their commits.
+        """
+        if self._idle:
+            self._tracker.lost = False
+        return self._tracker.lost and self._tracker.held > 0
 
     async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
         """Return the notes of the last commits; without them, key frames are requested from the cameras."""

@@ -62,6 +62,9 @@ class FakeReader:
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         self.sought.append(set(partitions))
 
+    async def close(self, deadline_s: float, *, keeps_place: bool) -> None:
+        """Do nothing: no connection is open."""
+
     async def commit(self, offsets: dict[TopicPartition, int | tuple[int, str]]) -> None:
         if self.hangs:
             await asyncio.Event().wait()
@@ -206,6 +209,41 @@ async def test_the_successor_of_a_lost_topic_is_read_from_its_beginning() -> Non
     bench.done(0, 0)
     await bench.member.commit()
     assert bench.reader.commits == [{partition(0): 1}]
+
+
+async def test_a_member_without_partitions_is_behind_no_lost_topic_once_the_others_read_the_next_one() -> None:
+    bench = Bench()
+    bench.tracker.lost = True
+    await bench.member.on_partitions_assigned(set())
+    assert bench.tracker.lost  # the topic may still be missing
+    assert not bench.member.settle_loss()
+    await bench.member.on_partitions_revoked(set())
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert not bench.reader.sought
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_lost_topic_is_noted_until_the_group_has_assigned_this_member_its_partitions(leaves: bool) -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned(set())
+    bench.tracker.lost = True
+    if leaves:
+        await bench.member.leave(1.0)
+        bench.member.joined = True
+    else:
+        await bench.member.on_partitions_revoked(set())
+    assert not bench.member.settle_loss()  # another member has answered for all partitions
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert bench.reader.sought == [{partition(0)}]
+
+
+async def test_a_member_that_did_not_notice_the_loss_of_its_topic_begins_again() -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert not bench.member.settle_loss()
+    bench.tracker.lost = True
+    assert bench.member.settle_loss()
+    assert bench.tracker.lost
 
 
 async def test_a_topic_without_a_right_to_it_continues_at_its_committed_offset() -> None:

@@ -11,7 +11,7 @@ import pytest
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from processors.arrivals import group_watch
-from processors.arrivals.group_watch import held_partitions
+from processors.arrivals.group_watch import GroupReport, GroupWatch, held_partitions
 from schemas.transport.kafka import reader
 from schemas.transport.kafka.admin import Admin
 from tests.conftest import TopicFactory
@@ -118,6 +118,41 @@ async def test_a_recreated_log_is_read_from_its_beginning(kafka: Kafka, bundle: 
         await remake(rig)
         await publish(rig, 100, 20)
         await until(lambda: len(rig.verdicts) == 60 and running.healthy())
+
+
+async def test_a_spare_processor_reads_no_frame_of_a_recreated_topic_again(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads_since_loss: dict[GroupWatch, int] = {}
+    check = GroupWatch._check
+
+    async def noted(watch: GroupWatch, admin: Admin) -> GroupReport:
+        found = await check(watch, admin)
+        if found.topic_lost:
+            reads_since_loss[watch] = 0
+        elif found.unread == "" and watch in reads_since_loss:
+            reads_since_loss[watch] += 1
+        return found
+
+    monkeypatch.setattr(GroupWatch, "_check", noted)
+    async with (
+        start_rig(kafka.bootstrap, bundle) as rig,
+        rig.processor(instance="one", session_timeout_s=6.0) as one,
+        rig.processor(instance="two", session_timeout_s=6.0) as two,
+    ):
+        await delete_topics(kafka.bootstrap, rig.topic("frames"))
+        await until(lambda: len(reads_since_loss) == 2)
+        await shared_out(rig, 0)
+        await create_topics(rig.bootstrap, {rig.topic("frames"): TopicSpec(1)})
+        await rig.publish([("site/cam-0", payload("site/cam-0", n)) for n in range(20)])
+        await until(lambda: len(rig.verdicts) == 20 and one.healthy() and two.healthy())
+        await until(lambda: min(reads_since_loss.values()) > 1)  # each processor has reacted to the first of them
+        reader = max(one, two, key=lambda each: each.metric("pointillist_frames_total", outcome="classified"))
+        reader.stop.set()
+        await reader.task
+        await rig.publish([("site/cam-0", payload("site/cam-0", 20))])
+        await until(lambda: len(rig.verdicts) == 21)
+    assert {len(found) for found in rig.verdicts.values()} == {1}
 
 
 async def test_a_processor_without_partitions_is_healthy_and_stays_in_the_group(
