@@ -171,6 +171,7 @@ def publish(
 
     Exit status 1 when a processor rejects it or has not answered in time, 2 when it is not published.
     """
+    from infra.bundling.model_identity import check_identity
     from infra.bundling.models_topic import check_successor
     from schemas.messages import models as listed
     from schemas.messages import rollout
@@ -184,6 +185,7 @@ def publish(
             live = listed.live(before)
             if not force and live is not None:
                 check_successor(described(folder, model_id), live, other_classes=other_classes)
+            check_identity(folder, model_id, rollout.named(before))
             model = listed.sign(place.add(folder, model_id), key)
             running = (await topic.running()) & topic.served.keys()
             rejecting = [name for name in running if topic.served[name].refused_digest == model.digest]

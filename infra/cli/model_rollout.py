@@ -95,6 +95,7 @@ def candidate(
 
     Exit status 1 when a processor rejects the candidate or has not answered in time, 2 when the rollout does not begin.
     """
+    from infra.bundling.model_identity import check_identity
     from infra.bundling.models_topic import check_successor
     from schemas.messages import models as listed
     from schemas.messages import rollout
@@ -129,6 +130,7 @@ def candidate(
                 check_successor(next_model, live, other_classes=other_classes)
             if by_rule:
                 _check_classes(next_model, live)
+            check_identity(folder, model_id, rollout.named(before))
             model = listed.sign(place.add(folder, model_id), key)
             if live is not None and live.digest == model.digest:
                 raise ConfigError(

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
-from processors.bundle import read_settings
+from processors.bundle import BundleSettings, read_settings
 from schemas.clock import unix_ms
 from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
@@ -179,6 +180,18 @@ def _put(partial: Path, folder: Path, model: Model) -> None:
         folder.rename(damaged)
         partial.rename(folder)
         shutil.rmtree(damaged, ignore_errors=True)
+
+
+def published_settings(model: Model) -> BundleSettings:
+    """Return the `model.toml` of a published bundle.
+
+    Raises StoreUnavailableError if the store does not return it, BundleError if it differs from the published one.
+    """
+    with TemporaryDirectory(prefix="pointillist-settings-") as place:
+        for file in model.files:
+            if file.name == "model.toml":
+                _fetch(model, file, Path(place) / file.name)
+        return read_settings(Path(place))
 
 
 def _fetch(model: Model, file: BundleFile, target: Path) -> None:

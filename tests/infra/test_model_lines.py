@@ -21,7 +21,7 @@ from schemas.messages import rollout as rollouts
 from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
-from tests.processors.tiny import SIGNER, write_bundle
+from tests.processors.tiny import SIGNER, use_own_factory, write_bundle
 
 SERVED_MS = 1_700_000_000_000
 DAY = "2023-11-14 22:13:20 UTC"
@@ -228,6 +228,56 @@ def test_a_live_model_that_a_running_processor_rejects_is_published_again(topic:
     again, before = topic.models.published
     assert (again.digest, before.digest, bool(before.withdrawn_ms)) == (first.digest, first.digest, True)
     assert "p-1" not in topic.served
+
+
+@pytest.mark.parametrize("command", ["publish", "candidate"])
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("classes", "'stop'", "'halt'"),
+        ("input", "std = [0.25", "std = [0.5"),
+        ("output", 'format = "safetensors"', 'format = "safetensors"\noutput = "probabilities"'),
+    ],
+)
+def test_a_bundle_that_decides_in_another_way_needs_a_version_of_its_own(
+    topic: StandInTopic, tmp_path: Path, command: str, key: str, old: str, new: str
+) -> None:
+    folder, options = write_bundle(tmp_path / "bundle"), ("--state", tmp_path / "state", "--force")
+    Layout(tmp_path / "state").signer()
+    run("model", "publish", folder, *options)
+    before = topic.models
+    table = folder / "model.toml"
+    table.write_text(table.read_text().replace(old, new))
+    line = refusal(run("model", command, folder, *options))
+    assert line.startswith("bundle: expected a model id of its own, got tiny@1+")
+    assert f"which is published with another {key}. Raise version in model.toml" in line
+    assert topic.models == before
+    assert stored(tmp_path / "state") == folders(before)
+    table.write_text(table.read_text().replace('version = "1"', 'version = "2"'))
+    assert run("model", command, folder, *options).exit_code == 0
+
+
+def test_a_changed_file_of_code_needs_a_version_of_its_own(topic: StandInTopic, tmp_path: Path) -> None:
+    folder, options = write_bundle(tmp_path / "bundle"), ("--state", tmp_path / "state", "--allow-code")
+    use_own_factory(folder)
+    Layout(tmp_path / "state").signer()
+    assert run("model", "publish", folder, *options).exit_code == 0
+    use_own_factory(folder, "another = True\n")
+    assert "which is published with another network.py" in refusal(run("model", "publish", folder, *options))
+
+
+def test_a_bundle_with_another_threshold_of_strip_is_published_under_its_version(
+    topic: StandInTopic, tmp_path: Path
+) -> None:
+    folder, options = write_bundle(tmp_path / "bundle"), ("--state", tmp_path / "state")
+    Layout(tmp_path / "state").signer()
+    run("model", "publish", folder, *options)
+    write_bundle(folder, overlays=3, threshold_bits=0.5)
+    (folder / "README.md").write_text("calibrated\n")
+    assert run("model", "publish", folder, *options).output.startswith("published ")
+    after, before = topic.models.published
+    assert after.model_id == before.model_id
+    assert after.digest != before.digest
 
 
 @pytest.mark.parametrize("end", ["dismiss", "replace", "publish", "rollback", "fail"])
