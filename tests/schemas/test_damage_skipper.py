@@ -38,8 +38,20 @@ class Log:
         self.end_requests = 0
         self.furthest = 0
         """The highest offset that was sought."""
+        self.rebalances_at: int | None = None
+        """The number of the read or position during which the group rebalances."""
+        self.requests = 0
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=object()))
+
+    def _count_request(self) -> None:
+        """Assign the partitions again, at their committed offset 1, if it is time."""
+        if self.requests == self.rebalances_at:
+            self._subscription.subscription.assignment = object()
+            self.at = dict.fromkeys(self.at, 1)
+        self.requests += 1
 
     async def position(self, partition: str) -> int:
+        self._count_request()
         return self.at.get(partition, 0)
 
     def seek(self, partition: str, offset: int) -> None:
@@ -58,6 +70,7 @@ class Log:
     async def getmany(self, partition: str, *, timeout_ms: int, max_records: int) -> dict[str, list[Record]]:
         assert max_records == 1
         assert 0 < timeout_ms <= 1000
+        self._count_request()
         offset = self.at.get(partition, 0)
         if offset in self.silent:
             return {}
@@ -129,6 +142,20 @@ async def test_damaged_records_are_skipped_one_by_one_and_counted_and_the_others
     assert not is_careful(skipper)
 
 
+async def test_records_from_before_a_rebalance_are_dropped_and_read_again(clock: Clock) -> None:
+    log, skipper = Log(3), DamageSkipper()
+    log.at, log.rebalances_at = {"a": 0, "b": 0}, 4  # the first read of `b`
+    assert offsets((await skipper.getmany(log, ["a", "b"], 100))[0]) == {"b": [1, 2]}
+    assert offsets((await skipper.getmany(log, ["a", "b"], 100))[0]) == {"a": [1, 2]}
+
+
+async def test_damage_from_before_a_rebalance_skips_no_record_of_the_new_assignment(clock: Clock) -> None:
+    log, skipper = Log(4, damaged={2}), DamageSkipper()
+    log.at, log.rebalances_at = {"a": 2}, 1  # the request for the position of the damage
+    found, skipped = await skipper.getmany(log, ["a"], 100)
+    assert (offsets(found), skipped) == ({"a": [1, 3]}, 1)
+
+
 async def test_at_most_the_requested_number_of_records_is_returned(clock: Clock) -> None:
     log, skipper = Log(8), DamageSkipper()
     assert await skipper.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
@@ -192,6 +219,17 @@ async def test_nothing_is_skipped_unless_kafka_answers_for_the_offset_and_return
     log.at["a"] = 10
     assert await skipped_at_stalls(log, clock, ["a"]) == [0] * 5
     assert log.at["a"] == 10
+
+
+@pytest.mark.parametrize("request_number", range(5, 10))
+async def test_a_rebalance_while_a_stall_is_examined_keeps_the_positions_of_the_new_assignment(
+    clock: Clock, request_number: int
+) -> None:
+    log = Log(60, hidden={10, 11})
+    log.at, log.rebalances_at = {"a": 10}, request_number
+    assert await skipped_at_stalls(log, clock, ["a"]) == [0] * 5
+    assert log.requests == request_number + 1
+    assert log.at["a"] == 1
 
 
 @pytest.mark.parametrize("end", range(11, 60))

@@ -12,7 +12,14 @@ from aiokafka.protocol.admin import ListGroupsRequest
 from infra.local.kafka import Kafka
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import abort_producer, start_client
-from schemas.transport.kafka.internals import NetworkClient, force_close, missing_replicas, send_request, sender_task
+from schemas.transport.kafka.internals import (
+    NetworkClient,
+    current_assignment,
+    force_close,
+    missing_replicas,
+    send_request,
+    sender_task,
+)
 from tests.conftest import TopicFactory
 from tests.waiting import until
 
@@ -65,6 +72,19 @@ async def test_a_consumer_is_closed_forcibly(kafka: Kafka, kafka_topics: TopicFa
     assert network is not None
     assert not any(connection.connected() for _, connection in network.connections())
     await consumer.stop()
+
+
+async def test_each_rebalance_replaces_the_assignment(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic, group = await kafka_topics(2), f"group-{uuid.uuid4().hex}"
+    options = {"bootstrap_servers": kafka.bootstrap, "group_id": group, "heartbeat_interval_ms": 100}
+    async with AIOKafkaConsumer(topic, **options) as first:
+        await until(lambda: len(first.assignment()) == 2)
+        before = current_assignment(first)
+        await first.end_offsets(first.assignment())
+        assert current_assignment(first) is before
+        async with AIOKafkaConsumer(topic, **options):
+            await until(lambda: len(first.assignment()) == 1)
+            assert current_assignment(first) is not before
 
 
 async def test_a_producer_is_aborted_with_its_sender_task(kafka: Kafka) -> None:

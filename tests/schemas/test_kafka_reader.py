@@ -228,6 +228,7 @@ class Rebalanced:
 
     def __init__(self) -> None:
         self._position = 100
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=object()))
 
     async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         self._position = 50

@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, IllegalStateError
 
-from schemas.transport.kafka.internals import batch_end
+from schemas.transport.kafka.internals import batch_end, current_assignment
 
 DAMAGE: Final = (CorruptRecordException, UnicodeDecodeError)
 """aiokafka's errors of a record that it never returns: a wrong checksum, or a header's name that is not UTF-8."""
@@ -58,21 +58,28 @@ class DamageSkipper:
         Offsets are skipped one by one, because only a batch's own head states its end. The frame in a damaged record is
         lost; later frames are not. If the checksum is right, as with a header's name that is not UTF-8, the rest of the
         batch is skipped at once: aiokafka reads a batch from its beginning.
+
+        A rebalance during a call drops the records of the calls before: the group delivers them again.
         """
         found: dict[Any, list[Any]] = {}
         passed = 0
+        assignment = current_assignment(consumer)
         for partition in partitions:
             while sum(map(len, found.values())) < most:
                 try:
                     # One record a call: records fetched before the damage are not dropped with the exception.
                     records = (await consumer.getmany(partition, timeout_ms=_WAIT_MS, max_records=1)).get(partition)
                 except DAMAGE as error:
+                    assignment = _drop_stale(found, consumer, assignment)
                     at = await consumer.position(partition)
+                    if current_assignment(consumer) is not assignment:
+                        continue
                     following = max(at + 1, batch_end(error) if isinstance(error, UnicodeDecodeError) else 0)
                     consumer.seek(partition, following)
                     passed += following - at
                     self.note_damage()
                     continue
+                assignment = _drop_stale(found, consumer, assignment)
                 if not records:
                     break
                 found.setdefault(partition, []).extend(records)
@@ -93,6 +100,7 @@ class DamageSkipper:
         passed = 0
         try:
             async with asyncio.timeout(STALL_CHECK_S):
+                assignment = current_assignment(consumer)
                 ends = await consumer.end_offsets(partitions)
                 positions = {partition: await consumer.position(partition) for partition in partitions}
             self._still = {partition: before.get(partition, (-1, now_s)) for partition in partitions}
@@ -102,14 +110,18 @@ class DamageSkipper:
                     self._still[partition] = position, now_s
                 elif now_s - since_s >= STALL_S:
                     self._still[partition] = position, now_s
+                    _require(consumer, assignment)
                     passed += await self._skip_stall(consumer, partition, position, ends[partition])
         except Exception:  # an unavailable broker raises any error; it is no sign of damage
             return passed
         return passed
 
     async def _skip_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
-        """Seek the first record after `position` that Kafka returns, and return the number of skipped records."""
-        goal = position
+        """Seek the first record after `position` that Kafka returns, and return the number of skipped records.
+
+        Raises IllegalStateError if a rebalance replaces the assignment: the new position stays.
+        """
+        goal, assignment = position, current_assignment(consumer)
         try:
             step = 1
             found = None
@@ -131,13 +143,15 @@ class DamageSkipper:
             goal = found
             return goal - position
         finally:
-            consumer.seek(partition, goal)
+            if current_assignment(consumer) is assignment:
+                consumer.seek(partition, goal)
 
     async def _first(self, consumer: Any, partition: Any, offset: int) -> int | None:
         """Return the offset of the first record that Kafka returns from `offset` on; None if it answers with none.
 
         Raises TimeoutError when Kafka does not answer: a node is away, hangs or is busy.
         """
+        assignment = current_assignment(consumer)
         consumer.seek(partition, offset)
         asked = consumer.last_poll_timestamp(partition)
         answered = False
@@ -145,7 +159,11 @@ class DamageSkipper:
             try:
                 records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
             except DAMAGE:
+                _require(consumer, assignment)
                 return offset  # it is damaged, but it is there: reading passes it
+            if records and current_assignment(consumer) is not assignment:
+                consumer.seek(partition, records[0].offset)  # it is the first one of the new assignment
+            _require(consumer, assignment)
             if records:
                 return int(records[0].offset)
             if answered:
@@ -153,3 +171,17 @@ class DamageSkipper:
             # The next call returns the records of this response.
             answered = consumer.last_poll_timestamp(partition) != asked
         raise TimeoutError(f"{partition}: expected a response of Kafka at offset {offset}, got none")
+
+
+def _drop_stale(found: dict[Any, list[Any]], consumer: Any, assignment: object) -> object:
+    """Return the current assignment, and drop the found records unless they are of it."""
+    current = current_assignment(consumer)
+    if current is not assignment:
+        found.clear()
+    return current
+
+
+def _require(consumer: Any, assignment: object) -> None:
+    """Raise IllegalStateError if a rebalance has replaced the assignment."""
+    if current_assignment(consumer) is not assignment:
+        raise IllegalStateError("expected the same assignment, got a new one after a rebalance")

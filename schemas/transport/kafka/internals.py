@@ -172,6 +172,11 @@ async def committed_notes(consumer: Any, partitions: Iterable[Any]) -> dict[Any,
     return {partition: each.metadata or "" for partition, each in found.items()}
 
 
+def current_assignment(consumer: Any) -> object:
+    """Return the consumer's assignment: an object that each rebalance replaces, even if the partitions stay."""
+    return consumer._subscription.subscription.assignment
+
+
 def missing_replicas(consumer: Any, topics: Iterable[str]) -> int:
     """Return the replicas of all partitions of `topics` that are not in sync, by the last metadata."""
     cluster = consumer._client.cluster
