@@ -17,8 +17,8 @@ from schemas.transport.mqtt.connection import MqttConnection, Retries, Session, 
 class LinkUser(Protocol):
     """The callbacks of a link's owner, always on the loop's thread."""
 
-    def on_up(self, session_present: bool, receive_maximum: int) -> None:
-        """Handle a new connection; `receive_maximum` messages may be unacknowledged."""
+    def on_up(self, session_present: bool, receive_maximum: int, packet_bytes: int) -> None:
+        """Handle a new connection; `receive_maximum` messages may be unacknowledged, of `packet_bytes` at most each."""
 
     def on_puback(self, mid: int, reason: int) -> None:
         """Handle the PUBACK of the message `mid`; reason 16 means that it has no subscriber."""
@@ -131,14 +131,16 @@ class Link(MqttConnection):
         topic, payload = self._will()
         self._client.will_set(topic, payload, 1, retain=True)
 
-    def _opened(self, session_present: bool, receive_maximum: int) -> None:
-        if not session_present:
-            # The broker has lost its unacknowledged messages. The window sends them again, so paho must not.
+    def _opened(self, session_present: bool, receive_maximum: int, packet_bytes: int) -> None:
+        if not session_present or self._client.largest_packet() > packet_bytes:
+            # The broker has lost its unacknowledged messages, or refuses one. The window sends them again, so paho must
+            # not.
+            session_present = False
             self._client.drop_out_messages()
         self.subscription_refused = False
         if self._subscriptions:
             self.subscribe(self._subscriptions)
-        self._user.on_up(session_present, receive_maximum)
+        self._user.on_up(session_present, receive_maximum, packet_bytes)
 
     def _lost(self, reason: str) -> None:
         if not self.is_closing:

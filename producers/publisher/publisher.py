@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -30,7 +31,8 @@ from schemas.pointillist_pb2 import Confirm, Meta, Refusal
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
-from schemas.transport.mqtt.connection import Subscription
+from schemas.transport.mqtt.connection import LARGEST_PACKET, Subscription
+from schemas.transport.mqtt.internals import PUBLISH_BYTES
 
 _log = structlog.get_logger()
 
@@ -42,6 +44,9 @@ _REFUSED_S: Final = 10.0
 """Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
 """The same minimum in frame periods; the longer time applies."""
+_OVERSIZE_CONDITION: Final = "oversize"
+_OVERSIZE_S: Final = 60.0
+"""Seconds without another frame above the broker's packet limit after which the camera is no longer degraded."""
 _STEP_MS: Final = 1000
 """Difference between wall clock and monotonic clock, in milliseconds, from which on the wall clock has been set."""
 
@@ -75,6 +80,7 @@ class Publisher:
         self._resend: dict[FrameKey, None] = {}
         self._unacknowledged: dict[int, FrameKey] = {}
         self._receive_maximum = 65_535
+        self._packet_bytes = LARGEST_PACKET
         self._no_subscribers = False
         self._fresh: tuple[FrameKey, bytes] | None = None
         # A random first time: all cameras of a fleet must not send at the same moment.
@@ -98,6 +104,7 @@ class Publisher:
         self.refused = ""
         """The reason of the last refusal of this boot's frames; empty before the first."""
         self._refused_at = 0.0
+        self._oversize_at = -math.inf
         self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
         link = Link(
             self,
@@ -155,6 +162,8 @@ class Publisher:
         if self._control.apply_due():
             self.presence.describe()
         self._clear_refusal(now)
+        if now - self._oversize_at > _OVERSIZE_S:
+            self.presence.clear_fault(_OVERSIZE_CONDITION)
         if self._first_answer.overdue(now):
             why = silence(self._key.camera_id, self.link.up, self.link.connections, self._no_subscribers)
             _log.warning("nothing_confirmed", camera=self._key.camera_id, reason=why)
@@ -177,11 +186,12 @@ class Publisher:
 
     # Callbacks of the link.
 
-    def on_up(self, session_present: bool, receive_maximum: int) -> None:
+    def on_up(self, session_present: bool, receive_maximum: int, packet_bytes: int) -> None:
         """Handle a new connection. If the broker has no session, all frames of the window are sent again."""
         if self.link.connections > 1:
             self._instruments.reconnects.inc()
         self._receive_maximum = receive_maximum
+        self._packet_bytes = packet_bytes
         self._reports.begin(session_present)
         if session_present:
             for key in self._unacknowledged.values():
@@ -244,7 +254,7 @@ class Publisher:
                 if key is None:
                     return
             frame = self._spool.get(key)
-            if frame is None:
+            if frame is None or self._shed_oversize(key, frame.length):
                 continue
             first = key not in self._window
             if first and not self._window.has_room(frame.length):
@@ -270,6 +280,25 @@ class Publisher:
                     trace.stamp("published", Identity(self._key.camera_id, *key))
             else:
                 self._count_resent(key)
+
+    def _shed_oversize(self, key: FrameKey, frame_bytes: int) -> bool:
+        """Shed a frame above the broker's packet limit: the broker would end the connection at each try. Return whether
+        it is one.
+        """
+        packet_bytes = frame_bytes + len(self._frame_topic.encode()) + PUBLISH_BYTES
+        if packet_bytes <= self._packet_bytes:
+            return False
+        self._spool.shed_unsendable(key)
+        now = time.monotonic()
+        if now - self._oversize_at > _OVERSIZE_S:
+            detail = (
+                f"MQTT packet: expected at most {self._packet_bytes} bytes, got a frame of {packet_bytes}. Set a "
+                "smaller size for the camera, or raise the broker's limit."
+            )
+            self.presence.report_fault(_OVERSIZE_CONDITION, detail)
+            _log.error("frame_too_large", camera=self._key.camera_id, detail=detail)
+        self._oversize_at = now
+        return True
 
     def _count_resent(self, key: FrameKey) -> None:
         frame = self._spool.get(key)

@@ -271,6 +271,21 @@ class Spool:
                 return
             self._shed(oldest)
 
+    def shed_unsendable(self, key: FrameKey) -> None:
+        """Shed a waiting frame that cannot be sent, and the later frames that cannot be decoded without it."""
+        boot_id, seq = key
+        own, group = self._frames[key].segment, self._group(boot_id, seq)
+        parts = {own: [seq]}
+        for later, seqs in self._dependents(boot_id, group, seq + 1):
+            parts.setdefault(later, []).extend(seqs)
+        for segment, seqs in parts.items():
+            self._enter_shed(segment, seqs)
+        with contextlib.suppress(StateError):  # the ledger stays outdated and is saved again later
+            self.ledgers.revise(self.ledgers.of(boot_id))
+            for segment in parts:
+                if not self._writer.writes(segment):
+                    self._drop_if_done(segment)
+
     def shed_signed_otherwise(self, key: CameraKey) -> int:
         """Shed the frames that another key has signed, because no server accepts them. Returns their number.
 
@@ -411,16 +426,20 @@ class Spool:
         """Return the later frames that depend on a waiting frame of this segment: they cannot be decoded without it."""
         waiting = (seq for seq in range(segment.next - 1, segment.first - 1, -1))
         broken = next((group for seq in waiting if (group := self._group(segment.boot_id, seq)) is not None), None)
+        return self._dependents(segment.boot_id, broken, segment.next)
+
+    def _dependents(self, boot_id: int, broken: int | None, start: int) -> list[tuple[Segment, list[int]]]:
+        """Return the frames of the group `broken` from the number `start` on, by segment; none without a group."""
         found: list[tuple[Segment, list[int]]] = []
         if broken is None:
             return found
         for later in self._segments:
-            if later.boot_id != segment.boot_id or later.first < segment.next:
+            if later.boot_id != boot_id or later.next <= start:
                 continue
             seqs: list[int] = []
             found.append((later, seqs))
-            for seq in range(later.first, later.next):
-                group = self._group(later.boot_id, seq)
+            for seq in range(max(later.first, start), later.next):
+                group = self._group(boot_id, seq)
                 if group == broken:
                     seqs.append(seq)
                 elif group is not None:

@@ -196,7 +196,7 @@ class _LinkOwner:
     def __init__(self) -> None:
         self.ups = 0
 
-    def on_up(self, session_present: bool, receive_maximum: int) -> None:
+    def on_up(self, session_present: bool, receive_maximum: int, packet_bytes: int) -> None:
         self.ups += 1
 
     def on_puback(self, mid: int, reason: int) -> None: ...

@@ -19,6 +19,7 @@ from producers.spool import Spool, SpoolLimits
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import Meta
 from tests.producers.fake_bridge import SECRET
 from tests.waiting import until
@@ -31,6 +32,8 @@ STEADY = QUICK.model_copy(update={"keepalive_s": 60})
 ONCE = STEADY.model_copy(update={"grace_s": 3.0, "retry_s": 30.0, "retry_max_s": 30.0})
 """For tests that count frames: a late confirmation does not cause a resend."""
 PICTURE = np.zeros((16, 16, 3), np.uint8)
+LARGE = np.random.default_rng(7).integers(0, 256, (256, 256, 3), np.uint8)
+"""A picture whose frame takes more than 100,000 bytes."""
 
 
 class Switch(FaultPlan):
@@ -76,12 +79,12 @@ class Camera:
         self.in_flight_peak = 0
         self._ticking = asyncio.create_task(self._tick())
 
-    def publish(self, count: int) -> None:
+    def publish(self, count: int, picture: Picture = PICTURE) -> None:
         for _ in range(count):
             boot_id, seq = self.spool.current.boot_id, self.spool.current.next
             now_ms = time.time_ns() // 10**6
-            payload = encode_frame(self.key, boot_id, seq, now_ms, PICTURE, self.control.encoding)
-            self.publisher.publish(payload, seq, now_ms, PICTURE.nbytes)
+            payload = encode_frame(self.key, boot_id, seq, now_ms, picture, self.control.encoding)
+            self.publisher.publish(payload, seq, now_ms, picture.nbytes)
 
     def identities(self, *seqs: int) -> list[Identity]:
         return [Identity(self.camera_id, self.spool.current.boot_id, seq) for seq in seqs]

@@ -16,7 +16,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from tests.waiting import until
 
 CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK, PINGREQ, DISCONNECT = 0x10, 0x82, 0xA2, 0x40, 0xC0, 0xE0
-SUCCESS, GRANTED_QOS_1, NOT_AUTHORIZED, TAKEN_OVER = 0x00, 0x01, 0x87, 0x8E
+SUCCESS, GRANTED_QOS_1, NOT_AUTHORIZED, TAKEN_OVER, PACKET_TOO_LARGE = 0x00, 0x01, 0x87, 0x8E, 0x95
 LOG_SUBSCRIPTION = [(LOG_FILTER, 0)]
 
 
@@ -64,6 +64,8 @@ class ScriptedBroker:
         self.packets: list[tuple[int, bytes]] = []
         self.connects: list[Connect] = []
         self.connack = SUCCESS
+        self.session_present = False
+        self.maximum_packet_size: int | None = None
         self.suback = GRANTED_QOS_1
         self.log_suback = SUCCESS
         """The reason code that answers a subscription to the broker's log."""
@@ -132,7 +134,9 @@ class ScriptedBroker:
     def _answer(self, first: int, body: bytes) -> None:
         if first == CONNECT:
             self.connects.append(read_connect(body))
-            self.send(0x20, bytes((0, self.connack, 0)))
+            limit = self.maximum_packet_size
+            properties = b"" if limit is None else b"\x27" + limit.to_bytes(4, "big")
+            self.send(0x20, bytes((self.session_present, self.connack, len(properties))) + properties)
         elif first == SUBSCRIBE:
             filters = read_filters(body, options=True)
             reason = self.log_suback if filters == LOG_SUBSCRIPTION else self.suback

@@ -299,6 +299,37 @@ def test_frames_that_depend_on_a_shed_frame_are_shed_and_other_groups_stay(
     spool.close()
 
 
+@pytest.mark.parametrize(("seq", "shed"), [(1, {1, 2}), (3, {3, 4, 5, 6, 7, 8}), (8, {8}), (12, {12, 13, 14, 15})])
+def test_a_frame_that_cannot_be_sent_is_shed_with_its_dependents_across_segments(
+    tmp_path: Path, seq: int, shed: set[int]
+) -> None:
+    starts = (0, 3, 9, 12)
+    spool = Spool(tmp_path, CAMERA, ROOM)  # each segment holds six frames
+    for each in range(16):
+        distance = each - max(start for start in starts if start <= each)
+        frame = Frame(seq=each, profile=VIDEO, key_distance=distance, place=distance, pixels=bytes(10_000))
+        spool.append(frame.SerializeToString(), each, 1000 + each, 1)
+    boot_id = spool.current.boot_id
+    reported: list[tuple[int, int]] = []
+    spool.on_shed = reported.extend
+    spool.shed_unsendable((boot_id, seq))
+    assert {found for _, found in reported} == shed
+    spool.confirm(boot_id, [(0, 15)])
+    assert len(segments_of(tmp_path)) == 1  # the open one
+    kill(spool)
+    assert set(scanned(tmp_path, boot_id).shed) == shed
+
+
+def test_the_file_of_a_frame_that_cannot_be_sent_is_removed_with_its_last_frame(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    fill(spool, 2, 60_000)
+    first = segments_of(tmp_path)[0]
+    spool.shed_unsendable((spool.current.boot_id, 0))
+    assert first not in segments_of(tmp_path)
+    assert spool.peek_unsent() == (spool.current.boot_id, 1)
+    spool.close()
+
+
 def overload(spool: Spool, groups: int) -> set[int]:
     """Confirm one frame in each round and shed the others; return the confirmed ones."""
     confirmed: set[int] = set()

@@ -112,7 +112,7 @@ class Link(MqttConnection):
         self._has_failed = False
         self._on_open()
 
-    def _opened(self, _session_present: bool, _receive_maximum: int) -> None:
+    def _opened(self, _session_present: bool, _receive_maximum: int, _packet_bytes: int) -> None:
         # The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of
         # all cameras. Equal messages have equal event ids.
         names = [

@@ -29,6 +29,10 @@ _log = structlog.get_logger()
 
 TAKEN_OVER: Final = 0x8E
 """MQTT 5 reason code: another connection has the same client id, which with TLS is the name in the certificate."""
+PACKET_TOO_LARGE: Final = 0x95
+"""MQTT 5 reason code: a packet is larger than the broker accepts."""
+LARGEST_PACKET: Final = 5 + 268_435_455
+"""Bytes of the largest packet that MQTT can encode, the limit of a broker that announces none."""
 
 
 class Subscription(NamedTuple):
@@ -116,6 +120,8 @@ class MqttConnection(_Events, ABC):
         self._retry_at = 0.0
         self._up_at = 0.0
         self._backoff = Backoff(retries.first_s, retries.longest_s)
+        self._refused_bytes = LARGEST_PACKET + 1
+        """The size from which the broker has refused packets, until a steady connection ends."""
         client.connect_timeout = retries.connect_s
         if broker.login is not None:
             client.username_pw_set(broker.login.user, broker.login.password.get_secret_value())
@@ -136,8 +142,9 @@ class MqttConnection(_Events, ABC):
         """React to a connected socket; CONNECT follows."""
 
     @abstractmethod
-    def _opened(self, session_present: bool, receive_maximum: int) -> None:
-        """React to an accepted connection. The broker accepts `receive_maximum` unacknowledged messages."""
+    def _opened(self, session_present: bool, receive_maximum: int, packet_bytes: int) -> None:
+        """React to an accepted connection. The broker accepts `receive_maximum` unacknowledged messages, and packets of
+        at most `packet_bytes`."""
 
     @abstractmethod
     def _lost(self, reason: str) -> None:
@@ -327,7 +334,9 @@ class MqttConnection(_Events, ABC):
         self.up = True
         self.connections += 1
         self._up_at = time.monotonic()
-        self._opened(flags.session_present, getattr(properties, "ReceiveMaximum", 65_535))
+        announced = getattr(properties, "MaximumPacketSize", LARGEST_PACKET)
+        packet_bytes = min(announced, self._refused_bytes - 1)
+        self._opened(flags.session_present, getattr(properties, "ReceiveMaximum", 65_535), packet_bytes)
 
     def _suback(
         self, _client: Client, _: object, mid: int, reasons: list[ReasonCode], _properties: Properties | None
@@ -345,6 +354,10 @@ class MqttConnection(_Events, ABC):
         was_up, self.up = self.up, False
         if was_up and time.monotonic() - self._up_at > self._retries.steady_s:
             self._backoff.reset()
+            self._refused_bytes = LARGEST_PACKET + 1
+        if reason.value == PACKET_TOO_LARGE and (largest := self._client.largest_packet()):
+            # A broker need not announce its limit. The largest packet is the refused one, or exceeds the limit too.
+            self._refused_bytes = min(self._refused_bytes, largest)
         if reason.value == TAKEN_OVER:
             if self._retries.taken_over_s is not None:
                 self._backoff.reset(self._retries.taken_over_s)

@@ -10,12 +10,14 @@ import socket
 import sys
 import termios
 import time
-from typing import Literal
+from typing import Final, Literal
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import VariableByteIntegers
 
+PUBLISH_BYTES: Final = 10
+"""Maximum bytes of a PUBLISH at QoS 1 without properties, besides its topic and payload (MQTT 5, section 3.3)."""
 Result = MQTTErrorCode
 """The result of a step of the client: `MQTT_ERR_SUCCESS`, or the reason why the connection is gone."""
 
@@ -112,6 +114,12 @@ class SocketClient(MessageClient):
     def handle_puback(self, body: bytearray) -> bool:
         """Handle a PUBACK instead of paho; false leaves it to paho, as here."""
         return False
+
+    def largest_packet(self) -> int:
+        """Return the bytes of the largest unacknowledged message with its headers; 0 without one."""
+        with self._out_message_mutex:
+            sizes = [len(each.payload) + len(each.topic.encode()) for each in self._out_messages.values()]
+        return max(sizes) + PUBLISH_BYTES if sizes else 0
 
     def settle(self, mid: int) -> bool:
         """Remove an acknowledged message; false if no such message waits."""
