@@ -15,6 +15,7 @@
     │   ├── BadTagError           the authentication tag does not match
     │   ├── RevokedKeyError       signed under a key generation that is no longer accepted
     │   ├── BadSizeError          frame sides, channels or message size out of bounds
+    │   ├── TooLargeError         a message is larger than Kafka accepts
     │   ├── OverSizeError         a frame has more pixels than this fleet's cameras have
     │   ├── OverQuotaError        a camera has more frames waiting than it may while others need the device
     │   ├── TooManyBootsError     a camera has started more often than the limit for one camera
@@ -121,6 +122,12 @@ class BadSizeError(WireError):
     """Frame sides, channels or message size out of bounds."""
 
     reason: ClassVar[str] = "bad_size"
+
+
+class TooLargeError(WireError):
+    """A message is larger than Kafka accepts."""
+
+    reason: ClassVar[str] = "too_large"
 
 
 class OverSizeError(WireError):

@@ -1,4 +1,7 @@
-"""Confirmations to the cameras: the frames and ledgers that Kafka has acknowledged, which their spools may free."""
+"""Confirmations to the cameras: the frames and ledgers that Kafka has acknowledged, which their spools may free.
+
+A frame that Kafka cannot store is not confirmed. A refusal asks its camera to shed it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
-from schemas.errors import RevokedKeyError
+from schemas.clock import unix_ms
+from schemas.errors import RevokedKeyError, TooLargeError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
-from schemas.pointillist_pb2 import Confirm, Range
+from schemas.pointillist_pb2 import Confirm, Range, Refusal
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, mqtt_topic
 
@@ -94,3 +98,25 @@ class Confirmations:
     def held(self) -> int:
         """Return the number of cameras whose confirmations the last `drain` has held back."""
         return len(self._held)
+
+
+def refusal_of(receipt: Receipt, frame_bytes: int, keys: KeyRing) -> tuple[str, bytes] | None:
+    """Return the request to shed a frame that is too large for Kafka, as MQTT topic and signed payload; None for a
+    camera whose key is revoked.
+
+    No confirmation, because a bridge has no key to sign a dead letter with the frame's identity: the frame would count
+    as lost.
+    """
+    try:
+        key = keys.key(receipt.camera_id, receipt.key_generation)
+    except RevokedKeyError:
+        return None
+    refusal = Refusal(
+        boot_id=receipt.boot_id,
+        seq=receipt.seq,
+        reason=TooLargeError.reason,
+        detail=f"Kafka record: expected at most the topic's max.message.bytes, got {frame_bytes} bytes. Set a smaller "
+        "size for the camera, or raise the topic's limit.",
+        refused_ms=unix_ms(),
+    )
+    return mqtt_topic(receipt.camera_id, Channel.REFUSAL), sign_message(key, refusal)

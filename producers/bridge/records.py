@@ -41,7 +41,9 @@ Announcement = TypeVar("Announcement", Status, Meta)
 
 
 class Record(NamedTuple):
-    """One Kafka record. `receipt` is confirmed to the camera when Kafka acknowledges the record, or None."""
+    """One Kafka record. `receipt` is confirmed to the camera when Kafka acknowledges the record, or None. A dead letter
+    has one if the camera must shed its frame.
+    """
 
     topic: KafkaTopic
     key: bytes
@@ -103,10 +105,13 @@ class RecordFactory:
             return self._dead_letter(route, payload, MalformedError.reason, f"{type(error).__name__}: {error}")
 
     def refused_by_kafka(self, record: Record, error: str) -> Record:
-        """Return the dead letter for a record that Kafka rejects even in a batch of its own."""
+        """Return the dead letter for a record that Kafka rejects even in a batch of its own. It has the receipt of a
+        frame.
+        """
         camera_id = CameraId(record.key.decode())
         route = _Route(record.origin, camera_id, record.key, record.channel, "", None, "")
-        return self._dead_letter(route, record.value, BadSizeError.reason, error)
+        letter = self._dead_letter(route, record.value, BadSizeError.reason, error)
+        return letter._replace(receipt=record.receipt if record.topic is KafkaTopic.FRAMES else None)
 
     def _route(self, topic: bytes) -> _Route:
         text = topic.decode(errors="replace")

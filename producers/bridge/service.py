@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.bridge.confirmations import Confirmations, Receipt
+from producers.bridge.confirmations import Confirmations, Receipt, refusal_of
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes, size_of
@@ -23,7 +23,7 @@ from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
-from producers.bridge.records import RecordFactory, stamp_records
+from producers.bridge.records import Record, RecordFactory, stamp_records
 from producers.bridge.rejections import Rejections
 from producers.bridge.requests.forwarder import key_requests, probe_requests, refusals
 from producers.bridge.requests.listener import Requests
@@ -32,7 +32,7 @@ from schemas import metrics
 from schemas.errors import RevokedKeyError
 from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
-from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
+from schemas.pointillist_pb2 import DeadLetter, KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
@@ -68,6 +68,7 @@ class Bridge:
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
         self._health = health
+        self._keys = keys
         self._records = RecordFactory(settings.name, keys)
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
@@ -252,6 +253,9 @@ class Bridge:
             self._backlog.deliver(lane.partition, offset, len(entries))
             self._credit.add(lane.partition, offset, receipts)
             self._unprocessed.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
+        elif lane.topic is KafkaTopic.DEAD_LETTERS:
+            for record, _ in entries:
+                self._refuse(record)
         else:
             for receipt in receipts:
                 if receipt is not None:
@@ -263,6 +267,14 @@ class Bridge:
             and self._lanes.buffered_bytes <= self._settings.max_buffered_bytes // 2
         ):
             self._link.resume()
+
+    def _refuse(self, letter: Record) -> None:
+        """Ask the camera to shed a frame that is too large for Kafka. If that cannot be sent now, the frame comes
+        again."""
+        if letter.receipt is not None:
+            frame_bytes = DeadLetter.FromString(letter.value).payload_bytes
+            if (refusal := refusal_of(letter.receipt, frame_bytes, self._keys)) is not None:
+                self._send_request(*refusal)
 
     def _advance(self, done: Mapping[int, int] | None) -> None:
         if done is None:

@@ -23,7 +23,7 @@ from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.publisher.window import Window
 from producers.spool import FrameKey, Spool
 from schemas.clock import monotonic_ms, unix_ms
-from schemas.errors import StateError, WireError
+from schemas.errors import StateError, TooLargeError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import open_own_message
@@ -319,8 +319,12 @@ class Publisher:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        """Report that frames of this boot are rejected. Ignore a refusal of another boot, or a replayed one."""
-        ledger = self._spool.current
+        """Report that frames of this boot are rejected. Ignore a refusal of another boot, or a replayed one. A frame of
+        any boot that is too large for Kafka is shed.
+        """
+        ledger, key = self._spool.current, (refusal.boot_id, refusal.seq)
+        if refusal.reason == TooLargeError.reason and self._spool.get(key) is not None:
+            self._spool.shed_unsendable(key)
         if refusal.boot_id != ledger.boot_id or refusal.seq >= ledger.next:
             return
         self._refused_at, self.refused = time.monotonic(), refusal.detail

@@ -239,8 +239,10 @@ def test_a_record_rejected_by_kafka_becomes_a_dead_letter_of_its_camera() -> Non
     factory = RecordFactory("b1", BRIDGE_KEYS)
     record = factory.accept(topic(Channel.FRAME), frame())
     refused = factory.refused_by_kafka(record, "x" * 10_000)
+    assert refused.receipt == record.receipt
+    assert factory.refused_by_kafka(refused, "too large").receipt is None
     assert (refused.key, refused.origin, refused.channel) == (b"hall/door", record.origin, "frame")
-    found = letter(refused)
+    found = DeadLetter.FromString(refused.value)
     assert (found.reason, found.camera_id, found.origin_topic) == ("bad_size", CAMERA, "pointillist/v1/hall/door/frame")
     assert found.payload == record.value
     assert 0 < len(found.error) < 10_000

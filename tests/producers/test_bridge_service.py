@@ -29,6 +29,7 @@ from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT
 from tests.waiting import PATIENCE_S, until
 
+REFUSED = mqtt_topic(CAMERA, Channel.REFUSAL)
 OFFSETS_REQUEST = ("offsets", "pointillist-processors")
 
 
@@ -415,6 +416,27 @@ async def test_a_record_rejected_in_every_batch_becomes_a_dead_letter(monkeypatc
         assert len(bridge.kafka.sent(KafkaTopic.FRAMES)) == 1
         await until(lambda: bridge.metric("messages_total", channel="frame", outcome="dead_lettered") == 1, "counted")
         await until(lambda: bridge.metric("messages_total", channel="frame", outcome="forwarded") == 1, "the other one")
+        # No reader can verify the identity in a bridge's dead letter. The camera accounts for the frame: it sheds it.
+        await until(lambda: bridge.confirmed() == [1], "the other one confirmed")
+        refused = [payload for topic, payload, _ in bridge.broker.published if topic == REFUSED]
+        [refusal] = [open_own_message(Refusal, KEYS.current(CAMERA), payload) for payload in refused]
+        assert (refusal.boot_id, refusal.seq, refusal.reason) == (7, 0, "too_large")
+        assert f"got {len(frame(0))} bytes. Set a smaller size for the camera" in refusal.detail
+
+
+async def test_a_record_without_a_verified_frame_that_kafka_rejects_reaches_no_camera(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))
+    async with bridged(monkeypatch) as bridge:
+        for payload, topic in ((b"no frame", FRAMES), (ledger, mqtt_topic(CAMERA, Channel.EVENT))):
+            letters = len(bridge.kafka.sent(KafkaTopic.DEAD_LETTERS))
+            bridge.kafka.batch_errors.append(MessageSizeTooLargeError("too large"))
+            bridge.broker.publish(topic, payload, letters + 1)
+            await until(lambda n=letters: len(bridge.kafka.sent(KafkaTopic.DEAD_LETTERS)) > n, "a dead letter")
+        bridge.broker.publish(FRAMES, frame(1), 9)
+        await until(lambda: bridge.confirmed() == [1], "the later frame confirmed")
+        assert not [topic for topic, _, _ in bridge.broker.published if topic == REFUSED]
 
 
 async def test_a_bridge_is_unhealthy_from_its_start_while_kafka_does_not_answer(
