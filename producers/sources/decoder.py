@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from numpy.typing import NDArray
 
@@ -15,17 +16,48 @@ from producers.sources.clock import StreamClock
 from producers.sources.framing import Framing
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
+from schemas.limits import MAX_SIDE
 from schemas.pixels.planes import Colour, Planes
 
 _GREY: Final = "gray"
 _PLANAR: Final = ("yuv420p", "yuvj420p", "nv12", _GREY)
 _BT709: Final = 1
 _UNSPECIFIED: Final = 2
+_BOUND: Final = {"max_pixels": str(MAX_SIDE**2)}
+_TOO_LARGE: Final = f"expected at most {MAX_SIDE}x{MAX_SIDE} pixels, got more or an invalid picture"
+"""FFmpeg gives no size for pictures above its bound."""
 _MATRICES: Final = (_BT709, _UNSPECIFIED, 5, 6)
 """Matrices of ISO/IEC 23091-2 that planes can name: BT.709, unspecified, and the two numbers of BT.601."""
 
 
-def check_video(container: InputContainer, name: str) -> None:
+def open_video(
+    address: str,
+    name: str,
+    hwaccel: HWAccel | None,
+    *,
+    kind: str | None = None,
+    options: Mapping[str, str] | None = None,
+    timeout: tuple[float, float] | None = None,
+) -> InputContainer:
+    """Open a file or an address and check that it has video. Pictures above `MAX_SIDE`² pixels are not decoded: one of
+    half a MiB may take gigabytes.
+
+    Raises `SourceError`, and the errors of `av.open`. `kind` is
+    FFmpeg's format; None detects it.
+    """
+    bounded = {**(options or {}), **_BOUND}
+    container = av.open(address, mode="r", format=kind, options=bounded, timeout=timeout, hwaccel=hwaccel)
+    try:
+        _check_video(container, name)
+    except SourceError:
+        container.close()
+        raise
+    # The options of the container bound its probing alone.
+    container.streams.video[0].codec_context.options = dict(_BOUND)
+    return container
+
+
+def _check_video(container: InputContainer, name: str) -> None:
     """Raise `SourceError` unless there is a video stream that can be decoded."""
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
@@ -44,7 +76,8 @@ def decode_video(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of the first video stream in presentation order.
 
-    A packet that does not decode is skipped. Invalid data ends a recording; a failed read raises `SourceError`.
+    A packet that does not decode is skipped. Invalid data ends a recording; a failed read, or a recording whose packets
+    all do not decode, raises `SourceError`.
 
     With `hang_s`, raises `SourceHungError` when no frame came for this many seconds. The container must have been
     opened with the same read timeout, because only FFmpeg can interrupt a read. Each packet is passed to `clock`, and
@@ -53,6 +86,7 @@ def decode_video(
     stream = container.streams.video[0]
     since = time.monotonic()
     refused = ""
+    found = False
     # All streams are read: a stream that continues with sound alone has to be noticed too.
     packets = container.demux()
     ended = False
@@ -77,14 +111,19 @@ def decode_video(
                 frames = packet.decode()
             except av.FFmpegError as error:
                 refused = error.strerror or type(error).__name__
+                if isinstance(error, av.ArgumentError) and not stream.width:
+                    refused = _TOO_LARGE
         # Check before the frames: after a timeout, FFmpeg may still return a delayed frame.
         if hang_s is not None:
             _raise_when_hung(name, since, hang_s, refused)
         for frame in frames:
             if isinstance(frame, av.VideoFrame):
+                found = True
                 yield frame
                 since = time.monotonic()
                 refused = ""
+    if refused and not found:
+        raise SourceError.of(name, f"no frame of it decodes: {refused}")
 
 
 def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:

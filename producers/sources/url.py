@@ -16,7 +16,7 @@ import av
 from av.container import InputContainer
 
 from producers.sources.clock import StreamClock
-from producers.sources.decoder import check_video, decode_video, framed
+from producers.sources.decoder import decode_video, framed, open_video
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
@@ -61,14 +61,14 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
     started = time.monotonic()
     try:
         address = address if login is None else with_login(address, *login)
-        container = av.open(
+        return open_video(
             address,
-            mode="r",
-            format="v4l2" if address.startswith("/dev/video") else None,
+            name,
+            decoding,
+            kind="v4l2" if address.startswith("/dev/video") else None,
             # Over TCP a lost packet is sent again and firewalls let the stream through. Some cameras have UDP alone.
             options={"rtsp_flags": "prefer_tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
             timeout=(settings.open_s, settings.hang_s),
-            hwaccel=decoding,
         )
     except (av.FFmpegError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         # FFmpeg reports a timeout by different errors, depending on the protocol.
@@ -76,12 +76,6 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
             raise SourceHungError.of(name, f"did not answer for {settings.open_s:g} s") from None
         # str(error) would repeat the whole address.
         raise SourceError.of(name, getattr(error, "strerror", None) or type(error).__name__) from None
-    try:
-        check_video(container, name)
-    except SourceError:
-        container.close()
-        raise
-    return container
 
 
 def is_snapshot(container: InputContainer, settings: SourceSettings) -> bool:

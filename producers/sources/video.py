@@ -8,7 +8,7 @@ from threading import Lock
 import av
 from av.container import InputContainer
 
-from producers.sources.decoder import check_video, decode_video, framed
+from producers.sources.decoder import decode_video, framed, open_video
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.orientation import orient
@@ -86,12 +86,11 @@ class VideoSource:
         try:
             # An absolute path: in `10:20.mp4`, FFmpeg would take `10` for a protocol.
             file = str(self._file.absolute())
-            container = av.open(file, mode="r", hwaccel=accelerator(self._hardware, self._name))
+            container = open_video(file, self._name, accelerator(self._hardware, self._name))
         except (av.FFmpegError, OSError, NotImplementedError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError.of(self._name, reason) from None
         try:
-            check_video(container, self._name)
             frame, frames = orient(decode_video(container, self._name, size=self._size), self._framing, self._name)
         except SourceError:
             container.close()

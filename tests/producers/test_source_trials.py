@@ -115,7 +115,7 @@ def test_a_container_without_a_video_stream_is_closed(monkeypatch: pytest.Monkey
         raise SourceError("no video stream")
 
     monkeypatch.setattr(av, "open", lambda *_, **__: container)
-    monkeypatch.setattr(url, "check_video", refuse)
+    monkeypatch.setattr(decoder, "_check_video", refuse)
     with pytest.raises(SourceError, match="no video stream"):
         url.open_container(STREAM, "door")
     assert container.closed
