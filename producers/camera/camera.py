@@ -253,18 +253,17 @@ class Camera:
             self.publisher.presence.clear_fault("spool")
 
     async def close(self, timeout_s: float) -> None:
-        """Disconnect and release the spool."""
+        """Disconnect and release the spool. A part that fails to close keeps no other part open."""
         self.closed = True
-        try:
-            if self._opening is not None:
-                self._opening.add_done_callback(_close_opened)
+        async with contextlib.AsyncExitStack() as parts:  # closed in reverse order
+            parts.callback(self.spool.close)
+            parts.callback(self._sealing.close)
+            parts.push_async_callback(self.publisher.close, timeout_s)
             if self._source is not None:
                 source, self._source = self._source, None
-                source.close()
-            await self.publisher.close(timeout_s)
-        finally:
-            self._sealing.close()
-            self.spool.close()
+                parts.callback(source.close)
+            if self._opening is not None:
+                self._opening.add_done_callback(_close_opened)
 
     async def _capture(self) -> None:
         source, self._source = self._source, None
