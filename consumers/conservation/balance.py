@@ -104,8 +104,8 @@ class Counts:
     frames_dead_lettered: int
     """Rejected frames with a verified identity."""
     frames_shed: int
-    """Frames deleted from a spool without a verdict: it was full, or they were too old, too large for the broker,
-    damaged, or signed with an earlier key."""
+    """Frames deleted from a spool without a verdict: it was full, or they were too old, too large for the broker or
+    Kafka, damaged, or signed with an earlier key."""
     frames_pending: int
     """Frames in flight: in a spool or in Kafka."""
     frames_lost: int
