@@ -113,10 +113,25 @@ def _check_key(layout: Layout, given: CameraKey) -> None:
         )
 
 
+def known_cameras(layout: Layout) -> set[str]:
+    """Return the cameras with a key, a certificate or a revocation in the state folder."""
+    files = (*layout.keys.glob("*/*.key"), *(layout.pki / "cameras").glob("*/*.serials"))
+    return {f"{file.parent.name}/{file.stem}" for file in files} | layout.accepted_generations().keys()
+
+
 def resembling(name: str, layout: Layout) -> str | None:
     """Return a known camera with nearly the same name; None if the name itself is known."""
-    known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
+    known = known_cameras(layout)
     return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+
+
+def require_known(name: CameraId, layout: Layout, remedy: str) -> None:
+    """Raise ConfigError, with the remedy, unless the state folder knows the camera."""
+    if name in known_cameras(layout):
+        return
+    near = resembling(name, layout)
+    similar = f"; {near} is similar" if near is not None else ""
+    raise ConfigError(f"{name}: expected an enrolled camera, got none of this name{similar}. {remedy}")
 
 
 def simulator_network_note(state: Path) -> str | None:

@@ -249,9 +249,11 @@ def rotate(
     the old key.
     """
     from infra.admission.cameras import rotate as run
+    from infra.cameras.identity import require_known
     from schemas.identity import camera_id
 
     identity, layout = camera_id(camera), existing_layout(state)
+    require_known(identity, layout, "Correct the name, or run `pointillist enroll` for a new camera.")
     generation = run(layout, identity, out, mqtt, days, within)
     _note_without_broker(layout, out, mqtt)
     note(state, "rotate", identity, f"key generation {generation}", "done")
@@ -271,6 +273,14 @@ def revoke(
             help="Role, in place of a camera: revoke the certificates of all its instances, and issue new ones."
         ),
     ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Revoke a camera that the state folder does not know, such as one that another folder of the same "
+            "fleet has enrolled.",
+        ),
+    ] = False,
 ) -> None:
     """Revoke a camera's certificates, rights and keys, or a role's certificates, at once.
 
@@ -285,16 +295,18 @@ def revoke(
         _revoke_role(role or "", state, within)
         return
     from infra.admission.camera_revocation import revoke as run
+    from infra.cameras.identity import require_known
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
     layout = existing_layout(state)
+    if not unknown:
+        require_known(identity, layout, "Correct the name, or give --unknown to revoke it all the same.")
     done = run(layout, identity, within)
     where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
     note(state, "revoke", identity, f"{done.certificates} certificates, {keys}", "done")
-    unknown = "" if done.certificates else " (none was issued for this name: check it)"
-    typer.echo(f"{identity}: {done.certificates} certificates revoked{unknown}, {keys}; {where}")
+    typer.echo(f"{identity}: {done.certificates} certificates revoked, {keys}; {where}")
 
 
 def _revoke_role(role: str, state: Path, within: float) -> None:

@@ -183,7 +183,7 @@ def test_one_command_rotates_a_camera_s_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["enroll", "rotate", "key"])
 def test_out_is_written_through_a_symbolic_link_and_never_over_a_pipe(tmp_path: Path, command: str) -> None:
     layout = state_of_up(tmp_path / "state")
-    layout.fleet_secret()
+    layout.issue_key(CameraId(DOOR))
     link, pipe, other = tmp_path / "link", tmp_path / "pipe", tmp_path / "other"
     link.symlink_to("device")
     os.mkfifo(pipe)

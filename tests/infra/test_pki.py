@@ -230,6 +230,7 @@ def test_an_enrolment_after_a_revocation_replaces_the_key_in_the_state_folder(tm
 
 def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout, tmp_path: Path) -> None:
     fleet.fleet_secret()
+    enroll_camera(fleet, DOOR)
     options = ("--state", fleet.folder)
     assert run("revoke", DOOR, *options).exit_code == 0
     assert run("rotate", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
@@ -563,9 +564,30 @@ def test_a_host_of_an_unknown_server_is_one_error_line(
     assert line == f"--host: expected {expected}. Correct it."
 
 
-def test_the_revocation_of_a_camera_without_a_certificate_warns(fleet: Layout) -> None:
-    done = run("revoke", "site/dorr", "--state", fleet.folder)
-    assert done.output.startswith("site/dorr: 0 certificates revoked (none was issued for this name: check it), keys")
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("revoke", "site/dor"), "or give --unknown to revoke it all the same."),
+        (("rotate", "site/dor", "--out", "/nowhere/x"), "or run `pointillist enroll` for a new camera."),
+    ],
+)
+def test_a_camera_that_was_never_enrolled_is_not_revoked(
+    fleet: Layout, arguments: tuple[str, ...], remedy: str
+) -> None:
+    enroll_camera(fleet, DOOR)
+    line = refusal(run(*arguments, "--state", fleet.folder))
+    assert line == (
+        "site/dor: expected an enrolled camera, got none of this name; site/door is similar. "
+        f"Correct the name, {remedy}"
+    )
+    assert "site/dor" not in fleet.accepted_generations()
+
+
+def test_an_unknown_camera_is_revoked_on_request_and_is_known_from_then_on(fleet: Layout) -> None:
+    for option in (("--unknown",), ()):
+        done = run("revoke", "yard/gate", "--state", fleet.folder, *option)
+        assert (done.exit_code, done.output.split(",")[0]) == (0, "yard/gate: 0 certificates revoked")
+    assert "yard/gate" in refused(fleet.pki)
 
 
 async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
