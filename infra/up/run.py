@@ -47,6 +47,7 @@ from infra.up.preparation import (
     note_unchecked_probes,
 )
 from infra.up.processes import LocalRoles, Role
+from infra.up.published_model import published_in_place
 from infra.up.renewal import CertificateRenewal
 from infra.up.settings import (
     CameraLimits,
@@ -97,6 +98,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             cameras = scenario.cameras()
             # Fail now if an attack lacks something, rather than when all else runs.
             RedTeam(scenario.generators)
+    named = settings.bundle
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     check_receivers(settings)
@@ -109,6 +111,8 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             try:
                 run.prepare(cameras, document)
                 run.start()
+                if named is not None:
+                    run.note_published_model(named)
             except OSError as error:
                 if not is_full(error):
                     raise
@@ -244,6 +248,15 @@ class _Run:
         self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system, state)
         if not self._settings.plain:
             self._renewal.start(self._cameras)
+
+    def note_published_model(self, named: Path) -> None:
+        """Print a line if a published model is served in place of the bundle that the user has named."""
+        found = published_in_place(bundle_folder(self._settings), self._kafka.access("admin"), self._layout)
+        if found is not None:
+            self._live.print_line(
+                f"--bundle: {named} is not served, because the published model {found} is live. To serve the bundle, "
+                f"run `pointillist model rollback --own {self._layout.state_option}`."
+            )
 
     def _local(self, kafka: str) -> LocalRoles:
         return LocalRoles(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -22,6 +25,8 @@ from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout
+from infra.up.run import _Run
+from infra.up.settings import UpSettings
 from lab.repair.scan import ScanResult
 from schemas.errors import BrokerError, BundleError, ConfigError, StateError
 from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
@@ -140,6 +145,30 @@ def test_published_models_are_withdrawn_down_to_the_first_bundle_of_the_system(s
     stored = {path.name.split("-")[0] for path in (state / "models").iterdir()}
     assert stored == {"tiny"}
     assert len(list((state / "models").iterdir())) == 3
+
+
+@brokers
+def test_up_names_the_published_model_that_is_served_in_place_of_its_bundle(
+    kafka: Kafka, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street, second = bundle(tmp_path, "street"), bundle(tmp_path, "2")
+    lines: list[str] = []
+    up: Any = _Run.__new__(_Run)
+    up._settings, up._layout = UpSettings(bundle=street), Layout(state)
+    up._kafka = SimpleNamespace(access=lambda role: kafka.bootstrap)
+    up._live = SimpleNamespace(print_line=lines.append)
+    up.note_published_model(Path("street"))
+    run("publish", street, "--state", state)
+    up.note_published_model(Path("street"))
+    assert lines == []
+    run("publish", second, "--state", state)
+    up.note_published_model(Path("street"))
+    (line,) = lines
+    assert re.match(r"--bundle: street is not served, because the published model tiny@2\+\w+ is live\. ", line)
+    assert f"run `pointillist model rollback --own --state {state}`" in line
+    run("rollback", "--own", "--state", state)
+    up.note_published_model(Path("street"))
+    assert lines == [line]
 
 
 @brokers
