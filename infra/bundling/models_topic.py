@@ -202,7 +202,8 @@ def check_successor(model: Model, before: Model, *, other_classes: bool = False)
     if before.strip and not model.strip:
         raise BundleError(
             f"bundle: expected overlays and a threshold for STRIP, as in the live model {before.model_id}, "
-            "got none. Run `pointillist lab calibrate`, or give --force to publish it all the same."
+            "got none. Run `pointillist bundle calibrate DIR --images PICTURES`, or give --force to publish it all the "
+            "same."
         )
 
 

@@ -200,7 +200,10 @@ def _print_checked(found: CheckResult, drop: float) -> None:
     )
     print_line("most often: " + ", ".join(f"{name} {count}" for name, count in found.top))
     if found.bundle.settings.strip is None:
-        print_line("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
+        print_line(
+            "note: no [strip] table: no frame is checked for triggers; `pointillist bundle calibrate DIR --images "
+            "PICTURES` makes one"
+        )
     if wanted.channels == 1:
         print_line("note: the network takes grey pictures: colours become luma")
     for doubt in found.judged.doubts if found.judged else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,7 +115,8 @@ def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings
     if probing and not checks_for_triggers(folder):
         print_line(
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, but cameras send whole "
-            "frames for this check. Make the table with `pointillist lab calibrate`, or give --probe-share 0."
+            f"frames for this check. Make the table with `pointillist bundle calibrate {shlex.quote(str(folder))} "
+            "--images PICTURES`, or give --probe-share 0."
         )
 
 

@@ -252,7 +252,7 @@ def test_the_output_of_a_check_lists_its_findings(
     ):  # fmt: skip
         assert f"{line}\n" in done.output
     assert "after 50% dropped and rebuilt: " in done.output
-    assert "note: no [strip] table" in done.output
+    assert "triggers; `pointillist bundle calibrate DIR --images PICTURES` makes one\n" in done.output
     monkeypatch.undo()
     monkeypatch.setattr(check_module, "check", lambda *_: found)
     (tmp_path / "file").touch()

@@ -269,6 +269,7 @@ def test_up_warns_of_a_bundle_that_checks_no_probes(tmp_path: Path) -> None:
         note_unchecked_probes(settings, cameras, printed.append)
     (line,) = printed
     assert line.startswith(f"the bundle {tmp_path} has no [strip] table")
+    assert f"`pointillist bundle calibrate {tmp_path} --images PICTURES`" in line
 
 
 def test_up_prints_the_command_that_lists_the_stored_commands_of_a_camera(

@@ -196,7 +196,10 @@ def test_a_broken_bundle_is_rejected_before_anything_is_sent(state: Path, tmp_pa
 
 
 @brokers
-@pytest.mark.parametrize(("other", "message"), [({"classes": "halt"}, "classes"), ({"overlays": 0}, "STRIP")])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"classes": "halt"}, "classes"), ({"overlays": 0}, "STRIP.* `pointillist bundle calibrate DIR")],
+)
 def test_a_bundle_with_other_classes_or_without_strip_needs_force(
     state: Path, tmp_path: Path, other: dict[str, str | int], message: str
 ) -> None:
