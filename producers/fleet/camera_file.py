@@ -19,7 +19,7 @@ from producers.camera.camera_settings import (
     cameras_of,
     numbered,
 )
-from producers.settings_file import first_problem, read_yaml, shown
+from producers.settings_file import first_problem, kind_in_words, read_yaml, shown
 from producers.sources.placing import is_path, place
 from producers.sources.settings import REAL_KINDS, SourceSettings, keys_of
 from schemas.errors import ConfigError
@@ -98,6 +98,7 @@ class CameraFile(BaseModel):
             return values
         _check_defaults(defaults)
         merged = [_with_defaults(group, defaults) for group in groups]
+        _check_tables(merged)
         _check_common_source(defaults.get("source"), merged)
         return {**values, "cameras": merged}
 
@@ -134,15 +135,17 @@ def load_camera_file(path: Path) -> dict[CameraId, ListedCamera]:
 def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, ListedCamera]:
     """Check the content of `cameras.yaml`, which lies in `folder`; messages begin with `origin`."""
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{origin}: expected the keys site and cameras, got {type(values).__name__}. Correct the file."
-        )
+        raise ConfigError(f"{origin}: expected the keys site and cameras, got {_content(values)}. Correct the file.")
     try:
         return CameraFile.model_validate(values).cameras(folder)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {first_problem(error, CameraFile, {**MODELS, 'cameras': RealGroup})}") from None
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
+
+
+def _content(values: Any) -> str:
+    return "an empty file" if values is None else kind_in_words(values)
 
 
 def _check_defaults(defaults: Mapping[str, Any]) -> None:
@@ -152,6 +155,15 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
     except ValidationError as error:
         problem = first_problem(error, RealOptions, MODELS)
         raise ConfigError(f"defaults{problem}" if problem.startswith(":") else f"defaults.{problem}") from None
+
+
+def _check_tables(groups: list[Any]) -> None:
+    """Raise `ConfigError` for an address in place of a source."""
+    for number, group in enumerate(groups):
+        if isinstance(group, Mapping) and isinstance(group.get("source"), str):
+            raise ConfigError(
+                f'cameras.{number}.source: expected a table, such as {{address: "rtsp://…"}}, got text. Correct it.'
+            )
 
 
 def _check_common_source(common: Any, groups: list[Any]) -> None:

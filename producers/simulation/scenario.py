@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from producers.camera.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, cameras_of
-from producers.settings_file import first_problem, read_yaml
+from producers.settings_file import first_problem, kind_in_words, read_yaml
 from producers.simulation.generator_toml import RANDOM, TOML, find_generator, read_generator
 from producers.sources.placing import place_sources
 from schemas.errors import ConfigError
@@ -179,7 +179,7 @@ def _place_folder(values: Any, key: str, file: str, folder: Path) -> Any:
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
     """Check the content of a scenario; `ConfigError` names `origin`, the place and what was expected there."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{origin}: expected the keys of a scenario, got {type(values).__name__}. Correct the file.")
+        raise ConfigError(f"{origin}: expected the keys of a scenario, got {kind_in_words(values)}. Correct the file.")
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
