@@ -39,9 +39,14 @@ class Identity(NamedTuple):
 def camera_id(text: str) -> CameraId:
     """Check a name that a person typed; `ConfigError` with the expected form."""
     if not _CAMERA_ID.fullmatch(text):
+        remedy = (
+            "Use a shorter site or name."
+            if len(text) > CAMERA_ID_CHARACTERS
+            else "Use lower-case letters, digits and _ . -, a letter or digit first, and one / between site and camera."
+        )
         raise ConfigError(
             f"camera: expected site/camera of a-z 0-9 _ . -, at most {CAMERA_ID_CHARACTERS} characters in all, got "
-            f"{text[:140]!r}. Use a shorter site or name."
+            f"{text[:140]!r}. {remedy}"
         )
     return CameraId(text)
 

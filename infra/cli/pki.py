@@ -186,6 +186,7 @@ def renew(
         time.sleep(3600 * every)
 
 
+_CAMERA = "The camera as SITE/CAMERA, or CAMERA of the site `local`."
 Mqtt = Annotated[
     str | None,
     typer.Option(
@@ -200,7 +201,7 @@ Within = Annotated[
 
 @app.command()
 def enroll(
-    camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
+    camera: Annotated[str, typer.Argument(help=_CAMERA, metavar="SITE/CAMERA")],
     out: Annotated[
         Path, typer.Option(help="Enrolment file to write, for the camera's device. Only your user can read it.")
     ],
@@ -214,9 +215,9 @@ def enroll(
     """
     from infra.admission.cameras import admit
     from infra.cameras.identity import simulator_network_note
-    from schemas.identity import camera_id
+    from schemas.identity import camera_at
 
-    identity, layout = camera_id(camera), existing_layout(state)
+    identity, layout = camera_at(camera), existing_layout(state)
     admit(layout, identity, out, mqtt, days)
     _note_without_broker(layout, out, mqtt)
     if line := simulator_network_note(state):
@@ -234,7 +235,7 @@ def _note_without_broker(layout: Layout, out: Path, mqtt: str | None) -> None:
 
 @app.command()
 def rotate(
-    camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
+    camera: Annotated[str, typer.Argument(help=_CAMERA, metavar="SITE/CAMERA")],
     out: Annotated[
         Path, typer.Option(help="Enrolment file to write, for the camera's device. Only your user can read it.")
     ],
@@ -250,9 +251,9 @@ def rotate(
     """
     from infra.admission.cameras import rotate as run
     from infra.cameras.identity import require_known
-    from schemas.identity import camera_id
+    from schemas.identity import camera_at
 
-    identity, layout = camera_id(camera), existing_layout(state)
+    identity, layout = camera_at(camera), existing_layout(state)
     require_known(identity, layout, "Correct the name, or run `pointillist enroll` for a new camera.")
     generation = run(layout, identity, out, mqtt, days, within)
     _note_without_broker(layout, out, mqtt)
@@ -262,9 +263,7 @@ def rotate(
 
 @app.command()
 def revoke(
-    camera: Annotated[
-        str | None, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA", show_default=False)
-    ] = None,
+    camera: Annotated[str | None, typer.Argument(help=_CAMERA, metavar="SITE/CAMERA", show_default=False)] = None,
     state: State = DEFAULT_STATE,
     within: Within = 5.0,
     role: Annotated[
@@ -296,9 +295,9 @@ def revoke(
         return
     from infra.admission.camera_revocation import revoke as run
     from infra.cameras.identity import require_known
-    from schemas.identity import camera_id
+    from schemas.identity import camera_at
 
-    identity = camera_id(camera)
+    identity = camera_at(camera)
     layout = existing_layout(state)
     if not unknown:
         require_known(identity, layout, "Correct the name, or give --unknown to revoke it all the same.")

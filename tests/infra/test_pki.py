@@ -137,6 +137,15 @@ def test_the_longest_camera_name_is_enrolled_and_a_longer_one_is_one_error_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_without_a_site_is_a_camera_of_the_site_local(fleet: Layout, tmp_path: Path) -> None:
+    fleet.fleet_secret()
+    out = ("--out", tmp_path / "hall")
+    for command in (("enroll", "hall", *out), ("rotate", "hall", *out), ("revoke", "hall")):
+        assert run(*command, "--state", fleet.folder).exit_code == 0
+    assert Enrolment.read(tmp_path / "hall").camera == "local/hall"
+    assert fleet.accepted_generations()["local/hall"] == 2
+
+
 def _first_block(text: str) -> str:
     begin, end = text.index("-----BEGIN"), "-----END CERTIFICATE-----\n"
     return text[begin : text.index(end) + len(end)]

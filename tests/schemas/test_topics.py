@@ -71,6 +71,15 @@ def test_an_invalid_name_is_a_users_error_or_a_malformed_message(text: str) -> N
         camera_id_on_wire(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [("door", "one / between site and camera"), ("a b/c", "lower-case letters, digits"), (f"{LONGEST}a", "a shorter")],
+)
+def test_the_remedy_for_an_invalid_name_fits_its_fault(text: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=rf"got {text!r}\. Use .*{remedy}"):
+        camera_id(text)
+
+
 def test_a_name_without_a_site_belongs_to_the_default_site() -> None:
     assert camera_at("door") == f"{DEFAULT_SITE}/door"
     assert camera_at("door", "hall") == "hall/door"
