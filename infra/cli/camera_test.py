@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.camera import camera_app, stream_address
+from infra.cli.camera import camera_app, source_remedies, stream_address
 from infra.cli.terminal import Json
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
@@ -57,7 +57,8 @@ def try_camera(
 
     place = stream_address(url, settings.address)
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
-    found = examine(source, settings.seconds)
+    with source_remedies():
+        found = examine(source, settings.seconds)
     console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=found.summary())
@@ -77,7 +78,8 @@ def _source(place: str, stream: StreamSettings) -> SourceSettings:
     if not is_stream(place):
         if not Path(place).exists():
             raise ConfigError(
-                f"camera: expected an address such as rtsp://…, a device or a file, got {place[:80]!r}. Correct it."
+                f"{place[:80]} is missing: expected a URL with rtsp:// or http://, a device or an existing file. "
+                "Correct it."
             )
         place = _file_url(Path(place))
     return source_at(place, stream)

@@ -114,7 +114,8 @@ def test_a_camera_of_a_file_is_tested_with_its_settings(
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("nonsense", {}, "expected an address such as rtsp://…, a device or a file, got 'nonsense'"),
+        ("none.mp4", {}, "none.mp4 is missing: expected a URL with rtsp:// or http://, a device or an existing file."),
+        ("rtps://u:hidden@h/x", {}, "Protocol not found. Use rtsp://, rtsps://, http:// or https://."),
         ("rtsp://u:hidden@127.0.0.1:1/x", {}, "rtsp://127.0.0.1:1/…: Connection refused"),
         ("rtsp://u:hidden@h/x", {"source.rotate": "45"}, "source.rotate: expected 0 or 90 or 180 or 270"),
         ("rtsp://u:hidden@h/x", {"source.region": "1,2"}, "source.region: expected X,Y,WIDTH,HEIGHT"),
@@ -147,7 +148,7 @@ def test_a_picture_in_a_missing_folder_is_rejected_before_the_stream_is_opened(
 
 
 def test_the_error_for_a_refused_login_quotes_the_camera(server: RtspServer) -> None:
-    with pytest.raises(SourceError, match="401 Unauthorized"):
+    with pytest.raises(SourceError, match=r"401 Unauthorized.* Give user and password by --login-file"):
         run_camera_test(server.address("counted", "viewer:wrong"))
 
 
