@@ -21,11 +21,11 @@ from infra.audit.database import AuditedDatabase, Fates
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.audit.kafka_sets import Boot, KafkaSets
 from infra.local.kafka_quorum import kafka_data
+from infra.local.role_table import no_state_folder
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, role_roots
 from producers.spool import SpoolBoot, scan_spool
 from schemas.batched import batched
-from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role
@@ -81,9 +81,7 @@ def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] |
     verifies the signatures.
     """
     if not layout.database.is_file():
-        raise StateError(
-            f"{layout.database} is missing: expected the database of a system. Give its folder as --state."
-        )
+        raise no_state_folder(layout.folder)
     keys = auditor_keys(layout)
 
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:

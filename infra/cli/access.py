@@ -13,7 +13,7 @@ import typer
 from pydantic import SecretStr
 
 from infra.settings.variable import resolve
-from schemas.errors import ConfigError, SecretError, StateError
+from schemas.errors import ConfigError, SecretError
 
 if TYPE_CHECKING:
     from infra.preflight.kafka_rights import Role
@@ -62,10 +62,11 @@ Joined = TypeVar("Joined", bound="RoleSettings")
 def existing_layout(state: Path) -> Layout:
     """Return the layout of a state folder. Raises StateError if there is no such folder, or as `check_owner` does."""
     from infra.local.private_folder import check_owner
+    from infra.local.role_table import no_state_folder
     from infra.state_folder import Layout
 
     if not state.is_dir():
-        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
+        raise no_state_folder(state)
     check_owner(state)
     return Layout(state.resolve())
 
@@ -256,13 +257,12 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
             "of a running system."
         )
     from infra.local.role_table import read_roles
+    from infra.state_folder import Layout
 
     several = re.compile(rf"{role}(-[0-9]+)?")
     places = [entry["listen"] for name, entry in sorted(read_roles(state).items()) if several.fullmatch(name)]
     if not all(places) or not places:
-        raise ConfigError(
-            f"{state}: expected a running {role} in roles.json, got none. Start the system, or give the address."
-        )
+        raise Layout(state.resolve()).not_running()
     return ",".join(map(str, places))
 
 

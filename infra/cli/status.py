@@ -17,7 +17,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.rows import print_rows
 from infra.cli.terminal import Console, Json, print_line
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from infra.state_folder import Layout
@@ -164,10 +164,7 @@ def down(
     layout = existing_layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
-        raise StateError(
-            f"{layout.folder}: expected a running system, got none. Start it with `pointillist up "
-            f"{layout.state_option}`."
-        )
+        raise layout.not_running()
     print_line(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
         print_line(f"still stopping after {wait:g} s, as pid {process.pid}")

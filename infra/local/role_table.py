@@ -141,8 +141,16 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the roles that `folder`/roles.json names. Raises StateError when there is no such file."""
     path = folder / "roles.json"
     if not path.is_file():
-        raise StateError(f"state: expected a folder with roles.json, got {folder}. Give the state folder of a system.")
+        raise no_state_folder(folder)
     return read_json(path)
+
+
+def no_state_folder(folder: Path) -> StateError:
+    """Return the error for a folder that is not the state folder of a system."""
+    return StateError(
+        f"--state: expected a state folder of `pointillist up`, got none in {folder.resolve()}. Change to the folder "
+        "in which `up` was started, or give --state DIR."
+    )
 
 
 def supervisor(folder: Path) -> ProcessId | None:

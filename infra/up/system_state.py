@@ -79,10 +79,7 @@ def role_states(layout: Layout, *, counted: bool = True) -> list[RoleState]:
     """
     entries = read_roles(layout.folder)
     if not entries:
-        raise StateError(
-            f"{layout.folder}: expected a running system, got none. Start it with `pointillist up "
-            f"{layout.state_option}`."
-        )
+        raise layout.not_running()
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         asked = partial(_role, layout.folder, supervised=supervised, counted=counted)

@@ -45,11 +45,16 @@ def test_every_command_with_a_broker_address_has_options_for_tls_and_login(broke
 
 def test_topics_and_replicas_use_the_default_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
+    with pytest.raises(StateError, match=r"^--state: expected a state folder of .*, got none in .*/\.pointillist\. "):
         topics.replicas()
-    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.pointillist\."):
+    with pytest.raises(StateError, match=r"^--state: expected a state folder of .*, got none in .*/\.pointillist\. "):
         topics.topics()
-    with pytest.raises(StateError, match=r"expected a folder with roles.json, got \.\."):
+    with pytest.raises(
+        StateError, match=rf"got none in {tmp_path}\. Change to the folder in which `up` was started, or give "
+    ):
+        topics.topics(state=Path())
+    (tmp_path / "roles.json").write_text("{}")
+    with pytest.raises(StateError, match=rf"^{tmp_path}: expected a running system, got none\. Start it with `pointi"):
         topics.topics(state=Path())
 
 

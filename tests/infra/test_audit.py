@@ -200,7 +200,7 @@ def test_frames_of_earlier_runs_are_unsettled_while_kafka_holds_them_and_not_if_
 
 
 def test_a_folder_without_a_database_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match=r"pointillist\.sqlite"):
+    with pytest.raises(StateError, match="--state: expected a state folder"):
         audit(Layout(tmp_path))
 
 

@@ -114,7 +114,7 @@ def test_an_invalid_file_or_option_is_one_error_line_and_status_2(tmp_path: Path
         ({"share": "1/3", "processes": 2}, "share: expected no processes next to it"),
         ({"mqtt": "nowhere"}, "address: expected host:port"),
         ({"mqtt": "http://broker:1883"}, "--mqtt: expected host:port or mqtts"),
-        ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
+        ({"state": tmp_path}, "--state: expected a state folder"),
         ({"metrics": "nowhere"}, "got none of 1"),
     ):
         with pytest.raises(UserError, match=message):

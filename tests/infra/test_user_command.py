@@ -40,7 +40,7 @@ def test_users_and_tokens_are_in_the_default_state_folder(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     for words in (("user", "list"), ("token", "create", "ci")):
         assert refusal(run(*words)).startswith(
-            "--state: expected a state folder of `pointillist up`, got .pointillist."
+            f"--state: expected a state folder of `pointillist up`, got none in {tmp_path}/.pointillist. "
         )
     assert list(tmp_path.iterdir()) == []
     layout = Layout(tmp_path / ".pointillist")
