@@ -173,7 +173,9 @@ def _open_sqlite(url: URL, *, writes: bool, connections: int) -> Engine:
     if writes:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise StateError(f"{path} is missing: expected the recorder's database")
+        raise StateError(
+            f"{path} is missing: expected the recorder's database. Start the system, or correct --state or --database."
+        )
     engine = create_engine(
         url,
         poolclass=QueuePool,

@@ -150,7 +150,7 @@ def check(
         Path, typer.Option(help="Folder of pictures as the cameras will see them, best in a sub-folder for each class.")
     ],
     drop: Annotated[
-        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped.", min=0, max=0.875)
     ] = 0.25,
     most: Annotated[int, typer.Option(help="Maximum number of pictures.", min=1)] = 200,
     sheet: Annotated[

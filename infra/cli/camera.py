@@ -148,7 +148,9 @@ def stream_address(url: str | None, setting: SecretStr | None) -> str:
     """Return the address of a stream: the argument, else the setting. Raises ConfigError without either."""
     place = resolve(url or (setting.get_secret_value() if setting is not None else ""))
     if not place:
-        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
+        raise ConfigError(
+            "URL is missing: expected an address such as rtsp://…, a device or a file. Give it as the argument."
+        )
     return place
 
 

@@ -52,7 +52,7 @@ def run(
 
     file = file or settings.cameras
     if file is None:
-        raise ConfigError("FILE is missing: expected the list of cameras, cameras.yaml. Give FILE or cameras.")
+        raise ConfigError("FILE is missing: expected the list of cameras, cameras.yaml. Give it as the argument.")
     part = Share.parse(settings.share) if settings.share is not None else None
     listed = FileOfCameras(
         file.resolve(), state=settings.state, broker=_broker(settings), share=part, allows_rates=not check

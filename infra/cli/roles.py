@@ -227,7 +227,7 @@ def require_urls(settings: RoleSettings, *names: str) -> None:
     """Raise ConfigError for the first of these settings that has no URL, unless there is a state folder."""
     for name in names if settings.state is None else ():
         if not getattr(settings, name):
-            raise ConfigError(f"{name} is missing: expected a URL. Set {name}, or state.")
+            raise ConfigError(f"--{name} is missing: expected a URL. Give --{name}, or --state of a system.")
 
 
 @role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "parts", "part", "resume")

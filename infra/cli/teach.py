@@ -57,7 +57,7 @@ def train(
     ] = None,
     version: Annotated[str, typer.Option(help="Version of the bundle, shown in verdicts.")] = "1",
     drop_ratio: Annotated[
-        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops, 0 to 0.875.")
+        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops.", min=0, max=0.875)
     ] = 0.25,
     thorough: Annotated[
         bool,
@@ -90,7 +90,6 @@ def train(
     """
     from infra.cli.lab.shared import lab_extra, require_writable, write_json
     from infra.cli.progress import PhaseBars, PhaseLines
-    from lab.masks import check_drop_ratio
 
     with lab_extra():
         from infra.bundling.folder import replacing_folder
@@ -99,7 +98,6 @@ def train(
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
 
-        check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
         check_name("--name", name)

@@ -36,7 +36,7 @@ def create(
             "north=operator,south=viewer."
         ),
     ] = "viewer",
-    days: Annotated[int, typer.Option(help="Days until the token expires, at most 366.")] = 30,
+    days: Annotated[int, typer.Option(help="Days until the token expires.", min=1, max=366)] = 30,
     file: TokensFile = None,
     state: State = None,
 ) -> None:

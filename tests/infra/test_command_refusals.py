@@ -50,7 +50,9 @@ TAG = "/x/[/y]"
         (["topics", "--kafka", f"{'x' * 64}:9092"], "expected host:port with a port from 1 to 65535"),
         (["topics", "--kafka", "localhost:²"], "expected host:port with a port from 1 to 65535, got 'localhost:²'"),
         (["camera", "run", "/proc/nowhere", "--share", "²/3"], "share: expected a share such as 1/3, got '²/3'"),
-        (["camera", "test"], "URL is missing: expected an address"),
+        (["camera", "test"], "URL is missing: expected an address such as rtsp://…, a device or a file. Give it as"),
+        (["camera", "run"], "FILE is missing: expected the list of cameras, cameras.yaml. Give it as the argument."),
+        (["homeassistant", "--mqtt", "127.0.0.1:1"], "--database is missing: expected a URL. Give --database, or "),
         (["key", "a/b", "--state", "/proc/nowhere"], "--state: expected a state folder"),
         (["teach", "export", "/proc/nowhere/x", "--state", "/proc/nowhere"], "--state: expected a state folder"),
         (["teach", "import", "/", "--state", "/proc/nowhere"], "--state: expected a state folder"),
@@ -86,6 +88,29 @@ def test_a_secret_or_a_login_that_is_not_text_is_rejected_and_not_printed(tmp_pa
         line = refusal(done)
         assert f"{file}" in line
         assert "got a file that is not text" in line or ": a file that is not text" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "bound"),
+    [
+        (("token", "create", "ci", "--days", 400), "--days", "366"),
+        (("bundle", "check", "scene", "--images", "/", "--drop-ratio", 25), "--drop-ratio", "0.875"),
+        (("teach", "train", "/", "--name", "street", "--drop-ratio", 25), "--drop-ratio", "0.875"),
+    ],
+)
+def test_a_number_out_of_range_is_rejected_with_the_option_and_the_bound(
+    arguments: tuple[object, ...], option: str, bound: str
+) -> None:
+    done = run(*arguments)
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}': Input should be less than or equal to {bound}" in words
+
+
+def test_the_error_for_a_short_password_has_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
+    with pytest.raises(ConfigError, match=r"^password: expected 10 to 1000 characters, got 5\. "):
+        user.add("ada", file=tmp_path / "users")
 
 
 @pytest.mark.parametrize("typed", [NOT_TEXT, None])

@@ -190,16 +190,7 @@ def test_an_invalid_class_name_is_rejected_before_the_training(taught: Any, tmp_
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--name", "a b"), "--name: expected at most 64 letters, digits, `.`, `_` and `-`, got 'a b'"),
-        (("--name", "desk", "--drop-ratio", "0.9"), "drop"),
-    ],
-)
-def test_an_invalid_option_is_rejected_before_the_training(
-    taught: Any, tmp_path: Path, options: tuple[str, ...], words: str
-) -> None:
-    line = refusal(run("teach", "train", tmp_path, "--out", tmp_path / "made", *options))
-    assert words in line
+def test_an_invalid_name_is_rejected_before_the_training(taught: Any, tmp_path: Path) -> None:
+    line = refusal(run("teach", "train", tmp_path, "--out", tmp_path / "made", "--name", "a b"))
+    assert "--name: expected at most 64 letters, digits, `.`, `_` and `-`, got 'a b'" in line
     assert not (tmp_path / "made").exists()

@@ -75,7 +75,10 @@ def write_user(file: Path, name: str, roles: str, password: str) -> None:
     check_name(name)
     held = check_roles(roles)
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise ConfigError(f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+        raise ConfigError(
+            f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, got {len(password)}. Choose "
+            "another password."
+        )
     salt = secrets.token_bytes(_SALT_BYTES)
     added = User(name, held, salt, hashed(password, salt))
     file.parent.mkdir(parents=True, exist_ok=True)
