@@ -122,6 +122,18 @@ def _bundles() -> str:
     return ", ".join(found)
 
 
+def _general_network() -> str:
+    from bundles import GENERAL, named_bundles
+
+    found = named_bundles().get(GENERAL)
+    if found is None:
+        raise OSError(
+            "not made: a small network classifies real cameras, and its classes do not fit them. Run `pointillist "
+            "bundle create --imagenet`."
+        )
+    return str(found)
+
+
 @app.command()
 def doctor(
     state: Annotated[Path, typer.Option(help="State folder that `up` will use.")] = DEFAULT_STATE,
@@ -134,6 +146,7 @@ def doctor(
         _finding("Kafka", _kafka),
         _finding("torch", _torch),
         _finding("model bundles", _bundles),
+        _finding("general network", _general_network, needed=False),
         _finding("disk", lambda: _disk(state)),
         _optional(
             "Prometheus",

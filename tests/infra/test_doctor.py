@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+import bundles
 from infra.cli import doctor
 from infra.local import kafka_jars
 from tests.infra.command_line import run
@@ -82,6 +83,19 @@ def test_a_folder_with_missing_jars_is_reported(bare_machine: Path) -> None:
         if "aarch" not in name:
             (bare_machine / "jars" / name).touch()
     assert part("Kafka", bare_machine)["ok"]
+
+
+def test_the_general_network_is_absent_until_it_is_made(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "MADE", bare_machine / "made")
+    absent = part("general network", bare_machine)
+    assert (absent["ok"], absent["needed"]) == (False, False)
+    assert "Run `pointillist bundle create --imagenet`" in absent["found"]
+    folder = bare_machine / "made" / "imagenet"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").touch()
+    assert (part("general network", bare_machine)["ok"], part("general network", bare_machine)["found"]) == (
+        True, str(folder)
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
