@@ -264,17 +264,20 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
     if settings.without_cameras:
         return {"site": DEFAULT_SITE, "cameras": []}
     source = source_entry(settings.source, settings.camera_count, settings.fps, data)
+    real = source["kind"] in REAL_KINDS
+    # A real camera does not continue the history of a simulated one.
+    name = "cam-{index}" if not real else "camera" if settings.camera_count == 1 else "camera-{index}"
     return {
         "site": DEFAULT_SITE,
         "cameras": [
             {
-                "name": "cam-{index}",
+                "name": name,
                 "count": settings.camera_count,
                 "source": source,
                 "fps": settings.fps,
                 "drop_ratio": settings.drop_ratio,
                 "probe_share": settings.probe_share,
-                "profile": settings.profile or ("video" if source["kind"] in REAL_KINDS else "raw"),
+                "profile": settings.profile or ("video" if real else "raw"),
                 "spool": {"max_bytes": settings.spool_bytes},
             }
         ],

@@ -447,6 +447,25 @@ def test_up_sends_real_sources_by_a_codec_unless_a_profile_is_given(
 
 
 @pytest.mark.parametrize(
+    ("source", "count", "names"),
+    [
+        ("rtsp://door/live", 1, ["local/camera"]),
+        ("street.mp4", 1, ["local/camera"]),
+        ("street.mp4", 2, ["local/camera-0", "local/camera-1"]),
+        ("street.npz", 1, ["local/cam-0"]),
+    ],
+)
+def test_a_real_camera_does_not_have_the_name_of_a_simulated_one(
+    source: str, count: int, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("street.mp4", "street.npz"):
+        Path(file).touch()
+    scenario = parse_scenario(scenario_document(UpSettings(source=source, cameras=count), None))
+    assert [camera.camera_id for camera in scenario.cameras()] == names
+
+
+@pytest.mark.parametrize(
     ("command", "change", "named"),
     [
         ("fleet", {"eps": 7}, "faults.0.eps"),

@@ -161,7 +161,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
 
             def recorded() -> bool:
                 assert up.poll() is None, Path(log.name).read_text()
-                return sends("local/cam-0")
+                return sends("local/camera")
 
             try:
                 wait_until(recorded, "frames of the camera of the first command", within_s=120, every_s=0.5)
