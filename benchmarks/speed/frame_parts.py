@@ -62,6 +62,7 @@ class _Record:
     def __init__(self, offset: int, camera: str, value: bytes) -> None:
         self.topic, self.partition, self.offset = "frames", 0, offset
         self.key, self.value, self.headers = camera.encode(), value, ()
+        self.timestamp = 0
 
 
 class _Accepting:

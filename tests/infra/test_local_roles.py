@@ -55,7 +55,7 @@ def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="expected a writable folder"):
         RoleTable(tmp_path / "file")
-    with pytest.raises(StateError, match=r"expected a folder with roles\.json"):
+    with pytest.raises(StateError, match="expected a state folder of `pointillist up`, got none"):
         read_roles(tmp_path / "other")
 
 

@@ -246,7 +246,7 @@ def test_enrolments_revocations_and_rotations_are_in_the_audit_log(fleet: Layout
     assert run("revoke", "--role", "bridge", *options).exit_code == 0
     assert run("enroll", DOOR, "--out", tmp_path / "door", "--mqtt", "broker.example:8883", *options).exit_code == 0
     noted = [(line.who, line.what, line.subject, line.outcome) for line in Store(fleet.console_url).newest_operations()]
-    assert noted == [
+    assert noted[:4] == [
         (OWNER, "enroll", DOOR, "done"),
         (OWNER, "revoke", "bridge", "done"),
         (OWNER, "rotate", DOOR, "done"),

@@ -251,7 +251,7 @@ async def test_each_new_window_updates_the_metric_and_sends_a_report(calibrated:
     feed = SimpleNamespace(refused=None, found=1, exists=True, models=Models())
     registry, sent = CollectorRegistry(), Sent()
     swap = ModelSwap(
-        ProcessorSettings(), cast(ModelFeed, feed), cast(ModelLoader, SimpleNamespace(load=None)),
+        ProcessorSettings(), cast(ModelFeed, feed), cast(ModelLoader, SimpleNamespace(load=None, count_loss=None)),
         cast(LoadedModel, loaded), lambda model: None, lambda candidate: None, cast(Emitter, sent),
         ProcessorMetrics(registry), Health(),
     )  # fmt: skip

@@ -19,7 +19,8 @@ from tests.producers.web_rig import web_server
 
 SIDE = 12_000
 READ = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from pydantic import SecretStr
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
@@ -31,7 +32,8 @@ try:
     open_source(SourceSettings(kind=kind, size=(64, 64), **where)).read()
 except SourceError as error:
     print(error.reason)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which begins with the memory of the process that has forked this one.
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
