@@ -70,7 +70,11 @@ def advance_all(tracks: Tracks, probe: Probe, rule: EvidenceRule, classes: Class
             # The bundle can neither go on with an episode of this kind nor end it.
             after.append(Track())
             continue
-        following, alarm = advance(track, *track_probe(kind, probe, rule), classes if kind == STRIP else no_classes)
+        seen: Classes = no_classes
+        if kind == STRIP:
+            # The clean p-values of all networks are alike.
+            track, seen = track.with_network(probe.threshold_bits), classes
+        following, alarm = advance(track, *track_probe(kind, probe, rule), seen)
         after.append(following)
         if alarm is not None:
             found.append(TrackAlarm(kind, alarm))

@@ -17,7 +17,7 @@ from schemas.pointillist_pb2 import Statistic
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
 _PROBE: Final = struct.Struct("<Qff?IffB")
-_THRESHOLDS: Final = struct.Struct(f"<{len(Tracks._fields)}f")
+_NETWORK: Final = struct.Struct("<f")
 _STATISTICS: Final = frozenset(Statistic.values())
 
 
@@ -52,8 +52,8 @@ def _is_possible(probe: Probe) -> bool:
 
 
 def pack_tracks(tracks: Tracks) -> bytes:
-    """Serialise the tracks of one boot for the database: each track, then the threshold of each."""
-    return b"".join(map(_pack, tracks)) + _THRESHOLDS.pack(*(track.threshold_bits for track in tracks))
+    """Serialise the tracks of one boot for the database: each track, then the threshold of STRIP's network."""
+    return b"".join(map(_pack, tracks)) + _NETWORK.pack(tracks.strip.network_bits)
 
 
 def _pack(track: Track) -> bytes:
@@ -66,7 +66,7 @@ def _pack(track: Track) -> bytes:
 def unpack_tracks(data: bytes) -> Tracks:
     """Invert `pack_tracks`; empty bytes give empty tracks. Raises StateError for bytes of any other origin.
 
-    Bytes of an earlier version end without the thresholds. Such a history is on the scale of the next frame.
+    Bytes of an earlier version end without the threshold. Such a history is on the scale of the next frame's network.
     """
     if not data:
         return Tracks()
@@ -76,16 +76,17 @@ def unpack_tracks(data: bytes) -> Tracks:
             track, more = _unpack(data[used:])
             tracks.append(track)
             used += more
-        if used < len(data):
-            bits = _THRESHOLDS.unpack(data[used:])
-            tracks = [track._replace(threshold_bits=each) for track, each in zip(tracks, bits, strict=True)]
+        network_bits = _NETWORK.unpack(data[used:])[0] if used < len(data) else 0.0
     except struct.error as error:
         raise StateError(
             f"evidence in the database: expected {len(Tracks._fields)} tracks, got {error}. Restore the database."
         ) from None
-    if not all(0 <= track.threshold_bits < math.inf for track in tracks):
-        raise StateError("evidence in the database: expected finite thresholds, got others. Restore the database.")
-    return Tracks(*tracks)
+    if not 0 <= network_bits < math.inf:
+        raise StateError(
+            f"evidence in the database: expected a finite threshold, got {network_bits}. Restore the database."
+        )
+    found = Tracks(*tracks)
+    return found._replace(strip=found.strip._replace(network_bits=network_bits))
 
 
 def _unpack(data: bytes) -> tuple[Track, int]:

@@ -86,7 +86,7 @@ class PastFrame(NamedTuple):
     """A frame in the history of a baseline."""
 
     octaves: float
-    """Its entropy in octaves, on the scale of the track's threshold."""
+    """Its entropy in octaves, on the scale of the network of the last frame."""
     turned: bool
     """True if its verdict differed from the verdict of the frame before."""
 
@@ -108,19 +108,19 @@ class Track(NamedTuple):
     """The verdict on the last frame, -1 before the first."""
     run_from: int = -1
     """The verdict on the frame before the run."""
-    threshold_bits: float = 0.0
-    """The threshold of the last frame; 0 before the first."""
+    network_bits: float = 0.0
+    """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
 
-    def with_threshold(self, bits: float) -> Track:
-        """Return the track on the scale of another threshold, whose network has other entropies of the same scenes.
+    def with_network(self, bits: float) -> Track:
+        """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
 
         The history keeps its distance from the threshold.
         """
-        if bits == self.threshold_bits:
+        if bits == self.network_bits:
             return self
-        by = in_octaves(bits) - in_octaves(self.threshold_bits or bits)
+        by = in_octaves(bits) - in_octaves(self.network_bits or bits)
         history = tuple(each._replace(octaves=_moved(each.octaves, by)) for each in self.history)
-        return self._replace(history=history, threshold_bits=bits)
+        return self._replace(history=history, network_bits=bits)
 
     def baseline(self, rule: EvidenceRule) -> tuple[float, float] | None:
         """Return the median and the spread in octaves; None while there are too few frames.
@@ -173,17 +173,15 @@ def _passing(track: Track, rule: EvidenceRule) -> float:
 def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[PastFrame, ...]:
     """Return the history with the consecutive `probes` appended."""
     history = list(track.history)
-    before, scale = track.class_id, in_octaves(track.threshold_bits)
+    before = track.class_id
     for each in probes:
-        octaves = _moved(each.octaves, scale - in_octaves(each.threshold_bits))
-        history.append(PastFrame(octaves, before not in (-1, each.class_id)))
+        history.append(PastFrame(each.octaves, before not in (-1, each.class_id)))
         before = each.class_id
     return tuple(history[-rule.history_probes :])
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
     """Return the track after the next frame, and the alarm that the frame raises."""
-    track = track.with_threshold(probe.threshold_bits)
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
@@ -194,7 +192,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
         history = _learnt(start, (*track.run, probe), rule)
-        return Track(history, (), 0.0, probe.seq, -1, probe.class_id, threshold_bits=probe.threshold_bits), None
+        return Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < rule.sum.limit:

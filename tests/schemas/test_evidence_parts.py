@@ -86,31 +86,28 @@ def test_a_camera_with_changing_verdicts_has_a_larger_allowance() -> None:
 
 def test_a_calm_frame_enters_the_history_and_another_the_run() -> None:
     calm, none = step(Track(), probe(-1, 7, 3), RULE)
-    assert (calm, none) == (Track((PastFrame(-1.0, False),), (), 0.0, 7, -1, 3, -1, THRESHOLD), None)
+    assert (calm, none) == (Track((PastFrame(-1.0, False),), (), 0.0, 7, -1, 3), None)
     risen, none = step(calm, probe(-4, 8, 4), RULE)
     assert none is None
-    assert risen == Track(calm.history, (probe(-4, 8, 4),), 0.75, 8, -1, 4, 3, THRESHOLD)
+    assert risen == Track(calm.history, (probe(-4, 8, 4),), 0.75, 8, -1, 4, run_from=3)
     again, _ = step(risen, probe(-4, 9, 5), RULE)
     assert (again.run, again.total, again.run_from) == ((*risen.run, probe(-4, 9, 5)), 1.5, 3)
     back, _ = step(again, probe(0, 10, 5), RULE)
     assert back.history == (
         PastFrame(-1.0, False), PastFrame(-4.0, True), PastFrame(-4.0, True), PastFrame(0.0, False),
     )  # fmt: skip
-    assert back[1:] == ((), 0.0, 10, -1, 5, -1, THRESHOLD)
+    assert back == Track(back.history, last=10, class_id=5)
 
 
-def test_the_history_keeps_its_distance_from_a_new_threshold() -> None:
-    track, _ = step(Track(), probe(-1, 1), RULE)
-    track, _ = step(track, probe(-4, 2), RULE)
-    assert len(track.run) == 1
-    # A model with four times the entropies: the frame of the history and that of the run lie two octaves higher.
-    above = Probe(3, 2.0**2, 4 * THRESHOLD, False, 0)
-    track, _ = step(track, above, RULE)
-    assert [each.octaves for each in track.history] == [1.0, -2.0, 2.0]
-    back, _ = step(track, probe(0, 4), RULE)
-    assert [each.octaves for each in back.history] == [-1.0, -4.0, 0.0, 0.0]
-    assert [each.octaves for each in track.with_threshold(0.0).history] == [-14.0, -16.0, -13.0]
-    assert track.with_threshold(2.0**127).history[-1].octaves == 128.0
+def test_the_history_keeps_its_distance_from_the_threshold_of_another_network() -> None:
+    track = Track(past(-1, -4, turned=(1,)))
+    first = track.with_network(THRESHOLD)
+    assert first == track._replace(network_bits=THRESHOLD)
+    other = first.with_network(4 * THRESHOLD)
+    assert other == Track(past(1, -2, turned=(1,)), network_bits=4 * THRESHOLD)
+    assert other.with_network(THRESHOLD) == first
+    assert [each.octaves for each in first.with_network(0.0).history] == [-14.0, -16.0]
+    assert [each.octaves for each in first.with_network(2.0**127).history] == [128.0, 126.0]
 
 
 def test_the_history_and_the_run_keep_the_newest_frames() -> None:
@@ -130,7 +127,7 @@ def test_an_alarm_carries_run_sum_and_baseline_and_starts_an_episode() -> None:
     assert none is None
     second, alarm = step(first, probe(-9, 5, 1), RULE)
     assert alarm == Alarm((probe(-9, 4, 1), probe(-9, 5, 1)), 10.0, 0.25)
-    assert second == Track(track.history, (), 0.0, 5, 0, 1, -1, THRESHOLD)
+    assert second == Track(track.history, (), 0.0, 5, 0, 1)
 
 
 def test_a_sum_exactly_at_the_limit_is_an_alarm() -> None:
@@ -189,7 +186,7 @@ def test_a_camera_without_a_baseline_waits_at_its_limit_while_verdicts_or_flips_
     before = without_baseline(3)
     after, alarm = advance(before, probe(-5, 3, 2), RULE, lambda *_: seen)
     assert alarm is None
-    assert after == Track((), (*before.run, probe(-5, 3, 2)), 6.0, 3, -1, 2, 1, THRESHOLD)
+    assert after == Track((), (*before.run, probe(-5, 3, 2)), 6.0, 3, -1, 2, 1)
 
 
 @pytest.mark.parametrize(("count", "seen"), [(3, 6), (7, 4)])
@@ -197,4 +194,4 @@ def test_a_constant_class_of_long_duration_becomes_a_baseline_of_low_entropy(cou
     after, alarm = advance(without_baseline(count), probe(-5, count, 2), RULE, lambda *_: [2] * seen)
     assert alarm is None
     assert after.history == (PastFrame(-5.0, True), *[PastFrame(-5.0, False)] * count)
-    assert after[1:] == ((), 0.0, count, -1, 2, -1, THRESHOLD)
+    assert after == Track(after.history, last=count, class_id=2)

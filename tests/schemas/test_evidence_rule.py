@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StateError
-from schemas.evidence.alarms import KINDS, Tracks
+from schemas.evidence.alarms import KINDS, Tracks, advance_all
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import PastFrame, Probe, Track, advance, step
@@ -25,27 +25,19 @@ def probe(seq: int, bits: float, class_id: int = 0, threshold: float = THRESHOLD
 
 
 def alarms(
-    bits: Iterable[float],
-    *,
-    every: int = 5,
-    classes: Sequence[int] = (0,) * 20_000,
-    rule: EvidenceRule = RULE,
-    swap: tuple[int, float] = (10**9, 1.0),
+    bits: Iterable[float], *, every: int = 5, classes: Sequence[int] = (0,) * 20_000, rule: EvidenceRule = RULE
 ) -> list[int]:
-    """Return the positions in `bits` at which the rule alarms; every `every`th frame of the camera is checked.
+    """Return the positions in `bits` at which the rule alarms; every `every`th frame of the camera is checked."""
+    probes = (probe(every * number, value, classes[every * number]) for number, value in enumerate(bits))
+    return alarms_of(((each, rule) for each in probes), classes)
 
-    From the position `swap[0]` on, a model with `swap[1]` times the entropies is live.
-    """
-    track, found = Track(), []
-    for number, value in enumerate(bits):
-        factor = swap[1] if number >= swap[0] else 1.0
-        track, alarm = advance(
-            track,
-            probe(every * number, factor * value, classes[every * number], factor * THRESHOLD),
-            rule,
-            lambda first, last: classes[first : last + 1],
-        )
-        if alarm is not None:
+
+def alarms_of(probes: Iterable[tuple[Probe, EvidenceRule]], classes: Sequence[int] = (0,) * 20_000) -> list[int]:
+    """Return the positions at which these probes raise alarms, each with the recorder's rule at its time."""
+    tracks, found = Tracks(), []
+    for number, (each, rule) in enumerate(probes):
+        tracks, raised = advance_all(tracks, each, rule, lambda first, last: classes[first : last + 1])
+        if raised:
             found.append(number)
     return found
 
@@ -157,9 +149,39 @@ def test_a_trigger_alarms_also_after_a_scene_of_low_entropy_became_the_baseline(
 def test_a_model_with_other_entropies_hides_no_trigger_and_raises_no_alarm_of_a_clean_scene(factor: float) -> None:
     for level in (0.15, 0.02):  # the second is a clean scene below the threshold
         clean = static(level, 120, 3)
-        assert alarms(clean, swap=(60, factor)) == []
-        (first, *_) = alarms([*clean[:70], *[level / 20] * 6], swap=(60, factor))
+
+        def swapped(bits: Iterable[float]) -> list[int]:
+            factors = [1.0] * 60 + [factor] * 60
+            return alarms_of(
+                (probe(5 * number, by * value, threshold=by * THRESHOLD), RULE)
+                for number, (value, by) in enumerate(zip(bits, factors, strict=False))
+            )
+
+        assert swapped(clean) == []
+        (first, *_) = swapped([*clean[:70], *[level / 20] * 6])
         assert first < 75
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 2.0), (2.0, 0.0)])
+def test_another_setting_of_the_recorder_keeps_the_baseline(before: float, after: float) -> None:
+    rules = [RULE.model_copy(update={"entropy_octaves": octaves}) for octaves in (before, after)]
+    clean = static(0.15, 120, 3)
+
+    def changed(bits: Iterable[float]) -> list[int]:
+        return alarms_of((probe(5 * number, value), rules[number >= 60]) for number, value in enumerate(bits))
+
+    assert changed(clean) == []
+    (first, *_) = changed([*clean[:80], *[0.15 / 8] * 20])
+    assert first < 90
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+def test_another_threshold_of_p_values_keeps_the_baseline(factor: float) -> None:
+    unusual = [
+        Probe(number, 0.8, THRESHOLD, False, 0, p_value, 0.001 * (factor if number >= 80 else 1.0))
+        for number, p_value in enumerate(static(2.0**-8, 160, 4))
+    ]
+    assert alarms_of((each, RULE) for each in unusual) == []
 
 
 values = st.floats(0, 4, width=32)
@@ -186,13 +208,14 @@ def test_invalid_bytes_of_a_track_are_rejected() -> None:
             unpack_tracks(pack_tracks(Tracks(combined=Track(run=(probe(1, 0.5),))))[:cut])
     with pytest.raises(StateError, match="bytes"):
         unpack_tracks(pack_tracks(Tracks()) + b"more")
-    with pytest.raises(StateError, match="thresholds"):
-        unpack_tracks(pack_tracks(Tracks(Track(threshold_bits=math.nan))))
+    with pytest.raises(StateError, match="finite threshold"):
+        unpack_tracks(pack_tracks(Tracks(Track(network_bits=math.nan))))
 
 
-def test_tracks_of_an_earlier_version_end_without_thresholds() -> None:
+def test_tracks_of_an_earlier_version_end_without_a_threshold() -> None:
     track = Track((PastFrame(1.5, False),), last=11, class_id=3)
-    stored = pack_tracks(Tracks(track._replace(threshold_bits=0.5)))
-    assert unpack_tracks(stored[:-8]) == Tracks(track)
-    after, _ = advance(unpack_tracks(stored[:-8]).strip, probe(12, 0.8), RULE, lambda *_: [])
-    assert after.history[0].octaves == 1.5
+    stored = pack_tracks(Tracks(track._replace(network_bits=0.5)))
+    assert unpack_tracks(stored) == Tracks(track._replace(network_bits=0.5))
+    assert unpack_tracks(stored[:-4]) == Tracks(track)
+    after, _ = advance_all(unpack_tracks(stored[:-4]), probe(12, 0.8), RULE, lambda *_: [])
+    assert after.strip.history[0].octaves == 1.5
