@@ -127,7 +127,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
 
     device_timeout_s: float = Field(default=300.0, gt=0)
     """Maximum seconds for one piece of work on the device, such as a batch. Beyond a fifth of it, `/healthz` names the
-    condition `device`. Beyond it, the processor ends, and its supervisor starts it again."""
+    condition `device`. Beyond it, the processor ends, and its supervisor starts it again. Set it to more
+    than four times `candidate_timeout_s`: a comparison calls a candidate up to four times."""
 
     drift_interval_s: float = Field(default=15.0, gt=0)
     """Minimum seconds between two frames of the drift statistics. Every 64 frames are compared with the bundle's

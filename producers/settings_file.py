@@ -22,6 +22,7 @@ _EXPECTED: Final = {
     "string_type": "text", "literal_error": "{expected}", "string_pattern_mismatch": "text that matches {pattern}",
     "list_type": "a list", "tuple_type": "a list", "too_short": "at least {min_length} entries",
     "too_long": "at most {max_length} entries", "dict_type": "a table", "model_type": "a table",
+    "path_type": "a path",
 }  # fmt: skip
 """The expected form of a value by the type of pydantic's error, whose context fills the names in braces."""
 _KINDS: Final = {dict: "a table", list: "a list", tuple: "a list", str: "text", NoneType: "nothing"}
@@ -102,7 +103,7 @@ def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping
     form = _EXPECTED.get(problem["type"])
     if form is None:
         expected = problem["msg"].removeprefix("Input ")
-    elif "privacy" in problem["loc"] and "{" in form:
+    elif "privacy" in problem["loc"] and isinstance(problem["input"], int | float):
         expected = "expected a share of the picture from 0 to 1"
     else:
         bounds = {key: _whole(bound) for key, bound in problem.get("ctx", {}).items()}

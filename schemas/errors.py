@@ -125,7 +125,7 @@ class BadSizeError(WireError):
 
 
 class TooLargeError(WireError):
-    """A message is larger than Kafka accepts."""
+    """A frame is larger than Kafka accepts: the reason of a bridge's refusal. Its dead letter has `bad_size`."""
 
     reason: ClassVar[str] = "too_large"
 

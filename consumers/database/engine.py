@@ -147,8 +147,8 @@ def open_engine(text: str, *, writes: bool, connections: int = 2) -> Engine:
     engine = create_engine(
         url,
         paramstyle="format",
-        pool_size=1,
-        max_overflow=connections - 1,
+        pool_size=connections // 2,
+        max_overflow=connections - connections // 2,
         pool_pre_ping=True,
         connect_args=_POSTGRESQL,
     )
@@ -173,14 +173,12 @@ def _open_sqlite(url: URL, *, writes: bool, connections: int) -> Engine:
     if writes:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise StateError(
-            f"{path} is missing: expected the recorder's database. Start the system, or correct --state or --database."
-        )
+        raise StateError(f"{path} is missing: expected the recorder's database")
     engine = create_engine(
         url,
         poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=connections - 1,
+        pool_size=connections // 2,
+        max_overflow=connections - connections // 2,
         connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
     )
 

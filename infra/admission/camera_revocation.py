@@ -153,7 +153,7 @@ def _connect_until(
     """Connect until `is_wanted` accepts the answer, a refusal or None. Return False after `within_s` seconds."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
-        tls = tls_of(Path(folder), authority, issued)
+        tls = write_client_tls(Path(folder), authority, issued)
         while True:
             try:
                 if is_wanted(mqtt_refusal(*broker, within_s, tls)):
@@ -165,7 +165,7 @@ def _connect_until(
             time.sleep(_POLL_S)
 
 
-def tls_of(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
+def write_client_tls(folder: Path, authority: Authority, issued: IssuedCertificate) -> Tls:
     """Write a certificate and its key into `folder`, and return the TLS files of its client."""
     file = folder / "identity.pem"
     write_text(file, issued.key + issued.certificate, private=True)

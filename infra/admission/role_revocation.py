@@ -19,7 +19,7 @@ from infra.admission.camera_revocation import (
     issue_canary,
     reload_broker,
     running_broker,
-    tls_of,
+    write_client_tls,
 )
 from infra.local.role_table import read_roles, running
 from infra.pki.authority import CRL_FILE, Authority
@@ -129,7 +129,7 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
         asyncio.run(grant(admin, RESTART_S, generations=generations))
         with tempfile.TemporaryDirectory() as folder:
             former = authority.issue(role, days=BRIEF_DAYS, generation=generations[role] - 1)
-            tls = tls_of(Path(folder), authority, former)
+            tls = write_client_tls(Path(folder), authority, former)
             if asyncio.run(is_super_user(KafkaAccess(bootstrap, tls))):
                 raise BrokerError(
                     f"Kafka at {bootstrap}: expected it to reject the former certificate of {role}, got an accepted "

@@ -26,6 +26,7 @@ from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, role_roots
 from producers.spool import SpoolBoot, scan_spool
 from schemas.batched import batched
+from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role
@@ -81,7 +82,11 @@ def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] |
     verifies the signatures.
     """
     if not layout.database.is_file():
-        raise no_state_folder(layout.folder)
+        if not (layout.folder / "roles.json").is_file():
+            raise no_state_folder(layout.folder)
+        raise StateError(
+            f"{layout.database} is missing: expected the recorder's database. Start `pointillist up` once."
+        )
     keys = auditor_keys(layout)
 
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:

@@ -24,15 +24,19 @@ _SETTINGS: Final = "model.toml"
 def check_identity(folder: Path, model_id: str, published: Iterable[Model]) -> None:
     """Check the bundle in `folder` against the published models of the same id. Raises BundleError if they differ.
 
-    Other thresholds of STRIP and another drift reference are allowed: the classes and their confidence stay.
+    Other thresholds of STRIP and another drift reference are allowed: the classes and their confidence stay. A model
+    whose `model.toml` the store no longer returns, or that no release reads any more, is not compared.
     """
     files = bundle_files(folder)
+    others = [model for model in published if model.model_id == model_id]
     digest = bundle_digest(files)
-    for model in published:
-        if model.model_id == model_id and model.digest != digest and (changed := _changed(folder, files, model)):
+    if any(model.digest == digest for model in others):
+        return  # it is published already
+    for model in others:
+        if changed := _changed(folder, files, model):
             raise BundleError(
-                f"bundle: expected a model id of its own, got {model_id}, which is published with another {changed}. "
-                "Raise version in model.toml: verdicts name their model by this id."
+                f"bundle: expected a model id of its own, got {model_id}, a published model that differs in {changed}. "
+                "Raise version in model.toml, or choose another name: verdicts name their model by this id."
             )
 
 
@@ -44,7 +48,11 @@ def _changed(folder: Path, files: Iterable[BundleFile], model: Model) -> str:
             return name
     if ours[_SETTINGS] == theirs.get(_SETTINGS):
         return ""
-    after, before = read_settings(folder), published_settings(model)
+    after = read_settings(folder)
+    try:
+        before = published_settings(model)
+    except BundleError:  # the store fails, or the file is of another release
+        return ""
     return next((name for name in _DECIDING if getattr(after, name) != getattr(before, name)), "")
 
 

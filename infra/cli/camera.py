@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
 app.add_typer(camera_app, name="camera")
 _REMEDIES: Final = {
-    "401 Unauthorized": "Give user and password by --login-file, or by the key `login` in a file of cameras.",
+    "401 Unauthorized": "Check user and password. Give them by --login-file, or the key `login` of a file of cameras.",
     "Protocol not found": "Use rtsp://, rtsps://, http:// or https://.",
 }
 """Remedies by a part of FFmpeg's error."""

@@ -276,8 +276,8 @@ def revoke(
         bool,
         typer.Option(
             "--unknown",
-            help="Revoke a camera that the state folder does not know, such as one that another folder of the same "
-            "fleet has enrolled.",
+            help="Revoke a camera that the state folder does not know: enrolled after the backup that was restored, by "
+            "another folder of the same fleet, or with a key of `pointillist key`.",
         ),
     ] = False,
 ) -> None:

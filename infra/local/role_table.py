@@ -149,7 +149,7 @@ def no_state_folder(folder: Path) -> StateError:
     """Return the error for a folder that is not the state folder of a system."""
     return StateError(
         f"--state: expected a state folder of `pointillist up`, got none in {folder.resolve()}. Change to the folder "
-        "in which `up` was started, or give --state DIR."
+        "in which `up` was started, or correct --state."
     )
 
 

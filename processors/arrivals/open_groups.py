@@ -16,6 +16,8 @@ _RESENT_S: Final = 5.0
 """Seconds for which the group before it counts as open, for frames that are sent again."""
 _LONGEST_S: Final = _NEWEST_S + _RESENT_S
 """Seconds after its key frame for which frames keep a group open: later ones would keep an old span of the log open."""
+_NEAR: Final = 20_000
+"""Records behind its key frame within which frames keep a group open at any time: an outage may have parted them."""
 _GROUPS: Final = 2
 """Groups of a camera that begin before the committed offset."""
 _AHEAD: Final = 256
@@ -48,7 +50,7 @@ class OpenGroups:
 
         `age_s` are the seconds from the key frame to this frame, by their times in Kafka.
         """
-        if age_s > _LONGEST_S:
+        if age_s > _LONGEST_S and frame_offset - offset > _NEAR:
             return
         own = self._groups[partition].setdefault(identity.camera_id, [])
         for group in reversed(own):  # mostly the newest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 import torch
@@ -12,6 +14,9 @@ from processors.device.memory import lacks_memory
 from schemas.errors import first_line
 
 log = structlog.get_logger()
+
+
+_lost: Final = threading.Event()
 
 
 class DeviceLostError(BaseException):
@@ -34,10 +39,16 @@ def lost_device_raised(device: torch.device) -> Iterator[None]:
         failure = None if device.type != "cuda" or lacks_memory(error) else _failure_of(device)
         if failure is None:
             raise
+        _lost.set()
         log.error("device_lost", device=str(device), error=first_line(error), next_error=first_line(failure))
         raise DeviceLostError(
             f"{device}: expected a device that computes, got {first_line(error)}. Start the processor again."
         ) from error
+
+
+def is_lost() -> bool:
+    """Return whether this process has lost its device."""
+    return _lost.is_set()
 
 
 def _failure_of(device: torch.device) -> Exception | None:

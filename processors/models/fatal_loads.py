@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from processors.device.lost_device import DeviceLostError
+from processors.device.lost_device import DeviceLostError, is_lost
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import Model
 from schemas.runtime.atomic_file import write_text
@@ -32,8 +32,8 @@ def fatal_loads_counted(folder: Path, processor: str, model: Model) -> Iterator[
     ended, lost = _read(file), _read(_file(folder, processor, model, "losses"))
     if lost >= MOST:
         raise BundleError(
-            f"{model.model_id}: expected a candidate that leaves its device intact, but {lost} processes lost theirs "
-            "while it judged frames. Publish another one."
+            f"{model.model_id}: expected a model that leaves its device intact, but {lost} processes lost theirs while "
+            "it judged frames as a candidate. Publish another one."
         )
     if ended >= MOST:
         raise BundleError(
@@ -46,7 +46,8 @@ def fatal_loads_counted(folder: Path, processor: str, model: Model) -> Iterator[
     except DeviceLostError:  # the process ends with it
         raise
     except BaseException:
-        _remove(file)
+        if not is_lost():  # another model's work may have met the end of the device first
+            _remove(file)
         raise
     _remove(file)
 

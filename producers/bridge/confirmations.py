@@ -16,7 +16,7 @@ from schemas.errors import RevokedKeyError, TooLargeError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
-from schemas.pointillist_pb2 import Confirm, Range, Refusal
+from schemas.pointillist_pb2 import Confirm, DeadLetter, Range, Refusal
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, mqtt_topic
 
@@ -100,7 +100,7 @@ class Confirmations:
         return len(self._held)
 
 
-def refusal_of(receipt: Receipt, frame_bytes: int, keys: KeyRing) -> tuple[str, bytes] | None:
+def refusal_of(receipt: Receipt, letter: DeadLetter, keys: KeyRing) -> tuple[str, bytes] | None:
     """Return the request to shed a frame that is too large for Kafka, as MQTT topic and signed payload; None for a
     camera whose key is revoked.
 
@@ -115,8 +115,8 @@ def refusal_of(receipt: Receipt, frame_bytes: int, keys: KeyRing) -> tuple[str, 
         boot_id=receipt.boot_id,
         seq=receipt.seq,
         reason=TooLargeError.reason,
-        detail=f"Kafka record: expected at most the topic's max.message.bytes, got {frame_bytes} bytes. Set a smaller "
-        "size for the camera, or raise the topic's limit.",
+        detail=f"Kafka record: a frame of {letter.payload_bytes} bytes was rejected: {letter.error}. Set a smaller "
+        "size for the camera, or raise max.message.bytes of the topic.",
         refused_ms=unix_ms(),
     )
     return mqtt_topic(receipt.camera_id, Channel.REFUSAL), sign_message(key, refusal)

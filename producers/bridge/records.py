@@ -59,10 +59,10 @@ class Record(NamedTuple):
 
 
 def stamp_records(what: str, records: Iterable[Record]) -> None:
-    """Stamp the frames among `records` in this process's trace."""
+    """Stamp the frames among `records` in this process's trace, those in dead letters excepted."""
     for record in records:
         receipt = record.receipt
-        if receipt is not None and receipt.seq >= 0:
+        if receipt is not None and receipt.seq >= 0 and record.topic is KafkaTopic.FRAMES:
             trace.stamp(what, Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
 
 

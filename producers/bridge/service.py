@@ -272,8 +272,8 @@ class Bridge:
         """Ask the camera to shed a frame that is too large for Kafka. If that cannot be sent now, the frame comes
         again."""
         if letter.receipt is not None:
-            frame_bytes = DeadLetter.FromString(letter.value).payload_bytes
-            if (refusal := refusal_of(letter.receipt, frame_bytes, self._keys)) is not None:
+            refusal = refusal_of(letter.receipt, DeadLetter.FromString(letter.value), self._keys)
+            if refusal is not None:
                 self._send_request(*refusal)
 
     def _advance(self, done: Mapping[int, int] | None) -> None:

@@ -31,7 +31,7 @@ from schemas.pointillist_pb2 import Confirm, Meta, Refusal
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
-from schemas.transport.mqtt.connection import LARGEST_PACKET, Subscription
+from schemas.transport.mqtt.connection import LARGEST_PACKET, PACKET_TOO_LARGE, Subscription
 from schemas.transport.mqtt.internals import PUBLISH_BYTES
 
 _log = structlog.get_logger()
@@ -209,7 +209,9 @@ class Publisher:
             if self._no_subscribers:
                 self._window.undelivered(key)
         self._reports.acknowledged(mid)
-        if reason >= _REFUSED:
+        if reason == PACKET_TOO_LARGE and key is not None and (frame := self._spool.get(key)) is not None:
+            self._shed_oversize(key, self._packet_of(frame.length))
+        elif reason >= _REFUSED:
             self._log_problem("mqtt_publish_refused", f"reason code {reason}")
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
@@ -254,7 +256,10 @@ class Publisher:
                 if key is None:
                     return
             frame = self._spool.get(key)
-            if frame is None or self._shed_oversize(key, frame.length):
+            if frame is None:
+                continue
+            if (packet_bytes := self._packet_of(frame.length)) > self._packet_bytes:
+                self._shed_oversize(key, packet_bytes)
                 continue
             first = key not in self._window
             if first and not self._window.has_room(frame.length):
@@ -281,24 +286,23 @@ class Publisher:
             else:
                 self._count_resent(key)
 
-    def _shed_oversize(self, key: FrameKey, frame_bytes: int) -> bool:
-        """Shed a frame above the broker's packet limit: the broker would end the connection at each try. Return whether
-        it is one.
-        """
-        packet_bytes = frame_bytes + len(self._frame_topic.encode()) + PUBLISH_BYTES
-        if packet_bytes <= self._packet_bytes:
-            return False
+    def _packet_of(self, frame_bytes: int) -> int:
+        """Return the most bytes of a frame's MQTT packet."""
+        return frame_bytes + len(self._frame_topic.encode()) + PUBLISH_BYTES
+
+    def _shed_oversize(self, key: FrameKey, packet_bytes: int) -> None:
+        """Shed a frame that the broker refuses for its size, as it would at each try."""
         self._spool.shed_unsendable(key)
         now = time.monotonic()
         if now - self._oversize_at > _OVERSIZE_S:
+            limit = f"{self._packet_bytes} bytes" if packet_bytes > self._packet_bytes else "what the broker accepts"
             detail = (
-                f"MQTT packet: expected at most {self._packet_bytes} bytes, got a frame of {packet_bytes}. Set a "
-                "smaller size for the camera, or raise the broker's limit."
+                f"MQTT packet: expected at most {limit}, got a frame of {packet_bytes} bytes. Set a smaller size for "
+                "the camera, or raise the broker's limit."
             )
             self.presence.report_fault(_OVERSIZE_CONDITION, detail)
             _log.error("frame_too_large", camera=self._key.camera_id, detail=detail)
         self._oversize_at = now
-        return True
 
     def _count_resent(self, key: FrameKey) -> None:
         frame = self._spool.get(key)

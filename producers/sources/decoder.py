@@ -39,11 +39,10 @@ def open_video(
     options: Mapping[str, str] | None = None,
     timeout: tuple[float, float] | None = None,
 ) -> InputContainer:
-    """Open a file or an address and check that it has video. Pictures above `MAX_SIDE`² pixels are not decoded: one of
-    half a MiB may take gigabytes.
+    """Open a file or an address and check that it has video. `kind` is FFmpeg's format; None detects it.
 
-    Raises `SourceError`, and the errors of `av.open`. `kind` is
-    FFmpeg's format; None detects it.
+    Pictures above `MAX_SIDE`² pixels are not decoded: one of half a MiB may take gigabytes. Raises `SourceError`, and
+    the errors of `av.open`.
     """
     bounded = {**(options or {}), **_BOUND}
     container = av.open(address, mode="r", format=kind, options=bounded, timeout=timeout, hwaccel=hwaccel)

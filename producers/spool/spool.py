@@ -64,11 +64,11 @@ class SpooledFrame(NamedTuple):
 class Spool:
     """Frames of one camera on disk, in order of publication; one process at a time.
 
-    A frame is published when `append` returns. It stays until `confirm` names it or a bound is exceeded. Then
-    the oldest segments are shed: their unconfirmed frames are entered in their boot's ledger, and the file is removed.
-    Nothing is synced to the disk: the spool survives a crash of the process, but not a power cut within the last
-    seconds. Frames of earlier boots keep their boot ids and are sent before new ones. A single frame whose bytes are
-    damaged or missing is shed. Age is counted on the spool's own clock, which runs on `monotonic` (seconds).
+    A frame is published when `append` returns. It stays until `confirm` names it, `shed_unsendable` sheds it or a bound
+    is exceeded. Then the oldest segments are shed: their unconfirmed frames are entered in their boot's ledger, and the
+    file is removed. Nothing is synced to the disk: the spool survives a crash of the process, but no power cut in the
+    last seconds. Frames of earlier boots keep their boot ids and are sent before new ones. A single frame whose
+    bytes are damaged or missing is shed. Age is counted on the spool's own clock, which runs on `monotonic` (seconds).
 
     Raises `StateError` when the folder is used by another process, belongs to another camera or cannot be written.
     """

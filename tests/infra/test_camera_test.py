@@ -148,7 +148,7 @@ def test_a_picture_in_a_missing_folder_is_rejected_before_the_stream_is_opened(
 
 
 def test_the_error_for_a_refused_login_quotes_the_camera(server: RtspServer) -> None:
-    with pytest.raises(SourceError, match=r"401 Unauthorized.* Give user and password by --login-file"):
+    with pytest.raises(SourceError, match=r"401 Unauthorized.* Check user and password. Give them by --login-file"):
         run_camera_test(server.address("counted", "viewer:wrong"))
 
 

@@ -250,7 +250,7 @@ def test_a_bundle_that_decides_in_another_way_needs_a_version_of_its_own(
     table.write_text(table.read_text().replace(old, new))
     line = refusal(run("model", command, folder, *options))
     assert line.startswith("bundle: expected a model id of its own, got tiny@1+")
-    assert f"which is published with another {key}. Raise version in model.toml" in line
+    assert f"a published model that differs in {key}. Raise version in model.toml" in line
     assert topic.models == before
     assert stored(tmp_path / "state") == folders(before)
     table.write_text(table.read_text().replace('version = "1"', 'version = "2"'))
@@ -263,7 +263,7 @@ def test_a_changed_file_of_code_needs_a_version_of_its_own(topic: StandInTopic, 
     Layout(tmp_path / "state").signer()
     assert run("model", "publish", folder, *options).exit_code == 0
     use_own_factory(folder, "another = True\n")
-    assert "which is published with another network.py" in refusal(run("model", "publish", folder, *options))
+    assert "a published model that differs in network.py" in refusal(run("model", "publish", folder, *options))
 
 
 def test_a_bundle_with_another_threshold_of_strip_is_published_under_its_version(

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from processors.device.lost_device import DeviceLostError
 from processors.metrics import ProcessorMetrics
-from processors.models import swap
+from processors.models import fatal_loads, swap
 from processors.models.fatal_loads import MOST, count_loss, fatal_loads_counted
 from processors.models.swap import ModelLoader
 from processors.settings import ProcessorSettings
@@ -95,6 +95,20 @@ async def test_a_load_that_costs_the_device_counts(tmp_path: Path, monkeypatch: 
             await Loader(tmp_path, "processor-1").load(HEAVY)
     with pytest.raises(BundleError, match="in succession ended while they loaded it"):
         await Loader(tmp_path, "processor-1").load(HEAVY)
+
+
+async def test_a_load_that_ends_with_a_device_that_was_lost_meanwhile_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def load_model(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(swap, "load_model", load_model)
+    for is_lost, kept in ((False, 0), (True, 1)):
+        monkeypatch.setattr(fatal_loads, "is_lost", lambda is_lost=is_lost: is_lost)
+        with pytest.raises(asyncio.CancelledError):
+            await Loader(tmp_path, "processor-1").load(HEAVY)
+        assert len(list(tmp_path.iterdir())) == kept
 
 
 async def test_a_candidate_that_cost_three_processes_their_device_is_rejected_until_it_is_published_again(

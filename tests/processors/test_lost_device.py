@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,13 @@ from tests.processors.tiny import KEYS, batch_executor, payload, tiny_bundle, ve
 CUDA = torch.device("cuda")
 FAULT = "CUDA error: an illegal memory access was encountered"
 LOST = f"cuda: expected a device that computes, got {FAULT}"
+
+
+@pytest.fixture(autouse=True)
+def another_process() -> Iterator[None]:
+    """Let the next test run in a process with a device."""
+    yield
+    lost_device._lost.clear()
 
 
 @pytest.fixture

@@ -9,13 +9,20 @@ from structlog.testing import capture_logs
 
 from benchmarks.harness.services import started
 from infra.local.mosquitto import Mosquitto
+from producers.bridge.mqtt.packets import PUBLISH, parse_publish
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DEGRADED, ONLINE, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.conftest import READY_S
 from tests.producers.fake_bridge import FakeBridge
 from tests.producers.publisher_rig import LARGE, STEADY, Camera, camera
-from tests.producers.scripted_broker import DISCONNECT, PACKET_TOO_LARGE, ScriptedBroker, scripted_broker
+from tests.producers.scripted_broker import (
+    DISCONNECT,
+    PACKET_TOO_LARGE,
+    PUBACK,
+    ScriptedBroker,
+    scripted_broker,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -106,3 +113,20 @@ async def test_the_largest_frame_is_shed_after_a_broker_without_an_announced_lim
         await until(lambda: len(frames_of(broker, camera_id)) == 2, "the small frames again")
         assert max(frames_of(broker, camera_id)) < LIMIT
         assert shed_of(cam) == [1]
+
+
+async def test_a_frame_that_the_broker_refuses_without_ending_the_connection_is_shed(
+    tmp_path: Path, camera_id: CameraId
+) -> None:
+    async with (
+        scripted_broker() as broker,
+        camera(tmp_path, ("127.0.0.1", broker.port), camera_id, link=QUICK_AGAIN) as cam,
+    ):
+        cam.publish(1)
+        cam.publish(1, LARGE)
+        await until(lambda: len(frames_of(broker, camera_id)) == 2, "both frames sent")
+        sent = [parse_publish(first, body) for first, body in broker.packets if first & 0xF0 == PUBLISH]
+        (refused,) = (each.packet_id for each in sent if len(each.payload) > LIMIT)
+        broker.send(PUBACK, refused.to_bytes(2, "big") + bytes((PACKET_TOO_LARGE,)))
+        await until(lambda: shed_of(cam) == [1], "the large frame shed")
+        assert len(broker.connects) == 1
