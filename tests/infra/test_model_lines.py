@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from consumers.console.data.store import Store
+from infra.bundling.model_identity import check_identity
 from infra.cli.model import ModelsAccess, folder_of, initial
 from infra.local.files import write_json
 from infra.state_folder import Layout
-from processors.models.store import ModelStore
+from processors.models.store import ModelStore, bundle_files
 from schemas.errors import BundleError
 from schemas.keys.signers import write_signer
 from schemas.messages import models as listed
@@ -255,6 +257,22 @@ def test_a_bundle_that_decides_in_another_way_needs_a_version_of_its_own(
     assert stored(tmp_path / "state") == folders(before)
     table.write_text(table.read_text().replace('version = "1"', 'version = "2"'))
     assert run("model", command, folder, *options).exit_code == 0
+
+
+def test_a_bundle_is_compared_only_with_other_models_that_the_store_returns(
+    topic: StandInTopic, tmp_path: Path
+) -> None:
+    folder, options = write_bundle(tmp_path / "bundle"), ("--state", tmp_path / "state", "--force")
+    Layout(tmp_path / "state").signer()
+    run("model", "publish", folder, *options)
+    table = folder / "model.toml"
+    table.write_text(table.read_text().replace("'stop'", "'halt'"))
+    refusal(run("model", "publish", folder, *options))
+    (published,) = topic.models.published
+    same = Model(model_id=published.model_id, digest=listed.bundle_digest(bundle_files(folder)))
+    check_identity(folder, published.model_id, [published, same])
+    shutil.rmtree(Layout(tmp_path / "state").models / folder_name(published))
+    assert run("model", "publish", folder, *options).exit_code == 0
 
 
 def test_a_changed_file_of_code_needs_a_version_of_its_own(topic: StandInTopic, tmp_path: Path) -> None:

@@ -330,13 +330,13 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
 
 def test_a_frame_that_comes_long_after_its_key_frame_adds_no_old_span_to_the_note() -> None:
     bench, camera = Bench(), VideoCamera()
-    key, late = (FakeRecord(camera.message(), camera.name.encode(), offset) for offset in (40, 9000))
+    key, late = (FakeRecord(camera.message(), camera.name.encode(), offset) for offset in (40, 90_000))
     late.timestamp = 600_000
     bench.step.recall_partition(0, write_note([40]), lambda: None)
     bench.step.recalled((0, 40), key)
     bench.submit(open_record(late, KEYS), now_s=monotonic())
     assert bench.seqs() == [1]
-    assert not read_span(bench.step.note(0, 9001))
+    assert not read_span(bench.step.note(0, 90_001))
 
 
 def test_the_units_that_were_read_back_for_a_revoked_partition_are_dropped() -> None:

@@ -175,11 +175,13 @@ def test_the_first_offset_is_that_of_the_oldest_open_group() -> None:
 def test_frames_that_come_long_after_their_key_frame_keep_no_group_open() -> None:
     groups, door = OpenGroups(), CameraId("site/door")
     for number in range(5):
-        groups.use(Identity(door, 7, 0), 0, 10, 10 + 100 * number, 50.0 * number, 50.0 * number)
-    assert groups.span(0, 1000, 101.0) == range(10, 1000)  # the longest group of the settings
-    assert not groups.span(0, 1000, 200.0)
-    groups.use(Identity(door, 7, 0), 0, 10, 999, 250.0, 250.0)
-    assert not groups.span(0, 1000, 250.0)
+        groups.use(Identity(door, 7, 0), 0, 10, 10 + 30_000 * number, 50.0 * number, 50.0 * number)
+    assert groups.span(0, 200_000, 101.0) == range(10, 200_000)  # the longest group of the settings
+    assert not groups.span(0, 200_000, 200.0)
+    groups.use(Identity(door, 7, 0), 0, 10, 199_999, 250.0, 250.0)
+    assert not groups.span(0, 200_000, 250.0)
+    groups.use(Identity(door, 7, 0), 0, 10, 999, 250.0, 250.0)  # no old part of the log, as after an outage
+    assert groups.span(0, 1000, 250.0) == range(10, 1000)
 
 
 def test_groups_of_uncommitted_frames_stay_open_while_later_groups_are_read() -> None:
