@@ -115,8 +115,7 @@ def refusal_of(receipt: Receipt, letter: DeadLetter, keys: KeyRing) -> tuple[str
         boot_id=receipt.boot_id,
         seq=receipt.seq,
         reason=TooLargeError.reason,
-        detail=f"Kafka record: a frame of {letter.payload_bytes} bytes was rejected: {letter.error}. Set a smaller "
-        "size for the camera, or raise max.message.bytes of the topic.",
+        detail=f"{letter.error}. Set a smaller size for the camera, or raise max.message.bytes of the topic.",
         refused_ms=unix_ms(),
     )
     return mqtt_topic(receipt.camera_id, Channel.REFUSAL), sign_message(key, refusal)

@@ -50,7 +50,7 @@ def test_topics_and_replicas_use_the_default_state_folder(tmp_path: Path, monkey
     with pytest.raises(StateError, match=r"^--state: expected a state folder of .*, got none in .*/\.pointillist\. "):
         topics.topics()
     with pytest.raises(
-        StateError, match=rf"got none in {tmp_path}\. Change to the folder in which `up` was started, or give "
+        StateError, match=rf"got none in {tmp_path}\. Change to the folder in which `up` was started, or correct "
     ):
         topics.topics(state=Path())
     (tmp_path / "roles.json").write_text("{}")

@@ -421,7 +421,8 @@ async def test_a_record_rejected_in_every_batch_becomes_a_dead_letter(monkeypatc
         refused = [payload for topic, payload, _ in bridge.broker.published if topic == REFUSED]
         [refusal] = [open_own_message(Refusal, KEYS.current(CAMERA), payload) for payload in refused]
         assert (refusal.boot_id, refusal.seq, refusal.reason) == (7, 0, "too_large")
-        assert f"got {len(frame(0))} bytes. Set a smaller size for the camera" in refusal.detail
+        assert refusal.detail.startswith(f"Kafka refused {len(frame(0))} bytes: ")
+        assert "Set a smaller size for the camera" in refusal.detail
 
 
 async def test_a_record_without_a_verified_frame_that_kafka_rejects_reaches_no_camera(
