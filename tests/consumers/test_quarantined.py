@@ -117,6 +117,13 @@ def test_a_damaged_frame_is_not_shown_and_left_out_of_a_copy(
     assert read_copy(tmp_path / "copied", 2) == PNG
 
 
+def test_a_frame_that_was_purged_after_the_names_were_read_is_left_out_of_a_copy(recorder: Rig, tmp_path: Path) -> None:
+    recorder.verdicts([verdict(1, flagged=True)])
+    names, url = [name_of(2), name_of(1)], f"file://{recorder.folder}/quarantine"
+    assert copy_flagged(names, url, CONSOLE_KEYS, tmp_path / "copied", JOB, lambda: False) == 1
+    assert read_copy(tmp_path / "copied", 1) == PNG
+
+
 def test_a_console_of_another_fleet_shows_and_copies_nothing(rig: Rig, tmp_path: Path) -> None:
     rig.verdicts([verdict(1, flagged=True)])
     assert frame_of(str(rig.folder / "quarantine"), name_of(1), OTHERS) == b""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from producers.bridge import records as records_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory
+from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory, stamp_records
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -246,6 +246,15 @@ def test_a_record_rejected_by_kafka_becomes_a_dead_letter_of_its_camera() -> Non
     assert (found.reason, found.camera_id, found.origin_topic) == ("bad_size", CAMERA, "pointillist/v1/hall/door/frame")
     assert found.payload == record.value
     assert 0 < len(found.error) < 10_000
+
+
+def test_a_frame_in_a_dead_letter_is_not_traced_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamped: list[object] = []
+    monkeypatch.setattr(trace, "stamp", lambda what, *frames: stamped.extend(frames))
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    record = factory.accept(topic(Channel.FRAME), frame())
+    stamp_records("stored", [record, factory.refused_by_kafka(record, "too large")])
+    assert len(stamped) == 1
 
 
 @settings(max_examples=200, deadline=None)
