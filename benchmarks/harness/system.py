@@ -17,7 +17,10 @@ import psutil
 
 from benchmarks.harness.checkout import packages_of
 from infra.local.process import COMMAND, Child, ProcessId, last_lines, spawn
+from infra.pki.roles import role_tls
+from infra.state_folder import Layout
 from infra.up.processes import is_healthy
+from schemas.transport.access import KafkaAccess, KafkaAddress
 
 __all__ = ["COMMAND", "Result", "RunningSystem", "audit", "await_healthy", "on_cores", "summary", "undisturbed"]
 
@@ -98,6 +101,12 @@ class RunningSystem:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    def kafka(self) -> KafkaAddress:
+        """Return the address of its Kafka nodes, with the rights of an administrator."""
+        nodes = [str(each["listen"]) for name, each in sorted(self.roles().items()) if name.startswith("kafka")]
+        layout, bootstrap = Layout(self.state), ",".join(nodes)
+        return KafkaAccess(bootstrap, role_tls(layout.pki, "admin")) if layout.secure else bootstrap
 
     def roles(self) -> dict[str, Any]:
         """Return the content of `roles.json`; empty before there is one."""

@@ -16,6 +16,7 @@
     restore  the state folder is deleted under load and restored from a backup, with and without Kafka's log
     backup   10 million rows are backed up and restored
     database PostgreSQL is killed for 60 s under load, and fails over to a standby
+    oversize Kafka's limit is lowered under load, so that it refuses each whole frame
     nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart; a run each, 32 cameras × 4 fps × 300 s
 
 Each drill starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -40,6 +41,7 @@ from benchmarks.harness.system import Result, RunningSystem, on_cores, summary
 from benchmarks.reliability.database_outage import database
 from benchmarks.reliability.groups import added_processor, groups
 from benchmarks.reliability.nodes import FAULTS, nodes
+from benchmarks.reliability.oversize import oversize
 from benchmarks.reliability.replayed import replay
 from benchmarks.reliability.restored import backup, restore
 from benchmarks.reliability.scaling import rolling, scaling
@@ -270,6 +272,7 @@ DRILLS: Final[dict[str, Callable[..., Result]]] = {
     "restore": restore,
     "backup": backup,
     "database": database,
+    "oversize": oversize,
 }
 
 

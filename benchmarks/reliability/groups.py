@@ -14,6 +14,7 @@ import psutil
 import yaml
 
 from benchmarks.harness.data_sets import sample_video
+from benchmarks.harness.quantile import quantile
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.harness.waiting import wait_until
@@ -131,14 +132,14 @@ def recovery(database: Path, span: Span) -> Result:
     query = "select camera, captured_ms, recorded_ms - captured_ms from frames where captured_ms between ? and ?"
     frames = rows(database, query, begun_ms, ended_ms)
     from_ms = begun_ms if recovered_ms is None else recovered_ms
-    after = sorted(waited for _, captured_ms, waited in frames if captured_ms >= from_ms)
+    after = [waited / 1000 for _, captured_ms, waited in frames if captured_ms >= from_ms]
     waited_s: dict[str, float] = {}
     for name, _, waited in frames:
         waited_s[name] = max(waited_s.get(name, 0.0), waited / 1000)
     return {
         "recovered_after_s": None if recovered_ms is None else (recovered_ms - begun_ms) / 1000,
         "frames": len(after),
-        **{f"p{percent}_s": after[min(len(after) - 1, len(after) * percent // 100)] / 1000 for percent in (50, 99)},
+        **{f"p{percent}_s": quantile(after, percent / 100) for percent in (50, 99)},
         "waited_s": waited_s,
     }
 

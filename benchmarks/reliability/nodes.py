@@ -24,10 +24,8 @@ from benchmarks.harness.system import Result, RunningSystem, summary
 from infra.local.kafka_quorum import SINGLE
 from infra.local.replicas import await_replicas
 from infra.local.service import instance_names
-from infra.pki.roles import role_tls
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
-from schemas.transport.access import KafkaAccess, KafkaAddress
 
 NODES: Final = 3
 SETTLED_S: Final = 10.0
@@ -94,7 +92,7 @@ def _run(
         for node in cycle(instance_names(SINGLE, NODES)):
             begun, begun_ms = time.monotonic(), unix_ms()
             FAULTS[fault](system, node)
-            asyncio.run(await_replicas(_kafka(system), COPIES_S))
+            asyncio.run(await_replicas(system.kafka(), COPIES_S))
             whole = time.monotonic()
             events.append({"node": node, "at_ms": begun_ms, "all_copies_after_s": round(whole - begun, 2)})
             # A rolling restart continues with the next node at once.
@@ -124,9 +122,3 @@ def gaps(database: Path, below: str = "~") -> list[tuple[int, float]]:
         "from frames where camera < ?"
     )
     return [(at, gap) for at, gap in rows(database, query, below) if gap is not None]
-
-
-def _kafka(system: RunningSystem) -> KafkaAddress:
-    roles, layout = system.roles(), Layout(system.state)
-    bootstrap = ",".join(str(roles[name]["listen"]) for name in instance_names(SINGLE, NODES))
-    return KafkaAccess(bootstrap, role_tls(layout.pki, "admin")) if layout.secure else bootstrap
