@@ -256,13 +256,12 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
             f"--{'mqtt' if role == 'mosquitto' else role} is missing: expected host:port. Give it, or --state "
             "of a running system."
         )
-    from infra.local.role_table import read_roles
-    from infra.state_folder import Layout
+    from infra.local.role_table import not_running, read_roles
 
     several = re.compile(rf"{role}(-[0-9]+)?")
     places = [entry["listen"] for name, entry in sorted(read_roles(state).items()) if several.fullmatch(name)]
     if not all(places) or not places:
-        raise Layout(state.resolve()).not_running()
+        raise not_running(state)
     return ",".join(map(str, places))
 
 

@@ -159,12 +159,12 @@ def down(
 
     Exit status 1 when the system has not stopped in time, 2 when no system runs.
     """
-    from infra.local.role_table import supervisor
+    from infra.local.role_table import not_running, supervisor
 
     layout = existing_layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
-        raise layout.not_running()
+        raise not_running(layout.folder)
     print_line(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
         print_line(f"still stopping after {wait:g} s, as pid {process.pid}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -150,6 +151,20 @@ def no_state_folder(folder: Path) -> StateError:
     return StateError(
         f"--state: expected a state folder of `pointillist up`, got none in {folder.resolve()}. Change to the folder "
         "in which `up` was started, or correct --state."
+    )
+
+
+def not_running(folder: Path) -> StateError:
+    """Return the error for a state folder whose system does not run, or has not started all of its roles yet."""
+    folder, process = folder.resolve(), supervisor(folder)
+    if process is not None:
+        return StateError(
+            f"{folder}: expected a running system, got one that starts or stops (pid {process.pid}). Try again in a "
+            "few seconds."
+        )
+    return StateError(
+        f"{folder}: expected a running system, got none. Start it with `pointillist up --state "
+        f"{shlex.quote(str(folder))}`."
     )
 
 

@@ -17,7 +17,7 @@ from infra.settings.variable import resolve
 from infra.state_folder.environment import accepted_generations, parse_fleet_secret
 from infra.state_folder.identity_lock import changing_identities
 from producers.spool.folder import spool_root
-from schemas.errors import ConfigError, SecretError, StateError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.keys.roots import Role, Roots
@@ -39,12 +39,6 @@ class Layout:
     def state_option(self) -> str:
         """The option of commands on this folder, for a shell; printed commands carry it."""
         return f"--state {shlex.quote(str(self.folder.resolve()))}"
-
-    def not_running(self) -> StateError:
-        """Return the error for a folder whose system does not run."""
-        return StateError(
-            f"{self.folder}: expected a running system, got none. Start it with `pointillist up {self.state_option}`."
-        )
 
     @property
     def database(self) -> Path:

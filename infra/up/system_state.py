@@ -28,7 +28,7 @@ from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import boots, cameras
 from consumers.records.rows import CameraRow
-from infra.local.role_table import read_roles, running, supervisor
+from infra.local.role_table import not_running, read_roles, running, supervisor
 from infra.state_folder import Layout
 from infra.up.processes import fetch_health
 from infra.up.scrape import Samples
@@ -79,7 +79,7 @@ def role_states(layout: Layout, *, counted: bool = True) -> list[RoleState]:
     """
     entries = read_roles(layout.folder)
     if not entries:
-        raise layout.not_running()
+        raise not_running(layout.folder)
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         asked = partial(_role, layout.folder, supervised=supervised, counted=counted)

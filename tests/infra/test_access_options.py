@@ -11,6 +11,7 @@ import pytest
 
 from infra.cli import topics
 from infra.cli.access import console_store, mqtt_place, share_of
+from infra.local.role_table import RoleTable
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import kafka_rights
 from infra.pki.roles import role_folder, share_name
@@ -56,6 +57,10 @@ def test_topics_and_replicas_use_the_default_state_folder(tmp_path: Path, monkey
     (tmp_path / "roles.json").write_text("{}")
     with pytest.raises(StateError, match=rf"^{tmp_path}: expected a running system, got none\. Start it with `pointi"):
         topics.topics(state=Path())
+    table = RoleTable(tmp_path)  # `up` holds the folder before it starts the first role
+    with pytest.raises(StateError, match="expected a running system, got one that starts or stops"):
+        topics.topics(state=Path())
+    table.close()
 
 
 def test_the_help_of_rights_names_every_role_with_rights() -> None:
