@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +14,7 @@ from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
 from infra.settings.variable import resolve
 from schemas.clock import unix_ms
-from schemas.errors import ConfigError, SourceError
+from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size
 
 if TYPE_CHECKING:
@@ -27,11 +25,6 @@ if TYPE_CHECKING:
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
 app.add_typer(camera_app, name="camera")
-_REMEDIES: Final = {
-    "401 Unauthorized": "Check user and password. Give them by --login-file, or the key `login` of a file of cameras.",
-    "Protocol not found": "Use rtsp://, rtsps://, http:// or https://.",
-}
-"""Remedies by a part of FFmpeg's error."""
 
 
 @role_command(
@@ -125,23 +118,10 @@ def _try_source(plan: CameraSettings, folder: Path) -> None:
 
     paused = is_paused(spool_root(folder) / plan.camera_id, plan.encoding, plan.fps)
     if plan.in_hours(time.time()) and not paused:
-        with source_remedies():
-            try_source(plan.source)
+        try_source(plan.source)
         return
     why = "is paused by a command" if paused else "is outside its schedule"
     typer.echo(f"{plan.camera_id} {why}: its source is not tried", err=True)
-
-
-@contextmanager
-def source_remedies() -> Iterator[None]:
-    """Add the remedy to the `SourceError` of an unknown scheme or of a missing login."""
-    try:
-        yield
-    except SourceError as error:
-        remedy = next((each for text, each in _REMEDIES.items() if text in str(error)), None)
-        if remedy is None:
-            raise
-        raise SourceError(f"{error}. {remedy}") from None
 
 
 def stream_address(url: str | None, setting: SecretStr | None) -> str:

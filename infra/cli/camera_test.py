@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.camera import camera_app, source_remedies, stream_address
+from infra.cli.camera import camera_app, stream_address
 from infra.cli.terminal import Json
 from infra.settings.command import role_command
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from infra.cli.terminal import Console
@@ -54,11 +54,14 @@ def try_camera(
     if picture is not None and (picture.is_dir() or not picture.absolute().parent.is_dir()):
         raise ConfigError(f"--picture: expected a file in an existing folder, got {picture}. Choose another file.")
     from producers.sources.examine import examine
+    from producers.sources.trial import remedied
 
     place = stream_address(url, settings.address)
     source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
-    with source_remedies():
+    try:
         found = examine(source, settings.seconds)
+    except SourceError as error:
+        raise remedied(error) from None
     console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=found.summary())

@@ -21,7 +21,7 @@ from producers.camera.camera_settings import CameraSettings
 from producers.fleet.part import MAX_PARTS
 from producers.publisher.applied_commands import is_paused, overridden, read_command_state
 from producers.sources.settings import REAL_KINDS
-from producers.sources.trial import try_sources
+from producers.sources.trial import remedied, try_sources
 from schemas.errors import ConfigError, SourceError, UserError
 from schemas.identity import CameraId
 
@@ -54,8 +54,8 @@ def check_sources(
         return
     name, error = next(iter(failed.items()))
     if len(failed) == len(settings):
-        others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
-        raise SourceError(f"{name}: {error}{others}. Start the camera, or correct its address.")
+        others = f" {len(failed) - 1} other cameras do not answer either." if len(failed) > 1 else ""
+        raise SourceError(f"{name}: {remedied(error, 'Start the camera, or correct its address.')}{others}")
     for name, error in list(failed.items())[:MOST_NAMED]:
         print_line(f"{name}: {error}; the camera is degraded and retries")
     if len(failed) > MOST_NAMED:

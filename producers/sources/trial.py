@@ -19,6 +19,11 @@ Name = TypeVar("Name", bound=Hashable)
 _TRIAL_S: Final = 21.0
 """Least deadline of the trials that run at once: a source has 10 s to answer by default, and again to name its
 stream."""
+_REMEDIES: Final = {
+    "401 Unauthorized": "Check user and password. Give them by --login-file, or the key `login` of a file of cameras.",
+    "Protocol not found": "Use rtsp://, rtsps://, http:// or https://.",
+}
+"""Remedies by a part of FFmpeg's error."""
 _AT_ONCE: Final = 16
 _POLL_S: Final = 0.1
 
@@ -73,10 +78,16 @@ def try_sources(
 
 
 def try_source(settings: SourceSettings) -> None:
-    """Open one source and close it again; raise its `SourceError`."""
+    """Open one source and close it again; raise its `SourceError`, `remedied`."""
     trial = try_sources({"": settings}).get("", Trial())
     if trial.error is not None:
-        raise trial.error
+        raise remedied(trial.error)
+
+
+def remedied(error: SourceError, otherwise: str = "") -> SourceError:
+    """Return the error with the remedy for an unknown scheme or a missing login; `otherwise` is that of the others."""
+    remedy = next((each for text, each in _REMEDIES.items() if text in str(error)), otherwise)
+    return SourceError(f"{error}. {remedy}") if remedy else error
 
 
 def _try(settings: SourceSettings, picture: bool) -> Trial:
