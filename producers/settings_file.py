@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import ConfigError
+from schemas.runtime.rejected_values import expectation, kind_in_words, received, shown
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
-_EXPECTED: Final = {
-    "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}", "less_than_equal": "at most {le}", "finite_number": "a finite number",
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "float_parsing": "a number",
-    "bool_type": "true or false", "bool_parsing": "true or false",
-    "string_type": "text", "literal_error": "{expected}", "string_pattern_mismatch": "text that matches {pattern}",
-    "list_type": "a list", "tuple_type": "a list", "too_short": "at least {min_length} entries",
-    "too_long": "at most {max_length} entries", "dict_type": "a table", "model_type": "a table",
-    "path_type": "a path",
-}  # fmt: skip
-"""The expected form of a value by the type of pydantic's error, whose context fills the names in braces."""
-_KINDS: Final = {dict: "a table", list: "a list", tuple: "a list", str: "text", NoneType: "nothing"}
 
 
 class RepeatedKeyError(yaml.MarkedYAMLError):
@@ -99,36 +86,11 @@ def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping
     if problem["type"] == "missing":
         return f"{place}: expected a value, got none"
     if problem["type"] == "value_error":
-        return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
-    form = _EXPECTED.get(problem["type"])
-    if form is None:
-        expected = problem["msg"].removeprefix("Input ")
-    elif "privacy" in problem["loc"] and isinstance(problem["input"], int | float):
-        expected = "expected a share of the picture from 0 to 1"
-    else:
-        bounds = {key: _whole(bound) for key, bound in problem.get("ctx", {}).items()}
-        expected = f"expected {form.format_map(bounds)}"
+        return f"{place}: {expectation(problem)}"
     value = problem["input"]
+    is_share = "privacy" in problem["loc"] and isinstance(value, int | float)
+    expected = "expected a share of the picture from 0 to 1" if is_share else expectation(problem)
     # The address and the login of a source may hold a password.
-    is_open = problem["type"] == "literal_error" or "source" not in problem["loc"]
-    if isinstance(value, bool | int | float) and "login" not in problem["loc"]:
-        return f"{place}: {expected}, got {str(value).lower()}"
-    if isinstance(value, str) and is_open:
-        return f"{place}: {expected}, got {shown(value)!r}"
-    return f"{place}: {expected}, got {kind_in_words(value)}"
-
-
-def _whole(bound: object) -> object:
-    """Return 1 for 1.0, and everything else unchanged."""
-    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-
-
-def kind_in_words(value: object) -> str:
-    """Return the kind of a value of a file, in words."""
-    return _KINDS.get(type(value), type(value).__name__)
-
-
-def shown(value: object) -> str:
-    """Return a key or value for a message, without any address, because it may hold a password."""
-    text = str(value)
-    return text[:80] if "://" not in text else "an address"
+    is_address = "source" in problem["loc"] and isinstance(value, str) and problem["type"] != "literal_error"
+    hidden = is_address or "login" in problem["loc"]
+    return f"{place}: {expected}, got {kind_in_words(value) if hidden else received(value)}"

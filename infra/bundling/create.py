@@ -32,6 +32,7 @@ from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
+from schemas.runtime.rejected_values import expectation, received
 
 MOST_PICTURES: Final = 400
 """The most pictures of a calibration folder, spread evenly over the classes."""
@@ -277,8 +278,7 @@ def _settings(
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"{where}: expected a value that model.toml may have, got {str(first['input'])[:80]!r}: {first['msg']}. "
-            "Choose another network or option."
+            f"{where}: {expectation(first)}, got {received(first['input'])}. Choose another network or option."
         ) from None
 
 

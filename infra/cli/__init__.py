@@ -16,7 +16,7 @@ INTERRUPTED: Final = 130
 try:
     import typer
 
-    from infra.cli.help_text import WrittenHelpGroup
+    from infra.cli.command_group import CommandGroup
     from schemas.errors import ConfigError
     from schemas.runtime.abandoned import end_process
     from schemas.runtime.user_errors import run_command
@@ -42,7 +42,7 @@ EPILOG: Final = "Variables: " + "\n\n".join(f"{names}: {meaning}" for names, mea
 
 app = typer.Typer(
     name="pointillist",
-    cls=WrittenHelpGroup,
+    cls=CommandGroup,
     help="Cameras send only a part of their pixels; the server reconstructs, classifies and checks the pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

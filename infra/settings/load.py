@@ -22,6 +22,7 @@ from pydantic_settings import (
 from infra.settings.fields import fields, known_part, own_defaults, table_at
 from infra.settings.roles import prefix_of
 from schemas.errors import ConfigError
+from schemas.runtime.rejected_values import received
 
 Model = TypeVar("Model", bound=BaseModel)
 SHARED: Final = ("kafka_tls", "kafka_login_file", "mqtt_tls", "mqtt_login_file", "tracing", "tracing_share")
@@ -158,7 +159,7 @@ def first_problem(error: ValidationError, model: type[BaseModel], origin: Callab
     if problem["type"] == "missing":
         missing = ".".join(map(str, problem["loc"]))
         return f"{origin(missing)} is missing: expected {_kind(model, missing)}. {hint}"
-    return f"{place}: expected {_kind(model, path)}, got {shown(problem['input'])}. {hint}"
+    return f"{place}: expected {_kind(model, path)}, got {received(problem['input'])}. {hint}"
 
 
 def _path(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
@@ -174,11 +175,3 @@ def _kind(model: type[BaseModel], path: str) -> str:
         return "a table"
     pattern = next((each.pattern for each in found.info.metadata if getattr(each, "pattern", None)), None)
     return found.kind.replace("`", "") + (f" that matches {pattern}" if pattern else "")
-
-
-def shown(value: object) -> str:
-    """Return a value as a message may repeat it: no address, which may hold a password, and no whole table."""
-    if isinstance(value, dict | list | tuple):
-        return "a table" if isinstance(value, dict) else "a list"
-    text = str(value)
-    return repr(value if len(text) <= 80 else text[:80]) if "://" not in text else "an address"

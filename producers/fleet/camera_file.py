@@ -19,11 +19,12 @@ from producers.camera.camera_settings import (
     cameras_of,
     numbered,
 )
-from producers.settings_file import first_problem, kind_in_words, read_yaml, shown
+from producers.settings_file import first_problem, read_yaml
 from producers.sources.placing import is_path, place
 from producers.sources.settings import REAL_KINDS, SourceSettings, keys_of
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
+from schemas.runtime.rejected_values import kind_in_words, shown
 
 _KIND_OF: Final = {"address": "url", "file": "video"}
 

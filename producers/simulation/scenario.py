@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from producers.camera.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, cameras_of
-from producers.settings_file import first_problem, kind_in_words, read_yaml
+from producers.settings_file import first_problem, read_yaml
 from producers.simulation.generator_toml import RANDOM, TOML, find_generator, read_generator
 from producers.sources.placing import place_sources
 from schemas.errors import ConfigError
+from schemas.runtime.rejected_values import kind_in_words
 
 LEAST_EPS: Final = 1 / 255
 """One grey level: an attack below it leaves an 8-bit frame as it is."""

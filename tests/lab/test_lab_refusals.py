@@ -18,7 +18,7 @@ from tests.lab.conftest import Command
 FEW = ("--batch", 4, "--held-out", 4)
 REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
     "evaluate": [
-        (("--drop-ratio", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
+        (("--drop-ratio", 0.9), "--drop-ratio: expected at most 0.875, got 0.9"),
         (("--mode", "best"), "--mode: expected default or paper, got 'best'"),
         (("--masks", "odd"), "--masks: expected spread or uniform, got 'odd'"),
         (("--attack", "storm"), "attack: expected one of fgsm"),

@@ -64,12 +64,10 @@ def evaluate(
     with lab_extra():
         import torch
 
-        from lab.masks import check_drop_ratio
         from lab.restoration.evaluate import evaluate as run_evaluation
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
 
-        check_drop_ratio(drop)
         require_writable(json)
         way = chosen(mode, "default", "paper", option="--mode")
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
@@ -116,13 +114,11 @@ def psnr(
     with lab_extra():
         import torch
 
-        from lab.masks import check_drop_ratio
         from lab.restoration.psnr import picture_files, psnr_rows, summary
         from processors.device.backends.choose import BackendRequest
         from processors.device.backends.engines import restorers
         from processors.stages.learned import reconstruct_learned
 
-        check_drop_ratio(drop)
         require_writable(json)
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
         run_by = chosen(backend, "auto", "torch", option="--backend")

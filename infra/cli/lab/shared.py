@@ -37,7 +37,9 @@ BundleOption = Annotated[
 ]
 Data = Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")]
 Images = Annotated[int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)]
-DropRatio = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
+DropRatio = Annotated[
+    float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.", min=0, max=0.875)
+]
 Device = Annotated[str, typer.Option(help="Device of the networks: auto (CUDA if available), cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of masks and attacks.", min=0, max=2**32 - 1)]
 JsonFile = Annotated[Path, typer.Option("--json", help="JSON file for the figures.")]

@@ -46,7 +46,10 @@ Clean = Annotated[
 StripDrop = Annotated[
     float,
     typer.Option(
-        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as in probes."
+        "--drop-ratio",
+        help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as in probes.",
+        min=0,
+        max=0.875,
     ),
 ]
 
@@ -85,14 +88,12 @@ def calibrate(
     --frr and --drop-ratio have no effect.
     """
     with lab_extra():
-        from lab.masks import check_drop_ratio
         from lab.strip.blind import check_threshold, restoring_table
         from lab.strip.calibrate import KEPT
         from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import load_bundle, read_settings
         from schemas.limits import dropped_per_block
 
-        check_drop_ratio(drop)
         folder = own_bundle_folder(bundle)
         settings = read_settings(folder)
         if combined and (rounds_only or (drop and settings.strip is not None)):
@@ -178,13 +179,11 @@ def strip(
     with lab_extra():
         import torch
 
-        from lab.masks import check_drop_ratio
         from lab.strip.measure import check, strip_figures, threshold_for
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
         from schemas.limits import dropped_per_block
 
-        check_drop_ratio(drop)
         require_writable(json)
         network = load_bundle(bundle_folder(bundle), torch_device(device))
         pipeline = Pipeline(network)
