@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from benchmarks.pages.figure import NONE, Case
-from lab.experiments.hardening.paired_report import PRIMARY, strength, summaries
+from lab.experiments.hardening.paired_report import PRIMARY, Against, made, strength, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team.convergence import STRONGER
 from lab.red_team.plan import CLEAN
+
+_SETTINGS_OF_EOT_PGD: Final = ("eot-pgd", "strength", "steps", "start", "step-size", "eot")
+"""Attacks, by the first part of their names, that are EOT-PGD with other numbers."""
 
 
 def judged(documents: Sequence[Case]) -> Iterator[Case]:
@@ -41,7 +45,7 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
             "passed": reached["passed"],
             "failed": reached["failed"],
             "points": f" (point {', point '.join(failed)})" if failed else "",
-            "met": _met(len(found["per_attack"]), found["settings"]["submissions"], found["images"]),
+            "met": _met(list(found["per_attack"]), found["settings"]["submissions"], found["images"]),
             "left": reached["not run"],
             "whole": reached["not run"] == 0 or None,
             "judged": met_all,
@@ -49,9 +53,11 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
         }
 
 
-def _met(attacks: int, submissions: int, images: int) -> str:
+def _met(attacks: Sequence[str], submissions: int, images: int) -> str:
     """Return the attacks of a run and its pictures in words. With one attack, the accuracy is no worst case."""
-    what = f"worst case of {attacks} attacks" if attacks > 1 else "upper bound by one attack"
+    alike = sum(name.partition("/")[0] in _SETTINGS_OF_EOT_PGD for name in attacks)
+    what = f"worst case of {len(attacks)} attacks" if len(attacks) > 1 else "upper bound by one attack"
+    what += f" ({alike} of them settings of EOT-PGD)" if alike > 1 else ""
     shown = "shown once" if submissions == 1 else f"each shown {submissions} times"
     return f"{what}, {shown}, first {images} pictures"
 
@@ -65,6 +71,7 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
     ]  # fmt: skip
     for each in summaries(records):
         for line in (each.clean, each.worst):
+            strongest = line.strongest("always")
             yield {
                 "network": each.network.partition("+")[0],
                 "bound": strength(each.eps),
@@ -75,6 +82,9 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
                 "gain": line.gain("always")._asdict(),
                 "primary": line.gain(PRIMARY)._asdict() if line is each.worst else None,
                 "smallest_gain": 100 * each.smallest_gain if line is each.worst else None,
+                "alone": None
+                if strongest is None
+                else {"attack": made(strongest), **Against("", (strongest,)).share("always")._asdict()},
             }
 
 

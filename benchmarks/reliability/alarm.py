@@ -128,13 +128,13 @@ def page(result: Result) -> str:
     waits = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
     evidence = sorted(each["to_evidence_s"] for each in found if each["to_evidence_s"] is not None)
     lines = [
-        "# From an adversarial patch (sticker) to a person",
+        "# From a trigger (sticker) to a person",
         "",
         f"`python -m benchmarks.reliability.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
         f"{options['cameras']} camera(s) "
-        f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; patches before "
+        f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; triggers before "
         f"{options['stickers']}; {result['machine']}, with other processes running. Seconds from a camera's "
-        "first frame with the patch.",
+        "first frame with the trigger.",
         "",
         "| round | camera | to the evidence, s | to the webhook, s |",
         "| --- | --- | --- | --- |",
@@ -144,7 +144,7 @@ def page(result: Result) -> str:
             for camera, each in one["cameras"].items()
         ),
         "",
-        f"{len(waits)} of {len(found)} patches reached the webhook"
+        f"{len(waits)} of {len(found)} triggers reached the webhook"
         + (f", after {median(waits):.1f} s in the median and {waits[-1]:.1f} s at most" if waits else "")
         + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
         f"False alerts: {sum(len(one['others']) for one in rounds)}. "

@@ -17,7 +17,7 @@ from lab.cache import Arrays, Cache
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.hardening import paired
 from lab.experiments.hardening.paired import Setting, measured, packed, standing, unpacked
-from lab.experiments.hardening.paired_report import LEVEL, PRIMARY, Against, adjusted, paired_page, summaries
+from lab.experiments.hardening.paired_report import LEVEL, PRIMARY, Against, adjusted, made, paired_page, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team import plan
 from lab.red_team.attack import adversarial
@@ -93,9 +93,9 @@ def test_the_strongest_attack_of_a_side_can_be_auto_attack() -> None:
         row([True] * 9, [False] * 6 + [True] * 3, [False] * 6 + [True] * 3, attack="auto-attack", made_on="fleet"),
     )
     against = Against("all", rows)
-    assert against.strongest("bare") == "eot-pgd, made on the bare network"
-    assert against.strongest("always") == "auto-attack, made through the drop"
-    assert Against("none", rows[:1]).strongest("bare") == "–"
+    assert made(against.strongest("bare")) == "eot-pgd, made on the bare network"
+    assert made(against.strongest("always")) == "auto-attack (for random defences), made through the drop"
+    assert made(Against("none", rows[:1]).strongest("bare")) == "–"
 
 
 def test_each_set_of_attacks_includes_the_clean_answers_and_the_worst_case_includes_all() -> None:

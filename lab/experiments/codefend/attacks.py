@@ -84,12 +84,17 @@ def findings_of_attacks(
         larger=True,
     )
     yield _worst("false alarms of all statistics", {model: row.frr for model, row in together.items()}, 0.01, None)
+    yield _outside(
+        "false alarms of all statistics",
+        {row.model: row.frr for row in detectors if row.statistic == TOGETHER and row.model not in ATTACKS},
+    )
     for choice in THRESHOLDS:
         rows = {row.model: row for row in cameras if row.thresholds == choice and row.model in ATTACKS}
         alarmed = {model: row.alarmed for model, row in rows.items()}
         yield _worst(f"cameras with an alarm in 40 probes, {choice} threshold", alarmed, 0.95, 1.0, True)
         false = {model: row.false_alarms for model, row in rows.items()}
-        yield _worst(f"false alarms of a camera in a year, {choice} threshold", false, 1, 0.1, plain=True)
+        what = f"false alarms of a camera in a year, if each probe is a picture of its own, {choice} threshold"
+        yield _worst(what, false, 1, 0.1, plain=True)
     cured = {row.model: row for row in reversed(repairs) if _is_ours(row) and row.model in ATTACKS}
     # A rejected network is not published, and the attack stays.
     refused = sum(not row.published for row in cured.values())
@@ -102,6 +107,8 @@ def findings_of_attacks(
         if row.method == "default" and row is not cured.get(row.model)
     }
     yield _outside("repair: ASR after", others)
+    own_class = {model: row.recovered_after for model, row in cured.items()}
+    yield _worst("repair: frames with the trigger that get their own class", own_class, None, None, True)
     lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}
     yield _worst("repair: clean accuracy lost", lost, 0.015, 0.01)
 
@@ -119,7 +126,7 @@ def _outside(what: str, values: Mapping[str, float], *, larger: bool = False) ->
 def _worst(
     what: str,
     values: Mapping[str, float],
-    must: float,
+    must: float | None,
     aim: float | None,
     larger: bool = False,
     plain: bool = False,

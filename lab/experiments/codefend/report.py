@@ -12,7 +12,7 @@ from lab.experiments.codefend.attacks import detection_matrix, findings_of_attac
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import COMPARED, MAIN, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
-from lab.experiments.codefend.scores import BEATRIX
+from lab.experiments.codefend.scores import BEATRIX, TOGETHER
 from lab.experiments.harness.page import table, write_page
 from lab.experiments.harness.store import ROWS, Store
 
@@ -127,7 +127,8 @@ def write_report(store: Store) -> list[str]:
         "## Ten attacks at a glance",
         "Detected share of the triggered frames that reach the target, in per cent. Single statistics flag 1 % of the "
         "defender's 900 clean pictures. *All together* flags 4 of them, so that at most 1 % is flagged in about nine "
-        "calibrations of ten; it runs live in bundles that `lab calibrate --combined` has calibrated.",
+        f"calibrations of ten; here, {_false_alarms(detectors, TOGETHER)}. It runs live in bundles that `lab calibrate "
+        "--combined` has calibrated.",
         detection_matrix(detectors),
         "ASR after each repair, in per cent, and the points of clean accuracy that it loses. *Ours* uses the "
         "quarantine, for the all-to-all attack by `--mode quarantine`; the others have the 500 clean pictures alone. "

@@ -64,11 +64,10 @@ class Against:
         needed = partial(least_wins, alpha=LEVEL / 2)
         return paired_detectable(self.left.count, self.lost(side) if lost is None else lost, needed, POWER)
 
-    def strongest(self, side: str) -> str:
-        """Return the attack that leaves the fewest pictures of this side; a dash without an attack."""
+    def strongest(self, side: str) -> PairedRow | None:
+        """Return the attack that leaves the fewest pictures of this side; None without an attack."""
         attacks = [row for row in self.rows if row.attack != CLEAN]
-        found = min(attacks, key=lambda row: int(_of(standing([row]), side).sum()), default=None)
-        return "–" if found is None else f"{found.attack}, made {_PLACES[found.made_on]}"
+        return min(attacks, key=lambda row: int(_of(standing([row]), side).sum()), default=None)
 
     def _discordant(self, side: str) -> tuple[int, int]:
         ours, theirs = self._right(side), self.left.bare
@@ -79,6 +78,18 @@ class Against:
 
 
 _PLACES: Final = {BARE: "on the bare network", BEHIND: "through the drop"}
+_VERSIONS: Final = {BARE: "standard", BEHIND: "for random defences"}
+"""The version of AutoAttack by the side on which it is made."""
+
+
+def kind(row: PairedRow) -> str:
+    """Return an attack by its name and, for AutoAttack, its version: the standard one has attacks of its own."""
+    return f"{row.attack} ({_VERSIONS[row.made_on]})" if row.attack == "auto-attack" else row.attack
+
+
+def made(row: PairedRow | None) -> str:
+    """Return an attack with the side on which it was made; a dash for None."""
+    return "–" if row is None else f"{kind(row)}, made {_PLACES[row.made_on]}"
 
 
 def _of(left: Standing, side: str) -> NDArray[np.bool_]:
@@ -112,8 +123,9 @@ class Summary:
     @property
     def one_sided(self) -> dict[str, list[str]]:
         """The attacks that were made on one side alone, by that side."""
-        made = {side: {row.attack for row in self.worst.rows if row.made_on == side} - {CLEAN} for side in _PLACES}
-        return {BARE: sorted(made[BARE] - made[BEHIND]), BEHIND: sorted(made[BEHIND] - made[BARE])}
+        attacks = [row for row in self.worst.rows if row.attack != CLEAN]
+        kinds = {side: {kind(row) for row in attacks if row.made_on == side} for side in _PLACES}
+        return {BARE: sorted(kinds[BARE] - kinds[BEHIND]), BEHIND: sorted(kinds[BEHIND] - kinds[BARE])}
 
 
 def summaries(rows: Sequence[PairedRow]) -> list[Summary]:
@@ -122,19 +134,19 @@ def summaries(rows: Sequence[PairedRow]) -> list[Summary]:
     for network, eps in dict.fromkeys((row.network, row.eps) for row in rows):
         own = [row for row in rows if (row.network, row.eps) == (network, eps)]
         clean = tuple(row for row in own if row.attack == CLEAN)
-        made = {side: tuple(row for row in own if row.made_on == side and row.attack != CLEAN) for side in _PLACES}
-        if not clean or not made[BARE]:
+        by_side = {side: tuple(row for row in own if row.made_on == side and row.attack != CLEAN) for side in _PLACES}
+        if not clean or not by_side[BARE]:
             continue
         submissions = max(row.submissions for row in own)
-        aware = (*clean, *made[BEHIND])
+        aware = (*clean, *by_side[BEHIND])
         found.append(
             Summary(
                 network,
                 eps,
                 submissions,
                 Against("none", clean),
-                Against(f"attacks made on the bare network ({len(made[BARE])})", (*clean, *made[BARE])),
-                Against(f"attacks made through the drop ({len(made[BEHIND])})", aware) if made[BEHIND] else None,
+                Against(f"attacks made on the bare network ({len(by_side[BARE])})", (*clean, *by_side[BARE])),
+                Against(f"attacks made through the drop ({len(by_side[BEHIND])})", aware) if by_side[BEHIND] else None,
                 Against(f"worst case of all attacks ({len(own) - len(clean)})", tuple(own)),
             )
         )
@@ -186,15 +198,15 @@ def columns(of_family: Mapping[Comparison, float]) -> tuple[Column[Against], ...
         Column("shown ten times", lambda each: _interval(each.share("always"))),
         Column("once − bare", _gain("once", of_family)),
         Column("ten times − bare", _gain("always", of_family)),
-        Column("strongest: bare", lambda each: each.strongest("bare")),
-        Column("behind the drop", lambda each: each.strongest("always")),
+        Column("strongest: bare", lambda each: made(each.strongest("bare"))),
+        Column("behind the drop", lambda each: made(each.strongest("always"))),
     )
 
 
 ROWS: Final[tuple[Column[PairedRow], ...]] = (
     Column("network", lambda row: row.network),
     Column("L∞ ε", lambda row: strength(row.eps)),
-    Column("attack", lambda row: row.attack),
+    Column("attack", kind),
     Column("made", lambda row: "" if row.attack == CLEAN else _PLACES[row.made_on]),
     Column("n", lambda row: str(row.pictures)),
     Column("bare", lambda row: _interval(Against("", (row,)).share("bare"))),
@@ -215,7 +227,9 @@ def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str)
         "first test pictures, L∞, a quarter of the pixels dropped. Each attack of `lab red-team` is made on one side, "
         "and its pictures are shown to both: once to the bare network, ten times behind the drop. The attacker knows "
         "all but the key. A picture counts if every attack of the line fails on it; *shown ten times*, in all "
-        "submissions of each. A picture that the attacked side never gets right without an attack is not attacked.",
+        "submissions of each. A picture that the attacked side never gets right without an attack is not attacked. "
+        "The standard AutoAttack is APGD, two targeted attacks (APGD-T, FAB-T) and Square; its version for random "
+        "defences is APGD with two losses, both without a target.",
         "Intervals are of 95 % (Wilson) and not adjusted; differences have the paired interval of Bonett and Price "
         "(2012) and p of the two-sided sign test. The primary comparison of each network is the worst case, shown "
         f"once. Its p is not adjusted. Any other p is adjusted by Holm's method (1979) for all {len(of_family)} other "

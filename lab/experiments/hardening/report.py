@@ -90,15 +90,16 @@ def scene_page(
         else "",
         table(ADAPTED, adapted),
         "Attacks of other kinds, each alone on the first of these scenes: Square, without gradients (2,000 answers), "
-        "and AutoAttack for random defences (two attacks of 100 steps, 20 draws a step). A lower share than above "
-        "would show gradients that mislead:"
+        "and AutoAttack for random defences (two attacks of 100 steps, 20 draws a step). A lower share than above, on "
+        "the same scenes, shows that the three attacks have not converged. The answers to the first of them alone "
+        "were not kept, so 50 scenes are compared with all 300:"
         if alone
         else "",
         table(ALONE, alone),
         "Hard scenes, not attacked:",
         *totals,
         table(HARD, sorted(hard, key=lambda row: (row.height, row.drop, row.model))),
-        "STRIP on whole scenes; an attacker made the backdoored network from the network, with an adversarial "
-        "patch (sticker) as its trigger:",
+        "STRIP on whole scenes; an attacker made the backdoored network from the network, with a sticker as its "
+        "trigger:",
         table(STRIP, strip),
     ]

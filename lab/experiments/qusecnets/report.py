@@ -82,7 +82,9 @@ def verdict(rows: Sequence[Row]) -> list[str]:
             line = f"{_share(found)} of {found.n}: {word} ({asked})"
             bare = _find(rows, "mnist-plain", wanted.attack)
             if bare is not None and bare.accuracy >= wanted.must:
-                line += f"; not informative, the plain network keeps {bare.accuracy:.3f}"
+                line = (
+                    f"{_share(found)} of {found.n} ({asked}): no finding, the plain network keeps {bare.accuracy:.3f}"
+                )
             lines.append(f"{name}, {found.label}, white-box as the paper did it: {line}")
     for name in dict.fromkeys(row.subject for row in rows):
         honest = [(row.accuracy, row) for row in rows if row.subject == name and row.attack == "worst"]

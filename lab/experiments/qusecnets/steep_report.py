@@ -29,6 +29,7 @@ def steep_verdict(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
     zero = f"the derivative is exactly 0 for {unmoved:.1%} of the values that {EPS:g} could carry over the threshold"
     why = f"{zero} (clean {clean.accuracy:.3f})"
     if vanishes:
+        word = "no finding"
         why = f"THIS IS A VANISHING GRADIENT, NOT A DEFENCE: {zero}, and FGSM leaves them (clean {clean.accuracy:.3f})"
     return [
         f"{STEEP}, the same weights at z = {z:g} (chosen on held-out training pictures; the paper's text has z = 50, "

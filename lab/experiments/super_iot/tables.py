@@ -171,7 +171,7 @@ def requirement_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
             measured = share(finding.measured, finding.low, finding.high)
         yield {
             "figure": f"{what}{finding.label}{kind}", "r": f"{wanted.r:.2f}", "paper": paper, "must": must, "aim": aim,
-            "measured": measured, "n": str(finding.n), "reached": finding.verdict,
+            "measured": measured, "n": str(finding.n), "reached": finding.reached,
         }  # fmt: skip
 
 

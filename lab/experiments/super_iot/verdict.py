@@ -26,6 +26,14 @@ class Finding:
     high: float | None
     n: int
     """Pictures over which it is a share or a mean."""
+    bare: float | None = None
+    """The bare network's accuracy under the same attack; None for a figure without an attack."""
+
+    @property
+    def reached(self) -> str:
+        """The verdict, with a note if the bare network meets the bound too: then the figure shows no defence."""
+        note = self.bare is not None and self.bare >= self.requirement.must
+        return f"{self.verdict}; bare network: {self.bare:.3f}" if note else self.verdict
 
     @property
     def verdict(self) -> str:
@@ -58,7 +66,9 @@ def findings(judge: str, rows: Sequence[Row]) -> list[Finding]:
             share = row.restored, row.restored_low, row.restored_high
             found.append(Finding(requirement, row.label, judge, *share, _broken(row)))
         else:
-            found.append(Finding(requirement, row.label, judge, row.accuracy, row.ci_low, row.ci_high, row.n))
+            share = row.accuracy, row.ci_low, row.ci_high
+            bare = None if row.attack == "clean" else row.undefended
+            found.append(Finding(requirement, row.label, judge, *share, row.n, bare))
     return found
 
 
