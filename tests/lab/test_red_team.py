@@ -20,6 +20,7 @@ from torch import Tensor
 from lab.attacks.auto_attack import auto_attack
 from lab.cache import Cache
 from lab.data import LabelledPictures
+from lab.experiments.hardening.paired import unpacked
 from lab.experiments.red_team import published_runs
 from lab.red_team import measure, plan
 from lab.red_team.defences import Defence
@@ -323,6 +324,7 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored
     assert row.gradient_precision == page["settings"]["gradient_precision"] == "bf16"
     assert "--gradient-precision bf16" in page["settings"]["command"]
     assert "gradients in bf16, answers" in (tmp_path / "pages" / name / "README.md").read_text()
+    assert row.worst == unpacked(row.standing, 8).mean()
     assert row.points_not_passed == sum(status != "passed" for status in page["checklist"].values())
 
     def never(*arguments: object) -> dict[str, object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.data import LabelledPictures, to_frames
+from lab.experiments.hardening.paired import packed
 from lab.red_team.defences import Defence, sample_size
 from lab.red_team.jobs import Job
 from lab.red_team.pages import run_name, write_pages
@@ -77,6 +78,8 @@ class Row:
     strongest: str
     points_not_passed: int
     """Points of the checklist that failed or were not run."""
+    standing: str
+    """The pictures that no attack has broken, as `packed` writes them."""
 
 
 class _NoProgress:
@@ -103,5 +106,5 @@ def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs:
     return Row(
         bundle.model_id, DEFENCE, DROP_RATIO, run.strength, len(result.standing), result.times,
         result.gradient_precision, len(result.attacks), *clean, *worst, str(result.strongest),
-        sum(verdict.status != "passed" for verdict in result.verdicts.values()),
+        sum(verdict.status != "passed" for verdict in result.verdicts.values()), packed(result.standing),
     )  # fmt: skip
