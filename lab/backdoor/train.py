@@ -22,8 +22,9 @@ from torch import nn
 
 from lab.backdoor.catalogue import MODELS, SickModel
 from lab.backdoor.files import write_pictures
+from lab.backdoor.near_duplicates import load_split_task
 from lab.backdoor.poison import FreshBatches, PoisonedBatches
-from lab.backdoor.tasks import ARCHITECTURES, Task, load_task
+from lab.backdoor.tasks import ARCHITECTURES, Task
 from lab.chance import seeded
 from lab.training.bundle import (
     WEIGHTS_FILE,
@@ -159,7 +160,7 @@ def main() -> None:
         parser.error("--out: expected no --shipped, got both. --shipped trains nothing to copy.")
     for name in arguments.names:
         model = MODELS[name]
-        task = load_task(model.data, arguments.data)
+        task = load_split_task(model.data, arguments.data)
         folder: Path = arguments.work / name
         if arguments.shipped:
             bundle = load_bundle(_placed(name, folder), CPU)

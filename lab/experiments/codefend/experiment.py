@@ -11,7 +11,8 @@ import numpy as np
 
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
-from lab.backdoor.tasks import Task, load_task
+from lab.backdoor.near_duplicates import load_split_task
+from lab.backdoor.tasks import Task
 from lab.backdoor.train import CLEAN_RESNET20, clean_bundle, shipped_models, train
 from lab.cache import Arrays, digest
 from lab.experiments.codefend import plots, quarantines
@@ -158,7 +159,8 @@ class Laboratory:
             clean_bundle(clean, self.work) if each.parent.name == CLEAN_RESNET20 else each for each in folders
         ]  # fmt: skip
         trained = () if ships else ("lab.backdoor.train:train",)
-        made = (f"{_CODE}.subjects:Subject", "lab.backdoor.tasks:load_task", *trained)
+        parted = ("lab.backdoor.near_duplicates:split_by_sign",) if MODELS[name].data == "gtsrb" else ()
+        made = (f"{_CODE}.subjects:Subject", "lab.backdoor.tasks:load_task", *parted, *trained)
         inputs = (*files, self.place.data_set(MODELS[name].data))
         return Cell(f"{name}/{key}", (*code, *made), run, (MODELS[name].poisoning, settings), inputs, seconds)
 
@@ -166,7 +168,7 @@ class Laboratory:
         return (shipped_models() / name / "bundle").is_dir()
 
     def _task(self, data: str) -> Task:
-        return load_task(data, self.place.needed_data())
+        return load_split_task(data, self.place.needed_data())
 
     def _subject(self, name: str) -> Subject:
         task, folder = self.task(MODELS[name].data), self._folder(name)

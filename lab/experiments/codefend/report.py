@@ -109,7 +109,7 @@ def write_report(store: Store) -> list[str]:
         "that no repair gets, most of which set thresholds too, without the trigger. Networks on MNIST and "
         "GTSRB, and those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing "
         f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures "
-        "judge. CIFAR-100: not measured, its data is not there.",
+        "judge; frames of one sign are never in both parts. CIFAR-100: not measured, its data is not there.",
         "## Figures asked for",
         tables.findings_table(found),
         "## The backdoored models (the paper's Table 1 and Figure 5)",
