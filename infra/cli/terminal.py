@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+import errno
+import os
+from typing import Annotated, Any, Final, NoReturn
 
 import rich.console
 import typer
@@ -18,6 +20,16 @@ class Console(rich.console.Console):
         super().__init__(emoji=False, **options)
         if not self.width:  # COLUMNS=0, of a terminal without a size: rich would print nothing
             self.width = _USUAL_COLUMNS
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise BrokenPipeError, and write to /dev/null from now on: the reader of the output has ended.
+
+        Rich raises SystemExit here, which ends a run that would continue without the output.
+        """
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.file.fileno())
+        os.close(null)
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def print_line(self, line: str) -> None:
         """Print a line without markup or colours."""

@@ -111,7 +111,8 @@ class LiveTable:
                 self.print_line(f"{called}: {url}")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
+            with suppress(OSError):
+                self._live.start()
 
     def tick(self) -> None:
         """Refresh when the interval is over."""
@@ -149,7 +150,8 @@ class LiveTable:
     def end(self) -> None:
         """Leave the last table on the screen."""
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
             self._live = None
         self._roles = {}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 import time
 from io import StringIO
 from pathlib import Path
@@ -20,6 +24,7 @@ from infra.up.scrape import Page, RunTotals
 from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
 
+ROOT = Path(__file__).parents[2]
 REPORT: dict[str, Any] = {
     "frames_published": 4195, "frames_recorded": 4195, "frames_dead_lettered": 0, "frames_shed": 0,
     "frames_pending": 0, "frames_lost": 0, "frames_unread": 0, "frames_foreign": 0, "restarts": {},
@@ -96,6 +101,56 @@ def test_latency_covers_recently_recorded_frames_and_is_never_infinite(pages: di
 def output_of(live: LiveTable) -> str:
     assert isinstance(live._console.file, StringIO)
     return live._console.file.getvalue()
+
+
+_IN_A_CLOSED_PIPE = """
+import sys
+from threading import Thread
+from infra.cli.terminal import Console
+from infra.up.table import LiveTable
+
+live = LiveTable(Console(soft_wrap=True, stderr=sys.argv[1] == "stderr"))
+other = sys.stdout if sys.argv[1] == "stderr" else sys.stderr
+
+def work():
+    live.print_line("a line")
+    print("continued", file=other)
+
+if sys.argv[2] == "thread":
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+else:
+    work()
+"""
+
+
+@pytest.mark.parametrize(("closed", "printing"), [("stdout", "run"), ("stderr", "thread")])
+def test_a_run_continues_when_the_reader_of_its_lines_has_ended(closed: str, printing: str) -> None:
+    command = [sys.executable, "-c", _IN_A_CLOSED_PIPE, closed, printing]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        ended, other = (run.stdout, run.stderr) if closed == "stdout" else (run.stderr, run.stdout)
+        ended.close()
+        assert other.read() == "continued\n"
+    assert run.returncode == 0
+
+
+class GoneTerminal(StringIO):
+    """A terminal that has hung up."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_table_on_a_terminal_that_is_gone_begins_and_ends(pages: dict[str, Process]) -> None:
+    pages["recorder"] = Process(1.0)
+    live = LiveTable(Console(file=GoneTerminal(), force_terminal=True))
+    live.begin({"recorder": Role("recorder", None, metrics="recorder")}, 1.0)  # type: ignore[arg-type]  # never started
+    live.tick()
+    live.end()
+    assert live._live is None
 
 
 @pytest.mark.parametrize(
