@@ -76,8 +76,8 @@ class RunTotals:
     def __init__(self) -> None:
         self._counting: dict[str, Page] = {}
         """The last page of each address."""
-        self._ended: list[dict[_Place, float]] = []
-        """The counters of ended processes."""
+        self._ended = Samples()
+        """The sums of the counters of ended processes."""
 
     def scrape(self, addresses: Iterable[str]) -> Samples:
         """Scrape each host:port and add the counts of its earlier processes; gauges cover the answering roles."""
@@ -86,13 +86,12 @@ class RunTotals:
             page, before = _fetch(address), self._counting.get(address)
             if page is not None:
                 if before is not None and before.started != page.started:
-                    self._ended.append(before.counters)
+                    self._ended.include(before.counters)
                 self._counting[address] = page
                 totals.include(page.values)
             elif before is not None:
                 totals.include(before.counters)
-        for counters in self._ended:
-            totals.include(counters)
+        totals.include(self._ended._values)
         return totals
 
 

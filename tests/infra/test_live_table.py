@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -67,6 +68,16 @@ def test_counts_continue_after_a_restart_and_stay_after_the_end_of_a_role(pages:
     after_exit = totals.scrape(["a:1"])
     assert after_exit.sum(name) == 259
     assert after_exit.sum(SPOOL_FRAMES.name) == 0  # a gauge needs a process that answers
+
+
+def test_a_role_that_restarts_for_ever_needs_no_more_memory(pages: dict[str, Process]) -> None:
+    totals, sizes = RunTotals(), []
+    for started in range(60):
+        pages["a:1"] = Process(float(started))
+        STRIP_FRAMES.on(pages["a:1"].registry).labels(outcome="checked").inc(2)
+        assert totals.scrape(["a:1"]).sum(STRIP_FRAMES.name) == 2 * (started + 1)
+        sizes.append(len(pickle.dumps(totals)))
+    assert sizes[-1] < 2 * sizes[1]
 
 
 def make_table(pages: dict[str, Process], attached: int = 0) -> LiveTable:
