@@ -109,7 +109,7 @@ def restore(
     from infra.state_folder.backup import find_backup, restore_backup
 
     place, folder = find_backup(source), state.resolve()
-    with private_folder(folder), RoleTable(folder):
+    with private_folder(folder), RoleTable(folder, holder="restore"):
         manifest = restore_backup(
             Layout(folder),
             place,

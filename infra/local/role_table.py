@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import threading
@@ -15,6 +16,7 @@ from schemas.runtime.disk import is_full
 from schemas.runtime.file_lock import lock_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UP: Final = "up"
 _KILL_S: Final = 5.0
 """Seconds for a process of an earlier supervisor to end before it is killed."""
 
@@ -26,11 +28,15 @@ class RoleTable:
     It has `"url"` too if browsers need another address than `http://` with `listen`. `processes.json` next to it adds
     each process's start time: only leftovers that really are ours are killed. Both are replaced atomically. On a full
     disk they lag behind until `catch_up`. The folder is locked as long as this object is open or its process lives.
+
+    The lock file is `{"holder": "up", "boot": "…", "pid": …, "started": …}`. Earlier releases wrote the pid alone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Claim `folder`, made when missing. Raises StateError when another supervisor has it or `folder` is not a
-        folder."""
+    def __init__(self, folder: Path, holder: str = _UP) -> None:
+        """Claim `folder`, made when missing, for the command `holder`.
+
+        Raises StateError when another process has it or `folder` is not a folder.
+        """
         self.folder = folder
         self._roles: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, ProcessId] = {}
@@ -40,10 +46,9 @@ class RoleTable:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_file(folder / "lock", mode=0o644)
         except BlockingIOError:
-            holder = _holder(folder) or "unknown"
             raise StateError(
-                f"state: expected a folder that is not in use, got {folder}, held by pid {holder}. Stop that "
-                "system, or choose another folder."
+                f"state: expected a folder that is not in use, got {folder}, held by pid {_holder_pid(folder)}. Stop "
+                "that system, or choose another folder."
             ) from None
         except OSError as error:
             raise StateError(
@@ -51,7 +56,7 @@ class RoleTable:
             ) from error
         try:
             os.ftruncate(self._lock, 0)
-            os.write(self._lock, f"{os.getpid()}\n".encode())
+            os.write(self._lock, json.dumps(_own_record(holder)).encode())
         except OSError as error:
             if not is_full(error):  # the lock holds all the same, only its owner stays unrecorded
                 raise
@@ -129,6 +134,7 @@ class RoleTable:
         self._roles.clear()
         self._processes.clear()
         self._write()
+        os.ftruncate(self._lock, 0)
         os.close(self._lock)
 
     def __enter__(self) -> RoleTable:
@@ -169,22 +175,52 @@ def not_running(folder: Path) -> StateError:
 
 
 def supervisor(folder: Path) -> ProcessId | None:
-    """Return the process that has claimed `folder`; None when it is free."""
-    if not (folder / "lock").exists():
-        return None
+    """Return the `up` that has claimed `folder`; None without one.
+
+    It is found by its record in the lock file: an attempt to lock the file could make a starting `up` fail. A pid
+    alone, which an earlier release has written, needs the attempt, because it stays there after the end.
+    """
+    match _lock_record(folder):
+        case int(pid):
+            return ProcessId.of(pid) if _is_locked(folder) else None
+        case {"holder": holder, "boot": boot, **process} if holder == _UP and boot == _boot():
+            found = _process(process)
+            return found if found is not None and found.alive() else None
+        case _:
+            return None
+
+
+def _own_record(holder: str) -> dict[str, object]:
+    """Return the content of a lock file of this process."""
+    me = ProcessId.of(os.getpid())
+    assert me is not None
+    return {"holder": holder, "boot": _boot(), "pid": me.pid, "started": me.started}
+
+
+def _lock_record(folder: Path) -> object:
+    """Return the content of the lock file; None when it has none, such as on a full disk, or cannot be read."""
     try:
-        os.close(lock_file(folder / "lock"))
-    except BlockingIOError:
-        holder = _holder(folder)
-        return ProcessId.of(int(holder)) if holder.isdigit() else None
-    except OSError:
+        return json.loads((folder / "lock").read_text())
+    except (OSError, ValueError):
         return None
-    return None
 
 
-def _holder(folder: Path) -> str:
-    """Return what the process that has claimed `folder` wrote into its lock: its pid, or nothing on a full disk."""
-    return (folder / "lock").read_text(errors="replace").strip()
+def _holder_pid(folder: Path) -> object:
+    match _lock_record(folder):
+        case int(pid) | {"pid": pid}:
+            return pid
+        case _:
+            return "unknown"
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        os.close(lock_file(folder / "lock", shared=True))
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def running(folder: Path, role: str) -> ProcessId | None:

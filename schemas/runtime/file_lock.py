@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def lock_file(file: Path, *, wait: bool = False, mode: int = 0o600) -> int:
+def lock_file(file: Path, *, wait: bool = False, mode: int = 0o600, shared: bool = False) -> int:
     """Open `file`, or create it with `mode`, lock it and return its descriptor. `os.close` releases the lock.
 
-    Raises BlockingIOError if another process, or another descriptor of this one, has the lock and `wait` is False, and
-    any other OSError if the file cannot be opened.
+    `shared` locks exclude only the others, not each other. Raises BlockingIOError if another process, or another
+    descriptor of this one, has the lock and `wait` is False, and any other OSError if the file cannot be opened.
     """
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BaseException:
         os.close(lock)
         raise

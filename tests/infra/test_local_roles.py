@@ -14,8 +14,9 @@ import pytest
 
 from infra.local import role_table
 from infra.local.process import ProcessId
-from infra.local.role_table import RoleTable, read_roles
+from infra.local.role_table import RoleTable, read_roles, supervisor
 from schemas.errors import StateError
+from schemas.runtime.file_lock import lock_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,47 @@ def test_a_state_folder_has_one_supervisor_at_a_time(state_dir: Path) -> None:
     RoleTable(state_dir).close()
 
 
+def test_the_supervisor_is_the_up_that_has_the_folder_and_no_other_holder(state_dir: Path) -> None:
+    assert supervisor(state_dir) is None
+    with RoleTable(state_dir):
+        assert supervisor(state_dir) == ProcessId.of(os.getpid())
+    assert supervisor(state_dir) is None
+    with RoleTable(state_dir, holder="restore"):
+        assert supervisor(state_dir) is None
+        with pytest.raises(StateError, match=f"held by pid {os.getpid()}"):
+            RoleTable(state_dir)
+
+
+def test_the_owner_of_a_reused_pid_is_no_supervisor(state_dir: Path, stray: ProcessId) -> None:
+    killed = _run_killed_supervisor(state_dir, stray)
+    lock = state_dir / "lock"
+    lock.write_text(lock.read_text().replace(str(killed), str(stray.pid)))
+    held = lock_file(lock)  # as by a start before it records itself
+    assert supervisor(state_dir) is None
+    os.close(held)
+
+
+def test_the_search_for_the_supervisor_takes_no_lock(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an `up` that starts at this moment would fail, and another search would find this one."""
+    with RoleTable(state_dir), monkeypatch.context() as patched:
+        patched.delattr("fcntl.flock")
+        assert supervisor(state_dir) == ProcessId.of(os.getpid())
+
+
+def test_a_system_of_an_earlier_release_which_records_only_its_pid_is_found_while_it_runs(
+    state_dir: Path, stray: ProcessId
+) -> None:
+    lock = state_dir / "lock"
+    lock.write_text(f"{stray.pid}\n")
+    assert supervisor(state_dir) is None
+    held = lock_file(lock)
+    assert supervisor(state_dir) == stray
+    with pytest.raises(StateError, match=f"held by pid {stray.pid}"):
+        RoleTable(state_dir)
+    os.close(held)
+    RoleTable(state_dir).close()
+
+
 def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="expected a writable folder"):
@@ -59,8 +101,8 @@ def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
         read_roles(tmp_path / "other")
 
 
-def _run_killed_supervisor(folder: Path, process: ProcessId) -> None:
-    """Run a supervisor that lists `process` as its bridge and is killed by SIGKILL."""
+def _run_killed_supervisor(folder: Path, process: ProcessId) -> int:
+    """Run a supervisor that lists `process` as its bridge and is killed by SIGKILL. Return its pid."""
     program = f"""
 import os
 from pathlib import Path
@@ -70,8 +112,9 @@ table = RoleTable(Path({str(folder)!r}))
 table.record("bridge", ProcessId({process.pid}, {process.started}))
 os.kill(os.getpid(), 9)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
-    assert done.returncode == -signal.SIGKILL
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as run:
+        assert run.wait() == -signal.SIGKILL
+    return run.pid
 
 
 def test_the_next_supervisor_ends_the_processes_of_a_killed_one(state_dir: Path, stray: ProcessId) -> None:

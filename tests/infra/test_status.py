@@ -11,8 +11,10 @@ import pytest
 
 from infra.cli import status  # the import registers the commands
 from infra.local import role_table
+from infra.local.process import ProcessId
 from infra.state_folder import Layout
-from tests.infra.command_line import run
+from infra.state_folder.backup import write_backup
+from tests.infra.command_line import refusal, run
 from tests.infra.test_system_state import report, write_database
 
 
@@ -98,3 +100,19 @@ def test_down_waits_up_to_its_limit_and_its_status_tells_whether_the_system_ende
     done = run("down", "--state", tmp_path, "--wait", wait_s)
     assert (done.exit_code, done.output.splitlines()[-1]) == (code, line)
     assert system.signals == [signal.SIGINT]
+
+
+def test_down_does_not_interrupt_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, signals, refused = Layout(tmp_path / "state"), [], []
+    layout.fleet_secret()
+    write_backup(layout, str(tmp_path / "to"), "1")
+
+    def restore_nothing(fresh: Layout, *_: object, **__: object) -> None:
+        refused.append(refusal(run("down", "--state", fresh.folder)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessId, "send", lambda _, signum: signals.append(signum))
+    monkeypatch.setattr("infra.state_folder.backup.restore_backup", restore_nothing)
+    run("restore", "--from", tmp_path / "to", "--state", tmp_path / "fresh")
+    assert (len(refused), signals) == (1, [])
+    assert "expected a running system, got none" in refused[0]

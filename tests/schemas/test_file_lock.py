@@ -20,6 +20,18 @@ def test_a_second_lock_is_rejected_until_the_first_is_closed(tmp_path: Path) -> 
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
+def test_shared_locks_exclude_only_the_others(tmp_path: Path) -> None:
+    shared = [lock_file(tmp_path / "lock", shared=True) for _ in range(2)]
+    with pytest.raises(BlockingIOError):
+        lock_file(tmp_path / "lock")
+    for each in shared:
+        os.close(each)
+    held = lock_file(tmp_path / "lock")
+    with pytest.raises(BlockingIOError):
+        lock_file(tmp_path / "lock", shared=True)
+    os.close(held)
+
+
 def test_a_waiting_lock_gets_the_file_after_the_first(tmp_path: Path) -> None:
     first = lock_file(tmp_path / "lock")
     order = []
