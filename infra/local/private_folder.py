@@ -6,13 +6,22 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from schemas.errors import StateError
 
 _OWNER: Final = 0o700
+_MARKS: Final = frozenset(
+    (
+        "lock", "identities.lock", "ports.json", "fleet.secret", "pki", "enrolments", "users", "tokens", "signer.key",
+        "decider.key", "trusted-signers", "generations.json", "camera-rates.json", "pointillist.sqlite",
+        "console.sqlite", "quarantine", "spool", "mosquitto", "kafka", "kafka-1",
+    )
+)  # fmt: skip
+"""Entries that a run, or a command before the first run, leaves in a state folder. Folders of other programs rarely
+have one."""
 
 
 def check_owner(folder: Path) -> None:
@@ -35,17 +44,20 @@ def check_owner(folder: Path) -> None:
 def private_folder(folder: Path) -> Iterator[None]:
     """Close `folder` to other users, even one that was open before, and every file made in the block.
 
-    The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed, or as
-    `check_owner` does. Entries that are closed already may have another owner, as `lost+found` of a disk has.
+    The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed, if all
+    files in it are of something else, or as `check_owner` does. Entries that are closed already may have another owner,
+    as `lost+found` of a disk has.
     """
     check_owner(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_content(folder)
         folder.chmod(_OWNER)
         for entry in folder.iterdir():
-            mode = stat.S_IMODE(entry.lstat().st_mode)
-            if not entry.is_symlink() and mode & ~_OWNER:
-                entry.chmod(mode & _OWNER)
+            with suppress(FileNotFoundError):  # a command that replaces a file removes its temporary one
+                mode = stat.S_IMODE(entry.lstat().st_mode)
+                if not entry.is_symlink() and mode & ~_OWNER:
+                    entry.chmod(mode & _OWNER)
     except OSError as error:
         raise StateError(f"state: expected a writable folder, got {folder}: {error}. Choose another folder.") from error
     before = os.umask(0o777 & ~_OWNER)
@@ -53,3 +65,16 @@ def private_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _check_content(folder: Path) -> None:
+    """Raise StateError if the folder holds files, and none that a state folder has.
+
+    It may be the home of a service's user, or a disk of its own: hidden files and `lost+found` do not count.
+    """
+    names = {each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name != "lost+found"}
+    if names and names.isdisjoint(_MARKS):
+        raise StateError(
+            f"--state: expected an empty folder or the state folder of a system, got {folder} with {min(names)}. "
+            "Choose another folder: this one would be closed to other users."
+        )

@@ -61,6 +61,50 @@ def test_a_closed_entry_of_another_owner_stays_as_it_is(tmp_path: Path, monkeypa
         assert open_to_others(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "src", "models"])
+def test_a_folder_of_something_else_is_refused_and_keeps_its_rights(tmp_path: Path, name: str) -> None:
+    shared = tmp_path / "shared"
+    (shared / name).mkdir(parents=True)
+    (shared / ".git").mkdir()
+    before = open_to_others(shared)
+    expected = rf"^--state: expected an empty folder or the state folder of a system, got {shared} with {name}\. "
+    with pytest.raises(StateError, match=expected), private_folder(shared):
+        pass
+    assert len(before) == 3
+    assert open_to_others(shared) == before
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (), ("lost+found",), (".cache", ".bash_history"), ("enrolments",), ("users", ".users.lock"),
+        ("kafka", "ports.json", "spool"), ("kafka-1", "mosquitto"), ("fleet.secret", "notes.txt"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_prepared_for_a_system_is_accepted(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    with private_folder(tmp_path):
+        assert open_to_others(tmp_path) == []
+
+
+def test_a_file_that_vanishes_meanwhile_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, change = tmp_path / "state", Path.chmod
+    state.mkdir()
+    for name in ("users", "tokens"):
+        (state / name).touch(0o644)
+
+    def change_and_remove_the_other(path: Path, mode: int) -> None:
+        change(path, mode)
+        for other in () if path == state else set(state.iterdir()) - {path}:
+            other.unlink()
+
+    monkeypatch.setattr(Path, "chmod", change_and_remove_the_other)
+    with private_folder(state):
+        assert len(list(state.iterdir())) == 1
+        assert open_to_others(state) == []
+
+
 def test_a_folder_that_cannot_be_created_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
