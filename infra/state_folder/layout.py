@@ -197,6 +197,12 @@ class Layout:
         found = self._last_run().get("bundle")
         return Path(found) if isinstance(found, str) else None
 
+    @property
+    def added_cameras(self) -> list[str]:
+        """The cameras that were added to the list during the last run; some may have been removed again."""
+        found = self._last_run().get("added_cameras")
+        return [str(name) for name in found] if isinstance(found, list) else []
+
     def _options(self) -> dict[str, object]:
         options = self._last_run().get("options", {})
         return options if isinstance(options, dict) else {}

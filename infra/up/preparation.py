@@ -79,11 +79,11 @@ def console_places(settings: UpSettings) -> dict[str, str]:
 
 
 def forget_former(layout: Layout, cameras: Sequence[CameraId], store_url: str, print_line: PrintLine) -> None:
-    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well.
+    """Forget the cameras of the former run that this one lacks: otherwise they would stay listed as not well.
 
     `store_url` is that of the console's own database. If it cannot be used, they stay listed, and a line is printed.
     """
-    former = set(scenario_cameras(layout)).difference(cameras)
+    former = {*scenario_cameras(layout), *layout.added_cameras}.difference(cameras)
     if not former:
         return
     try:

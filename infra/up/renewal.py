@@ -26,23 +26,26 @@ class CertificateRenewal:
     Clients present the new ones at their next connection, and servers at their next start.
     """
 
-    def __init__(self, layout: Layout, print_line: Callable[[str], None], every_s: float = EVERY_S) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        cameras: Callable[[], Collection[CameraId]],
+        print_line: Callable[[str], None],
+        every_s: float = EVERY_S,
+    ) -> None:
+        """`cameras` returns those that run in the system."""
         self._layout = layout
+        self._cameras = cameras
         self._print_line = print_line
         self._every_s = every_s
-        self._cameras: Collection[CameraId] = ()
         self._checks = 0
         self._failure: str | None = None
         """The line about the last check, if it has failed."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="renewal", daemon=True)
 
-    def start(self, cameras: Collection[CameraId]) -> None:
-        """Start with a wait: certificates due at the start of the system have been renewed.
-
-        `cameras` are those that run in the system.
-        """
-        self._cameras = cameras
+    def start(self) -> None:
+        """Start with a wait: certificates due at the start of the system have been renewed."""
         self._thread.start()
 
     def close(self) -> None:
@@ -68,7 +71,7 @@ class CertificateRenewal:
             if line := restart_note(renewed):
                 self._print_line(f"{line}: stop and start `up`")
             if self._checks % CAMERAS_EVERY == 0:
-                for camera in self._cameras:
+                for camera in self._cameras():
                     if self._closing.is_set():
                         return
                     renew_enrolment(self._layout, authority, camera)

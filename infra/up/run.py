@@ -69,7 +69,7 @@ from producers.fleet.first_start import forget_starts
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import parse_scenario
 from schemas.clock import unix_ms
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.disk import full_disk_error, is_full
 
@@ -152,7 +152,10 @@ class _Run:
         self._system = SystemLine(layout)
         self._limits: CameraLimits | None = None
         self._cameras: frozenset[CameraId] = frozenset()
-        self._renewal = CertificateRenewal(layout, live.print_line)
+        """The cameras of the fleet, with those that were on their list for a part of the run."""
+        self._record: dict[str, Any] = {}
+        """The content of run.json."""
+        self._renewal = CertificateRenewal(layout, lambda: self._cameras, live.print_line)
 
     def prepare(self, settings: Sequence[CameraSettings], document: dict[str, Any]) -> None:
         """Check the sources; write the scenario, the keys and the settings of this run."""
@@ -189,7 +192,8 @@ class _Run:
             options["cameras_file"] = str(listed.resolve())
         options["console"] |= console_places(self._settings)
         bundle = str(bundle_folder(self._settings))
-        write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+        self._record = {"started_ms": self._started_ms, "bundle": bundle, "options": options}
+        write_json(self._layout.run, self._record)
 
     async def _create_topics(self) -> None:
         """Create the topics and the rights."""
@@ -247,7 +251,7 @@ class _Run:
         state = self._layout.state_option
         self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system, state)
         if not self._settings.plain:
-            self._renewal.start(self._cameras)
+            self._renewal.start()
 
     def note_published_model(self, named: Path) -> None:
         """Print a line if a published model is served in place of the bundle that the user has named."""
@@ -272,7 +276,20 @@ class _Run:
     def _broken_cameras(self) -> list[CameraState]:
         return [camera for camera in camera_states(self._layout) if camera.broken]
 
+    def _include_added(self) -> None:
+        """Include the cameras that have been added to the list meanwhile, and record them for the next run."""
+        if self._settings.cameras_file is None:
+            return
+        with contextlib.suppress(UserError):  # the cameras of the earlier file continue
+            added = load_camera_file(self._settings.cameras_file).keys() - self._cameras
+            if added:
+                self._cameras |= added
+                self._record["added_cameras"] = sorted(added.union(self._record.get("added_cameras", ())))
+                with contextlib.suppress(OSError):  # of a full disk
+                    write_json(self._layout.run, self._record)
+
     def _attached_frames(self) -> int:
+        self._include_added()
         return attached_frames(self._layout.database_url, self._started_ms, self._cameras)
 
     def _start_monitoring(self, role: Role) -> None:
@@ -359,6 +376,7 @@ class _Run:
                 time.sleep(TICK_S)
 
     def _begin_check(self) -> BackgroundTask[int | None]:
+        self._include_added()
         return BackgroundTask(self._count_unsettled, "drain")
 
     def _count_unsettled(self) -> int | None:

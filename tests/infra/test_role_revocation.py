@@ -207,8 +207,8 @@ def test_a_running_system_renews_certificates_and_reports_a_failure(fleet: Layou
     enroll(authority, fleet.camera_key(camera), fleet.enrolment(camera), days=0.2)
     enrolled = fleet.enrolment(camera).read_text()
     lines: list[str] = []
-    renewal = CertificateRenewal(fleet, lines.append, every_s=0.05)
-    renewal.start([camera])
+    renewal = CertificateRenewal(fleet, lambda: [camera], lines.append, every_s=0.05)
+    renewal.start()
     try:
         wait_until(lambda: certificate(fleet, "bridge").serial_number != before, "a renewed certificate", within_s=30)
         wait_until(lambda: fleet.enrolment(camera).read_text() != enrolled, "a renewed enrolment", within_s=30)
@@ -225,7 +225,7 @@ def test_the_check_of_each_minute_writes_nothing_if_nothing_is_due_and_prints_a_
 ) -> None:
     assert EVERY_S <= 60
     lines: list[str] = []
-    renewal = CertificateRenewal(fleet, lines.append)
+    renewal = CertificateRenewal(fleet, tuple, lines.append)
     key, rights = fleet.pki / "ca.key", rights_file(fleet.pki)
     before = rights.stat().st_ino
     renewal.check()
@@ -281,8 +281,8 @@ def test_a_running_system_names_the_servers_to_restart_for_a_renewed_certificate
     Roles(Authority(fleet.pki)).issue("mosquitto", LOCAL_HOSTS)
     monkeypatch.undo()
     lines: list[str] = []
-    renewal = CertificateRenewal(fleet, lines.append, every_s=0.05)
-    renewal.start(())
+    renewal = CertificateRenewal(fleet, tuple, lines.append, every_s=0.05)
+    renewal.start()
     try:
         wait_until(lambda: bool(lines), "a line about the servers", within_s=30)
     finally:

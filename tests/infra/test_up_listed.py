@@ -5,18 +5,27 @@ from __future__ import annotations
 import io
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from consumers.database.engine import open_engine
+from consumers.database.tables import ledgers, metadata
 from infra.local.ports import Ports
+from infra.local.role_table import RoleTable
+from infra.pki.authority import LOCAL_HOSTS, Authority
+from infra.pki.roles import Roles
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
+from infra.up.interrupts import interrupts
 from infra.up.preparation import fleet_parts
 from infra.up.processes import LocalRoles, RoleProcess
-from infra.up.run import run_up
+from infra.up.run import _Run, run_up
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
@@ -25,14 +34,20 @@ from infra.up.settings import (
     scenario_document,
     with_bundle_of,
 )
+from infra.up.system_state import camera_states
 from infra.up.table import LiveTable
 from producers.camera.role_settings import CameraRunSettings
 from producers.fleet.camera_file import load_camera_file
 from producers.fleet.part import Part
 from producers.simulation.fleet_settings import FleetSettings
 from producers.simulation.scenario import parse_scenario
+from schemas.clock import unix_ms
 from schemas.errors import ConfigError, SourceError
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import OFFLINE
+from tests.infra.test_system_state import report, write_database
 
+SOURCE = {"address": "rtsp://127.0.0.1:9/new"}
 LIST = """
 site: home
 cameras:
@@ -83,6 +98,92 @@ def test_a_list_of_unreachable_cameras_is_one_error_line_before_any_broker_start
     assert "secret" not in str(error.value)
     assert not list((tmp_path / "state").glob("mosquitto*"))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def run(tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Run]:
+    """Yield a run of `listed` that has not started its roles, on the state folder `state`."""
+    monkeypatch.setattr("infra.up.run.check_sources", lambda *_: None)
+    with prepared(tmp_path / "state", listed) as found:
+        yield found
+
+
+@contextmanager
+def prepared(state: Path, listed: Path) -> Iterator[_Run]:
+    live = LiveTable(Console(file=io.StringIO()))
+    cameras = [each.settings for each in load_camera_file(listed).values()]
+    with RoleTable(state) as roles, interrupts() as asked:
+        settings = UpSettings(cameras_file=listed, state=state, plain=True)
+        found = _Run(settings, Layout(state), roles, live, asked)
+        found.prepare(cameras, listed_document(cameras))
+        yield found
+
+
+def change_list(file: Path, *names: str) -> None:
+    file.write_text(yaml.safe_dump({"site": "home", "cameras": [{"name": name, "source": SOURCE} for name in names]}))
+
+
+def test_a_camera_that_is_added_to_the_list_and_removed_is_never_an_attached_one(run: _Run, listed: Path) -> None:
+    layout = run._layout
+    engine = open_engine(layout.database_url, writes=True)
+    metadata.create_all(engine)
+    values: dict[str, object] = dict.fromkeys((column.name for column in ledgers.columns), 0)
+    frames = {"home/hall": 100, "home/new": 10, "porch/attached": 1}
+    with engine.begin() as connection:
+        for camera, count in frames.items():
+            row = {"camera": camera, "boot": 1, "started_ms": run._started_ms, "next": count, "closed": False}
+            connection.execute(ledgers.insert(), values | {"message": b""} | row)
+    engine.dispose()
+    assert run._attached_frames() == 11
+    change_list(listed, "new")
+    assert run._attached_frames() == 1
+    change_list(listed, "other")
+    assert run._attached_frames() == 1
+    listed.write_text("unfinished: [")
+    assert run._attached_frames() == 1
+
+
+def test_a_stop_awaits_the_frames_of_a_camera_that_was_added_to_the_list(
+    run: _Run, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaited: list[CameraId] = []
+
+    def count(_layout: Layout, _since_ms: int, of: frozenset[CameraId]) -> int:
+        awaited.extend(of)
+        return 0
+
+    monkeypatch.setattr("infra.audit.audit.unsettled", count)
+    change_list(listed, "hall", "new")
+    run.drain()
+    assert sorted(awaited) == ["home/gate-3", "home/gate-4", "home/hall", "home/new"]
+
+
+def test_the_certificate_of_a_camera_that_was_added_to_the_list_is_renewed(
+    run: _Run, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed: list[CameraId] = []
+    monkeypatch.setattr("infra.up.renewal.renew_enrolment", lambda _layout, _authority, camera: renewed.append(camera))
+    Roles(Authority.create(run._layout.pki)).issue("bridge", LOCAL_HOSTS)
+    change_list(listed, "hall", "new")
+    run._attached_frames()
+    run._renewal.check()
+    assert sorted(renewed) == ["home/gate-3", "home/gate-4", "home/hall", "home/new"]
+
+
+def test_a_camera_that_was_added_to_the_list_and_removed_is_forgotten_by_the_next_run(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.up.run.check_sources", lambda *_: None)
+    layout, gone_ms = Layout(tmp_path / "state"), unix_ms() - 60_000
+    with prepared(layout.folder, listed) as first:
+        change_list(listed, "hall", "new")
+        first._attached_frames()
+        change_list(listed, "hall")
+    gone = [report(name, OFFLINE)._replace(state_ms=gone_ms, seen_ms=gone_ms) for name in ("home/hall", "home/new")]
+    write_database(layout, gone, {})
+    assert [each.name for each in camera_states(layout)] == ["home/hall", "home/new"]
+    with prepared(layout.folder, listed):
+        assert [each.name for each in camera_states(layout)] == ["home/hall"]
 
 
 def test_a_large_fleet_is_divided_over_processes_with_valid_settings(tmp_path: Path) -> None:
