@@ -26,20 +26,21 @@ class CommandGroup(TyperGroup):
         super().__init__(**attributes)
         _show_as_written(self)
 
-    def main(self, args: Any = None, prog_name: str | None = None, standalone_mode: bool = True, **more: Any) -> Any:
-        """Run a command, and end the process unless `standalone_mode` is false: then return the exit status.
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run a command, and end the process unless the setting `standalone_mode` is false: then return its status.
 
-        Raises ConfigError for arguments that it does not accept.
+        Raises ConfigError for arguments that the command does not accept.
         """
+        ends = settings.pop("standalone_mode", True)
         try:
-            status = super().main(args, prog_name, standalone_mode=False, **more)
+            status = super().main(*arguments, **settings, standalone_mode=False)
         except TyperException as error:
             if type(error).__name__ != "NoArgsIsHelpError":  # it has printed the help
                 raise ConfigError(_argument_error(error)) from None
             status = error.exit_code
         except Abort:
             status = 1
-        if standalone_mode:
+        if ends:
             sys.exit(status or 0)
         return status
 

@@ -72,6 +72,7 @@ from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.disk import full_disk_error, is_full
+from schemas.runtime.file_version import FileVersion, file_version
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
@@ -153,6 +154,8 @@ class _Run:
         self._limits: CameraLimits | None = None
         self._cameras: frozenset[CameraId] = frozenset()
         """The cameras of the fleet, with those that were on their list for a part of the run."""
+        self._list_version: FileVersion = None
+        """The version of the list of cameras that was read last."""
         self._record: dict[str, Any] = {}
         """The content of run.json."""
         self._renewal = CertificateRenewal(layout, lambda: self._cameras, live.print_line)
@@ -278,10 +281,12 @@ class _Run:
 
     def _include_added(self) -> None:
         """Include the cameras that have been added to the list meanwhile, and record them for the next run."""
-        if self._settings.cameras_file is None:
+        listed = self._settings.cameras_file
+        if listed is None or (version := file_version(listed)) == self._list_version:
             return
+        self._list_version = version
         with contextlib.suppress(UserError):  # the cameras of the earlier file continue
-            added = load_camera_file(self._settings.cameras_file).keys() - self._cameras
+            added = load_camera_file(listed).keys() - self._cameras
             if added:
                 self._cameras |= added
                 self._record["added_cameras"] = sorted(added.union(self._record.get("added_cameras", ())))
