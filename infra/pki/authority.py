@@ -208,6 +208,20 @@ class Authority:
             return set()
         return {entry.serial_number for entry in found}
 
+    def has_current_list(self) -> bool:
+        """Return whether servers accept the revocation list now, and it has the numbers of all revoked certificates.
+
+        False for a list that is missing, damaged, of another authority or dated in the future: it would reject every
+        client, or accept a revoked one.
+        """
+        try:
+            found = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes())
+            signed = found.is_signature_valid(self._key.public_key())
+            listed = {entry.serial_number for entry in found}
+        except (FileNotFoundError, ValueError):
+            return False
+        return signed and not self.is_ahead(found.last_update_utc) and self.revoked().keys() <= listed
+
     def _revocation_list(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         at = now - _CRL_BACKDATED

@@ -193,7 +193,7 @@ class Roles:
 
     def _write_rights(self) -> None:
         pki = self.authority.folder
-        if not (pki / CRL_FILE).is_file():  # `Authority.create` was interrupted before it
+        if not self.authority.has_current_list():
             self.authority.revoke({})
         names = self.names()
         text = mqtt_rights(names, sorted(refused(pki)))
