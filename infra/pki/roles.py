@@ -6,7 +6,7 @@ import datetime
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -109,12 +109,14 @@ class Roles:
     ) -> list[str]:
         """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
+        Revoked certificates are replaced too: an interrupted revocation may have left them.
         Without `keep_hosts`, a server's certificate with other hosts than these is replaced. Certificates of another
         authority are replaced too, and clients' certificates with a validity much longer than `days`. Without `days`, a
         client's new certificate is valid as long as its former one. Returns the names of the new certificates.
         """
         with changing_identities(self.authority.folder.parent):
-            due = [name for name in names if not self._holds(name, hosts, days, keep_hosts)]
+            revoked = self.authority.revoked()
+            due = [name for name in names if not self._holds(name, hosts, days, keep_hosts, revoked)]
             for name in due:
                 self.issue(name, hosts, days, keep_hosts=keep_hosts)
             self.write_rights()
@@ -135,8 +137,11 @@ class Roles:
     def due(self, days: float | None = None) -> dict[str, x509.Certificate]:
         """Return the certificates that `renew` would replace, by role."""
         found = {name: self._certificate(name) for name in self.names()}
+        revoked = self.authority.revoked()
         return {
-            name: each for name, each in found.items() if each and not self._holds(name, hosts_of(each), days, True)
+            name: each
+            for name, each in found.items()
+            if each and not self._holds(name, hosts_of(each), days, True, revoked)
         }
 
     def names(self) -> list[str]:
@@ -160,9 +165,13 @@ class Roles:
         found = self._certificate(name)
         return found.serial_number if found is not None else None
 
-    def _holds(self, name: str, hosts: Sequence[str], days: float | None, keep_hosts: bool) -> bool:
+    def _holds(
+        self, name: str, hosts: Sequence[str], days: float | None, keep_hosts: bool, revoked: Collection[int]
+    ) -> bool:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
+            return False
+        if found.serial_number in revoked:
             return False
         server = kind_of(name) in SERVERS
         if not server and days is not None and life_days(found) > 2 * days + RENEWED_DAYS:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 
+from infra.admission import role_revocation
+from infra.admission.role_revocation import revoke_role
 from infra.pki import authority as authorities
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.roles import Roles, rights_file
 from infra.state_folder import Layout
 from schemas.identity import CameraId
+from schemas.runtime.atomic_file import write_durably
 from tests.infra.secure import make_fleet
 
 DOOR = CameraId("site/door")
@@ -56,12 +60,10 @@ def test_a_revocation_list_dated_in_the_future_is_replaced_once_the_clock_is_rig
 def test_a_revocation_that_a_crash_interrupted_reaches_the_list_of_the_servers(
     fleet: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = authorities.write_durably
-
     def crash(path: Path, text: str, *, private: bool = False) -> None:
         if path.name == "crl.pem":
             raise OSError(5, "Input/output error")
-        write(path, text, private=private)
+        write_durably(path, text, private=private)
 
     with monkeypatch.context() as patch:
         patch.setattr(authorities, "write_durably", crash)
@@ -86,3 +88,22 @@ def test_a_damaged_revocation_list_is_written_again_by_the_next_start(
     copy = rights_file(fleet.pki).with_name("crl.pem")
     assert read_list(copy)[0] == {1}
     assert x509.load_pem_x509_crl(copy.read_bytes()).issuer == Authority(fleet.pki).certificate.subject
+
+
+@pytest.mark.parametrize("repair", [lambda roles: roles.ensure(["bridge"], LOCAL_HOSTS), lambda roles: roles.renew()])
+def test_a_revoked_certificate_of_an_interrupted_revocation_is_replaced(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch, repair: Callable[[Roles], object]
+) -> None:
+    def crash(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    roles = Roles(Authority(fleet.pki))
+    with monkeypatch.context() as patch:
+        patch.setattr(role_revocation, "raise_role_generation", crash)
+        with pytest.raises(OSError, match="Input/output error"):
+            revoke_role(fleet, "bridge")
+    kept = roles.current("processor")
+    assert roles.current("bridge") in roles.authority.on_list()
+    repair(roles)
+    assert roles.current("bridge") not in roles.authority.on_list()
+    assert roles.current("processor") == kept
