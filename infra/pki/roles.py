@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from infra.pki.authority import (
     CRL_FILE,
@@ -109,7 +110,7 @@ class Roles:
     ) -> list[str]:
         """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
-        Revoked certificates are replaced too: an interrupted revocation may have left them.
+        Revoked certificates, and those with a key of another one, are replaced too: a crash may have left them.
         Without `keep_hosts`, a server's certificate with other hosts than these is replaced. Certificates of another
         authority are replaced too, and clients' certificates with a validity much longer than `days`. Without `days`, a
         client's new certificate is valid as long as its former one. Returns the names of the new certificates.
@@ -171,7 +172,7 @@ class Roles:
         found = self._certificate(name)
         if found is None or not self.authority.issued(found) or generation(found) != self._generation(name):
             return False
-        if found.serial_number in revoked:
+        if found.serial_number in revoked or not self._has_key_of(name, found):
             return False
         server = kind_of(name) in SERVERS
         if not server and days is not None and life_days(found) > 2 * days + RENEWED_DAYS:
@@ -241,6 +242,16 @@ class Roles:
         except (OSError, ValueError):
             return None
         return found if common_name(found) == name and (self.folder(name) / KEY_FILE).is_file() else None
+
+    def _has_key_of(self, name: str, certificate: x509.Certificate) -> bool:
+        """Return whether the role's key belongs to the certificate; True for a key that only a server's user reads."""
+        try:
+            key = load_pem_private_key((self.folder(name) / KEY_FILE).read_bytes(), None)
+        except PermissionError:
+            return True
+        except (ValueError, TypeError):
+            return False
+        return key.public_key() == certificate.public_key()
 
     def _write(self, name: str, issued: IssuedCertificate) -> None:
         folder = self.folder(name)

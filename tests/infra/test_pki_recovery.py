@@ -14,11 +14,12 @@ from cryptography import x509
 from infra.admission import role_revocation
 from infra.admission.role_revocation import revoke_role
 from infra.pki import authority as authorities
-from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.roles import Roles, rights_file
+from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts
+from infra.pki.roles import SERVERS, Roles, rights_file
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.runtime.atomic_file import write_durably
+from schemas.transport.access import Tls
 from tests.infra.secure import make_fleet
 
 DOOR = CameraId("site/door")
@@ -107,3 +108,19 @@ def test_a_revoked_certificate_of_an_interrupted_revocation_is_replaced(
     repair(roles)
     assert roles.current("bridge") not in roles.authority.on_list()
     assert roles.current("processor") == kept
+
+
+@pytest.mark.parametrize("name", ["bridge", "mosquitto", "kafka"])
+@pytest.mark.parametrize("content", ["the key of a crash", "no key"])
+def test_a_certificate_with_another_key_is_replaced_and_keeps_its_hosts(fleet: Layout, name: str, content: str) -> None:
+    roles = Roles(Authority(fleet.pki))
+    server = name in SERVERS
+    roles.issue(name, (*LOCAL_HOSTS, "broker.example"))
+    kept = roles.current("processor")
+    other = roles.authority.issue(name).key
+    (roles.folder(name) / "tls.key").write_text(other if content == "the key of a crash" else content)
+    roles.renew()
+    Tls.of_folder(roles.folder(name)).context()
+    assert certificate_hosts(roles.folder(name) / "tls.crt") == ([*LOCAL_HOSTS, "broker.example"] if server else [])
+    assert roles.current("processor") == kept
+    assert roles.renew() == {}
