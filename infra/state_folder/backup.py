@@ -19,7 +19,7 @@ import stat
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
@@ -27,7 +27,7 @@ from typing import IO, Any, Final, cast
 from consumers.database.console_store import forget_database_number
 from consumers.database.engine import BACKUP_COPIES, database_url
 from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
-from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
+from infra.state_folder.identity_lock import LOCK_FILE, RESTORING, changing_identities
 from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.clock import unix_ms
@@ -169,47 +169,36 @@ def restore_backup(
 
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
     read and checked first. Raises StateError for a damaged backup, if something of it already exists, or if the folder
-    cannot be written.
+    cannot be written. After an error the folder is as before; an empty PostgreSQL may have been filled.
     """
-    staged, left = layout.folder / ".restoring", {KAFKA_NODES} if new_kafka else set()
-    shutil.rmtree(staged, ignore_errors=True)
+    staged, left = layout.folder / RESTORING, {KAFKA_NODES} if new_kafka else set()
     try:
-        with _input(place, passphrase) as tar:
-            manifest, digest = _manifest(tar, place)
-            if there := [
-                name for name in _written(layout, manifest) if name not in left and (layout.folder / name).exists()
-            ]:
-                raise StateError(
-                    f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, or "
-                    "move the old one away."
-                )
-            if (manifest.database == "postgresql") != (database is not None):
-                wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
-                raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
-            _read_tar(tar, place, staged, manifest, {MANIFEST: digest})
-        for name in left:
-            (staged / FILES / name).unlink(missing_ok=True)
-        dump = staged / DATABASE
-        if database is not None:
-            with dump.open("rb") as given:
-                restore_postgresql(database, given)
-            dump.unlink()
-            forget_database_number(database)
-        elif dump.is_file():
-            dump.rename(layout.database)
-        if new_kafka and manifest.database:
-            forget_kafka(database or layout.database_url, manifest.made_ms)
-        if (staged / CONSOLE).is_file():
-            (staged / CONSOLE).rename(layout.folder / "console.sqlite")
-            forget_database_number(layout.console_url)
-        for entry in (staged / FILES).iterdir():
-            entry.rename(layout.folder / entry.name)
+        with ExitStack() as ending:
+            with _input(place, passphrase) as tar:
+                manifest, digest = _manifest(tar, place)
+                if there := [
+                    name for name in _written(layout, manifest) if name not in left and (layout.folder / name).exists()
+                ]:
+                    raise StateError(
+                        f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, "
+                        "or move the old one away."
+                    )
+                if (manifest.database == "postgresql") != (database is not None):
+                    wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
+                    raise ConfigError(
+                        f"restore: expected {wanted} for this backup, got another form. Correct the options."
+                    )
+                shutil.rmtree(staged, ignore_errors=True)  # a killed restore leaves it behind
+                ending.callback(shutil.rmtree, staged, ignore_errors=True)
+                _read_tar(tar, place, staged, manifest, {MANIFEST: digest})
+            for name in left:
+                (staged / FILES / name).unlink(missing_ok=True)
+            _fill_databases(staged, manifest, database, new_kafka)
+            _move_entries(staged / FILES, layout)
     except OSError as error:
         raise StateError(
             f"--state: expected a writable folder with room for the backup, got {error}. Choose another one."
         ) from None
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return manifest
 
 
@@ -547,6 +536,40 @@ def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, manifest: Manifest
         sums[info.name] = reading.hash.hexdigest()
     if wanted != sums:
         raise _damaged(place, "the end is missing" if wanted is None else "a wrong checksum")
+
+
+def _fill_databases(staged: Path, manifest: Manifest, database: str | None, new_kafka: bool) -> None:
+    """Fill the PostgreSQL at the URL `database`, or move the SQLite files to the other files in `staged`.
+
+    Remove the console's number from its database and, with `new_kafka`, the offsets.
+    """
+    restored = Layout(staged / FILES)
+    if (staged / CONSOLE).is_file():
+        (staged / CONSOLE).rename(restored.console_database)
+        forget_database_number(restored.console_url)
+    if database is not None:
+        with (staged / DATABASE).open("rb") as dump:
+            restore_postgresql(database, dump)
+        forget_database_number(database)
+    elif (staged / DATABASE).is_file():
+        (staged / DATABASE).rename(restored.database)
+    if new_kafka and manifest.database:
+        forget_kafka(database or restored.database_url, manifest.made_ms)
+
+
+def _move_entries(files: Path, layout: Layout) -> None:
+    """Move the entries of `files` to the state folder, identities first and the database last; after an error, none."""
+    entries = sorted(
+        files.iterdir(), key=lambda each: (each.name == layout.database.name, each.name not in _IDENTITIES)
+    )
+    try:
+        for entry in entries:
+            entry.rename(layout.folder / entry.name)
+    except BaseException:
+        for entry in entries:
+            if not entry.exists():
+                (layout.folder / entry.name).rename(entry)
+        raise
 
 
 def _damaged(place: str, why: str) -> StateError:

@@ -13,6 +13,8 @@ from schemas.errors import StateError
 from schemas.runtime.file_lock import lock_file
 
 LOCK_FILE: Final = "identities.lock"
+RESTORING: Final = ".restoring"
+"""The folder in a state folder that exists until a restore ends; a killed one leaves it behind."""
 _threads = threading.RLock()
 _held: dict[Path, int] = {}
 """The nesting depth in this process, by folder. Guarded by `_threads`."""
@@ -24,7 +26,8 @@ def changing_identities(state: Path) -> Iterator[None]:
 
     Every read-change-write of `pki/`, `generations.json`, `keys/` and the secrets belongs in such a block. Blocks nest.
     Waits as long as another process holds the lock; the kernel releases it when that process ends. Raises StateError if
-    the folder cannot be written.
+    the folder cannot be written, or if its restore has not ended: new identities would take the place of those of the
+    backup.
     """
     state = state.resolve()
     with _threads:
@@ -45,7 +48,17 @@ def changing_identities(state: Path) -> Iterator[None]:
             ) from None
         _held[state] = 1
         try:
+            _check_restored(state)
             yield
         finally:
             del _held[state]
             os.close(lock)
+
+
+def _check_restored(state: Path) -> None:
+    staged = state / RESTORING
+    if staged.exists():
+        raise StateError(
+            f"--state: expected a folder without an unfinished restore, got {staged}. Wait for the restore. If it was "
+            f"killed, move the entries of {state} that it restored away, and restore again."
+        )
