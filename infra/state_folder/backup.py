@@ -32,7 +32,7 @@ from infra.state_folder.layout import KAFKA_NODES, Layout
 from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError, first_line
-from schemas.runtime.atomic_file import replacing
+from schemas.runtime.atomic_file import UNFINISHED, replacing
 from schemas.runtime.file_lock import lock_file
 from schemas.transport.object_store import open_store
 
@@ -307,7 +307,10 @@ def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[by
         return
     try:
         local.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(local / name, private=True) as fresh:
+        _remove_leftovers(local)
+        with ExitStack() as held, replacing(local / name, private=True) as fresh:
+            with suppress(OSError):  # a disk without locks
+                held.callback(os.close, lock_file(fresh, wait=True))
             if fresh.stat().st_mode & 0o077:
                 raise ConfigError(
                     f"--to: expected a disk with file modes, got {local}, where other users read every file. Give "
@@ -319,6 +322,17 @@ def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[by
                 os.fsync(file.fileno())
     except OSError as error:
         raise ConfigError(f"--to: expected a writable folder, got {local}: {error}. Choose another one.") from None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the files of killed backups. A running one, also of another system, has the lock of its file."""
+    for file in folder.glob(f".pointillist-*{SUFFIX}.*{UNFINISHED}"):
+        with suppress(OSError):
+            lock = lock_file(file)
+            try:
+                file.unlink(missing_ok=True)
+            finally:
+                os.close(lock)
 
 
 def _write_tar(

@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -131,3 +132,30 @@ def test_a_start_ends_at_the_next_step_after_an_interrupt() -> None:
     interrupts(2, None)
     with pytest.raises(InterruptedStart, match="stopped before the cameras started"):
         interrupts.stop_here()
+
+
+def test_a_backup_removes_what_a_killed_one_left_in_its_folder(saved: Path, tmp_path: Path) -> None:
+    killed, other = saved.with_name(f".{saved.name}.12.34.new"), saved.with_name(".notes.12.34.new")
+    for file in (killed, other):
+        file.write_bytes(b"half a file")
+    write_backup(Layout(tmp_path / "state"), str(saved.parent), "1")
+    assert not killed.exists()
+    assert other.exists()
+    assert len(list(saved.parent.glob("*.backup"))) == 2
+
+
+def test_backups_of_two_systems_into_one_folder_do_not_remove_each_other_s_files(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = fill_state(Layout(tmp_path / "other"))
+    write, nested = backup._write_tar, []
+
+    def write_and_let_another_write(output: IO[bytes], layout: Layout, *arguments: Any) -> None:
+        write(output, layout, *arguments)
+        if layout.folder.name == "state":
+            nested.append(Path(write_backup(other, str(saved.parent), "1")[0]))
+
+    monkeypatch.setattr(backup, "_write_tar", write_and_let_another_write)
+    place = Path(write_backup(Layout(tmp_path / "state"), str(saved.parent), "1")[0])
+    assert {*nested, place, saved} == set(saved.parent.iterdir())
+    assert len(nested) == 1
