@@ -19,13 +19,14 @@ USUAL_MIB = BridgeSettings.model_fields["camera_bytes_per_s"].default / 2**20
 def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB) -> None:
     """Give a camera a limit of its own at the bridges of a running `up`, unless it has one: a person may have set it.
 
-    The user who attaches the camera owns the state folder. Raises StateError if the file is damaged.
+    The user who attaches the camera owns the state folder. An empty file has no limits. Raises StateError if it is
+    damaged.
     """
     file = layout.camera_rates
     lock = lock_file(file.with_suffix(".lock"), wait=True)
     try:
         try:
-            known = json.loads(file.read_text()) if file.exists() else {}
+            known = json.loads(file.read_text() or "{}") if file.exists() else {}
         except ValueError:
             known = None
         if not isinstance(known, dict):
@@ -33,6 +34,6 @@ def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB
                 f"{file}: expected a JSON object with a rate for each camera, got another form. Correct it."
             )
         if camera_id not in known:
-            write_json(file, known | {camera_id: mib_per_s})
+            write_json(file, known | {camera_id: mib_per_s}, durably=True)
     finally:
         os.close(lock)

@@ -84,7 +84,8 @@ class Quorum:
                 self._write()
 
     def _write(self) -> None:
-        write_json(self._file, {"controllers": self.controllers, "formatted": sorted(self._formatted)})
+        nodes = {"controllers": self.controllers, "formatted": sorted(self._formatted)}
+        write_json(self._file, nodes, durably=True)
 
     @staticmethod
     def _address(controller: str) -> str:

@@ -17,6 +17,7 @@ from infra.local.service import instance_names
 from infra.local.topics import TopicSpec, acknowledging, pointillist_topics
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
+from schemas.runtime import atomic_file
 
 
 @pytest.fixture
@@ -41,6 +42,20 @@ def test_the_nodes_keep_their_ports_and_folder_ids_from_one_run_to_the_next(stat
     ids = {folder for *_, folder in parts}
     assert len(ids) == 3
     assert all(len(each) == 22 and not each.startswith("-") for each in ids)
+
+
+def test_the_nodes_survive_a_power_cut(state_dir: Path, quorum: Quorum, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, synced = atomic_file.sync, []
+
+    def noted(path: Path) -> None:
+        synced.append(path.read_text() if path.is_file() else path.name)
+        sync(path)
+
+    monkeypatch.setattr(atomic_file, "sync", noted)
+    for change in (quorum.format_options, quorum.formatted):
+        synced.clear()
+        change(1)
+        assert synced == [(state_dir / KAFKA_NODES).read_text(), state_dir.name]
 
 
 def test_a_node_that_was_never_formatted_is_an_initial_controller(quorum: Quorum) -> None:

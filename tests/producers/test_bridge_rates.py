@@ -16,6 +16,7 @@ from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
 from producers.bridge.rates import CameraRates
 from schemas.errors import StateError
 from schemas.identity import CameraId
+from schemas.runtime import atomic_file
 
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
@@ -43,6 +44,17 @@ def test_a_rate_set_by_a_person_is_kept_and_a_damaged_file_is_rejected(tmp_path:
         with pytest.raises(StateError, match="expected a JSON object with a rate for each camera"):
             allow_rate(layout, YARD)
         assert layout.camera_rates.read_text() == text
+
+
+def test_an_empty_rate_file_has_no_rates_and_a_new_rate_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, synced = Layout(tmp_path), []
+    layout.camera_rates.write_text("")
+    monkeypatch.setattr(atomic_file, "sync", lambda path: synced.append(path.read_text() if path.is_file() else path))
+    allow_rate(layout, DOOR)
+    assert json.loads(layout.camera_rates.read_text()) == {DOOR: USUAL_MIB}
+    assert synced == [layout.camera_rates.read_text(), tmp_path]
 
 
 def test_a_file_that_could_not_be_read_is_read_again_without_a_change(
