@@ -48,11 +48,13 @@ _LOST_FOUND: Final = "lost+found"
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
-        "roles.json", "processes.json", "owner.token", "owner.token.lock", "ports.json", "report.json", "fleet.json",
-        _LOST_FOUND,
+        "roles.json", "processes.json", "owner.token", "owner.token.lock", "ports.json", "report.json",
+        "camera-rates.lock", _LOST_FOUND,
     )
 )  # fmt: skip
 """Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""
+_NUMBERED: Final = re.compile(r"kafka(-\d+)?|(fleet|cameras)(-\d+)?\.json")
+"""The same of several nodes, or of several processes with cameras: the times of their starts, their reports."""
 _IDENTITIES: Final = frozenset(
     (
         "pki", "keys", "roles", "enrolments", "users", "tokens", "fleet.secret", "signer.key", "decider.key",
@@ -89,7 +91,7 @@ class Manifest:
 
 def is_left_out(name: str) -> bool:
     """Return whether a backup leaves out this entry of a state folder. Databases are copied as snapshots."""
-    return name in LEFT_OUT or name.startswith(".") or ".sqlite" in name or bool(re.fullmatch(r"kafka(-\d+)?", name))
+    return name in LEFT_OUT or name.startswith(".") or ".sqlite" in name or bool(_NUMBERED.fullmatch(name))
 
 
 def _written(layout: Layout, manifest: Manifest) -> Iterator[str]:

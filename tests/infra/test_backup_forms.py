@@ -11,10 +11,12 @@ from typing import IO, Any
 
 import pytest
 
+from infra.cameras.rates import allow_rate
 from infra.state_folder import Layout, backup
 from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
 from infra.up.interrupts import InterruptedStart, Interrupts
 from schemas.errors import ConfigError, StateError
+from schemas.identity import CameraId
 from tests.infra.test_backup import fill_state
 
 
@@ -159,3 +161,20 @@ def test_backups_of_two_systems_into_one_folder_do_not_remove_each_other_s_files
     place = Path(write_backup(Layout(tmp_path / "state"), str(saved.parent), "1")[0])
     assert {*nested, place, saved} == set(saved.parent.iterdir())
     assert len(nested) == 1
+
+
+def test_a_backup_leaves_out_the_reports_starts_and_locks_of_cameras_and_is_restored_next_to_them(
+    tmp_path: Path,
+) -> None:
+    layout = fill_state(Layout(tmp_path / "state"))
+    left_out = {"cameras.json", "cameras-2.json", "camera-rates.lock", "fleet.json", "fleet-2.json"}
+    for folder in (layout.folder, tmp_path / "former"):
+        folder.mkdir(exist_ok=True)
+        for name in left_out:
+            (folder / name).write_text("{}")
+    allow_rate(layout, CameraId("site/door"))
+    place, written = write_backup(layout, str(tmp_path / "to"), "1")
+    assert left_out.isdisjoint(written.entries)
+    restored = Layout(tmp_path / "former")
+    restore_backup(restored, place)
+    assert restored.camera_rates.read_bytes() == layout.camera_rates.read_bytes()
