@@ -4,6 +4,7 @@ as it is written."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -26,21 +27,28 @@ class CommandGroup(TyperGroup):
         super().__init__(**attributes)
         _show_as_written(self)
 
-    def main(self, *arguments: Any, **settings: Any) -> Any:
-        """Run a command, and end the process unless the setting `standalone_mode` is false: then return its status.
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command, and end the process unless `standalone_mode` is false: then return its exit status.
 
         Raises ConfigError for arguments that the command does not accept.
         """
-        ends = settings.pop("standalone_mode", True)
         try:
-            status = super().main(*arguments, **settings, standalone_mode=False)
+            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except TyperException as error:
             if type(error).__name__ != "NoArgsIsHelpError":  # it has printed the help
                 raise ConfigError(_argument_error(error)) from None
             status = error.exit_code
         except Abort:
             status = 1
-        if ends:
+        if standalone_mode:
             sys.exit(status or 0)
         return status
 
