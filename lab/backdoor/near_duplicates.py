@@ -28,7 +28,7 @@ def load_split_task(name: str, folder: Path) -> Task:
 def split_by_sign(task: Task, seed: int = 0) -> Task:
     """Return the task with its held-out and test pictures drawn again, so that no sign is in both.
 
-    GTSRB does not say which test pictures are frames of one sign. Pictures of a class that look alike, or are linked by
+    GTSRB does not name the sign of a test picture. Pictures of a class that look alike, or are linked by
     such pictures, count as one. The classes keep their shares, and the number of held-out pictures is `HELD_OUT`.
     """
     every = LabelledPictures(
