@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from heapq import merge
 
 
 class RangeSet:
@@ -74,20 +75,44 @@ class RangeSet:
             del self._firsts[place + 1]
 
     def update(self, other: RangeSet) -> None:
-        """Add all of another set."""
-        for first, last in other.ranges():
-            self.add(first, last)
+        """Add all of another set, in one pass over both."""
+        if other:
+            both = RangeSet(merge(self.ranges(), other.ranges())) if self else other.copy()
+            self._firsts, self._lasts = both._firsts, both._lasts
+
+    def copy(self) -> RangeSet:
+        """Return an independent set of the same members."""
+        found = RangeSet()
+        found._firsts, found._lasts = self._firsts.copy(), self._lasts.copy()
+        return found
 
     def minus(self, other: RangeSet) -> RangeSet:
-        """Return the members that are not in `other`."""
-        left = RangeSet(self.ranges())
-        for first, last in other.ranges():
-            left.remove(first, last)
+        """Return the members that are not in `other`, in one pass over both."""
+        if not other:
+            return self.copy()
+        left = RangeSet()
+        removed = other.ranges()
+        hole = next(removed, None)
+        for first, last in self.ranges():
+            while hole is not None and hole[0] <= last:
+                if first < hole[0]:
+                    left._append(first, hole[0] - 1)
+                first = max(first, hole[1] + 1)
+                if last < hole[1]:
+                    break  # the hole may reach into the next range
+                hole = next(removed, None)
+            if first <= last:
+                left._append(first, last)
         return left
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges (first, last), ascending."""
         return zip(self._firsts, self._lasts, strict=True)
+
+    def _append(self, first: int, last: int) -> None:
+        """Add a range beyond all others that does not touch them."""
+        self._firsts.append(first)
+        self._lasts.append(last)
 
     def __contains__(self, number: int) -> bool:
         index = bisect_left(self._lasts, number)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +50,39 @@ def test_union_and_difference_equal_those_of_sets(first: list[int], second: list
     left.update(right)
     check(left, set(first) | set(second))
     check(right, set(second))
+
+
+class MovedList(list[int]):
+    """A list that counts the elements that its changes move."""
+
+    moved = 0
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        if isinstance(place, slice):
+            MovedList.moved += len(self) - place.indices(len(self))[1]
+        super().__setitem__(place, value)
+
+
+def test_union_and_difference_of_single_numbers_move_each_number_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(found: RangeSet, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        found._firsts, found._lasts = MovedList(), MovedList()
+        for first, last in ranges:
+            found.add(first, last)
+
+    monkeypatch.setattr(RangeSet, "__init__", begin)
+    monkeypatch.setattr(MovedList, "moved", 0)
+    count = 2000
+    all_of_them = RangeSet((4 * number, 4 * number + 2) for number in range(count))
+    odd = RangeSet((4 * number + 1, 4 * number + 1) for number in range(count))
+    gaps = RangeSet((4 * number + 3, 4 * number + 3) for number in range(count))
+    left = all_of_them.minus(odd)
+    assert list(left) == [number for number in range(4 * count) if number % 2 == 0]
+    assert not all_of_them.minus(all_of_them)
+    left.update(odd)
+    assert left == all_of_them
+    left.update(gaps)
+    assert list(left.ranges()) == [(0, 4 * count - 1)]
+    assert MovedList.moved <= 2 * count
 
 
 @given(st.lists(NUMBER))
