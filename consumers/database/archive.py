@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select, bindparam, delete, func, select
 
 from consumers.database.engine import PreparedStatement, insert_or_replace
-from consumers.database.tables import archived, frames, tallies
-from consumers.database.tallies import PURGED_FRAMES
-from consumers.records.batch import FrameKey
-from schemas.batched import batched
-from schemas.limits import MAX_CAMERAS
+from consumers.database.tables import archived, frames
+from consumers.records.batch import BootKey, FrameKey
+from schemas.identity import SEQ_LIMIT
 from schemas.ranges import RangeSet
 
 
@@ -25,14 +23,27 @@ class RowKind(StrEnum):
     DEAD_LETTER = "dead_letter"
 
 
-def load(connection: Connection, kind: RowKind, camera: str, boot: int) -> RangeSet:
-    """Return the archived sequence numbers of one boot."""
-    rows = connection.execute(
-        select(archived.c.first, archived.c.last)
-        .where(archived.c.kind == kind.value, archived.c.camera == camera, archived.c.boot == boot)
-        .order_by(archived.c.first)
-    )
+def load(
+    connection: Connection, kind: RowKind, camera: str, boot: int, since: int = 0, until: int = SEQ_LIMIT
+) -> RangeSet:
+    """Return the archived ranges of one boot that hold a sequence number from `since` to `until`."""
+    rows = connection.execute(_around(kind.value, camera, boot, since, until))
     return RangeSet((first, last) for first, last in rows)
+
+
+def _around(kind: object, camera: object, boot: object, since: object, until: object) -> Select[int, int]:
+    """Return the query for the ranges from the last that begins at or before `since` to the last at or before `until`.
+
+    It searches the index: a boot may have many other ranges.
+    """
+
+    def mine(table: FromClause) -> tuple[ColumnElement[bool], ...]:
+        return table.c.kind == kind, table.c.camera == camera, table.c.boot == boot
+
+    other = archived.alias()
+    before = select(func.max(other.c.first)).where(*mine(other), other.c.first <= since).scalar_subquery()
+    is_near = (archived.c.first <= until, archived.c.first >= func.coalesce(before, since))
+    return select(archived.c.first, archived.c.last).where(*mine(archived), *is_near).order_by(archived.c.first)
 
 
 def keeps_all(connection: Connection, kind: RowKind) -> bool:
@@ -65,58 +76,59 @@ def grown(before: Mapping[int, int], numbers: Iterable[int]) -> tuple[Collection
     return before.keys() - after.keys(), after.items() - before.items()
 
 
-_NONE: Final = RangeSet()
-_BOOTS_AT_ONCE: Final = 400
+_NEAR: Final = 64
+"""Maximum distance of neighbours in a group of numbers. Between two of them are at most half as many ranges."""
+
+
+def stretches(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each group of `numbers` that are near each other.
+
+    A query for each group reads few ranges, also if the numbers of one boot are far apart.
+    """
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number - found[-1][1] <= _NEAR:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 class Archive:
-    """The archived identities, with a cache of the boots in use. For the database thread only."""
+    """The archived identities. For the database thread only."""
 
     def __init__(self, engine: Engine) -> None:
-        mine = (archived.c.kind == bindparam("of_kind"), archived.c.camera == bindparam("of"))
-        query = select(archived.c.first, archived.c.last).where(*mine, archived.c.boot == bindparam("in_boot"))
-        self._ranges = PreparedStatement(engine, query.order_by(archived.c.first))
+        names: list[object] = [bindparam(name) for name in ("of_kind", "of", "in_boot", "since", "until")]
+        self._ranges = PreparedStatement(engine, _around(*names))
         self._put = PreparedStatement(engine, insert_or_replace(engine, archived))
         key = [column == bindparam(column.name) for column in archived.primary_key.columns]
         self._remove = PreparedStatement(engine, delete(archived).where(*key))
-        self._purged = PreparedStatement(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
-        self._purged_before = -1
-        self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()
         self._has_frames: bool | None = None
         """Whether any frame was ever purged; None until the first query. Before the first purge no query is needed."""
 
-    def frames(self, connection: Connection, camera: str, boot: int) -> RangeSet:
-        """Return the purged frames of one boot."""
+    def frames(self, connection: Connection, keys: Iterable[FrameKey]) -> dict[BootKey, RangeSet]:
+        """Return the purged frames among `keys`, and others near them, by boot. Boots without any are left out."""
         if self._has_frames is None:
             any_frame = select(archived.c.boot).where(archived.c.kind == RowKind.FRAME.value).limit(1)
             self._has_frames = connection.execute(any_frame).first() is not None
         if not self._has_frames:
-            return _NONE
-        key = (camera, boot)
-        found = self._frames.get(key)
-        if found is None:
-            rows = self._ranges.run(connection, of_kind=RowKind.FRAME.value, of=camera, in_boot=boot).fetchall()
-            found = self._frames[key] = RangeSet(rows)
-            if len(self._frames) > MAX_CAMERAS:
-                self._frames.popitem(last=False)
-        else:
-            self._frames.move_to_end(key)
+            return {}
+        found = {}
+        for boot, numbers in _by_boot(keys).items():
+            if near := self._near(connection, RowKind.FRAME, boot, numbers):
+                found[boot] = RangeSet(near.items())
         return found
 
     def add(self, connection: Connection, kind: RowKind, identities: Iterable[FrameKey]) -> None:
         """Archive the identities of rows that this transaction purges. Write only the changed ranges of each boot."""
-        boots: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        for camera, boot, seq in identities:
-            boots[camera, boot].append(seq)
+        boots = _by_boot(identities)
         if not boots:
             return
         self._has_frames = True
         gone, changed = [], []
-        for place, before in _known(connection, kind, sorted(boots)):
-            # Bypass and clear the cache: the transaction may still fail.
-            self._frames.pop(place, None)
-            left, new = grown(before, sorted(boots[place]))
-            mine = {"kind": kind.value, "camera": place[0], "boot": place[1]}
+        for (camera, boot), numbers in sorted(boots.items()):
+            left, new = grown(self._near(connection, kind, (camera, boot), numbers), sorted(numbers))
+            mine = {"kind": kind.value, "camera": camera, "boot": boot}
             gone += [mine | {"first": first} for first in left]
             changed += [mine | {"first": first, "last": last} for first, last in new]
         if gone:
@@ -124,28 +136,21 @@ class Archive:
         if changed:
             self._put.run_each(connection, changed)
 
-    def follow(self, connection: Connection) -> None:
-        """Detect that another recorder on the same database has purged rows."""
-        row = self._purged.run(connection, of=PURGED_FRAMES).fetchone()
-        purged = row[0] if row is not None else 0
-        if purged != self._purged_before:
-            self.forget()
-            self._purged_before = purged
-
     def forget(self) -> None:
-        """Clear the cache: another recorder may have written."""
-        self._frames.clear()
+        """Forget whether any frame was purged: another recorder may have purged some."""
         self._has_frames = None
 
+    def _near(self, connection: Connection, kind: RowKind, boot: BootKey, numbers: Iterable[int]) -> dict[int, int]:
+        """Return the last number of each range that holds or touches one of `numbers`, or is near, by its first."""
+        found: dict[int, int] = {}
+        mine = {"of_kind": kind.value, "of": boot[0], "in_boot": boot[1]}
+        for first, last in stretches(numbers):
+            found |= self._ranges.run(connection, **mine, since=first, until=last + 1).fetchall()
+        return found
 
-def _known(
-    connection: Connection, kind: RowKind, places: Sequence[tuple[str, int]]
-) -> Iterator[tuple[tuple[str, int], dict[int, int]]]:
-    """Yield the archived ranges of each of these boots, by their first numbers."""
-    columns = (archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
-    for some in batched(places, _BOOTS_AT_ONCE):
-        found: dict[tuple[str, int], dict[int, int]] = {place: {} for place in some}
-        mine = (archived.c.kind == kind.value, tuple_(archived.c.camera, archived.c.boot).in_(some))
-        for camera, boot, first, last in connection.execute(select(*columns).where(*mine)):
-            found[camera, boot][first] = last
-        yield from found.items()
+
+def _by_boot(identities: Iterable[FrameKey]) -> dict[BootKey, list[int]]:
+    boots: defaultdict[BootKey, list[int]] = defaultdict(list)
+    for camera, boot, seq in identities:
+        boots[camera, boot].append(seq)
+    return boots

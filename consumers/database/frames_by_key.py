@@ -43,7 +43,7 @@ class FramesByKey:
         """Do nothing: SQLite needs no partition."""
 
     def forget(self) -> None:
-        """Do nothing: the only cache is the archive, which its owner clears."""
+        """Do nothing: only the archive has a memory, which its owner clears."""
 
     def record(
         self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
@@ -52,8 +52,8 @@ class FramesByKey:
         counted: Counter[BootKey] = Counter([key[:2] for key in rows])
         seen = counted + repeated if repeated else counted
         if not self._alone:
-            self._archive.follow(connection)
-        archived = {boot: purged for boot in counted if (purged := self._archive.frames(connection, *boot))}
+            self._archive.forget()
+        archived = self._archive.frames(connection, rows)
         left = list(rows.values())
         if archived:
             left = [row for row in left if row.seq not in archived.get((row.camera, row.boot), ())]

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from consumers.database.archive import RowKind, grown
+from consumers.database.archive import RowKind, grown, stretches
 from consumers.database.arrays import UnnestStatement
 from consumers.database.tables import archived, frames
 from consumers.records.batch import BootKey
@@ -50,8 +50,8 @@ class Identities:
     def add(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
         """Add the sequence numbers in `coming`, each once, of at least one boot. Return those recorded earlier."""
         known: dict[BootKey, dict[int, int]] = {boot: {} for boot in coming}
-        stretches = [(*boot, min(numbers), max(numbers)) for boot, numbers in coming.items()]
-        for camera, boot, first, last in self._around.run(connection, stretches).fetchall():
+        places = [(*boot, *each) for boot, numbers in coming.items() for each in stretches(numbers)]
+        for camera, boot, first, last in self._around.run(connection, places).fetchall():
             known[camera, boot][first] = last
         repeated: dict[BootKey, set[int]] = {}
         gone, changed = [], []

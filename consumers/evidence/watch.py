@@ -200,7 +200,7 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
         for (seq,) in connection.execute(select(table.c.seq).where(*condition).order_by(table.c.seq)):
             found.add(seq)
     for kind in RowKind:
-        found.update(load(connection, kind, camera, boot_id))
+        found.update(load(connection, kind, camera, boot_id, start, last))
     ledger = connection.execute(
         select(ledgers.c.first, ledgers.c.message).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)
     ).one_or_none()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.database import archive as archive_module
-from consumers.database.archive import Archive, RowKind, grown
+from consumers.database.archive import Archive, RowKind, grown, load
 from consumers.database.runs import all_numbers, boot_numbers
 from consumers.database.tables import archived
 from consumers.records.batch import BootKey
@@ -71,21 +72,58 @@ def test_each_frame_of_a_random_stream_is_recorded_once_and_repeats_are_duplicat
         assert records.recorded_by_boot() == {boot: RangeSet.of(seqs) for boot, seqs in known.items() if seqs}
 
 
-def test_the_ranges_of_the_boots_used_last_are_cached(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "MAX_CAMERAS", 2)
+def test_the_archive_finds_purged_frames_and_joins_the_ranges_that_they_touch(rig: Rig) -> None:
     archive = Archive(rig.engine)
     with rig.engine.begin() as connection:
         archive.add(connection, RowKind.FRAME, [])
-        assert archive.frames(connection, "lab/a", 1) == RangeSet()
-        archive.forget()
-        archive.add(connection, RowKind.FRAME, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/c", 1, 6)])
-        for camera, last in (("lab/a", 4), ("lab/b", 5), ("lab/a", 4), ("lab/c", 6)):
-            assert list(archive.frames(connection, camera, 1)) == [last]
-        assert list(archive._frames) == [("lab/a", 1), ("lab/c", 1)]
+        assert archive.frames(connection, [("lab/a", 1, 4)]) == {}
+        archive.add(connection, RowKind.FRAME, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/c", 2, 6)])
+        found = archive.frames(connection, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/b", 2, 6), ("lab/c", 2, 1)])
+        assert {boot: list(ranges) for boot, ranges in found.items() if boot[0] != "lab/c"} == {
+            ("lab/a", 1): [4],
+            ("lab/b", 1): [5],
+        }
         archive.add(connection, RowKind.FRAME, [("lab/a", 1, 5), ("lab/a", 1, 3)])
-        assert list(archive.frames(connection, "lab/a", 1).ranges()) == [(3, 5)]
-        rows = connection.execute(archived.select().where(archived.c.camera == "lab/a")).all()
-        assert [(row.first, row.last) for row in rows] == [(3, 5)]
+    assert stored_ranges(rig) == {("lab/a", 1): [(3, 5)], ("lab/b", 1): [(5, 5)], ("lab/c", 2): [(6, 6)]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_archive_of_random_numbers_holds_exactly_them(rig: Rig, seed: int) -> None:
+    archive, rng, known = Archive(rig.engine), random.Random(seed), set[int]()
+    with rig.engine.begin() as connection:
+        for _ in range(40):
+            numbers = {rng.choice((0, 100, 2**40)) + rng.randrange(60) for _ in range(rng.randrange(1, 9))}
+            keys = [(CAMERA, BOOT, number) for number in numbers]
+            found = archive.frames(connection, keys).get((CAMERA, BOOT), RangeSet())
+            assert {number for number in numbers if number in found} == numbers & known
+            archive.add(connection, RowKind.FRAME, keys)
+            known |= numbers
+            since, until = sorted(rng.sample(range(160), 2))
+            some = load(connection, RowKind.FRAME, CAMERA, BOOT, since, until)
+            assert {number for number in range(since, until + 1) if number in some} == {
+                number for number in known if since <= number <= until
+            }
+            assert load(connection, RowKind.FRAME, CAMERA, BOOT) == RangeSet.of(known)
+
+
+@pytest.mark.parametrize("new", [[4001], [1999, 2000, 2001], [2, 4000], [2**40]])
+def test_a_purge_step_reads_only_the_ranges_near_its_numbers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, new: list[int]
+) -> None:
+    archive, read = Archive(rig.engine), list[int]()
+
+    def counted(before: Mapping[int, int], numbers: Iterable[int]) -> object:
+        read.append(len(before))
+        return grown(before, numbers)
+
+    with rig.engine.begin() as connection:
+        archive.add(connection, RowKind.FRAME, [(CAMERA, BOOT, number) for number in range(1, 4001, 2)])
+        monkeypatch.setattr(archive_module, "grown", counted)
+        archive.add(connection, RowKind.FRAME, [(CAMERA, BOOT, number) for number in new])
+        assert load(connection, RowKind.FRAME, CAMERA, BOOT) == RangeSet.of({*range(1, 4001, 2), *new})
+        assert read[0] <= 6
+        (ranges,) = archive.frames(connection, [(CAMERA, BOOT, number) for number in new]).values()
+        assert len(list(ranges.ranges())) <= 6
 
 
 def test_only_verified_dead_letters_have_identities(make_rig: MakeRig) -> None:
