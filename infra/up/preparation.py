@@ -97,7 +97,7 @@ def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line:
     """Print how many cameras obey remembered commands that differ from the settings of this run."""
     found = []
     for camera in cameras:
-        state, _ = read_command_state(layout.spool / camera.camera_id, camera.encoding, camera.fps)
+        state = read_command_state(layout.spool / camera.camera_id, camera.encoding, camera.fps).state
         if overridden(camera.encoding, camera.fps, state):
             found.append(camera.camera_id)
     if found:

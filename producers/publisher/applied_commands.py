@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from hashlib import blake2s
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from producers.publisher.order_times import OrderTimes
 from schemas.errors import ConfigError
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.messages.frame import Encoding
@@ -26,8 +28,18 @@ _RATE: Final = "frames_per_second"
 _log = structlog.get_logger()
 
 
-def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[CommandState, bool]:
-    """Return the applied commands, and whether the files are out of date or one of them is damaged.
+class StoredCommands(NamedTuple):
+    """The content of the files."""
+
+    state: CommandState
+    times: dict[str, OrderTimes]
+    """The issue times of the applied orders by their kind, without those of kinds that the files lack."""
+    is_stale: bool
+    """Whether the files are out of date or one of them is damaged."""
+
+
+def read_command_state(folder: Path, own: Encoding, own_rate: float) -> StoredCommands:
+    """Return the applied commands.
 
     There are no commands if both files are missing or damaged. A command is left out if the camera's own setting, or
     its own rate in frames a second, has changed since. The files must then be written again: the command would return
@@ -36,7 +48,7 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[Co
     found = [_read(folder / name) for name in _FILES]
     values = next((each for each in found if each is not None), None)
     if values is None:
-        return CommandState(), False
+        return StoredCommands(CommandState(), {}, is_stale=False)
     state, before = ParseDict(values["state"], CommandState()), values["own"]
     changed = [name for name in _COMMANDED if before[name] != getattr(own, name)]
     if before.get(_RATE, own_rate) != own_rate:
@@ -45,14 +57,17 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> tuple[Co
         state.ClearField(name)
     if "probe_share" in changed:
         state.ClearField("asked_share")
-    return state, bool(changed) or None in found
+    times = {kind: OrderTimes(ranges) for kind, ranges in values.get("applied", {}).items()}
+    return StoredCommands(state, times, bool(changed) or None in found)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the values in a file; None if it is missing or damaged."""
     try:
         values = json.loads(path.read_text())
-        if values.get("sum", _sum(values)) != _sum(values):  # files of earlier releases have none
+        # Files of earlier releases lack one checksum or both.
+        sums = {"sum": _sum(values), "applied_sum": _digest(values.get("applied"))}
+        if any(values.get(name, found) != found for name, found in sums.items()):
             raise ValueError("checksum")
         ParseDict(values["state"], CommandState())
         if not values["own"].keys() >= set(_COMMANDED):
@@ -67,22 +82,30 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def is_paused(folder: Path, own: Encoding, own_rate: float) -> bool:
     """Return whether an applied command pauses the camera whose spool is `folder`."""
-    state, _ = read_command_state(folder, own, own_rate)
+    state = read_command_state(folder, own, own_rate).state
     return state.HasField("enabled") and not state.enabled
 
 
 def write_command_state(
-    folder: Path, state: CommandState, own: Encoding, own_rate: float, *, is_command: bool = True
+    folder: Path,
+    state: CommandState,
+    own: Encoding,
+    own_rate: float,
+    times: Mapping[str, OrderTimes] = MappingProxyType({}),
+    *,
+    is_command: bool = True,
 ) -> None:
-    """Store the applied commands, and the camera's own settings that they override; `OSError` when the file cannot be
-    written.
+    """Store the applied commands with their times, and the camera's own settings that they override; `OSError` when
+    the file cannot be written.
 
     The copy is synced to the disk, so that no power failure can empty both files. It is left as it is when a request
     for probes alone has changed the state: those are frequent, and a sync may take long on a slow disk.
     """
     before = asdict(own) | {_RATE: own_rate}
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
-    text = json.dumps(values | {"sum": _sum(values)})
+    applied = {kind: each.ranges() for kind, each in times.items()}
+    sums = {"sum": _sum(values), "applied_sum": _digest(applied)}
+    text = json.dumps(values | {"applied": applied} | sums)
     main, copy = _FILES
     if is_command:
         with replacing(folder / copy) as fresh:
@@ -94,7 +117,11 @@ def write_command_state(
 
 def _sum(values: Mapping[str, Any]) -> str:
     """Return the checksum of the state and the own settings."""
-    return blake2s(json.dumps([values["state"], values["own"]], sort_keys=True).encode(), digest_size=8).hexdigest()
+    return _digest([values["state"], values["own"]])
+
+
+def _digest(value: object) -> str:
+    return blake2s(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def commanded_encoding(own: Encoding, state: CommandState) -> Encoding:

@@ -16,6 +16,7 @@ from producers.publisher.applied_commands import (
     read_command_state,
     write_command_state,
 )
+from producers.publisher.order_times import OrderTimes
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError
 from schemas.keys.keys import CameraKey
@@ -27,6 +28,8 @@ _log = structlog.get_logger()
 
 Order = TypeVar("Order", Command, ProbeRequest)
 
+_COMMAND: Final = Command.__name__
+_REQUEST: Final = ProbeRequest.__name__
 
 _MOST_EARLY: Final = 8
 """Maximum number of waiting orders of a kind. Beyond it, the oldest is dropped, but never the last one to arrive."""
@@ -74,7 +77,9 @@ class CameraControl:
         """Frames a second, 0 for every frame."""
         self.on_rate: Callable[[], None] = lambda: None
         """Called when `rate` has changed."""
-        state, self._unwritten = read_command_state(folder, encoding, rate)
+        state, times, self._unwritten = read_command_state(folder, encoding, rate)
+        self._command_times = times.get(_COMMAND, OrderTimes([(state.issued_ms, state.issued_ms)]))
+        self._request_times = times.get(_REQUEST, OrderTimes([(state.asked_ms, state.asked_ms)]))
         self._has_command = self._unwritten
         """Whether what is not written yet has a command in it, and not only requests for probes."""
         try:
@@ -128,7 +133,9 @@ class CameraControl:
         if not self._unwritten:
             return None
         try:
-            write_command_state(self._folder, self.state, self._own, self._own_rate, is_command=self._has_command)
+            times = {_COMMAND: self._command_times, _REQUEST: self._request_times}
+            is_command = self._has_command
+            write_command_state(self._folder, self.state, self._own, self._own_rate, times, is_command=is_command)
         except OSError as error:
             return error.strerror or type(error).__name__
         self._unwritten = self._has_command = False
@@ -153,6 +160,8 @@ class CameraControl:
         except ConfigError as error:
             _log.warning("command_rejected", camera=camera, kind=kind, error=str(error))
             return False
+        self._command_times.add(state.issued_ms)
+        self._request_times.add(state.asked_ms)
         _log.info("command_applied", camera=camera, kind=kind, issued_ms=order.issued_ms)
         self._unwritten = True
         self._has_command |= isinstance(order, Command)
@@ -162,10 +171,11 @@ class CameraControl:
 
     def _commanded(self, command: Command) -> CommandState | None:
         """Return the state after `command`; None when it is not newer than the last command."""
-        if command.issued_ms <= self._shield_ms(self.state.issued_ms):
+        if command.issued_ms <= self._command_times.shield_ms(self._clock_ms()):
             return None
+        asked_ms = max(command.issued_ms, self._request_times.shield_ms(self._clock_ms()))
         if command.reset:
-            state = CommandState(asked_ms=max(command.issued_ms, self._shield_ms(self.state.asked_ms)))
+            state = CommandState(asked_ms=asked_ms)
         else:
             state = deepcopy(self.state)
         state.issued_ms = command.issued_ms
@@ -181,21 +191,16 @@ class CameraControl:
                 state.ClearField("frames_per_second")
         if command.HasField("probe_share"):
             state.probe_share = command.probe_share
-            state.asked_ms = max(command.issued_ms, self._shield_ms(state.asked_ms))
+            state.asked_ms = asked_ms
             state.ClearField("asked_share")
         return state
 
     def _asked(self, request: ProbeRequest) -> CommandState | None:
-        if request.issued_ms <= self._shield_ms(self.state.asked_ms):
+        if request.issued_ms <= self._request_times.shield_ms(self._clock_ms()):
             return None
         state = deepcopy(self.state)
         state.asked_ms, state.asked_share = request.issued_ms, request.probe_share
         return state
-
-    def _shield_ms(self, obeyed_ms: int) -> int:
-        """Return the issue time up to which commands are ignored: the last applied one's, unless it lies in the
-        future."""
-        return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
 
     def _set(self, state: CommandState) -> None:
         encoding, rate = commanded_encoding(self._own, state), commanded_rate(self._own_rate, state)

@@ -144,6 +144,83 @@ def test_a_stored_time_in_the_far_future_does_not_block_new_commands(tmp_path: P
     assert not again.command(command(NOW_MS - 1, dropped_per_block=8))
 
 
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize("day", [0.0, 0.5, 1.0, 1.999])
+def test_an_applied_command_never_applies_again_whatever_the_clock_shows(tmp_path: Path, day: float) -> None:
+    clock = MsClock(NOW_MS)
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    former, newer = command(enabled=False), command(NOW_MS + 2 * DAY_MS, enabled=True)
+    former_share, newer_share = request(0.0), request(0.5, NOW_MS + 2 * DAY_MS)
+    assert control.command(former)
+    assert control.probe_request(former_share)
+    clock.now_ms = NOW_MS + 2 * DAY_MS
+    assert control.command(newer)
+    assert control.probe_request(newer_share)
+
+    clock = MsClock(NOW_MS + round(day * DAY_MS))
+    again = CameraControl(tmp_path, KEY, OWN, clock)
+    for _ in range(2):
+        assert not again.command(former)
+        assert not again.probe_request(former_share)
+        clock.now_ms = NOW_MS + 3 * DAY_MS
+        assert not again.apply_due()
+        assert not again.command(newer)  # the broker retains it
+        assert (again.enabled, again.encoding.probe_share) == (True, 0.5)
+
+
+def test_none_of_many_applied_commands_applies_again_under_a_clock_that_is_behind(tmp_path: Path) -> None:
+    clock = MsClock(NOW_MS)
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    days = [*range(12), *range(100, 112)]
+    for day in days:
+        clock.now_ms = NOW_MS + day * DAY_MS
+        assert control.command(command(clock.now_ms, enabled=day % 2 == 0))
+    for behind in days:
+        again = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS + behind * DAY_MS))
+        for day in days:
+            assert not again.command(command(NOW_MS + day * DAY_MS, enabled=day % 2 == 0))
+    # The clock was ahead by 88 days: commands of the present apply again.
+    recovered = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS + 12 * DAY_MS))
+    assert recovered.command(command(NOW_MS + 12 * DAY_MS, enabled=True))
+    assert recovered.enabled
+
+
+def test_while_the_last_command_lies_in_the_future_only_fresh_ones_apply_and_it_returns_after_them(
+    tmp_path: Path,
+) -> None:
+    clock = MsClock(NOW_MS + 2 * DAY_MS)
+    newest = command(NOW_MS + 2 * DAY_MS, dropped_per_block=32)
+    assert CameraControl(tmp_path, KEY, OWN, clock).command(newest)
+    clock.now_ms = NOW_MS + DAY_MS
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    assert not control.command(command(clock.now_ms - MAX_AHEAD_MS, dropped_per_block=8))
+    assert control.command(command(clock.now_ms - MAX_AHEAD_MS + 1, dropped_per_block=16))
+    clock.now_ms = NOW_MS + 2 * DAY_MS
+    assert control.command(newest)
+    assert control.encoding.dropped_per_block == 32
+
+
+@pytest.mark.parametrize("entry", [None, {}, {"Command": "x"}, {"Command": [[1, 2]], "ProbeRequest": []}])
+def test_commands_stored_without_valid_times_of_earlier_ones_stay_in_force(tmp_path: Path, entry: object) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS))
+    assert control.command(command(dropped_per_block=32))
+    file = tmp_path / "commands.json"
+    before = json.loads(file.read_text())
+    if entry is None:
+        del before["applied"], before["applied_sum"]
+    else:
+        before["applied"] = entry
+    file.write_text(json.dumps(before))
+    again = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS))
+    assert again.encoding.dropped_per_block == 32
+    assert not again.command(command(dropped_per_block=8))
+    assert again.command(command(NOW_MS + 1, dropped_per_block=16))
+    behind = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS - DAY_MS))
+    assert behind.command(command(NOW_MS - DAY_MS, dropped_per_block=24))
+
+
 def test_a_changed_setting_overrules_an_earlier_command_and_other_commanded_settings_stay(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, MsClock(NOW_MS))
     assert control.command(command(dropped_per_block=8, profile=LOSSLESS))
