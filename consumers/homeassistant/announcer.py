@@ -19,7 +19,9 @@ from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, co
 from consumers.homeassistant.reading import DatabaseReader
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
-from schemas.errors import BrokerError, error_text
+from schemas.errors import BrokerError, MalformedError, error_text
+from schemas.identity import camera_id_on_wire
+from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
@@ -141,9 +143,10 @@ class Announcer:
             self._missing = {camera: self._missing.get(camera, now_s) for camera in lacking}
             for camera, since_s in self._missing.items():
                 if camera in removed or now_s - since_s >= self._settings.forgotten_s:
-                    self._withdraw(camera)
+                    # First: one that cannot be withdrawn must not stop the others in each round.
                     self._announced.pop(camera, None)
                     self._leftovers.discard(camera)
+                    self._withdraw(camera)
 
     def set_status(self, *, read: bool) -> None:
         """Publish a changed status: the devices are unavailable if the database was not `read` for `_UNREAD_S`."""
@@ -188,13 +191,17 @@ class Announcer:
         self._client.subscribe([Subscription(f"{DISCOVERY_ROOT}/device/+/config", 1)])
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """Record a device of this announcer: it may be one of an earlier run that is gone since."""
+        """Record a device of this announcer: it may be one of an earlier run that is gone since.
+
+        Others may write to the broker: a name that is no camera's is ignored.
+        """
         try:
             document = json.loads(payload)
             ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == self._status
-            camera = str(document["state_topic"]).removeprefix(state_topic(""))
-        except (ValueError, KeyError, TypeError, RecursionError):
+            camera = camera_id_on_wire(str(document["state_topic"]).removeprefix(state_topic("")))
+        except (ValueError, KeyError, TypeError, RecursionError, MalformedError):
             return
         if ours and retained and topic == config_topic(camera):
             with self._lock:
-                self._leftovers.add(camera)
+                if len(self._leftovers) < MAX_CAMERAS:
+                    self._leftovers.add(camera)

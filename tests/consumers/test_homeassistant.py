@@ -542,6 +542,44 @@ def test_deeply_nested_json_of_another_client_is_ignored() -> None:
     assert not announcer._leftovers
 
 
+def feed_leftover(announcer: Announcer, camera: str) -> None:
+    """Pass a retained device of this announcer to it, as the broker does after the connection."""
+    announcer._on_message(config_topic(camera), json.dumps(config(camera, "0.0.1", announcer._id)).encode(), True)
+
+
+@pytest.mark.parametrize("camera", ["lab/#", "lab/+", "lab/" + "a" * 70_000, "lab", "", "lab/a/b", "lab/ä", 'lab/"'])
+def test_a_device_that_is_no_camera_is_ignored(camera: str) -> None:
+    announcer = offline_announcer()
+    feed_leftover(announcer, camera)
+    assert not announcer._leftovers
+    feed_leftover(announcer, CAMERA)
+    assert announcer._leftovers == {CAMERA}
+
+
+def test_no_more_devices_of_earlier_runs_are_held_than_there_may_be_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.homeassistant.announcer.MAX_CAMERAS", 3)
+    announcer = offline_announcer()
+    for number in range(5):
+        feed_leftover(announcer, f"lab/{number}")
+    assert announcer._leftovers == {"lab/0", "lab/1", "lab/2"}
+
+
+def test_a_device_that_cannot_be_withdrawn_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    announcer, broker = offline_announcer(), Broker()
+    monkeypatch.setattr(announcer, "_client", broker)
+    feed_leftover(announcer, "lab/rejected")
+    with monkeypatch.context() as broken:
+        broken.setattr(broker, "publish", lambda *_: (_ for _ in ()).throw(ValueError("Invalid topic.")))
+        with pytest.raises(ValueError, match="Invalid topic"):
+            announcer.announce([], {"lab/rejected"})
+    assert not announcer._leftovers
+    feed_leftover(announcer, "lab/earlier")
+    broker.publish(config_topic("lab/earlier"), "{}")
+    announcer.announce([CameraSnapshot(CAMERA, "online", "stop", backdoor=False)], {"lab/rejected", "lab/earlier"})
+    assert broker.devices() == {config_topic(CAMERA)}
+    assert not announcer._leftovers
+
+
 def test_the_id_of_an_announcer_depends_on_its_database_machine_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def id_of(database: str, name: str = "announcer", machine: str = "one") -> str:
         monkeypatch.setattr("platform.node", lambda: machine)
