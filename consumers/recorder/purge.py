@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from heapq import heapify, heapreplace
 from pathlib import Path
 from typing import Final
 
@@ -125,18 +128,38 @@ def _purge_evidence(connection: Connection, bounds: Bounds, now_ms: int) -> int:
 
 
 def _purge_alerts(store: Store, connection: Connection, bounds: Bounds) -> int:
-    """Delete the oldest alerts beyond the bound, which backdoor alerts and sightings have each for themselves."""
+    """Delete alerts beyond the bound, which backdoor alerts and sightings have each for themselves.
+
+    They are the oldest of the cameras with the most: no camera's alerts evict those of another with fewer.
+    """
     backdoors = _purge_kind(connection, alerts.c.wanted == "", bounds)
     store.tallies.add(connection, {PURGED_ALERTS: backdoors})
     return max(backdoors, _purge_kind(connection, alerts.c.wanted != "", bounds))
 
 
 def _purge_kind(connection: Connection, kind: ColumnElement[bool], bounds: Bounds) -> int:
-    excess = (connection.scalar(select(func.count()).select_from(alerts).where(kind)) or 0) - bounds.alert_rows
-    if excess <= 0:
-        return 0
+    counts = select(alerts.c.camera, func.count()).where(kind).group_by(alerts.c.camera)
+    held: Counter[str] = Counter()
+    for camera, count in connection.execute(counts):
+        held[camera] = count
+    excess = min(held.total() - bounds.alert_rows, bounds.purge_rows)
     # An alert without Kafka's confirmation stays, and so does a sighting until it ends.
     is_over = (alerts.c.wanted == "") | (alerts.c.ended_ms != 0)
-    oldest = select(alerts.c.alert_id).where(kind, alerts.c.published, is_over).order_by(alerts.c.raised_ms)
-    ids = oldest.limit(min(excess, bounds.purge_rows))
-    return connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount
+    gone = 0
+    for camera, count in _from_largest(held, excess).items():
+        mine = (alerts.c.camera == camera, kind, alerts.c.published, is_over)
+        ids = select(alerts.c.alert_id).where(*mine).order_by(alerts.c.raised_ms).limit(count)
+        gone += connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount
+    return gone
+
+
+def _from_largest(held: Mapping[str, int], excess: int) -> Counter[str]:
+    """Return the number of rows that each camera loses if the camera with the most rows always loses the next one."""
+    gone: Counter[str] = Counter()
+    largest = [(-count, camera) for camera, count in held.items()]
+    heapify(largest)
+    for _ in range(excess):
+        count, camera = largest[0]
+        gone[camera] += 1
+        heapreplace(largest, (count + 1, camera))
+    return gone

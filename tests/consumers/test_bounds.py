@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 from structlog.testing import capture_logs
 
+from consumers.database.tables import alerts
 from consumers.evidence.quarantine import name_of
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
@@ -152,3 +155,23 @@ def test_a_quarantined_frame_that_cannot_be_deleted_stops_no_other_purge(
     purge(rig.store, bounds)
     assert rig.count("quarantine") == 0
     assert not list((rig.folder / "quarantine").rglob("*.*"))
+
+
+@pytest.mark.parametrize("wanted", ["", "vehicle"])
+def test_a_camera_with_many_alerts_evicts_no_alert_of_another(make_rig: MakeRig, wanted: str) -> None:
+    rig = make_rig()
+    template: dict[str, Any] = {column.name: column.type.python_type() for column in alerts.columns}
+    template |= {"wanted": wanted, "ended_ms": 1, "published": True, "kind": "strip"}
+    others = {"lab/noisy": 100, "lab/two": 2, CAMERA: 1}
+    made = [
+        template | {"alert_id": f"{camera}/{n}", "camera": camera, "raised_ms": 1000 + n if count > 2 else n}
+        for camera, count in others.items()
+        for n in range(count)
+    ]
+    with rig.engine.begin() as connection:
+        connection.execute(alerts.insert(), made)
+    while purge(rig.store, Bounds(alert_rows=20, purge_rows=30)):
+        pass
+    with rig.engine.begin() as connection:
+        left = set(connection.scalars(select(alerts.c.alert_id)))
+    assert left == {f"{CAMERA}/0", "lab/two/0", "lab/two/1", *(f"lab/noisy/{n}" for n in range(83, 100))}
