@@ -1,7 +1,7 @@
 """The dead letters: those of verified frames and those of strangers, each kind with its own limit.
 
 The transaction that inserts letters also enforces the limits, so no flood can outrun the purge. Letters that anybody
-can send displace only letters of the same kind.
+can send displace only letters of the same kind. The verified letters of a camera displace none of a camera with fewer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, select, tuple_, update
 
 from consumers.database.archive import Archive, RowKind
 from consumers.database.engine import NewRows
@@ -39,19 +39,21 @@ class DeadLetters:
         self._bounds = bounds
 
     def record(self, connection: Connection, rows: Sequence[LetterRow]) -> list[LetterRow]:
-        """Insert `rows` (at least one) and delete the oldest beyond the limits. Return the new rows."""
+        """Insert `rows` (at least one) and delete those beyond the limits. Return the new rows."""
         by_place = {(row.topic, row.partition, row.offset): row for row in rows}
         new = [by_place[topic, partition, offset] for topic, partition, offset in self._new.insert(connection, rows)]
         foreign = sum(row.stored_bytes for row in new if not row.verified)
         total = sum(row.stored_bytes for row in new)
         self._tallies.add(connection, {DEAD_LETTER_BYTES: total, FOREIGN_BYTES: foreign})
         for verified in (False, True):
-            while self._shrink(connection, verified, self._bounds, 0) >= self._bounds.purge_rows:
+            while self._shrink(connection, verified, self._bounds, 0):
                 pass
         return new
 
     def purge(self, connection: Connection, bounds: Bounds, before_ms: int) -> int:
-        """Run one purge step for each kind: at most `bounds.purge_rows` of the oldest.
+        """Run one purge step for each kind: at most `bounds.purge_rows`, the oldest first.
+
+        Beyond the bytes, the camera with the most verified letters loses its oldest.
 
         Return the number of deleted rows of the kind that lost the most.
         """
@@ -69,6 +71,8 @@ class DeadLetters:
         if held <= limit and not before_ms:
             return 0
         kind = dead_letters.c.verified == verified
+        if verified and held > limit:
+            kind &= dead_letters.c.camera == _noisiest(connection)
         last, gone, freed, identities = None, 0, 0, []
         oldest = (
             select(*_PLACE, dead_letters.c.camera, dead_letters.c.boot, dead_letters.c.seq)
@@ -94,3 +98,10 @@ class DeadLetters:
                 counts[FOREIGN_BYTES] = -freed
             self._tallies.add(connection, counts)
         return gone
+
+
+def _noisiest(connection: Connection) -> str:
+    """Return the camera with the most verified letters. Their number is in an index, unlike their bytes."""
+    camera, number = dead_letters.c.camera, func.count().desc()
+    most = select(camera).where(dead_letters.c.verified).group_by(camera).order_by(number).limit(1)
+    return connection.scalar(most) or ""

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
-from consumers.database.tables import alerts
+from consumers.database.tables import alerts, dead_letters
 from consumers.evidence.quarantine import name_of
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
@@ -175,3 +175,24 @@ def test_a_camera_with_many_alerts_evicts_no_alert_of_another(make_rig: MakeRig,
     with rig.engine.begin() as connection:
         left = set(connection.scalars(select(alerts.c.alert_id)))
     assert left == {f"{CAMERA}/0", "lab/two/0", "lab/two/1", *(f"lab/noisy/{n}" for n in range(83, 100))}
+
+
+def test_a_camera_whose_frames_are_rejected_evicts_no_dead_letter_of_another(make_rig: MakeRig) -> None:
+    bounds = Bounds(dead_letter_bytes=100 * KIB, purge_rows=7)
+    rig = make_rig(bounds=bounds)
+    quiet = [dead_letter(n, verified=True, payload=b"x" * 1024) for n in range(5)]
+    record_letters(rig, quiet)
+    for first in range(0, 200, 40):
+        noisy = [
+            dead_letter(n, verified=True, camera_id="lab/noisy", payload=b"x" * 1024) for n in range(first, first + 40)
+        ]
+        record_letters(rig, noisy)
+        purge(rig.store, bounds)
+    with rig.engine.begin() as connection:
+        kept = connection.execute(select(dead_letters.c.camera, dead_letters.c.seq).order_by(dead_letters.c.seq)).all()
+    assert [seq for camera, seq in kept if camera == CAMERA] == list(range(5))
+    left = [seq for camera, seq in kept if camera == "lab/noisy"]
+    assert left == list(range(200 - len(left), 200))
+    assert 70 * KIB < rig.store.bytes_held()["dead_letters"] <= 100 * KIB
+    with rig.records() as records:
+        assert records.dead_lettered("lab/noisy", BOOT) == RangeSet([(0, 199)])
