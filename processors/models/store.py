@@ -65,7 +65,8 @@ def bundle_files(folder: Path) -> list[BundleFile]:
         name = "/".join(parts)
         if not is_inside(name):
             raise BundleError(
-                f"{folder}: expected names of files of at most 200 characters, got {name[:80]!r}. Correct the folder."
+                f"{folder}: expected names of files of at most 200 characters without control characters, got "
+                f"{name[:80]!r}. Correct the folder."
             )
         try:
             with path.open("rb") as opened:

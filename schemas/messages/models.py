@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from hashlib import sha256
 from typing import Final
+from unicodedata import category
 
 from google.protobuf.message import DecodeError
 
@@ -86,7 +87,8 @@ def _check(model: Model) -> None:
     names = [file.name for file in model.files]
     if not 1 <= len(names) <= MAX_FILES or len(set(names)) != len(names) or not all(map(is_inside, names)):
         raise MalformedError(
-            f"{model.model_id}: expected 1 to {MAX_FILES} names of files inside the bundle, got {names[:5]}"
+            f"{model.model_id}: expected 1 to {MAX_FILES} names of files inside the bundle, "
+            f"without control characters, got {names[:5]}"
         )
     if sum(file.size for file in model.files) > MAX_BUNDLE_BYTES:
         raise MalformedError(f"{model.model_id}: expected at most {MAX_BUNDLE_BYTES} bytes")
@@ -95,8 +97,11 @@ def _check(model: Model) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a file name is a relative path that stays inside the bundle."""
-    plain = bool(name) and len(name) <= MAX_NAME and "\\" not in name and "\0" not in name
+    """Return whether a file name is a relative path that stays inside the bundle, without control characters.
+
+    With a line break in names, two bundles could have the same digest.
+    """
+    plain = 0 < len(name) <= MAX_NAME and "\\" not in name and all(category(each) != "Cc" for each in name)
     return (
         plain
         and not name.startswith("/")

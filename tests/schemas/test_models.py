@@ -126,7 +126,8 @@ def test_the_signature_of_a_bundle_is_not_valid_for_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * (MAX_NAME + 1), "a\0b"]
+    "name",
+    ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * (MAX_NAME + 1), "a\0b", "a\nb", "a\x85b"],
 )
 def test_a_file_outside_the_bundle_is_rejected(name: str) -> None:
     assert not is_inside(name)
@@ -134,7 +135,19 @@ def test_a_file_outside_the_bundle_is_rejected(name: str) -> None:
         unseal(seal(Models(published=[model("a", "model.toml", name)]), SIGNER), TRUSTED)
 
 
-@pytest.mark.parametrize("name", ["model.toml", "code/network.py", "..b", "a b", "weights.safetensors", "x" * MAX_NAME])
+def test_files_whose_names_hide_other_files_in_a_line_break_are_rejected() -> None:
+    one, two = (BundleFile(name=name, size=1, sha256=bytes(32)) for name in ("a", "b"))
+    line = f"{bytes(32).hex()} 1 b"
+    joined = BundleFile(name=f"a\n{line}", size=1, sha256=bytes(32))
+    assert bundle_digest([joined]) == bundle_digest([one, two])
+    model = Model(model_id="m", digest=bundle_digest([one, two]), files=[joined])
+    with pytest.raises(MalformedError, match="without control characters"):
+        unseal(seal(Models(published=[model]), SIGNER), TRUSTED)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.toml", "code/network.py", "..b", "a b", "ä", "weights.safetensors", "x" * MAX_NAME]
+)
 def test_a_file_inside_the_bundle_is_accepted(name: str) -> None:
     assert is_inside(name)
 
