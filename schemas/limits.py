@@ -33,6 +33,8 @@ MAX_SHED_RANGES: Final = 64
 """Shed ranges in a ledger. Above this number, a spool merges ranges that have no waiting frame between them."""
 MAX_LEDGER_BYTES: Final = 4096
 """Size of a signed ledger with `MAX_SHED_RANGES` ranges. Each takes at most 22 bytes, the rest less than 200."""
+MAX_ANNOUNCEMENT_BYTES: Final = 4096
+"""Size of a signed `status` or `meta`."""
 MAX_GROUP_FRAMES: Final = 1000
 """Frames of one group of a video. If a decoder was closed, all earlier ones of the group are decoded again."""
 MAX_BOOT_FRAMES: Final = MAX_FRAMES_PER_SECOND * 10 * 366 * 86_400

@@ -144,7 +144,8 @@ SOURCE_RESTARTS = Metric(
 BRIDGE_MESSAGES = Metric(
     Counter,
     "pointillist_bridge_messages_total",
-    "Messages from MQTT that Kafka has stored, by channel and outcome: forwarded, dead_lettered",
+    "Messages from MQTT by channel and outcome: forwarded, dead_lettered (both stored by Kafka), dropped (rejected, "
+    "without a dead letter, because too many wait for the recorder)",
     ("channel", "outcome"),
 )
 BRIDGE_BYTES = Metric(Counter, "pointillist_bridge_bytes_total", "Payload bytes received from MQTT")
@@ -165,7 +166,8 @@ BRIDGE_BACKLOG = Metric(
 BRIDGE_BACKPRESSURE = Metric(
     Gauge,
     "pointillist_bridge_backpressure_active",
-    "1 while the bridge rejects frames because too many in Kafka are unprocessed, or too many verdicts unrecorded",
+    "1 while the bridge rejects frames because too many in Kafka are unprocessed, or too many verdicts or dead letters "
+    "unrecorded",
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_OVER_QUOTA = Metric(

@@ -84,7 +84,7 @@ PROCESSORS_GROUP: Final = "pointillist-processors"
 """The consumer group of the frames topic; its committed offsets mark the frames that are done."""
 RECORDED_GROUP: Final = "pointillist-recorder-progress"
 """The group in which all recorders commit their offsets, with the mean size of a record as note; it has no members.
-Bridges measure by it how many verdicts the database does not have yet."""
+Bridges measure by it how many records the database does not have yet."""
 
 
 class KafkaTopic(StrEnum):

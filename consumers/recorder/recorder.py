@@ -386,7 +386,7 @@ class Recorder:
             await asyncio.gather(
                 self._log.commit(self._offsets),
                 self._letters.commit(self._offsets),
-                self._progress.commit(self._log.committable(self._offsets)),
+                self._progress.commit(self._log.committable(self._offsets) | self._letters.committable(self._offsets)),
             )
             await self._database.run(self._store.tend_sightings)
             read_on = await self._database.run(self._store.read_on)

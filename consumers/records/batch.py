@@ -21,7 +21,7 @@ from consumers.settings import RecordsSettings
 from schemas.errors import MalformedError, TooManyBootsError, UserError, WireError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_CAMERAS
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_CAMERAS
 from schemas.messages.camera_status import check_announcement
 from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import TIME_LIMIT, open_message
@@ -45,7 +45,6 @@ from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 log = structlog.get_logger()
 
 STAGE: Final = "recorder"
-MAX_META_BYTES: Final = 4096
 _COUNT_LIMIT: Final = 2**63
 _TEXT: Final = 500
 BEST: Final = 3
@@ -305,12 +304,12 @@ def _add_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | No
                 (camera, ledger.boot_id), ledger, value, batch.recorded_ms
             )
     elif kind == b"pointillist.v1.Status":
+        _check_announcement_size(kind, value)
         status = open_message(Status, camera, value, keys)
         check_announcement(status)
         batch.statuses.append((camera, status))
     elif kind == b"pointillist.v1.Meta":
-        if len(value) > MAX_META_BYTES:
-            raise MalformedError(f"record value: expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
+        _check_announcement_size(kind, value)
         meta = open_message(Meta, camera, value, keys)
         check_announcement(meta)
         batch.metas.append((camera, meta))
@@ -321,6 +320,14 @@ def _add_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | No
     elif kind not in _FOR_BRIDGES:
         raise MalformedError(
             f"ce_type: expected pointillist.v1.Ledger, Status, Meta, Refusal or a request, got {kind[:80]!r}"
+        )
+
+
+def _check_announcement_size(kind: bytes, value: bytes) -> None:
+    if len(value) > MAX_ANNOUNCEMENT_BYTES:
+        name = kind.decode().removeprefix("pointillist.v1.")
+        raise MalformedError(
+            f"record value: expected a {name} of at most {MAX_ANNOUNCEMENT_BYTES} bytes, got {len(value)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The recorders' progress in Kafka, by which bridges measure how many verdicts the database does not have yet."""
+"""The recorders' progress in Kafka, by which bridges measure how many records the database does not have yet."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def pointillist_topics(
     """
     keyed = TopicSpec(partitions, replication)
     topics = {
-        # Bridges stop accepting frames well before a partition of frames or verdicts is full:
+        # Bridges stop accepting frames or events well before unread records fill a partition of these topics:
         # BridgeSettings.max_backlog_bytes, MAX_UNRECORDED_BYTES.
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
         KafkaTopic.EVENTS.value: keyed,

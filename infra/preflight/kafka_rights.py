@@ -21,7 +21,7 @@ Role = Literal["bridge", "processor", "recorder"]
 _ANSWER_S: Final = 5.0
 _USED: Final = ("READ", "WRITE")
 """The operations that a role cannot work without. Describing topics serves only metrics, and the hold of frames while
-too many verdicts are unrecorded."""
+too many records are unrecorded."""
 
 
 class _MetadataResponse(Response):  # type: ignore[misc]  # aiokafka has no annotations

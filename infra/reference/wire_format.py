@@ -19,9 +19,9 @@ from google.protobuf.descriptor_pb2 import (
 
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import docstrings
-from producers.bridge.records import MAX_EVENT_BYTES
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT
 from schemas.limits import (
+    MAX_ANNOUNCEMENT_BYTES,
     MAX_DROPPED_PER_BLOCK,
     MAX_FRAME_BYTES,
     MAX_LEDGER_BYTES,
@@ -48,7 +48,7 @@ LIMITS: Final = (
     "Connect by MQTT 5, and publish with QoS 1. A `Confirm` says that Kafka holds frames; it comes with QoS 0. A "
     "PUBACK frees nothing: send each frame again until a `Confirm` names it.",
     f"A message has at most {MAX_MESSAGE_BYTES:,} bytes, a `Ledger` {MAX_LEDGER_BYTES:,} bytes and {MAX_SHED_RANGES} "
-    f"ranges of `shed`, a `Meta` or `Status` {MAX_EVENT_BYTES:,} bytes.",
+    f"ranges of `shed`, a `Meta` or `Status` {MAX_ANNOUNCEMENT_BYTES:,} bytes.",
     f"A frame has at most {MAX_FRAME_BYTES:,} values (height × width × channels), a side at most {MAX_SIDE:,} pixels, "
     f"under `VIDEO` at least {LEAST_SIDE}.",
     f"`boot_id` is above 0 and below 2^{BOOT_ID_LIMIT.bit_length() - 1}; `seq` and `captured_ms` are below "

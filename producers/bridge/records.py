@@ -17,6 +17,7 @@ from schemas.clock import unix_ms
 from schemas.errors import BadSizeError, MalformedError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
+from schemas.limits import MAX_ANNOUNCEMENT_BYTES
 from schemas.messages.camera_status import check_announcement
 from schemas.messages.cloudevents import Headers, bridge_source, camera_source, event_headers, frame_event_id
 from schemas.messages.dead_letters import dead_letter
@@ -29,8 +30,6 @@ from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
 log = structlog.get_logger()
 
-MAX_EVENT_BYTES: Final = 64 * 1024
-"""Maximum bytes of `status` and `meta`, which are parsed before their tag is verified because they name the key."""
 ROUTES: Final = 16_384
 """Maximum number of cached topics, because a client may publish under any number. Only well-formed topics, which
 are short, are cached."""
@@ -155,8 +154,11 @@ class RecordFactory:
         return self._event(Ledger, route, payload, event_id, receipt)
 
     def _announcement(self, kind: type[Announcement], route: _Route, payload: bytes) -> Record:
-        if len(payload) > MAX_EVENT_BYTES:
-            raise BadSizeError(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
+        # Before the message is parsed: it names the key of its tag.
+        if len(payload) > MAX_ANNOUNCEMENT_BYTES:
+            raise BadSizeError(
+                f"expected at most {MAX_ANNOUNCEMENT_BYTES} bytes of {route.channel}, got {len(payload)}"
+            )
         check_announcement(open_message(kind, route.camera_id, payload, self._keys))
         # Every bridge forwards it. The id is a hash of the content, so all copies count as one event.
         event_id = blake2b(payload, digest_size=16).hexdigest()

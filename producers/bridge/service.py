@@ -105,13 +105,16 @@ class Bridge:
             self._unprocessed.mean,
             self._drop,
             lambda ok, detail: health.set("lag", ok, detail),
+            self._link.hold_events,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at intervals: locking a metric for each message would cost as much as
         # its handling in the window.
-        self._counts: Counter[tuple[str, KafkaTopic]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._waiting_letters = 0
+        """Dead letters on their way to Kafka."""
         self._bytes = 0
         self._messages_total = metrics.BRIDGE_MESSAGES.on(registry)
         self._bytes_total = metrics.BRIDGE_BYTES.on(registry)
@@ -204,6 +207,12 @@ class Bridge:
             trace.leave("bridge", Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
             self._acknowledge_rejected(ticket)
             return
+        if record.topic is KafkaTopic.DEAD_LETTERS:
+            if not self._backlog.accepts_letters(self._waiting_letters):
+                self._counts[record.channel, "dropped"] += 1
+                self._acknowledge_rejected(ticket)
+                return
+            self._waiting_letters += 1
         self._bytes += len(payload)
         if trace.on():
             stamp_records("received", [record])
@@ -245,7 +254,8 @@ class Bridge:
     def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         if trace.on():
             stamp_records("stored", [record for record, _ in entries])
-        self._counts.update((record.channel, record.topic) for record, _ in entries)
+        outcome = "dead_lettered" if lane.topic is KafkaTopic.DEAD_LETTERS else "forwarded"
+        self._counts.update((record.channel, outcome) for record, _ in entries)
         self._settle([ticket for _, ticket in entries if ticket is not None])
         receipts = (record.receipt for record, _ in entries)
         if lane.topic is KafkaTopic.FRAMES:
@@ -253,13 +263,16 @@ class Bridge:
             self._backlog.deliver(lane.partition, offset, len(entries))
             self._credit.add(lane.partition, offset, receipts)
             self._unprocessed.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
-        elif lane.topic is KafkaTopic.DEAD_LETTERS:
-            for record, _ in entries:
-                self._refuse(record)
         else:
-            for receipt in receipts:
-                if receipt is not None:
-                    self._confirmations.add(receipt)
+            self._backlog.deliver_unrecorded(lane.topic, lane.partition, offset + len(entries))
+            if lane.topic is KafkaTopic.DEAD_LETTERS:
+                self._waiting_letters = max(0, self._waiting_letters - len(entries))
+                for record, _ in entries:
+                    self._refuse(record)
+            else:
+                for receipt in receipts:
+                    if receipt is not None:
+                        self._confirmations.add(receipt)
         self._kafka_seconds.observe(seconds)
         if (
             self._link.is_paused
@@ -308,8 +321,7 @@ class Bridge:
         self._confirmations_total.inc(len(messages))
 
     def _publish_metrics(self) -> None:
-        for (channel, topic), count in self._counts.items():
-            outcome = "dead_lettered" if topic is KafkaTopic.DEAD_LETTERS else "forwarded"
+        for (channel, outcome), count in self._counts.items():
             self._messages_total.labels(channel, outcome).inc(count)
         self._counts.clear()
         self._bytes_total.inc(self._bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -14,6 +15,8 @@ from schemas.topics import Channel, mqtt_topic
 
 _log = structlog.get_logger()
 _CONFLICT = "name"
+_DETAIL_CHARACTERS: Final = 500
+"""Maximum characters of a status' reasons: with them it has at most `MAX_ANNOUNCEMENT_BYTES`."""
 
 
 class Presence:
@@ -157,7 +160,7 @@ class Presence:
             state=state,
             install_id=self._install_id,
             boot_id=self._boot_id,
-            detail=details.get(state, ""),
+            detail=details.get(state, "")[:_DETAIL_CHARACTERS],
             turn=turn(self._connection, message),
             longest_gap_s=self.longest_gap_s,
         )

@@ -17,7 +17,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.server_messages import sign_statement
-from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.pointillist_pb2 import DeadLetter, Meta, Status, Verdict
 from tests.consumers.recorder_rig import (
     BOOT,
     CAMERA,
@@ -110,6 +110,16 @@ def test_a_request_for_a_key_frame_is_left_to_the_bridges() -> None:
     batch = read([_record(SETTINGS.events_topic, b"\x09", kind="KeyRequest")], SETTINGS, KEYS, 5)
     assert batch.offsets == {(SETTINGS.events_topic, 1): (7, 8)}
     assert not batch.letters
+
+
+@pytest.mark.parametrize("message", [Status(boot_id=BOOT, detail="x" * 4096), Meta(boot_id=BOOT, source="x" * 4096)])
+def test_an_announcement_above_the_size_limit_is_rejected(message: Status | Meta) -> None:
+    kind = type(message).__name__
+    batch = read([_record(SETTINGS.events_topic, signed(message), kind=kind)], SETTINGS, KEYS, 5)
+    assert not batch.statuses
+    assert not batch.metas
+    (row,) = batch.letters.values()
+    assert f"expected a {kind} of at most 4096 bytes" in row.error
 
 
 def test_a_ledger_that_contradicts_itself_is_rejected() -> None:

@@ -197,7 +197,7 @@ async def test_a_locked_database_pauses_consumption_and_loses_nothing(scene: Sce
 
 @pytest.mark.brokers
 @pytest.mark.parametrize("in_group", [False, True])
-async def test_offsets_for_the_bridges_are_committed_only_for_recorded_verdicts(scene: Scene, in_group: bool) -> None:
+async def test_offsets_for_the_bridges_are_committed_only_for_what_is_recorded(scene: Scene, in_group: bool) -> None:
     partition = TopicPartition(scene.settings.verdicts_topic, 0)
     group = f"readers-{partition.topic}" if in_group else None
     async with Admin(scene.settings.kafka) as admin, scene.recorder(group=group):
@@ -225,6 +225,13 @@ async def test_offsets_for_the_bridges_are_committed_only_for_recorded_verdicts(
             assert await is_committed(5)
             other.execute("ROLLBACK")
         await until(partial(is_committed, 50), "all committed")
+        letters = TopicPartition(scene.settings.dead_letters_topic, 0)
+
+        async def letter_is_committed() -> bool:
+            return (await admin.committed_with_notes(RECORDED_GROUP)).get(letters, (0, ""))[0] == 1
+
+        await scene.letter(dead_letter(1, verified=False).SerializeToString())
+        await until(letter_is_committed, "the dead letter committed")
 
 
 @pytest.mark.brokers

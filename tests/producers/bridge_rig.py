@@ -71,8 +71,8 @@ class Cameras:
         client.loop_start()
         assert self._connected.wait(PATIENCE_S)
 
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        self._client.publish(topic, payload, qos)
+    def publish(self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos, retain)
 
     def frames(self, camera_id: CameraId, seqs: range) -> None:
         """Publish these frames of a camera."""

@@ -55,6 +55,9 @@ class KafkaStandIn:
         self.recorder_errors: deque[Exception] = deque()
         """Exceptions of the next requests for the recorders' commits."""
         self.verdict_ends: dict[int, int] = {}
+        self.other_commits: dict[KafkaTopic, dict[int, tuple[int, str]]] = {}
+        """The recorders' commits in other topics."""
+        self.other_ends: dict[KafkaTopic, dict[int, int]] = {}
         self.events: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self.start_error: Exception | None = None
         """The exception of every start of a client."""
@@ -221,8 +224,12 @@ class Consumer(_Client):
         return {place: self.kafka.firsts.get(place.partition, 0) for place in places}
 
     async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        ends = {KafkaTopic.FRAMES.value: self.kafka.ends, KafkaTopic.VERDICTS.value: self.kafka.verdict_ends}
-        return {place: ends[place.topic].get(place.partition, len(self.kafka.log[place])) for place in places}
+        ends = {KafkaTopic.FRAMES: self.kafka.ends, KafkaTopic.VERDICTS: self.kafka.verdict_ends}
+        ends |= self.kafka.other_ends
+        return {
+            place: ends.get(KafkaTopic(place.topic), {}).get(place.partition, len(self.kafka.log[place]))
+            for place in places
+        }
 
     async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[TopicPartition, list[Event]]:
         assert 0 < timeout_ms <= 1000 * STALL_CHECK_S  # a longer wait would hide a stalled partition
@@ -244,10 +251,12 @@ class Admin(_Client):
         if request._consumer_group == RECORDED_GROUP:
             if self.kafka.recorder_errors:
                 raise self.kafka.recorder_errors.popleft()
-            verdicts = [
-                (partition, offset, note, 0) for partition, (offset, note) in self.kafka.recorder_commits.items()
+            commits = {KafkaTopic.VERDICTS: self.kafka.recorder_commits, **self.kafka.other_commits}
+            topics = [
+                (topic.value, [(partition, offset, note, 0) for partition, (offset, note) in found.items()])
+                for topic, found in commits.items()
             ]
-            return SimpleNamespace(error_code=0, topics=[(KafkaTopic.VERDICTS.value, verdicts)])
+            return SimpleNamespace(error_code=0, topics=topics)
         if self.kafka.failures:
             raise self.kafka.failures.popleft()
         await self.kafka.reachable.wait()

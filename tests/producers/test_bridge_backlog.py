@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
+import producers.bridge.kafka.backlog as backlog_module
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
@@ -21,7 +23,7 @@ from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
-from schemas.pointillist_pb2 import Ledger
+from schemas.pointillist_pb2 import ONLINE, Ledger, Status
 from schemas.topics import RECORDED_GROUP, Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.record_sizes import RECENT, RecordSizes
@@ -120,7 +122,12 @@ def test_older_records_weigh_at_most_twice_the_records_of_one_averaging_window()
 
 @pytest.mark.parametrize(
     ("topic", "limit_bytes"),
-    [(KafkaTopic.FRAMES, BridgeSettings().max_backlog_bytes), (KafkaTopic.VERDICTS, MAX_UNRECORDED_BYTES)],
+    [
+        (KafkaTopic.FRAMES, BridgeSettings().max_backlog_bytes),
+        (KafkaTopic.VERDICTS, MAX_UNRECORDED_BYTES),
+        (KafkaTopic.EVENTS, MAX_UNRECORDED_BYTES),
+        (KafkaTopic.DEAD_LETTERS, MAX_UNRECORDED_BYTES),
+    ],
 )
 def test_a_backlog_limit_is_at_most_half_of_the_retention_of_a_partition(topic: KafkaTopic, limit_bytes: int) -> None:
     settings = pointillist_topics()[topic.value].settings()
@@ -245,6 +252,45 @@ async def test_frames_stay_with_the_cameras_while_the_recorders_lag_and_none_is_
         await until(lambda: not holding(bridge), "frames accepted")
         await rig.cameras.resend(camera, range(20))
         assert set(await rig.frames_of(camera)) == {frame(camera, seq) for seq in range(20)}
+
+
+@pytest.mark.brokers
+async def test_ledgers_and_statuses_stay_with_the_cameras_while_too_many_events_are_unrecorded_and_frames_go_on(
+    mosquitto: Mosquitto, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, camera, many = TopicPartition(KafkaTopic.EVENTS.value, 0), new_camera(), 300
+    monkeypatch.setattr(backlog_module, "RECORD_BYTES", {place.topic: MAX_UNRECORDED_BYTES // (many - 1)})
+    await create_topics(kafka.bootstrap, pointillist_topics())
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        sent = [await producer.send(place.topic, b"event", partition=0) for _ in range(many)]
+        end = (await sent[-1]).offset + 1
+    async with connected_rig(mosquitto, kafka) as rig, processors(kafka) as done, Admin(kafka.bootstrap) as admin:
+
+        async def events() -> set[bytes]:
+            return {record.value for record in (await rig.read())[KafkaTopic.EVENTS] if record.key == camera.encode()}
+
+        async def has_status() -> bool:
+            return await events() == {status}
+
+        await admin.commit(RECORDED_GROUP, {place: (end - many, "1")})
+        with structlog.testing.capture_logs() as logs:
+            await rig.start_bridge(processors_group=done.group, backlog_interval_s=0.02)
+            await until(lambda: "backpressure_started" in [entry["event"] for entry in logs], "events held back")
+        # The bridge's confirmations follow its packets to the broker: the subscriptions have ended by then.
+        rig.cameras.frames(camera, range(10))
+        await rig.cameras.all_confirmed(camera, range(10))
+        status = sign_message(KEYS.current(camera), Status(state=ONLINE, boot_id=BOOT))
+        ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=3, next=20))
+        rig.cameras.publish(mqtt_topic(camera, Channel.STATUS), status, retain=True)
+        rig.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        rig.cameras.frames(camera, range(10, 20))
+        await rig.cameras.all_confirmed(camera, range(20))
+        assert (await events(), rig.cameras.revisions[camera]) == (set(), 0)
+        await admin.commit(RECORDED_GROUP, {place: (end, "1")})
+        await until(has_status, "the retained status")
+        rig.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: rig.cameras.revisions[camera] == 3, "the ledger confirmed")
+        assert await events() == {status, ledger}
 
 
 @pytest.mark.brokers

@@ -17,10 +17,12 @@ import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.requests.listener as requests_module
 import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
-from producers.bridge.kafka.backlog import FIRSTS_EVERY, MAX_UNRECORDED_BYTES, SKIPPED, Backlog
+from producers.bridge.kafka.backlog import FIRSTS_EVERY, MAX_UNRECORDED_BYTES, RECORD_BYTES, SKIPPED, Backlog
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
 from schemas.topics import RECORDED_GROUP, KafkaTopic
+from schemas.transport.kafka.admin import Admin
+from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.producers.kafka_stand_in import Event, KafkaStandIn
 from tests.waiting import until
@@ -221,11 +223,55 @@ async def test_frames_are_held_back_while_verdicts_or_frames_are_over_their_limi
         kafka.ends = {0: 11}
         await until(lambda: backlog.bytes == 1100, "unprocessed frames")
         kafka.recorder_commits = {0: (LIMIT + 1, "1000")}
-        await until(lambda: not backlog._unrecorded_bytes, "all verdicts recorded")
+        await until(lambda: KafkaTopic.VERDICTS not in backlog._full, "all verdicts recorded")
         assert held == [True]
         kafka.committed = {0: 11}
         await until(lambda: not backlog.holding, "all frames processed")
     assert held == [True, False]
+
+
+@pytest.mark.parametrize(("topic", "holds_frames"), [(KafkaTopic.EVENTS, False), (KafkaTopic.DEAD_LETTERS, True)])
+async def test_unrecorded_events_hold_events_back_and_unrecorded_dead_letters_hold_frames_back(
+    kafka: KafkaStandIn, topic: KafkaTopic, holds_frames: bool
+) -> None:
+    limit = MAX_UNRECORDED_BYTES // RECORD_BYTES[topic]
+    frames, events = list[bool](), list[bool]()
+    # The recorder's mean size of a record is small, but later records may be larger.
+    kafka.other_commits, kafka.other_ends = {topic: {0: (100, "1")}}, {topic: {0: 100 + limit}}
+    backlog = Backlog(
+        "nowhere:1", "b1", "processors", 10**9, PAUSE_S, frames.append, lambda _: None, hold_events=events.append
+    )
+    held, other = (frames, events) if holds_frames else (events, frames)
+
+    async def recorded(offset: int, expected: list[bool]) -> None:
+        kafka.other_commits = {topic: {0: (offset, "1")}}
+        readings = backlog._readings
+        await until(lambda: backlog._readings > readings + FIRSTS_EVERY, "the recorders' lag read again")
+        assert held == expected
+
+    async with running(backlog.run([0])):
+        await recorded(100, [])
+        kafka.other_ends = {topic: {0: 101 + limit}}
+        await recorded(100, [True])
+        await recorded(100 + limit // 2, [True])
+        await recorded(102 + limit // 2, [True, False])
+    assert other == []
+
+
+async def test_events_of_this_bridge_count_before_the_recorders_lag_is_read_again(kafka: KafkaStandIn) -> None:
+    limit = MAX_UNRECORDED_BYTES // RECORD_BYTES[KafkaTopic.EVENTS]
+    kafka.other_commits = {KafkaTopic.EVENTS: {0: (7, "1")}}
+    events = list[bool]()
+    backlog = Backlog(
+        "nowhere:1", "b1", "processors", 10**9, 3600.0, events.append, lambda _: None, hold_events=events.append
+    )
+    backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, 10**9)
+    assert events == []  # no recorder has committed yet
+    async with Reader("nowhere:1") as reader, Admin("nowhere:1") as admin:
+        await backlog._read_unrecorded(reader, admin)
+    for end, expected in ((7 + limit, []), (8 + limit, [True]), (9 + limit, [True])):
+        backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, end)
+        assert events == expected
 
 
 @pytest.mark.parametrize("note", [None, "", "no number"], ids=["no commit", "no note", "another note"])

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 import producers.bridge.kafka.backlog as backlog_module
+from producers.bridge.kafka.backlog import MAX_UNRECORDED_LETTER_BYTES
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from producers.bridge.rejections import Rejections
 from schemas.identity import CameraId
@@ -66,6 +67,32 @@ async def test_a_camera_with_too_many_unprocessed_bytes_keeps_its_frames(monkeyp
             return await accepted(bridge, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
 
         await until(resend, "the frame in Kafka")
+
+
+async def test_rejected_payloads_leave_room_for_the_dead_letters_of_verified_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka, letters = KafkaStandIn(partitions=1), KafkaTopic.DEAD_LETTERS
+    monkeypatch.setattr(backlog_module, "RECORD_BYTES", {letters: MAX_UNRECORDED_LETTER_BYTES // 3})
+    kafka.other_commits = {letters: {0: (0, "1")}}
+    numbers = iter(range(1, 1000))
+
+    async def gets_letter(bridge: Running) -> bool:
+        return await accepted(bridge, FRAMES, b"no frame", next(numbers), letters)
+
+    async with bridged(monkeypatch, kafka=kafka) as bridge:
+        await until(lambda: kafka.requests.count(("offsets", "pointillist-processors")) > 2, "the recorders' lag read")
+        assert [await gets_letter(bridge) for _ in range(6)] == 3 * [True] + 3 * [False]
+        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="dropped") == 3, "three dropped")
+        assert bridge.metric("messages_total", channel="frame", outcome="dead_lettered") == 3
+        assert await accepted(bridge, FRAMES, frame(1), next(numbers), KafkaTopic.FRAMES)
+        assert bridge.metric("backpressure_active") == 0
+        kafka.other_commits = {letters: {0: (3, "1")}}
+
+        async def gets_another() -> bool:
+            return await gets_letter(bridge)
+
+        await until(gets_another, "another dead letter")
 
 
 async def test_a_resent_frame_that_waits_in_kafka_is_neither_stored_nor_counted_again(

@@ -189,6 +189,25 @@ async def test_a_bridge_that_holds_frames_back_unsubscribes_from_them_and_subscr
         assert broker.unsubscribed == []
 
 
+async def test_a_bridge_that_holds_events_back_unsubscribes_from_them_and_stays_writable_without_any_subscription() -> (
+    None
+):
+    events = [SHARED[0], *PLAIN]
+    async with scripted_broker() as broker, running_link(broker) as linked:
+        await until(linked.is_healthy, "a link that is healthy")
+        linked.link.hold_events(True)
+        await until(lambda: broker.unsubscribed == events, "no more events")
+        linked.link.hold_frames(True)
+        await until(lambda: broker.unsubscribed == [*events, SHARED[1]], "no more frames")
+        broker.hang_up()
+        await until(lambda: linked.opened == 2, "another connection")
+        await until(linked.is_healthy, "a link that is healthy again")
+        assert linked.link.writable
+        assert broker.subscribed == []
+        linked.link.hold_events(False)
+        await until(lambda: broker.subscribed == [[(name, 1) for name in events]], "events again")
+
+
 async def test_frames_can_be_held_back_before_the_first_connection() -> None:
     async with scripted_broker() as broker:
         linked = RunningLink(broker)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from producers.bridge import records as records_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory, stamp_records
+from producers.bridge.records import MAX_ORIGIN_CHARACTERS, Record, RecordFactory, stamp_records
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_ANNOUNCEMENT_BYTES
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, State, Status
 from schemas.runtime import trace
@@ -143,7 +143,8 @@ def test_ledgers_and_announcements_become_events_of_their_camera_and_equal_ones_
         (topic(Channel.META), Meta(boot_id=1, probe_share=0.5).SerializeToString(), "bad_tag"),
         (topic(Channel.META, CameraId("hall/gate")), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1)), "bad_tag"),
         (topic(Channel.META), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1, probe_share=math.nan)), "malformed"),
-        (topic(Channel.META), bytes(MAX_EVENT_BYTES + 1), "bad_size"),
+        (topic(Channel.META), bytes(MAX_ANNOUNCEMENT_BYTES + 1), "bad_size"),
+        (topic(Channel.STATUS), sign_message(KEYS.key(CAMERA, 0), Status(boot_id=1, detail="x" * 4096)), "bad_size"),
         (topic(Channel.CONFIRM), b"", "malformed"),
         (b"pointillist/v1/hall/door/nonsense", frame(), "malformed"),
         (b"pointillist/v1/Hall/door/frame", frame(), "malformed"),
@@ -193,7 +194,7 @@ def test_a_dead_letter_of_an_unknown_topic_has_no_camera_and_no_channel() -> Non
 
 
 def test_an_announcement_at_the_size_limit_is_not_rejected_for_its_size() -> None:
-    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.META), bytes(MAX_EVENT_BYTES)))
+    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.META), bytes(MAX_ANNOUNCEMENT_BYTES)))
     assert found.reason != "bad_size"
 
 

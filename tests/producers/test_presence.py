@@ -9,7 +9,7 @@ from producers.publisher.presence import Presence
 from schemas.errors import WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
-from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.limits import MAX_ANNOUNCEMENT_BYTES, USUAL_FRAME_PIXELS
 from schemas.messages.frame import open_own_message, sign_message
 from schemas.messages.frame_size import fitting_size, over_size
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, Refusal, Status
@@ -52,6 +52,12 @@ def test_a_pause_is_published_with_its_reason_until_it_ends(recorded: RecordedPr
     assert recorded.last == (PAUSED, "outside the hours in which it sends")
     recorded.presence.resume("hours")
     assert recorded.last == (ONLINE, "")
+
+
+def test_reasons_of_any_length_leave_a_status_within_its_size_limit(recorded: RecordedPresence) -> None:
+    recorded.presence.report_fault("source", "\N{CAMERA}" * 5000)
+    assert recorded.last == (DEGRADED, "\N{CAMERA}" * 500)
+    assert len(sign_message(KEY, recorded.statuses[-1])) < MAX_ANNOUNCEMENT_BYTES
 
 
 def test_a_fault_is_published_also_while_a_camera_is_paused(recorded: RecordedPresence) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.errors import error_text
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_LEDGER_BYTES
 from schemas.topics import RECORDED_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -31,20 +33,49 @@ FIRSTS_EVERY: Final = 8
 which takes minutes to become large."""
 ALL_OFFSETS: Final = range(sys.maxsize)
 MAX_UNRECORDED_BYTES: Final = 96 * 2**20
-"""Maximum lag of the recorders per partition of the verdicts topic, in bytes. At most half of what the topic retains of
-a partition: the lag is an estimate that is some seconds old, and frames in Kafka still become verdicts. No number of
-records would fit all fleets: a verdict has 250 bytes, 2 KiB with a certificate, 60 KiB with the pictures of each second
-and up to 1 MiB with evidence."""
+"""Maximum lag of the recorders per partition of a topic that they read, in bytes. At most half of what the topic
+retains of a partition: the lag is an estimate that is some seconds old, and frames in Kafka still become verdicts or
+dead letters. No number of verdicts would fit all fleets: one has 250 bytes, 2 KiB with a certificate, 60 KiB with the
+pictures of each second and up to 1 MiB with evidence."""
+MAX_UNRECORDED_LETTER_BYTES: Final = MAX_UNRECORDED_BYTES // 2
+"""The same for dead letters of the bridges, which anybody can cause: strangers hold no frame back, and displace no dead
+letter of a verified frame."""
+RECORD_BYTES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        KafkaTopic.EVENTS: max(MAX_LEDGER_BYTES, MAX_ANNOUNCEMENT_BYTES) + 512,
+        KafkaTopic.DEAD_LETTERS: DEAD_LETTER_PAYLOAD_BYTES + 1024,
+    }
+)
+"""Bytes that each record of these topics counts: those of a large one, because senders choose the sizes. A mean would
+be outdated while the recorders are away."""
+_RECORDED: Final = (KafkaTopic.VERDICTS, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
+"""The topics that the recorders read."""
+
+
+class _Unrecorded(NamedTuple):
+    """A partition's records that the recorders have not read."""
+
+    offset: int
+    """The recorders' next offset."""
+    end: int
+    """The offset of the next record."""
+    record_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        # Not counted from Kafka's first record: records that Kafka has deleted must not end the hold.
+        return max(0, self.end - self.offset) * self.record_bytes
 
 
 class Backlog:
-    """The poller of the processors' lag in frames and of the recorders' lag in verdicts, which it converts to bytes.
+    """The poller of the processors' lag in frames and of the recorders' lag, which it converts to bytes.
 
     Kafka deletes its oldest records even if they are unread, and they would be lost. Therefore the bridge rejects
     frames while any partition has more than `limit_bytes` of unprocessed frames or `MAX_UNRECORDED_BYTES` of unrecorded
-    verdicts, until it has less than half of that. The estimate needs no stored state: offsets come from Kafka, sizes of
-    frames from the records that this bridge sent, sizes of verdicts from the recorders' commits. If no recorder ever
-    committed, verdicts hold no frame back.
+    verdicts or dead letters, until it has less than half of that. In the same way it rejects events while too many are
+    unrecorded. The estimate needs no stored state: offsets come from Kafka, sizes of frames from the records that this
+    bridge sent, sizes of verdicts from the recorders' commits. If no recorder ever committed, only frames hold frames
+    back.
     """
 
     def __init__(
@@ -60,21 +91,24 @@ class Backlog:
         unprocessed_mean: Callable[[int], float] = lambda _: 0.0,
         lost: Callable[[int, range], None] = lambda *_: None,
         on_health: Callable[[bool, str], None] = lambda *_: None,
+        hold_events: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None if Kafka has never answered. While nothing `waits` for an advance, or the
-        group makes no progress, up to `SKIPPED` readings are skipped. `unprocessed_mean` returns the mean size of a
-        partition's unprocessed records, or 0 if it is unknown: then that of the recent ones stands for it. `lost` is
-        called with a partition and the offsets of unprocessed records that Kafka no longer has. `on_health` is called
-        with whether the lag can be read, and with the error."""
+        """`hold` is called with whether frames are held back, at each change, `hold_events` with whether events are.
+        `advance` is called with the next offset of the group per partition, or None if Kafka has never answered. While
+        nothing `waits` for an advance, or the group makes no progress, up to `SKIPPED` readings are skipped.
+        `unprocessed_mean` returns the mean size of a partition's unprocessed records, or 0 if it is unknown: then that
+        of the recent ones stands for it. `lost` is called with a partition and the offsets of unprocessed records that
+        Kafka no longer has. `on_health` is called with whether the lag can be read, and with the error."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
         self.holding = False
+        """Whether frames are held back."""
+        self.holding_events = False
         self._full: frozenset[KafkaTopic] = frozenset()
         """The topics with a partition above its limit."""
-        self._unrecorded_bytes = 0
-        """The recorders' lag in bytes of the partition with the largest lag."""
+        self._unrecorded: dict[TopicPartition, _Unrecorded] = {}
+        """The recorders' lag in each partition."""
         self._unread = 0
         """Failures in a row to read the recorders' lag."""
         self._bootstrap = bootstrap
@@ -83,6 +117,7 @@ class Backlog:
         self._limit_bytes = limit_bytes
         self._interval_s = interval_s
         self._hold = hold
+        self._hold_events = hold_events
         self._advance = advance
         self._waits = waits
         self._unprocessed_mean = unprocessed_mean
@@ -143,19 +178,48 @@ class Backlog:
                 self._lost(partition, range(first_offset, end))
             self._delivered[partition] = first_offset + count
 
+    def deliver_unrecorded(self, topic: KafkaTopic, partition: int, end: int) -> None:
+        """Record that Kafka has appended events or dead letters up to the offset `end`: the next reading is seconds
+        away."""
+        place = TopicPartition(topic.value, partition)
+        lag = self._unrecorded.get(place)
+        if lag is not None and end > lag.end:
+            self._unrecorded[place] = lag._replace(end=end)
+            self._judge_unrecorded(topic)
+            self._change_holds()
+
+    def accepts_letters(self, waiting: int) -> bool:
+        """Return whether Kafka has room for another dead letter of this bridge, of which `waiting` are not sent yet."""
+        found = self._unrecorded_bytes(KafkaTopic.DEAD_LETTERS)
+        return found is None or found + waiting * RECORD_BYTES[KafkaTopic.DEAD_LETTERS] < MAX_UNRECORDED_LETTER_BYTES
+
     def observe(self, unprocessed: Mapping[int, int]) -> None:
         """Update the number of unprocessed records of each partition."""
         self.bytes = round(
             max(count * (self._unprocessed_mean(p) or self.sizes.mean(p)) for p, count in unprocessed.items())
         )
         self._judge(KafkaTopic.FRAMES, self.bytes, self._limit_bytes)
-        self._judge(KafkaTopic.VERDICTS, self._unrecorded_bytes, MAX_UNRECORDED_BYTES)
-        if bool(self._full) != self.holding:
+        for topic in _RECORDED:
+            self._judge_unrecorded(topic)
+        self._change_holds()
+
+    def _change_holds(self) -> None:
+        if bool(self._full - {KafkaTopic.EVENTS}) != self.holding:
             self.holding = not self.holding
             self._hold(self.holding)
+        if (KafkaTopic.EVENTS in self._full) != self.holding_events:
+            self.holding_events = not self.holding_events
+            self._hold_events(self.holding_events)
+
+    def _unrecorded_bytes(self, topic: KafkaTopic) -> int | None:
+        """Return the recorders' lag in the partition of `topic` with the largest lag; None if they never committed."""
+        return max((lag.bytes for place, lag in self._unrecorded.items() if place.topic == topic), default=None)
+
+    def _judge_unrecorded(self, topic: KafkaTopic) -> None:
+        self._judge(topic, self._unrecorded_bytes(topic) or 0, MAX_UNRECORDED_BYTES)
 
     def _judge(self, topic: KafkaTopic, backlog_bytes: int, limit_bytes: int) -> None:
-        """Update whether `topic` holds frames back. It begins above the limit, and ends at half of it."""
+        """Update whether `topic` is full: from above the limit until half of it."""
         was_full = topic in self._full
         is_full = backlog_bytes > (limit_bytes // 2 if was_full else limit_bytes)
         if is_full != was_full:
@@ -186,14 +250,14 @@ class Backlog:
         return found
 
     async def _read_unrecorded(self, reader: Reader, admin: Admin) -> None:
-        """Update the bytes of unrecorded verdicts. If that fails, the last result holds, and frames go on."""
+        """Update the recorders' lag. If that fails, the last result holds."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 committed = await admin.committed_with_notes(RECORDED_GROUP)
                 lagging = {
-                    place: (offset, int(note))
+                    place: (offset, RECORD_BYTES.get(place.topic, int(note)))
                     for place, (offset, note) in committed.items()
-                    if place.topic == KafkaTopic.VERDICTS and note.isdecimal()
+                    if place.topic in _RECORDED and note.isdecimal()
                 }
                 ends = await reader.ends(list(lagging))
         except (KafkaError, OSError, TimeoutError) as error:
@@ -202,6 +266,4 @@ class Backlog:
                 log.warning("lag_not_read", group=RECORDED_GROUP, error=repr(error)[:300])
             return
         self._unread = 0
-        # Not counted from Kafka's first record: verdicts that Kafka has deleted must not end the hold.
-        found = (max(0, ends[place] - offset) * size for place, (offset, size) in lagging.items())
-        self._unrecorded_bytes = max(found, default=0)
+        self._unrecorded = {place: _Unrecorded(offset, ends[place], size) for place, (offset, size) in lagging.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -56,11 +56,19 @@ class Link(MqttConnection):
             RETRIES,
         )
         self._settings = settings
-        self._frame_filter = shared_filter(settings.group, Channel.FRAME)
+        self._frame_filters = [shared_filter(settings.group, Channel.FRAME)]
+        # The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of
+        # all cameras. Equal messages have equal event ids.
+        self._event_filters = [
+            shared_filter(settings.group, Channel.EVENT),
+            every_camera_filter(Channel.STATUS),
+            every_camera_filter(Channel.META),
+        ]
         self._on_open = on_open
         self._health = health
         self._is_subscribed = False
-        self._holds_frames = False
+        self._held: list[str] = []
+        """The filters without a subscription."""
         self._log_asked: int | None = None
         self._has_failed = False
         self._gathers = gathers
@@ -77,13 +85,24 @@ class Link(MqttConnection):
 
         Without a subscriber the broker stores no frame, and cameras send unconfirmed frames again.
         """
-        self._holds_frames = hold
+        self._hold(self._frame_filters, hold)
+
+    def hold_events(self, hold: bool) -> None:
+        """Stop accepting ledgers, `status` and `meta`, or accept them again.
+
+        Cameras send unconfirmed ledgers again, and the broker sends the retained messages after the subscription.
+        """
+        self._hold(self._event_filters, hold)
+
+    def _hold(self, filters: Sequence[str], hold: bool) -> None:
+        self._held = [name for name in self._held if name not in filters] + (list(filters) if hold else [])
         if not self.up:
             return
         if hold:
-            self.unsubscribe(self._frame_filter)
+            for name in filters:
+                self.unsubscribe(name)
         else:
-            self.subscribe([Subscription(self._frame_filter, 1)])
+            self.subscribe([Subscription(name, 1) for name in filters])
 
     def read_gathered(self) -> None:
         """Read all bytes that arrived while reading was suspended, and resume reading."""
@@ -113,16 +132,11 @@ class Link(MqttConnection):
         self._on_open()
 
     def _opened(self, _session_present: bool, _receive_maximum: int, _packet_bytes: int) -> None:
-        # The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of
-        # all cameras. Equal messages have equal event ids.
-        names = [
-            shared_filter(self._settings.group, Channel.EVENT),
-            every_camera_filter(Channel.STATUS),
-            every_camera_filter(Channel.META),
-        ]
-        if not self._holds_frames:
-            names.append(self._frame_filter)
-        self.subscribe([Subscription(name, 1) for name in names])
+        names = [name for name in (*self._event_filters, *self._frame_filters) if name not in self._held]
+        if names:
+            self.subscribe([Subscription(name, 1) for name in names])
+        else:
+            self._subscribed()
         # A separate subscription, because a broker need not publish its log.
         self._log_asked = self.subscribe([Subscription(LOG_FILTER, 0)])
 
@@ -133,6 +147,9 @@ class Link(MqttConnection):
             self._failed("mqtt_subscription_refused", f"the broker refuses a subscription: {refusals[0]}")
             self.disconnect()
             return
+        self._subscribed()
+
+    def _subscribed(self) -> None:
         self._is_subscribed = True
         self._health.set("mqtt", True)
         log.info("subscribed", broker="{}:{}".format(*self._settings.broker.address))
