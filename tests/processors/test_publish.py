@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from prometheus_client import CollectorRegistry
 from torch import Tensor
@@ -21,9 +23,11 @@ from processors.results.delivery import _MOST_OFFERED, Emitter
 from processors.results.records import OutgoingRecord
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
+from processors.steps import publish
 from processors.steps.publish import Publish
 from schemas.errors import BadPixelsError, BadSizeError, StageError
 from schemas.messages.frame import Encoding
+from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import CHECKED, DeadLetter, Verdict
 from tests.processors.tiny import (
     KEYS,
@@ -35,7 +39,7 @@ from tests.processors.tiny import (
     verdict_of,
     verified_job,
 )
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
 FLAGGED = StripFinding(0.1, 1.0, 4)
@@ -54,6 +58,8 @@ class FullGpu(torch.Tensor):
     ) -> Any:
         if getattr(function, "__name__", "") == "cpu":
             return args[0].as_subclass(torch.Tensor).clone()
+        if function == Tensor.shape.__get__:  # type: ignore[attr-defined]  # the shape is on the CPU
+            return args[0].as_subclass(torch.Tensor).shape
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 
 
@@ -101,8 +107,8 @@ class Bench:
             self.emitter.broken.result()
 
 
-def classified(seq: int) -> FrameJob:
-    job = verified_job(payload("site/cam-0", seq, encoding=Encoding(16)))
+def classified(seq: int, camera: str = "site/cam-0") -> FrameJob:
+    job = verified_job(payload(camera, seq, encoding=Encoding(16)), camera)
     job.model, job.scores = SERVING_MODEL, Scores(0, 0.9)
     return job
 
@@ -171,9 +177,39 @@ async def test_evidence_needs_no_device_memory() -> None:
 async def test_a_picture_too_large_for_memory_is_omitted_and_the_others_are_sent() -> None:
     # The evidence has four tebibytes, which makes torch itself raise the error.
     large = torch.zeros(1, 1, 1).expand(1, 2**20, 2**20)
-    verdicts = await published([probe(torch.rand(3, 32, 32), 1), probe(large, 2), probe(torch.rand(3, 32, 32), 3)])
-    assert {verdict.seq: bool(verdict.evidence) for verdict in verdicts} == {1: True, 2: False, 3: True}
+    verdicts = await published([probe(torch.rand(3, 32, 32), 1), probe(torch.rand(3, 32, 32), 2), probe(large, 3)])
+    assert {verdict.seq: bool(verdict.evidence) for verdict in verdicts} == {1: True, 2: True, 3: False}
     assert all(verdict.strip == CHECKED and verdict.flagged for verdict in verdicts)
+
+
+async def test_flagged_frames_of_one_camera_delay_no_verdict_and_only_its_first_ones_have_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoding, bench = threading.Event(), Bench()
+
+    def encode_when_allowed(shown: Picture) -> bytes:
+        assert encoding.wait(PATIENCE_S)
+        return b"png"
+
+    monkeypatch.setattr(publish, "evidence_png", encode_when_allowed)
+    large = torch.zeros(1, 1, 1).expand(3, 1080, 1920)
+    flood = [probe(large, seq) for seq in range(20)]
+    calm = [classified(seq, "site/cam-1") for seq in range(2)]
+    calm[1].shown = picture(1)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            for job in [*flood, *calm]:
+                bench.step.submit(job)
+            await until(lambda: len(bench.last.jobs) == 20, "all verdicts but two")
+        assert all(job in bench.last.jobs for job in calm)
+        assert [entry["frame"] for entry in logs if entry["event"] == "evidence_omitted"] == [str(flood[2].identity)]
+        encoding.set()
+        await until(lambda: len(bench.last.jobs) == 22, "all verdicts")
+    finally:
+        encoding.set()
+        await bench.step.close()
+    found = {verdict.seq: bool(verdict.evidence) for verdict in bench.emitter.verdicts if verdict.flagged}
+    assert found == {seq: seq < 2 for seq in range(20)}
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error")])
