@@ -20,6 +20,9 @@ from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import Meta, ProbeRequest
 
 _SAME: Final = 1e-6
+_LARGE_PART: Final = 1 / 4
+"""Part of the budget above which a suspect camera comes after the others. It announces its frame rate itself, and a
+false one must not take the whole budget."""
 _MOST_EXAMINED: Final = 200
 """Maximum number of new cameras in one plan besides the commanded ones."""
 
@@ -179,10 +182,17 @@ class ProbePlanner:
     def _plan_shares(self, strained: bool) -> dict[str, float]:
         """Return the planned share of each camera within the budgets: the most suspect first, then the new ones.
 
-        Cameras without an entry keep their own share.
+        Suspect cameras that would take a large part of the budget come after the other suspect ones. Cameras without an
+        entry keep their own share.
         """
         budget = _Budget(self._plan.extra_per_s, self._plan.new_extra * self._rate)
-        suspect = sorted(self._suspect, key=lambda camera: (-self._known[camera].level, camera))
+        large_part = _LARGE_PART * self._plan.extra_per_s
+
+        def rank(camera: str) -> tuple[bool, float, str]:
+            takes_much = self._extra_per_s(camera, self._plan.rising_share) > large_part + _SAME
+            return takes_much, -self._known[camera].level, camera
+
+        suspect = sorted(self._suspect, key=rank)
         planned = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
         commanded = sorted(
             (self._keeps_own_share(camera), camera) for camera in self.commanded if camera in self._known
@@ -212,13 +222,19 @@ class ProbePlanner:
 
     def _share(self, camera: str, asked: float, budget: _Budget, *, suspect: bool = False) -> float:
         """Return a camera's share: `asked` if the budgets allow it, else its own share."""
-        meta, commanded = self._known[camera].meta, self.commanded.get(camera)
-        own = commanded.own_share if commanded is not None else meta.probe_share
-        share = max(own, asked)
+        own = self._present_own_share(camera)
         # A camera without probes of its own is not watched. Without a frame rate, the cost is unknown.
-        if not own or not meta.frames_per_second:
+        if not own or not self._known[camera].meta.frames_per_second:
             return own
-        return share if budget.try_spend((share - own) * meta.frames_per_second, suspect=suspect) else own
+        return max(own, asked) if budget.try_spend(self._extra_per_s(camera, asked), suspect=suspect) else own
+
+    def _extra_per_s(self, camera: str, asked: float) -> float:
+        """Return the frames per second that a camera would send whole beyond its own setting, by its announced rate."""
+        return max(0.0, asked - self._present_own_share(camera)) * self._known[camera].meta.frames_per_second
+
+    def _present_own_share(self, camera: str) -> float:
+        commanded = self.commanded.get(camera)
+        return commanded.own_share if commanded is not None else self._known[camera].meta.probe_share
 
     def _keeps_own_share(self, camera: str) -> bool:
         commanded = self.commanded[camera]

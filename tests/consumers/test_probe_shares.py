@@ -20,11 +20,12 @@ PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0
 
 
 class Fleet:
-    """Cameras with 2 frames per second and 20 % probes."""
+    """Cameras with 20 % probes and, unless a test changes it, 2 frames per second."""
 
     def __init__(self, count: int = 3, plan: ProbePlan = PLAN) -> None:
         self.probing = ProbePlanner(plan)
         self.share = {f"lab/{n}": 0.2 for n in range(count)}
+        self.rate = dict.fromkeys(self.share, 2.0)
         self.level = dict.fromkeys(self.share, 0.0)
         self.new = set[str]()
         self.known = set[str]()
@@ -38,7 +39,8 @@ class Fleet:
             self.probing.remove(camera)
         self.known = set(self.share)
         for camera, share in self.share.items():
-            meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)
+            rate = self.rate[camera]
+            meta = Meta(boot_id=1, probe_share=share, frames_per_second=rate, dropped_per_block=16, profile=LOSSLESS)
             if camera in self.state:
                 meta.command_state.CopyFrom(self.state[camera])
             self.probing.observe(ProbeCandidate(camera, self.level[camera], camera in self.new, meta))
@@ -92,6 +94,23 @@ def test_the_budget_is_spent_on_the_most_suspect_cameras_first() -> None:
     # 1.6 extra frames per second for the suspect camera, 0.6 for each new one: 1.6 + 4 · 0.6 = 4.
     assert fleet.plan() == {"lab/7": 1.0, **{f"lab/{n}": 0.5 for n in range(4)}}
     assert Fleet(8, ProbePlan(extra_per_s=0)).plan() == {}
+
+
+@pytest.mark.parametrize("claimed_per_s", [5.0, 10.0])
+def test_a_suspect_camera_with_a_false_rate_takes_no_probes_from_other_suspect_cameras(claimed_per_s: float) -> None:
+    fleet = Fleet(4, PLAN.model_copy(update={"extra_per_s": 8.0, "new_extra": 0.0}))
+    fleet.rate["lab/0"] = claimed_per_s
+    fleet.level |= {"lab/0": 1.0, "lab/1": 0.9, "lab/2": 0.8, "lab/3": 0.7}
+    for name in ("lab/1", "lab/2", "lab/3"):
+        fleet.rate[name] = 2.5  # with four fifths more probes, a quarter of the budget
+    assert fleet.plan() == {"lab/1": 1.0, "lab/2": 1.0, "lab/3": 1.0}
+
+
+def test_a_fast_suspect_camera_probes_more_while_the_budget_has_room() -> None:
+    fleet = Fleet(2, PLAN.model_copy(update={"extra_per_s": 8.0}))
+    fleet.rate["lab/0"] = 7.5
+    fleet.level |= {"lab/0": 1.0, "lab/1": 0.9}
+    assert fleet.plan() == {"lab/0": 1.0, "lab/1": 1.0}
 
 
 def test_new_cameras_take_turns_to_bound_the_extra_frames_of_the_fleet() -> None:
