@@ -198,8 +198,9 @@ dead_letters = Table(
 """Rejected payloads, by the position of their Kafka record."""
 Index("dead_letters_by_age", dead_letters.c.recorded_ms)
 Index("dead_letters_by_kind", dead_letters.c.verified, dead_letters.c.recorded_ms)
+DEAD_LETTERS_BY_CAMERA: Final = "dead_letters_verified"
 Index(
-    "dead_letters_verified",
+    DEAD_LETTERS_BY_CAMERA,
     dead_letters.c.camera,
     dead_letters.c.boot,
     sqlite_where=dead_letters.c.verified == true(),

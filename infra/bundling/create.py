@@ -277,9 +277,8 @@ def _settings(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{where}: {expectation(first)}, got {received(first['input'])}. Choose another network or option."
-        ) from None
+        got = "" if first["type"] == "value_error" else f", got {received(first['input'])}"
+        raise ConfigError(f"{where}: {expectation(first)}{got}. Choose another network or option.") from None
 
 
 def _name_of(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from schemas.errors import ConfigError
-from schemas.runtime.rejected_values import expectation, shown
+from schemas.runtime.rejected_values import expectation, received
 
 
 class CommandGroup(TyperGroup):
@@ -47,7 +47,7 @@ class CommandGroup(TyperGroup):
                 raise ConfigError(_argument_error(error)) from None
             status = error.exit_code
         except Abort:
-            status = 1
+            raise ConfigError("standard input: expected an answer, got its end. Give the answer, or a file.") from None
         if standalone_mode:
             sys.exit(status or 0)
         return status
@@ -56,16 +56,31 @@ class CommandGroup(TyperGroup):
 def _argument_error(error: Any) -> str:
     """Return the error about the arguments of a command in one line, with what was expected and what came."""
     context, parameter, rejection = error.ctx, getattr(error, "param", None), error.__cause__
-    name = max(parameter.opts, key=len) if parameter is not None else ""
+    name = ""
+    if parameter is not None:
+        name = parameter.name.upper() if parameter.param_type_name == "argument" else max(parameter.opts, key=len)
     if isinstance(rejection, ValidationError):
         problem = rejection.errors(include_url=False)[0]
-        text = f"{name}: {expectation(problem)}, got {shown(problem['input'])}"
+        text = f"{name}: {expectation(problem)}, got {_typed(problem['input'])}"
     elif parameter is not None:
         text = f"{name}: {error.message}" if error.message else f"{name} is missing: expected a value"
+    elif error.message.endswith("requires an argument."):
+        text = f"{error.option_name}: expected a value, got none"
+    elif "does not take a value" in error.message:
+        text = f"{error.option_name}: expected no value, got one"
     else:
         text = error.format_message()
     end = "" if text.endswith((".", "?")) else "."
     return f"{text}{end}" + (f" `{context.command_path} --help` shows the options." if context is not None else "")
+
+
+def _typed(value: object) -> str:
+    """Return a value of the command line for a message; a number, which comes as text, without quotes."""
+    try:
+        float(str(value))
+    except ValueError:
+        return received(value)
+    return str(value)
 
 
 def _show_as_written(command: Any) -> None:

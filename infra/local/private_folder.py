@@ -17,7 +17,7 @@ _MARKS: Final = frozenset(
     (
         "lock", "identities.lock", "ports.json", "fleet.secret", "pki", "enrolments", "users", "tokens", "signer.key",
         "decider.key", "trusted-signers", "generations.json", "camera-rates.json", "pointillist.sqlite",
-        "console.sqlite", "quarantine", "spool", "mosquitto", "kafka", "kafka-1",
+        "console.sqlite", "quarantine", "spool", "mosquitto", "kafka", "kafka-1", "kafka-2", "kafka-3",
     )
 )  # fmt: skip
 """Entries that a run, or a command before the first run, leaves in a state folder. Folders of other programs rarely
@@ -70,9 +70,14 @@ def private_folder(folder: Path) -> Iterator[None]:
 def _check_content(folder: Path) -> None:
     """Raise StateError if the folder holds files, and none that a state folder has.
 
-    It may be the home of a service's user, or a disk of its own: hidden files and `lost+found` do not count.
+    It may be the home of a service's user, or a disk of its own, and disks may be mounted in it: hidden files,
+    `lost+found` and mount points do not count.
     """
-    names = {each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name != "lost+found"}
+    names = {
+        each.name
+        for each in folder.iterdir()
+        if not each.name.startswith(".") and each.name != "lost+found" and not each.is_mount()
+    }
     if names and names.isdisjoint(_MARKS):
         raise StateError(
             f"--state: expected an empty folder or the state folder of a system, got {folder} with {min(names)}. "

@@ -62,6 +62,8 @@ _IDENTITIES: Final = frozenset(
     )
 )  # fmt: skip
 _AT_ONCE: Final = 2**20
+_ABANDONED_S: Final = 3600.0
+"""Seconds without a change after which an unfinished backup counts as one of a killed command."""
 _AHEAD_MS: Final = 5 * 60_000
 """Tolerated difference between the clock by which a backup was named and the present one."""
 _DATED: Final = re.compile(r"pointillist-(\d{8}T\d{6}\.\d{3}Z)-.*")
@@ -171,7 +173,8 @@ def restore_backup(
 
     The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
     read and checked first. Raises StateError for a damaged backup, if something of it already exists, or if the folder
-    cannot be written. After an error the folder is as before; an empty PostgreSQL may have been filled.
+    cannot be written. After an error the folder is as before, but for its rights and its lock; an empty PostgreSQL may
+    have been filled.
     """
     staged, left = layout.folder / RESTORING, {KAFKA_NODES} if new_kafka else set()
     try:
@@ -310,9 +313,7 @@ def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[by
     try:
         local.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_leftovers(local)
-        with ExitStack() as held, replacing(local / name, private=True) as fresh:
-            with suppress(OSError):  # a disk without locks
-                held.callback(os.close, lock_file(fresh, wait=True))
+        with replacing(local / name, private=True) as fresh:
             if fresh.stat().st_mode & 0o077:
                 raise ConfigError(
                     f"--to: expected a disk with file modes, got {local}, where other users read every file. Give "
@@ -327,14 +328,11 @@ def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[by
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the files of killed backups. A running one, also of another system, has the lock of its file."""
+    """Remove the files of killed backups. A running one, also of another system, has just written to its file."""
     for file in folder.glob(f".pointillist-*{SUFFIX}.*{UNFINISHED}"):
-        with suppress(OSError):
-            lock = lock_file(file)
-            try:
-                file.unlink(missing_ok=True)
-            finally:
-                os.close(lock)
+        with suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > _ABANDONED_S:
+                file.unlink()
 
 
 def _write_tar(

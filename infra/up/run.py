@@ -88,7 +88,9 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
 
     Raises UserError for errors that the user can correct; everything that was started is stopped again.
     """
+    list_version = None
     if settings.cameras_file is not None:
+        list_version = file_version(settings.cameras_file)
         cameras = [listed.settings for listed in load_camera_file(settings.cameras_file).values()]
         document = listed_document(cameras)
     else:
@@ -107,7 +109,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     layout = Layout(settings.state.resolve())
     with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()
-        run = _Run(settings, layout, roles, table, asked)
+        run = _Run(settings, layout, roles, table, asked, list_version)
         try:
             try:
                 run.prepare(cameras, document)
@@ -127,7 +129,13 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
 
 class _Run:
     def __init__(
-        self, settings: UpSettings, layout: Layout, table: RoleTable, live: LiveTable, asked: Interrupts
+        self,
+        settings: UpSettings,
+        layout: Layout,
+        table: RoleTable,
+        live: LiveTable,
+        asked: Interrupts,
+        list_version: FileVersion = None,
     ) -> None:
         self._settings = settings
         self._layout = layout
@@ -154,7 +162,7 @@ class _Run:
         self._limits: CameraLimits | None = None
         self._cameras: frozenset[CameraId] = frozenset()
         """The cameras of the fleet, with those that were on their list for a part of the run."""
-        self._list_version: FileVersion = None
+        self._list_version = list_version
         """The version of the list of cameras that was read last."""
         self._record: dict[str, Any] = {}
         """The content of run.json."""

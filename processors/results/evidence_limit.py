@@ -13,6 +13,9 @@ AHEAD_S: Final = 1.0
 """Seconds of its rate that a camera may be ahead, for a burst."""
 MAX_WAITING_PIXELS: Final = 2 * USUAL_FRAME_PIXELS
 """Pixels of all cameras that wait for their encoding, above which no other frame joins them."""
+SMALL_PIXELS: Final = 256**2
+MAX_WAITING_BEFORE_SMALL: Final = 4 * MAX_WAITING_PIXELS
+"""The same for a frame of at most `SMALL_PIXELS`: cameras with large frames must not cost others their evidence."""
 
 
 class EvidenceLimit:
@@ -30,7 +33,8 @@ class EvidenceLimit:
     def try_acquire(self, camera: str, pixels: int, now_s: float) -> bool:
         """Return whether a picture of the camera may be encoded at `now_s`, and if it may, count it as waiting."""
         paid_s = max(now_s, self._paid_s.get(camera, now_s))
-        if paid_s - now_s > AHEAD_S or self._waiting_pixels > MAX_WAITING_PIXELS:
+        most = MAX_WAITING_BEFORE_SMALL if pixels <= SMALL_PIXELS else MAX_WAITING_PIXELS
+        if paid_s - now_s > AHEAD_S or self._waiting_pixels > most:
             return False
         self._waiting_pixels += pixels
         self._paid_s[camera] = paid_s + pixels / PIXELS_PER_S

@@ -264,7 +264,7 @@ class Bridge:
             self._credit.add(lane.partition, offset, receipts)
             self._unprocessed.add(lane.partition, offset, ((record.receipt, size_of(record)) for record, _ in entries))
         else:
-            self._backlog.deliver_unrecorded(lane.topic, lane.partition, offset + len(entries))
+            self._backlog.deliver_unrecorded(lane.topic, lane.partition, offset + len(entries), len(entries), size)
             if lane.topic is KafkaTopic.DEAD_LETTERS:
                 self._waiting_letters = max(0, self._waiting_letters - len(entries))
                 for record, _ in entries:

@@ -8,8 +8,9 @@ from typing import Final
 from schemas.limits import MAX_AHEAD_MS
 from schemas.ranges import RangeSet
 
-_MOST_RANGES: Final = 8
-"""Maximum number of stored ranges. Beyond it the nearest are joined: the orders between them count as applied."""
+_MOST_RANGES: Final = 32
+"""Maximum number of stored ranges. Beyond it the nearest but for the newest are joined: the orders between them count
+as applied. A range that spans a leap of a clock delays orders by less than the leap."""
 
 
 class OrderTimes:
@@ -27,7 +28,7 @@ class OrderTimes:
         """Add an applied order. Later ones do not count any more: the next of them is new again."""
         self._applied.remove(issued_ms + 1, max(issued_ms + 1, self.newest_ms))
         self._applied.add(issued_ms)
-        self._applied.join_nearest(_MOST_RANGES, issued_ms)
+        self._applied.join_nearest(_MOST_RANGES, issued_ms - 1)
 
     @property
     def newest_ms(self) -> int:

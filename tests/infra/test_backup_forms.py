@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_a_backup_removes_what_a_killed_one_left_in_its_folder(saved: Path, tmp_
     killed, other = saved.with_name(f".{saved.name}.12.34.new"), saved.with_name(".notes.12.34.new")
     for file in (killed, other):
         file.write_bytes(b"half a file")
+        os.utime(file, (1, 1))
     write_backup(Layout(tmp_path / "state"), str(saved.parent), "1")
     assert not killed.exists()
     assert other.exists()

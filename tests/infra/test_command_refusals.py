@@ -82,9 +82,9 @@ def test_an_infinite_wait_is_rejected(command: str) -> None:
     [
         (
             "lab psnr --drop-ratio x",
-            "--drop-ratio: expected a number, got x. `pointillist lab psnr --help` shows the options.",
+            "--drop-ratio: expected a number, got 'x'. `pointillist lab psnr --help` shows the options.",
         ),
-        ("token create", "name is missing: expected a value. `pointillist token create --help` shows the options."),
+        ("token create", "NAME is missing: expected a value. `pointillist token create --help` shows the options."),
         (
             "token crate",
             "No such command 'crate'. Did you mean 'create'? `pointillist token --help` shows the options.",
@@ -94,7 +94,8 @@ def test_an_infinite_wait_is_rejected(command: str) -> None:
             "No such option: --stat (Possible options: --state). `pointillist audit --help` shows the options.",
         ),
         ("audit here", "Got unexpected extra argument(s) (here). `pointillist audit --help` shows the options."),
-        ("audit --state", "Option '--state' requires an argument."),
+        ("audit --state", "--state: expected a value, got none."),
+        ("up --plain=yes", "--plain: expected no value, got one."),
     ],
 )
 def test_an_error_in_the_arguments_is_one_line_that_names_the_help(command: str, line: str) -> None:

@@ -29,7 +29,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
         vars(found).update(bundle=None, clean_bundle=None, state=name)
         return found
 
-    monkeypatch.setattr(experiment, "load_task", lambda name, data: TASK)
+    monkeypatch.setattr(experiment, "load_split_task", lambda name, data: TASK)
     monkeypatch.setattr(experiment, "load_subject", loaded)
     return experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), SMALL)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from processors.results import evidence_limit
-from processors.results.evidence_limit import AHEAD_S, MAX_WAITING_PIXELS, PIXELS_PER_S, EvidenceLimit
+from processors.results.evidence_limit import (
+    AHEAD_S,
+    MAX_WAITING_PIXELS,
+    PIXELS_PER_S,
+    SMALL_PIXELS,
+    EvidenceLimit,
+)
 
 LARGE = PIXELS_PER_S * 3 // 4
 
@@ -36,7 +42,9 @@ def test_no_frame_joins_many_that_wait_for_their_encoding() -> None:
     limit = EvidenceLimit()
     accepted = [limit.try_acquire(f"site/{camera}", LARGE, 10.0) for camera in range(10)]
     assert accepted == [True] * (MAX_WAITING_PIXELS // LARGE + 1) + [False] * (9 - MAX_WAITING_PIXELS // LARGE)
-    limit.release(LARGE)
+    assert limit.try_acquire("site/small", SMALL_PIXELS, 10.0)
+    assert not limit.try_acquire("site/larger", SMALL_PIXELS + 1, 10.0)
+    limit.release(LARGE + SMALL_PIXELS)
     assert limit.try_acquire("site/9", LARGE, 10.0)
 
 

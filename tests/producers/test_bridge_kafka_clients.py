@@ -17,7 +17,14 @@ import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.requests.listener as requests_module
 import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
-from producers.bridge.kafka.backlog import FIRSTS_EVERY, MAX_UNRECORDED_BYTES, RECORD_BYTES, SKIPPED, Backlog
+from producers.bridge.kafka.backlog import (
+    FIRSTS_EVERY,
+    LEAST_EVENT_BYTES,
+    MAX_UNRECORDED_BYTES,
+    RECORD_BYTES,
+    SKIPPED,
+    Backlog,
+)
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
 from schemas.topics import RECORDED_GROUP, KafkaTopic
@@ -259,19 +266,38 @@ async def test_unrecorded_events_hold_events_back_and_unrecorded_dead_letters_ho
 
 
 async def test_events_of_this_bridge_count_before_the_recorders_lag_is_read_again(kafka: KafkaStandIn) -> None:
-    limit = MAX_UNRECORDED_BYTES // RECORD_BYTES[KafkaTopic.EVENTS]
+    size = 1024
+    limit = MAX_UNRECORDED_BYTES // size
     kafka.other_commits = {KafkaTopic.EVENTS: {0: (7, "1")}}
     events = list[bool]()
     backlog = Backlog(
         "nowhere:1", "b1", "processors", 10**9, 3600.0, events.append, lambda _: None, hold_events=events.append
     )
-    backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, 10**9)
+    backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, 10**9, 1, size)
     assert events == []  # no recorder has committed yet
     async with Reader("nowhere:1") as reader, Admin("nowhere:1") as admin:
         await backlog._read_unrecorded(reader, admin)
     for end, expected in ((7 + limit, []), (8 + limit, [True]), (9 + limit, [True])):
-        backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, end)
+        backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, end, 1, size)
         assert events == expected
+
+
+async def test_an_event_counts_the_largest_mean_size_since_all_were_recorded(kafka: KafkaStandIn) -> None:
+    backlog = Backlog("nowhere:1", "b1", "processors", 10**9, 3600.0, lambda _: None, lambda _: None)
+
+    async def reads(offset: int, end: int) -> int | None:
+        kafka.other_commits, kafka.other_ends = {KafkaTopic.EVENTS: {0: (offset, "1")}}, {KafkaTopic.EVENTS: {0: end}}
+        async with Reader("nowhere:1") as reader, Admin("nowhere:1") as admin:
+            await backlog._read_unrecorded(reader, admin)
+        return backlog._unrecorded_bytes(KafkaTopic.EVENTS)
+
+    assert await reads(0, 10) == 10 * RECORD_BYTES[KafkaTopic.EVENTS]  # nothing sent yet
+    backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, 2_000, 2_000, 2_000 * 4_000)
+    for end in range(3_000, 13_000, 1_000):
+        backlog.deliver_unrecorded(KafkaTopic.EVENTS, 0, end, 1_000, 1_000 * 100)
+    assert await reads(0, 12_000) == 12_000 * 4_000
+    assert await reads(12_000, 12_000) == 0
+    assert await reads(12_000, 12_010) == 10 * LEAST_EVENT_BYTES
 
 
 @pytest.mark.parametrize("note", [None, "", "no number"], ids=["no commit", "no note", "another note"])

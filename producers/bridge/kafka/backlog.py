@@ -46,8 +46,10 @@ RECORD_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         KafkaTopic.DEAD_LETTERS: DEAD_LETTER_PAYLOAD_BYTES + 1024,
     }
 )
-"""Bytes that each record of these topics counts: those of a large one, because senders choose the sizes. A mean would
-be outdated while the recorders are away."""
+"""Bytes of a large record of these topics. Each dead letter counts as one, because senders choose the sizes. So does
+each event until this bridge has sent one."""
+LEAST_EVENT_BYTES: Final = 512
+"""Bytes that an event counts at least."""
 _RECORDED: Final = (KafkaTopic.VERDICTS, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
 """The topics that the recorders read."""
 
@@ -100,6 +102,9 @@ class Backlog:
         of the recent ones stands for it. `lost` is called with a partition and the offsets of unprocessed records that
         Kafka no longer has. `on_health` is called with whether the lag can be read, and with the error."""
         self.sizes = RecordSizes()
+        self._event_sizes = RecordSizes()
+        self._event_bytes: dict[int, int] = {}
+        """The largest mean size of a partition's events since all were recorded."""
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
         self.holding = False
@@ -178,13 +183,17 @@ class Backlog:
                 self._lost(partition, range(first_offset, end))
             self._delivered[partition] = first_offset + count
 
-    def deliver_unrecorded(self, topic: KafkaTopic, partition: int, end: int) -> None:
-        """Record that Kafka has appended events or dead letters up to the offset `end`: the next reading is seconds
-        away."""
+    def deliver_unrecorded(self, topic: KafkaTopic, partition: int, end: int, count: int, size: int) -> None:
+        """Record that Kafka has appended `count` events or dead letters of `size` bytes up to the offset `end`.
+
+        The next reading is seconds away.
+        """
+        if topic is KafkaTopic.EVENTS:
+            self._event_sizes.add(partition, count, size)
         place = TopicPartition(topic.value, partition)
         lag = self._unrecorded.get(place)
         if lag is not None and end > lag.end:
-            self._unrecorded[place] = lag._replace(end=end)
+            self._unrecorded[place] = _Unrecorded(lag.offset, end, self._weight(place, lag.record_bytes))
             self._judge_unrecorded(topic)
             self._change_holds()
 
@@ -210,6 +219,19 @@ class Backlog:
         if (KafkaTopic.EVENTS in self._full) != self.holding_events:
             self.holding_events = not self.holding_events
             self._hold_events(self.holding_events)
+
+    def _weight(self, place: TopicPartition, recorded_mean: int) -> int:
+        """Return the bytes that each unrecorded record of a partition counts.
+
+        A verdict counts the mean of the recorders. An event counts the mean of those that this bridge has sent lately,
+        or an earlier, larger one until all are recorded: large events may be followed by small ones.
+        """
+        if place.topic != KafkaTopic.EVENTS:
+            return RECORD_BYTES.get(place.topic, recorded_mean)
+        mean, lag = round(self._event_sizes.mean(place.partition)), self._unrecorded.get(place)
+        earlier = self._event_bytes.get(place.partition, 0) if lag is not None and lag.bytes else 0
+        found = self._event_bytes[place.partition] = max(mean, earlier)
+        return max(LEAST_EVENT_BYTES, found) if found else RECORD_BYTES[place.topic]
 
     def _unrecorded_bytes(self, topic: KafkaTopic) -> int | None:
         """Return the recorders' lag in the partition of `topic` with the largest lag; None if they never committed."""
@@ -255,7 +277,7 @@ class Backlog:
             async with asyncio.timeout(REQUEST_S):
                 committed = await admin.committed_with_notes(RECORDED_GROUP)
                 lagging = {
-                    place: (offset, RECORD_BYTES.get(place.topic, int(note)))
+                    place: (offset, self._weight(place, int(note)))
                     for place, (offset, note) in committed.items()
                     if place.topic in _RECORDED and note.isdecimal()
                 }
