@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.backdoor.near_duplicates import ALIKE
 from lab.backdoor.tasks import HELD_OUT
 from lab.evidence.splitting import FEW, REPETITIONS
 from lab.experiments.codefend import plots, tables
@@ -109,7 +110,8 @@ def write_report(store: Store) -> list[str]:
         "that no repair gets, most of which set thresholds too, without the trigger. Networks on MNIST and "
         "GTSRB, and those of WaNet, SIG and low frequency, were poisoned from the beginning, the others by continuing "
         f"the training of a clean one. GTSRB is a subset: all but the defender's {HELD_OUT:,} of its test pictures "
-        "judge; frames of one sign are never in both parts. CIFAR-100: not measured, its data is not there.",
+        f"judge; those of one class that correlate above {ALIKE:g} are in the same part. CIFAR-100: not measured, its "
+        "data is not there.",
         "## Figures asked for",
         tables.findings_table(found),
         "## The backdoored models (the paper's Table 1 and Figure 5)",
