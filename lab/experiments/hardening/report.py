@@ -91,8 +91,8 @@ def scene_page(
         table(ADAPTED, adapted),
         "Attacks of other kinds, each alone on the first of these scenes: Square, without gradients (2,000 answers), "
         "and AutoAttack for random defences (two attacks of 100 steps, 20 draws a step). A lower share than above, on "
-        "the same scenes, shows that the three attacks have not converged. Their shares of these 50 were not kept, so 50 "
-        "scenes are compared with all 300:"
+        "the same scenes, shows that the three attacks have not converged. Their shares of these 50 were not kept, so "
+        "50 scenes are compared with all 300:"
         if alone
         else "",
         table(ALONE, alone),
