@@ -64,9 +64,9 @@ def test_the_supervisor_is_the_up_that_has_the_folder_and_no_other_holder(state_
 
 
 def test_the_owner_of_a_reused_pid_is_no_supervisor(state_dir: Path, stray: ProcessId) -> None:
-    killed = _run_killed_supervisor(state_dir, stray)
+    _run_killed_supervisor(state_dir, stray)
     lock = state_dir / "lock"
-    lock.write_text(lock.read_text().replace(str(killed), str(stray.pid)))
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"pid": stray.pid, "started": stray.started - 1}))
     held = lock_file(lock)  # as by a start before it records itself
     assert supervisor(state_dir) is None
     os.close(held)
