@@ -101,8 +101,8 @@ def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
         read_roles(tmp_path / "other")
 
 
-def _run_killed_supervisor(folder: Path, process: ProcessId) -> int:
-    """Run a supervisor that lists `process` as its bridge and is killed by SIGKILL. Return its pid."""
+def _run_killed_supervisor(folder: Path, process: ProcessId) -> None:
+    """Run a supervisor that lists `process` as its bridge and is killed by SIGKILL."""
     program = f"""
 import os
 from pathlib import Path
@@ -114,7 +114,6 @@ os.kill(os.getpid(), 9)
 """
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as run:
         assert run.wait() == -signal.SIGKILL
-    return run.pid
 
 
 def test_the_next_supervisor_ends_the_processes_of_a_killed_one(state_dir: Path, stray: ProcessId) -> None:
