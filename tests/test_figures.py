@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.pages import red_team_cases
 from benchmarks.pages.answers import answers
 from benchmarks.pages.cases import CASES
 from benchmarks.pages.figure import NONE, RESULTS, STALE, Figure, Row, Source, Template, read, sources, table
@@ -310,6 +311,23 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
     [summary] = summaries([PairedRow(**row) for row in typed])
     assert worst["smallest_gain"] == 100 * summary.worst.detectable("once") != 100 * summary.worst.detectable("always")
     assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
+
+
+def test_an_attack_on_the_bare_network_is_added_to_the_run_on_the_same_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = {
+        "network": "net@1+a", "eps": "0.03137", "made_on": "bare", "attack": "auto-attack", "pictures": "8",
+        "submissions": "10", "bare": "00", "once": "ff", "always": "f0", "seconds": "1.0",
+    }  # fmt: skip
+    run = {"network": "net@1+a", "eps": "0.03137", "images": "8", "standing": "3c"}
+    for runs, expected in (([run], 2 / 8), ([run | {"images": "300"}], None), ([], None)):
+        monkeypatch.setattr(red_team_cases, "read", lambda *_, found=runs: found)
+        [case] = CASES["transferred"]([row])
+        assert case["attack"] == "auto-attack (standard), made on the bare network"
+        assert (case["alone"]["value"], case["n"], case["times"]) == (4 / 8, 8, 10)
+        assert case.get("together", {}).get("value") == expected
+        assert case.get("must") == (None if expected is None else "≥ .33")
 
 
 def test_the_readme_has_at_most_150_lines() -> None:

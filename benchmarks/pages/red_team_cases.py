@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from benchmarks.pages.figure import NONE, Case
+from benchmarks.pages.figure import NONE, RESULTS, Case, read
+from lab.experiments.hardening.paired import unpacked
 from lab.experiments.hardening.paired_report import PRIMARY, Against, made, strength, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team.convergence import STRONGER
 from lab.red_team.plan import CLEAN
+from lab.statistics import wilson
 
+_BOUNDS: Final = {"8/255": ("≥ .33", "≥ .40"), "0.01": ("≥ .60", "≥ .66")}
+"""The required and the hoped accuracy of the hardened network by the strength."""
 _SETTINGS_OF_EOT_PGD: Final = ("eot-pgd", "strength", "steps", "start", "step-size", "eot")
 """Attacks, by the first part of their names, that are EOT-PGD with other numbers."""
 
@@ -28,7 +32,7 @@ def judged(documents: Sequence[Case]) -> Iterator[Case]:
         mixed = met_all is not None and met_all["images"] < found["images"]
         bound = strength(found["eps"])
         bounded = "hardened" in found["settings"]["bundle"] and found["settings"]["defence"] == "fleet"
-        must, aim = {"8/255": ("≥ .33", "≥ .40"), "0.01": ("≥ .60", "≥ .66")}[bound] if bounded else (NONE, NONE)
+        must, aim = _BOUNDS[bound] if bounded else (NONE, NONE)
         low, high = found["intervals"]["worst_case_accuracy"]
         failed = [point for point, status in found["checklist"].items() if status == "failed"]
         yield {
@@ -64,12 +68,7 @@ def _met(attacks: Sequence[str], submissions: int, images: int) -> str:
 
 def paired(rows: Sequence[Case]) -> Iterator[Case]:
     """Each network bare and behind the drop, on the same pictures, without an attack and in the worst case."""
-    records = [
-        PairedRow(**{**row, **{name: int(row[name]) for name in ("pictures", "submissions")},
-                     **{name: float(row[name]) for name in ("eps", "seconds")}})
-        for row in rows
-    ]  # fmt: skip
-    for each in summaries(records):
+    for each in summaries([_record(row) for row in rows]):
         for line in (each.clean, each.worst):
             strongest = line.strongest("always")
             yield {
@@ -86,6 +85,31 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
                 if strongest is None
                 else {"attack": made(strongest), **Against("", (strongest,)).share("always")._asdict()},
             }
+
+
+def transferred(rows: Sequence[Case]) -> Iterator[Case]:
+    """Each attack that was made on the bare network, behind the drop, alone and with all attacks of the published run.
+
+    The run is the one of the same network, bound and number of pictures.
+    """
+    for row in map(_record, rows):
+        left, bound = unpacked(row.always, row.pictures), strength(row.eps)
+        found: dict[str, object] = {
+            "network": row.network.partition("+")[0], "bound": bound, "attack": made(row), "n": row.pictures,
+            "times": row.submissions, "alone": wilson(int(left.sum()), row.pictures)._asdict(),
+        }  # fmt: skip
+        key = row.network, bound, row.pictures
+        for run in read(RESULTS, "red-team/run"):
+            if (run["network"], strength(float(run["eps"])), int(run["images"])) == key:
+                both = left & unpacked(run["standing"], row.pictures)
+                found["together"] = wilson(int(both.sum()), row.pictures)._asdict()
+                found["must"], found["aim"] = _BOUNDS[bound]
+        yield found
+
+
+def _record(row: Case) -> PairedRow:
+    numbers = {name: int(row[name]) for name in ("pictures", "submissions")}
+    return PairedRow(**{**row, **numbers, **{name: float(row[name]) for name in ("eps", "seconds")}})
 
 
 def strongest_of_the_same(documents: Sequence[Case]) -> Iterator[Case]:

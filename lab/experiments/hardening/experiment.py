@@ -10,7 +10,7 @@ import torch
 from lab.backdoor.scene import discard_other_checkpoint, train
 from lab.data import LabelledPictures, read_cifar10_test
 from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
-from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
+from lab.experiments.hardening.paired import BARE, BEHIND, HARDENED, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
 from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, PairedRow, SceneRow, StripRow
@@ -29,21 +29,24 @@ from lab.experiments.hardening.scene import (
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.page import write_page
 from lab.experiments.harness.plan import Plan, Workplace
+from lab.experiments.red_team.published_runs import IMAGES
 from lab.training.scene import TEST_SEED, scenes
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "hardening"
 TABLES: Final = {
     "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "alone": AloneRow,
-    "paired": PairedRow,
+    "paired": PairedRow, "transferred": PairedRow,
 }  # fmt: skip
 COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
+TRANSFERRED: Final = Setting(*HARDENED, BARE, "auto-attack")
+"""An attack of the paired table that is made on all pictures of the red team's runs too."""
 _CODE: Final = "lab.experiments.hardening.scene"
 _PAIRED: Final = "lab.experiments.hardening.paired:measured"
 _COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
 """Seconds of a costly attack through the drop."""
-_BARE_SECONDS: Final = {"auto-attack": 500}
+_BARE_SECONDS: Final = {"auto-attack": 900}
 """Seconds of a costly attack on the bare network."""
 _USUAL: Final = {BEHIND: 250, BARE: 25}
 """Seconds of any other attack, by the attacked side."""
@@ -58,6 +61,7 @@ _ALONE_SECONDS: Final = 1_000
 def plan(place: Workplace) -> Plan:
     """CIFAR-10 with the drop and without it, both scene networks at each size, then STRIP on each."""
     cells = [_paired(each, place) for each in SETTINGS]
+    cells.append(_paired(TRANSFERRED, place, IMAGES, "transferred"))
     for network, bundle in NETWORKS.items():
         folder = shipped_bundle(bundle)
         cells += [_attacked(network, folder, size) for size in SIZES]
@@ -72,26 +76,28 @@ def plan(place: Workplace) -> Plan:
         more = store.records("adapted", AdaptedRow), store.records("alone", AloneRow)
         write_page(store.folder / "scene.md", scene_page(*rows, *more))
         paired, measured_rows = store.records("paired", PairedRow), store.rows()
+        transferred = store.records("transferred", PairedRow)
         missing = [each.name for each in SETTINGS if each.name not in measured_rows]
         if paired:
-            write_page(store.folder / "paired.md", paired_page(paired, missing, COMMAND))
+            write_page(store.folder / "paired.md", paired_page(paired, transferred, missing, COMMAND))
         return []
 
     return Plan(NAME, TABLES, tuple(cells), store, write)
 
 
-def _paired(setting: Setting, place: Workplace) -> Cell:
+def _paired(setting: Setting, place: Workplace, count: int = PICTURES, table: str = "paired") -> Cell:
     folder = shipped_bundle(setting.bundle)
 
     def measure() -> Tables:
         bundle = _loaded(folder)
-        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), PICTURES)
-        return {"paired": [measured(setting, bundle, pictures, place.cache(NAME))]}
+        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), count)
+        return {table: [measured(setting, bundle, pictures, place.cache(NAME))]}
 
     files = (folder, place.data_set("cifar10"))
     costly = _COSTLY if setting.made_on == BEHIND else _BARE_SECONDS
-    seconds = costly.get(setting.attack, _USUAL[setting.made_on])
-    return Cell(setting.name, (_PAIRED,), measure, (setting, PICTURES), files, seconds, SEED)
+    seconds = costly.get(setting.attack, _USUAL[setting.made_on]) * count / PICTURES
+    name = setting.name.replace("paired", table, 1)
+    return Cell(name, (_PAIRED,), measure, (setting, count), files, seconds, SEED)
 
 
 def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:

@@ -216,8 +216,13 @@ ROWS: Final[tuple[Column[PairedRow], ...]] = (
 )
 
 
-def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str) -> list[str]:
-    """Return the page: a table for each network and bound, the power of its comparison, and all attacks."""
+def paired_page(
+    rows: Sequence[PairedRow], transferred: Sequence[PairedRow], missing: Iterable[str], command: str
+) -> list[str]:
+    """Return the page: a table for each network and bound, the power of its comparison, and all attacks.
+
+    `transferred` are attacks on more pictures.
+    """
     left_out = _listed(missing)
     found = summaries(rows)
     of_family = adjusted(found)
@@ -246,6 +251,8 @@ def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str)
             f"{LOST:.0%} are.",
         ]
     parts += ["## All attacks", table(ROWS, rows)]
+    if transferred:
+        parts += ["## On the pictures of the red team's runs", table(ROWS, transferred)]
     if left_out:
         parts.append(f"Not measured yet: {left_out}.")
     return parts
