@@ -49,9 +49,8 @@ def test_pictures_that_are_linked_by_others_are_one_group() -> None:
 @pytest.mark.parametrize("name", ["mnist", "gtsrb"])
 def test_only_gtsrb_is_split_by_sign(name: str, tmp_path: Path) -> None:
     pictures, _ = frames(1200, np.random.default_rng(1))
-    file = {f"{part}_{axis}": each for part in ("train", "test")
-            for axis, each in (("x", pictures.images), ("y", pictures.labels))}  # fmt: skip
-    np.savez(tmp_path / f"{name}.npz", **file)
+    images, labels = pictures.images, pictures.labels
+    np.savez(tmp_path / f"{name}.npz", train_x=images, train_y=labels, test_x=images, test_y=labels)
     task = load_split_task(name, tmp_path)
     assert len(task.held_out) == HELD_OUT
     assert (len(task.test) == len(pictures)) is (name == "mnist")
