@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import threading
 from pathlib import Path
 from typing import Any, Final
 
 from infra.local.files import read_json, write_json
 from infra.local.process import ProcessId, terminate
+from infra.state_folder import Layout
 from schemas.errors import StateError
 from schemas.runtime.disk import is_full
 from schemas.runtime.file_lock import lock_file
@@ -168,10 +168,8 @@ def not_running(folder: Path) -> StateError:
             f"{folder}: expected a running system, got one that starts or stops (pid {process.pid}). Try again in a "
             "few seconds."
         )
-    return StateError(
-        f"{folder}: expected a running system, got none. Start it with `pointillist up --state "
-        f"{shlex.quote(str(folder))}`."
-    )
+    option = Layout(folder).state_option
+    return StateError(f"{folder}: expected a running system, got none. Start it with `pointillist up {option}`.")
 
 
 def supervisor(folder: Path) -> ProcessId | None:

@@ -15,7 +15,8 @@ from lab.data import LabelledPictures
 
 ALIKE: Final = 0.9
 """Correlation at a resolution of `SIDE` × `SIDE` from which two pictures of one class count as frames of one sign. Of a
-test picture and the likest training picture of its class, which show different signs, it is .78 in the median."""
+test picture and the likest training picture of its class, which show different signs, it was .78 in the median
+of a trial."""
 SIDE: Final = 16
 
 
@@ -31,7 +32,7 @@ def split_by_sign(task: Task, seed: int = 0) -> Task:
 
     GTSRB does not name the sign of a test picture. Pictures of a class that look alike, or are linked by such pictures,
     count as one sign. A class holds out its share of `HELD_OUT` at most, so none of a group that is larger. What is
-    missing then (2 % of GTSRB's) are single pictures of the first classes.
+    missing then (2 % of GTSRB's, in a trial) are single pictures of the first classes.
     """
     every = LabelledPictures(
         task.test.name,

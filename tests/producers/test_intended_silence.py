@@ -340,5 +340,14 @@ async def test_a_failing_camera_does_not_end_the_start_while_another_is_outside_
                 await fleet.open_sources(strict=True)
     check_sources(Layout(tmp_path), [failing, resting], lines.append, lambda: None)
     assert "the camera is degraded and retries" in lines[1]
-    with pytest.raises(SourceError, match="lab/day"):
+    with pytest.raises(SourceError, match=r"lab/day.* Start the camera, or correct its address"):
         check_sources(Layout(tmp_path), [failing], lines.append, lambda: None)
+
+
+def test_the_sources_of_a_run_get_the_remedy_for_an_unknown_scheme(tmp_path: Path) -> None:
+    source = {"kind": "url", "address": "rtps://127.0.0.1:9/off"}
+    mistyped = CameraSettings.model_validate({"camera_id": "lab/day", "source": source})
+    with pytest.raises(
+        SourceError, match=r"lab/day: .*Protocol not found\. Use rtsp://, rtsps://, http:// or https://\.$"
+    ):
+        check_sources(Layout(tmp_path), [mistyped], print, lambda: None)
