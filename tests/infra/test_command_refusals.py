@@ -35,7 +35,7 @@ from schemas.errors import ConfigError, StateError
 from schemas.runtime.user_errors import file_errors
 from schemas.transport.access import Tls
 from tests.consumers.console_rig import jpeg_scene
-from tests.infra.command_line import refusal, run
+from tests.infra.command_line import call, refusal, run
 from tests.infra.test_camera_test import report_of
 
 NOT_TEXT = b"\xff\xfe\xf3secret of one line\n"
@@ -100,6 +100,18 @@ def test_an_infinite_wait_is_rejected(command: str) -> None:
 )
 def test_an_error_in_the_arguments_is_one_line_that_names_the_help(command: str, line: str) -> None:
     assert refusal(run(*command.split())) == line
+
+
+def test_the_end_of_the_input_at_a_prompt_is_an_error_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def end(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(user, "getpass", end)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    with pytest.raises(ConfigError, match=r"^standard input: expected an answer, got its end"):
+        call("user", "add", "ada", "--file", tmp_path / "users")
 
 
 def test_a_group_without_a_command_prints_its_help() -> None:

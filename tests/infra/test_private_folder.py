@@ -78,12 +78,20 @@ def test_a_folder_of_something_else_is_refused_and_keeps_its_rights(tmp_path: Pa
     "names",
     [
         (), ("lost+found",), (".cache", ".bash_history"), ("enrolments",), ("users", ".users.lock"),
-        ("kafka", "ports.json", "spool"), ("kafka-1", "mosquitto"), ("fleet.secret", "notes.txt"),
+        ("kafka", "ports.json", "spool"), ("kafka-1", "mosquitto"), ("kafka-2", "kafka-3"),
+        ("fleet.secret", "notes.txt"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_prepared_for_a_system_is_accepted(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).mkdir()
+    with private_folder(tmp_path):
+        assert open_to_others(tmp_path) == []
+
+
+def test_a_mounted_disk_in_an_empty_folder_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "models")
     with private_folder(tmp_path):
         assert open_to_others(tmp_path) == []
 

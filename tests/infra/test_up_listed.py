@@ -143,6 +143,21 @@ def test_a_camera_that_is_added_to_the_list_and_removed_is_never_an_attached_one
     assert run._attached_frames() == 1
 
 
+def test_an_unchanged_list_is_not_read_again(run: _Run, listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings: list[Path] = []
+
+    def load(file: Path) -> dict[str, object]:
+        readings.append(file)
+        return {}
+
+    monkeypatch.setattr("infra.up.run.load_camera_file", load)
+    for names in (("hall",), ("hall", "new")):
+        change_list(listed, *names)
+        for _ in range(3):
+            run._include_added()
+    assert readings == [listed, listed]
+
+
 def test_a_stop_awaits_the_frames_of_a_camera_that_was_added_to_the_list(
     run: _Run, listed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
