@@ -106,7 +106,7 @@ def restore(
     from infra.local.private_folder import private_folder
     from infra.local.role_table import RoleTable
     from infra.state_folder import Layout
-    from infra.state_folder.backup import find_backup, restore_backup
+    from infra.state_folder.restore import find_backup, restore_backup
 
     place, folder = find_backup(source), state.resolve()
     with private_folder(folder), RoleTable(folder, holder="restore"):

@@ -1,10 +1,4 @@
-"""Backups of a state folder: one tar file with the databases, keys, models, quarantine and settings.
-
-The file begins with `manifest.json` and ends with `checksums.json`, so a cut file is detected. The database is a
-snapshot that holds the Kafka offsets of its rows: a recorder on the restored database continues at these offsets.
-
-Kafka's log, the spools of cameras, logs and caches stay out. The first two belong to other machines in a deployment.
-"""
+"""Backups of a state folder, of a running or stopped system; see `backup_format`."""
 
 from __future__ import annotations
 
@@ -12,99 +6,47 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
-import shutil
 import stat
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final, cast
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Final, cast
 
-from consumers.database.console_store import forget_database_number
 from consumers.database.engine import BACKUP_COPIES, database_url
-from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, readable, restore_postgresql, snapshot
-from infra.state_folder.identity_lock import LOCK_FILE, RESTORING, changing_identities
-from infra.state_folder.layout import KAFKA_NODES, Layout
-from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
+from consumers.database.snapshot import Offsets, copy_sqlite, readable, snapshot
+from infra.state_folder.backup_format import (
+    AT_ONCE,
+    CHECKSUMS,
+    CONSOLE,
+    DATABASE,
+    FILES,
+    FORMAT,
+    IDENTITIES,
+    LOST_FOUND,
+    MANIFEST,
+    SUFFIX,
+    HashingStream,
+    Manifest,
+    is_left_out,
+    local_folder,
+    moment,
+    reachable,
+    store_at,
+)
+from infra.state_folder.identity_lock import changing_identities
+from infra.state_folder.layout import Layout
+from infra.state_folder.passphrase import SealedOutput
 from schemas.clock import unix_ms
-from schemas.errors import ConfigError, StateError, UserError, first_line
+from schemas.errors import ConfigError, StateError
 from schemas.runtime.atomic_file import UNFINISHED, replacing
 from schemas.runtime.file_lock import lock_file
-from schemas.transport.object_store import open_store
 
-FORMAT: Final = 1
-SUFFIX: Final = ".backup"
-MANIFEST: Final = "manifest.json"
-CHECKSUMS: Final = "checksums.json"
-DATABASE: Final = "database"
-CONSOLE: Final = "console"
-FILES: Final = "state/"
-_LOST_FOUND: Final = "lost+found"
-"""The folder of root at the top of an ext4 disk, which no other user can read."""
-LEFT_OUT: Final = frozenset(
-    (
-        "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
-        "roles.json", "processes.json", "owner.token", "owner.token.lock", "ports.json", "report.json",
-        "camera-rates.lock", _LOST_FOUND,
-    )
-)  # fmt: skip
-"""Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""
-_NUMBERED: Final = re.compile(r"kafka(-\d+)?|(fleet|cameras)(-\d+)?\.json")
-"""The same of several nodes, or of several processes with cameras: the times of their starts, their reports."""
-_IDENTITIES: Final = frozenset(
-    (
-        "pki", "keys", "roles", "enrolments", "users", "tokens", "fleet.secret", "signer.key", "decider.key",
-        "trusted-signers", "generations.json",
-    )
-)  # fmt: skip
-_AT_ONCE: Final = 2**20
 _ABANDONED_S: Final = 3600.0
 """Seconds without a change after which an unfinished backup counts as one of a killed command."""
-_AHEAD_MS: Final = 5 * 60_000
-"""Tolerated difference between the clock by which a backup was named and the present one."""
-_DATED: Final = re.compile(r"pointillist-(\d{8}T\d{6}\.\d{3}Z)-.*")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The first member of a backup."""
-
-    format: int
-    version: str
-    """Release that made it."""
-    made_ms: int
-    """Unix time of the snapshot, in milliseconds."""
-    database: str
-    """`sqlite` or `postgresql`; empty without a database."""
-    offsets: Offsets
-    """The next Kafka offset of each partition, by topic: all earlier records have their effect in the database."""
-    entries: list[str]
-    """Entries that a restore makes in the state folder."""
-
-    @property
-    def records(self) -> int:
-        """Return the sum of all offsets."""
-        return sum(sum(each.values()) for each in self.offsets.values())
-
-
-def is_left_out(name: str) -> bool:
-    """Return whether a backup leaves out this entry of a state folder. Databases are copied as snapshots."""
-    return name in LEFT_OUT or name.startswith(".") or ".sqlite" in name or bool(_NUMBERED.fullmatch(name))
-
-
-def _written(layout: Layout, manifest: Manifest) -> Iterator[str]:
-    """Yield the entries that a restore makes, and the journals that SQLite would apply to them."""
-    # Backups by earlier releases of a SQLite outside the state folder do not have it among their entries.
-    database = [layout.database.name] if manifest.database == "sqlite" else []
-    # Those that root made may name `lost+found`, of which they have no file.
-    for name in (*database, *(entry for entry in manifest.entries if entry != _LOST_FOUND)):
-        yield name
-        if name.endswith(".sqlite"):
-            yield from (f"{name}-wal", f"{name}-shm", f"{name}-journal")
 
 
 def write_backup(
@@ -118,7 +60,7 @@ def write_backup(
     Raises ConfigError for an unsafe place and for a SQLite elsewhere, and StateError if the system's files cannot be
     read or do not exist.
     """
-    local = _local(to)
+    local = local_folder(to)
     if local is None and passphrase is None:
         raise ConfigError("--to: expected --passphrase-file with a URL, got none. Give one: the backup contains keys.")
     if local is not None and local.resolve().is_relative_to(layout.folder.resolve()):
@@ -161,102 +103,15 @@ def write_backup(
     return place, manifest
 
 
-def restore_backup(
-    layout: Layout, place: str, *, database: str | None = None, passphrase: str | None = None, new_kafka: bool = False
-) -> Manifest:
-    """Restore a backup into a state folder. `database` is the URL of the empty database for a dump of PostgreSQL.
-
-    With `new_kafka`, the offsets are removed: a recorder reads the log from its beginning. The topics of dead letters
-    get the backup's time as a suffix. The nodes of Kafka are not restored, because their disks are lost.
-
-    Programs that follow the console's audit log begin again at its oldest line.
-
-    The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
-    read and checked first. Raises StateError for a damaged backup, if something of it already exists, or if the folder
-    cannot be written. After an error the folder is as before, but for its rights and its lock; an empty PostgreSQL may
-    have been filled.
-    """
-    staged, left = layout.folder / RESTORING, {KAFKA_NODES} if new_kafka else set()
-    try:
-        with ExitStack() as ending:
-            with _input(place, passphrase) as tar:
-                manifest, digest = _manifest(tar, place)
-                if there := [
-                    name for name in _written(layout, manifest) if name not in left and (layout.folder / name).exists()
-                ]:
-                    raise StateError(
-                        f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, "
-                        "or move the old one away."
-                    )
-                if (manifest.database == "postgresql") != (database is not None):
-                    wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
-                    raise ConfigError(
-                        f"restore: expected {wanted} for this backup, got another form. Correct the options."
-                    )
-                shutil.rmtree(staged, ignore_errors=True)  # a killed restore leaves it behind
-                ending.callback(shutil.rmtree, staged, ignore_errors=True)
-                _read_tar(tar, place, staged, manifest, {MANIFEST: digest})
-            for name in left:
-                (staged / FILES / name).unlink(missing_ok=True)
-            _fill_databases(staged, manifest, database, new_kafka)
-            _move_entries(staged / FILES, layout)
-    except OSError as error:
-        raise StateError(
-            f"--state: expected a writable folder with room for the backup, got {error}. Choose another one."
-        ) from None
-    return manifest
-
-
-def find_backup(given: str) -> str:
-    """Return the backup at a path or URL: of a folder, the newest one in it.
-
-    Raises StateError if there is none, or if the newest one is dated after now: a clock was wrong, and later backups
-    may have earlier dates.
-    """
-    system, path = _system(given)
-    with _reachable(given):
-        found = sorted(str(each) for each in system.ls(path, detail=False)) if system.isdir(path) else None
-        exists = found is not None or system.exists(path)
-    if found is not None:
-        found = [each for each in found if each.endswith(SUFFIX)]
-        if not found:
-            raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct --from.")
-        places = found if _local(given) is not None else [str(system.unstrip_protocol(each)) for each in found]
-        present = [each for each in places if not _is_ahead(each)]
-        if present[-1:] != places[-1:]:
-            choice = f"{present[-1]}, or another file" if present else "a file"
-            raise StateError(
-                f"--from: expected a folder without a backup dated after now, got {PurePosixPath(places[-1]).name} in "
-                f"{given}. Correct this machine's clock, or give {choice}."
-            )
-        return places[-1]
-    if not exists:
-        raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct --from.")
-    return given
-
-
-# Writing
-
-
 def _file_name(made_ms: int) -> str:
     """Return the name of a backup, later ones behind earlier ones. Systems with one folder never have the same name."""
-    return f"pointillist-{_moment(made_ms)}-{secrets.token_hex(4)}{SUFFIX}"
-
-
-def _moment(ms: int) -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(ms / 1000))}.{ms % 1000:03}Z"
-
-
-def _is_ahead(place: str) -> bool:
-    """Return whether the name of a backup has a date that is more than `_AHEAD_MS` after now."""
-    dated = _DATED.fullmatch(PurePosixPath(place).name)
-    return dated is not None and dated[1] > _moment(unix_ms() + _AHEAD_MS)
+    return f"pointillist-{moment(made_ms)}-{secrets.token_hex(4)}{SUFFIX}"
 
 
 def _require_system(layout: Layout) -> None:
     """Raise StateError if the folder has neither keys nor a database."""
     try:
-        if any((layout.folder / name).exists() for name in (*_IDENTITIES, layout.database.name, "console.sqlite")):
+        if any((layout.folder / name).exists() for name in (*IDENTITIES, layout.database.name, "console.sqlite")):
             return
     except OSError as error:
         raise _unreadable(error) from None
@@ -298,9 +153,9 @@ def _snapshots(layout: Layout) -> Iterator[tuple[Path, Path]]:
 @contextmanager
 def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[bytes]]]:
     if local is None:
-        system, path = _system(to)
+        system, path = store_at(to)
         target = f"{path.rstrip('/')}/{name}"
-        with _reachable(to):
+        with reachable(to):
             try:
                 with system.open(target, "wb") as remote:
                     yield f"{to.rstrip('/')}/{name}", remote
@@ -339,7 +194,7 @@ def _write_tar(
     output: IO[bytes], layout: Layout, manifest: Manifest, databases: dict[str, Path], entries: list[str]
 ) -> None:
     sums: dict[str, str] = {}
-    with tarfile.open(fileobj=output, mode="w|", bufsize=_AT_ONCE, format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=output, mode="w|", bufsize=AT_ONCE, format=tarfile.PAX_FORMAT) as tar:
         _add_bytes(tar, MANIFEST, json.dumps(asdict(manifest)).encode(), sums)
         for name, file in databases.items():
             if file.is_file():
@@ -348,14 +203,14 @@ def _write_tar(
             # The lock covers the copy alone: `output` may be a store that hangs.
             with changing_identities(layout.folder), tarfile.open(fileobj=copy, mode="w") as held:
                 for name in entries:
-                    if name in _IDENTITIES:
+                    if name in IDENTITIES:
                         _add_all(held, layout.folder, name, sums)
             copy.seek(0)
             with tarfile.open(fileobj=copy, mode="r") as held:
                 for each in held:
                     tar.addfile(each, held.extractfile(each))
         for name in entries:
-            if name not in _IDENTITIES:
+            if name not in IDENTITIES:
                 _add_all(tar, layout.folder, name, sums)
         _add_bytes(tar, CHECKSUMS, json.dumps(sums).encode(), {})
 
@@ -381,7 +236,7 @@ def _files(top: Path) -> Iterator[Path]:
         yield top
         return
     for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):
-        inner[:] = sorted(name for name in inner if name != _LOST_FOUND)
+        inner[:] = sorted(name for name in inner if name != LOST_FOUND)
         for link in (Path(folder, name).absolute() for name in inner):
             if link.is_symlink() and link.resolve() in {above.resolve() for above in link.parents}:
                 raise StateError(
@@ -427,20 +282,7 @@ def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes, sums: dict[str, str
     sums[name] = hashlib.sha256(data).hexdigest()
 
 
-class _HashingStream:
-    """A stream that hashes the bytes that are read from another one."""
-
-    def __init__(self, given: IO[bytes]) -> None:
-        self._given = given
-        self.hash = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._given.read(size)
-        self.hash.update(data)
-        return data
-
-
-class _Read(_HashingStream):
+class _Read(HashingStream):
     """The same for a file of the state folder, whose errors must not be those of the output."""
 
     def __init__(self, given: IO[bytes], file: Path) -> None:
@@ -455,161 +297,3 @@ class _Read(_HashingStream):
         if len(data) < size:
             raise StateError(f"--state: expected {self._file} to keep its length, got a shorter one. Try again.")
         return data
-
-
-# Reading
-
-
-class _BackupStream:
-    """A stream of a backup, whose errors must not be those of the state folder."""
-
-    def __init__(self, given: IO[bytes], place: str) -> None:
-        self._given = given
-        self._place = place
-
-    def read(self, size: int = -1) -> bytes:
-        with _reachable(self._place):
-            return self._given.read(size)
-
-
-@contextmanager
-def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
-    system, path = _system(place)
-    with _reachable(place):
-        opened = system.open(path, "rb")
-    try:
-        with opened as raw:
-            with _reachable(place):
-                sealed = raw.read(len(MAGIC)) == MAGIC
-                if not sealed:
-                    raw.seek(0)
-            if sealed and passphrase is None:
-                raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
-            if not sealed and passphrase is not None:  # anybody who can write to the place could have put it there
-                raise ConfigError(
-                    f"--passphrase-file: expected an encrypted backup, got {place}, which is not encrypted. Leave the "
-                    "option out if you trust whoever can write to that place."
-                )
-            fetched = cast(IO[bytes], _BackupStream(raw, place))
-            given = SealedInput(fetched, cast(str, passphrase)) if sealed else fetched
-            with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
-                yield tar
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise _damaged(place, str(error)) from None
-
-
-def _manifest(tar: tarfile.TarFile, place: str) -> tuple[Manifest, str]:
-    """Read the first member; return it and its checksum."""
-    first = tar.next()
-    data = tar.extractfile(first) if first is not None and first.name == MANIFEST else None
-    if data is None:
-        raise _damaged(place, f"no {MANIFEST}")
-    try:
-        raw = data.read()
-        found: dict[str, Any] = json.loads(raw)
-        if found["format"] != FORMAT:
-            raise StateError(
-                f"the backup: expected format {FORMAT}, got {found['format']}. Restore it with release "
-                f"{found['version']}."
-            )
-        offsets = {topic: {int(part): at for part, at in each.items()} for topic, each in found["offsets"].items()}
-        return Manifest(**(found | {"offsets": offsets})), hashlib.sha256(raw).hexdigest()
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(place, f"{MANIFEST}: {error}") from None
-
-
-def _is_announced(name: str, manifest: Manifest) -> bool:
-    """Return whether the manifest announces a member, so that it replaces nothing in the state folder."""
-    if name == DATABASE:
-        return bool(manifest.database)
-    if name == CONSOLE:
-        return "console.sqlite" in manifest.entries
-    return name.startswith(FILES) and name.split("/")[1] in manifest.entries
-
-
-def _read_tar(tar: tarfile.TarFile, place: str, staged: Path, manifest: Manifest, sums: dict[str, str]) -> None:
-    """Extract all members behind the manifest, whose checksum is in `sums`, into `staged`, and check them."""
-    (staged / FILES).mkdir(parents=True)
-    wanted: dict[str, str] | None = None
-    while (info := tar.next()) is not None:
-        data = tar.extractfile(info)
-        if data is None or Path(info.name).is_absolute() or ".." in Path(info.name).parts:
-            raise _damaged(place, f"a member {info.name!r}")
-        if info.name == CHECKSUMS:
-            wanted = json.loads(data.read())
-            continue
-        if not _is_announced(info.name, manifest):
-            raise _damaged(place, f"a member {info.name!r} that {MANIFEST} does not announce")
-        target = staged / info.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        reading = _HashingStream(data)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(cast(IO[bytes], reading), file, _AT_ONCE)
-        target.chmod(info.mode & 0o777)
-        sums[info.name] = reading.hash.hexdigest()
-    if wanted != sums:
-        raise _damaged(place, "the end is missing" if wanted is None else "a wrong checksum")
-
-
-def _fill_databases(staged: Path, manifest: Manifest, database: str | None, new_kafka: bool) -> None:
-    """Fill the PostgreSQL at the URL `database`, or move the SQLite files to the other files in `staged`.
-
-    Remove the console's number from its database and, with `new_kafka`, the offsets.
-    """
-    restored = Layout(staged / FILES)
-    if (staged / CONSOLE).is_file():
-        (staged / CONSOLE).rename(restored.console_database)
-        forget_database_number(restored.console_url)
-    if database is not None:
-        with (staged / DATABASE).open("rb") as dump:
-            restore_postgresql(database, dump)
-        forget_database_number(database)
-    elif (staged / DATABASE).is_file():
-        (staged / DATABASE).rename(restored.database)
-    if new_kafka and manifest.database:
-        forget_kafka(database or restored.database_url, manifest.made_ms)
-
-
-def _move_entries(files: Path, layout: Layout) -> None:
-    """Move the entries of `files` to the state folder, identities first and the database last; after an error, none."""
-    entries = sorted(
-        files.iterdir(), key=lambda each: (each.name == layout.database.name, each.name not in _IDENTITIES)
-    )
-    try:
-        for entry in entries:
-            entry.rename(layout.folder / entry.name)
-    except BaseException:
-        for entry in entries:
-            if not entry.exists():
-                (layout.folder / entry.name).rename(entry)
-        raise
-
-
-def _damaged(place: str, why: str) -> StateError:
-    return StateError(f"{place}: expected a whole backup, got a damaged file ({why}). Use another backup.")
-
-
-@contextmanager
-def _reachable(place: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # each kind of store has its own errors
-        raise StateError(
-            f"{place}: expected a folder or URL that answers, got {type(error).__name__}: {first_line(error)}. Correct "
-            "the address, or its rights."
-        ) from None
-
-
-def _local(url: str) -> Path | None:
-    """Return the local folder of a path or a `file://` URL; None for another URL."""
-    if "://" not in url:
-        return Path(url)
-    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
-
-
-def _system(url: str) -> tuple[Any, str]:
-    with _reachable(url):
-        return open_store("the place of the backup", url)

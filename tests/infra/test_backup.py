@@ -35,9 +35,11 @@ from infra.cli.backup import restore as restore_sealed
 from infra.local.kafka_quorum import Quorum
 from infra.local.ports import Ports
 from infra.local.role_table import RoleTable
-from infra.state_folder import Layout, backup, passphrase
-from infra.state_folder.backup import Manifest, find_backup, restore_backup, write_backup
+from infra.state_folder import Layout, backup, backup_format, passphrase, restore
+from infra.state_folder.backup import write_backup
+from infra.state_folder.backup_format import DATABASE, FORMAT, LEFT_OUT, Manifest
 from infra.state_folder.identity_lock import LOCK_FILE
+from infra.state_folder.restore import find_backup, restore_backup
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError, SecretError, StateError
 from schemas.identity import CameraId
@@ -175,7 +177,7 @@ def test_a_backup_that_names_the_folder_of_root_is_restored_next_to_one(
 ) -> None:
     (layout.folder / "lost+found").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "LEFT_OUT", backup.LEFT_OUT - {"lost+found"})
+        patch.setattr(backup_format, "LEFT_OUT", LEFT_OUT - {"lost+found"})
         place, written = write_backup(layout, str(tmp_path / "to"), "1")
     assert "lost+found" in written.entries
     fresh = Layout(tmp_path / "fresh")
@@ -530,7 +532,7 @@ def test_a_folder_with_a_backup_dated_after_now_is_one_error_line_that_names_ano
     )
     assert str(refused.value).endswith(f"{present.removeprefix('memory:/')}, or another file.")
     assert find_backup(ahead) == ahead
-    monkeypatch.setattr(backup, "unix_ms", lambda: unix_ms() + 10 * 60_000)
+    monkeypatch.setattr(restore, "unix_ms", lambda: unix_ms() + 10 * 60_000)
     assert Path(find_backup(folder)).name == Path(ahead).name
 
 
@@ -670,8 +672,8 @@ def test_a_backup_with_a_separate_sqlite_replaces_no_existing_database(
     """Use the format in which earlier releases saved a SQLite outside the state folder."""
     place, fresh = tmp_path / "old.backup", Layout(tmp_path / "fresh")
     with place.open("wb") as output:
-        manifest = Manifest(backup.FORMAT, "1", 1, "sqlite", {}, [])
-        backup._write_tar(output, layout, manifest, {backup.DATABASE: layout.database}, [])
+        manifest = Manifest(FORMAT, "1", 1, "sqlite", {}, [])
+        backup._write_tar(output, layout, manifest, {DATABASE: layout.database}, [])
     fresh.folder.mkdir()
     existing = fresh.folder / f"{fresh.database.name}{ending}"
     existing.write_bytes(b"of another system")

@@ -14,7 +14,9 @@ import pytest
 
 from infra.cameras.rates import allow_rate
 from infra.state_folder import Layout, backup
-from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
+from infra.state_folder.backup import write_backup
+from infra.state_folder.backup_format import CHECKSUMS, MANIFEST, HashingStream
+from infra.state_folder.restore import restore_backup
 from infra.up.interrupts import InterruptedStart, Interrupts
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
@@ -107,12 +109,12 @@ def test_a_file_that_shrinks_while_it_is_saved_leaves_no_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = fill_state(Layout(tmp_path / "state"))
-    read = backup._HashingStream.read
+    read = HashingStream.read
 
-    def shortened(self: backup._HashingStream, size: int = -1) -> bytes:
+    def shortened(self: HashingStream, size: int = -1) -> bytes:
         return read(self, size)[:-1]
 
-    monkeypatch.setattr(backup._HashingStream, "read", shortened)
+    monkeypatch.setattr(HashingStream, "read", shortened)
     with pytest.raises(StateError, match=r"^--state: expected .* to keep its length, got a shorter one\. Try again\.$"):
         write_backup(layout, str(tmp_path / "to"), "1")
     assert not list((tmp_path / "to").glob("*.backup"))
@@ -121,10 +123,10 @@ def test_a_file_that_shrinks_while_it_is_saved_leaves_no_backup(
 def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = fill_state(Layout(tmp_path / "state"))
 
-    def failing(self: backup._HashingStream, size: int = -1) -> bytes:
+    def failing(self: HashingStream, size: int = -1) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(backup._HashingStream, "read", failing)
+    monkeypatch.setattr(HashingStream, "read", failing)
     with pytest.raises(StateError, match=r"^--state: expected a readable .*, got .*Input/output error\. Check"):
         write_backup(layout, str(tmp_path / "to"), "1")
 

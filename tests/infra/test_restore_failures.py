@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.state_folder import Layout, backup
-from infra.state_folder.backup import restore_backup, write_backup
+from infra.state_folder import Layout, restore
+from infra.state_folder.backup import write_backup
+from infra.state_folder.restore import restore_backup
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.errors import StateError
@@ -56,7 +57,7 @@ def test_a_restore_that_cannot_drop_the_offsets_leaves_no_files_and_can_be_repea
         raise StateError("the database: expected one that answers, got none. Check the free space.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "forget_kafka", fail)
+        patch.setattr(restore, "forget_kafka", fail)
         with pytest.raises(StateError, match=r"^the database: "):
             restore_backup(fresh, saved, new_kafka=True)
     assert list(fresh.folder.iterdir()) == []

@@ -112,7 +112,7 @@ def test_down_does_not_interrupt_a_restore(tmp_path: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ProcessId, "send", lambda _, signum: signals.append(signum))
-    monkeypatch.setattr("infra.state_folder.backup.restore_backup", restore_nothing)
+    monkeypatch.setattr("infra.state_folder.restore.restore_backup", restore_nothing)
     run("restore", "--from", tmp_path / "to", "--state", tmp_path / "fresh")
     assert (len(refused), signals) == (1, [])
     assert "expected a running system, got none" in refused[0]

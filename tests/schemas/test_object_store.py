@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 from consumers.console.data.quarantined import frame_of
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.evidence.quarantine import Quarantine
-from infra.state_folder.backup import find_backup
+from infra.state_folder.restore import find_backup
 from processors.models.store import ModelStore
 from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
