@@ -8,6 +8,7 @@ BLOCK: Final = 8
 """Side of the blocks in which pixels are dropped."""
 BLOCK_PIXELS: Final = BLOCK * BLOCK
 MAX_DROPPED_PER_BLOCK: Final = 56
+MAX_DROP_RATIO: Final = MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS
 MAX_SIDE: Final = 8192
 MAX_CAMERAS: Final = 16_384
 """Number of cameras whose derived state, such as keys, a process caches. No single machine serves more cameras. Beyond

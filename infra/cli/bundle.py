@@ -21,6 +21,7 @@ from infra.cli.model import publish as publish_model
 from infra.cli.shared_options import with_shared_options
 from infra.cli.terminal import Json, print_line, print_skipped
 from schemas.errors import ConfigError
+from schemas.limits import MAX_DROP_RATIO
 
 if TYPE_CHECKING:
     from infra.bundling.bundle_request import Summary
@@ -150,7 +151,7 @@ def check(
         Path, typer.Option(help="Folder of pictures as the cameras will see them, best in a sub-folder for each class.")
     ],
     drop: Annotated[
-        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped.", min=0, max=0.875)
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped.", min=0, max=MAX_DROP_RATIO)
     ] = 0.25,
     most: Annotated[int, typer.Option(help="Maximum number of pictures.", min=1)] = 200,
     sheet: Annotated[

@@ -15,6 +15,7 @@ from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.terminal import print_line, print_skipped
 from schemas.errors import ConfigError
+from schemas.limits import MAX_DROP_RATIO
 
 if TYPE_CHECKING:
     from consumers.console.data.labelled_frames import LabelledFrames
@@ -57,7 +58,7 @@ def train(
     ] = None,
     version: Annotated[str, typer.Option(help="Version of the bundle, shown in verdicts.")] = "1",
     drop_ratio: Annotated[
-        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops.", min=0, max=0.875)
+        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops.", min=0, max=MAX_DROP_RATIO)
     ] = 0.25,
     thorough: Annotated[
         bool,

@@ -25,7 +25,7 @@ from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
 from schemas.identity import DEFAULT_SITE
-from schemas.limits import BLOCK_PIXELS, MAX_CAMERAS, MAX_DROPPED_PER_BLOCK
+from schemas.limits import MAX_CAMERAS, MAX_DROP_RATIO
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SamplingSettings, TracingSettings
 from schemas.toml import parse_toml
 
@@ -93,7 +93,7 @@ class UpSettings(SamplingSettings):
     """Frames a second of each camera; 0 sends as fast as back-pressure allows."""
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds after which the run ends. Default: when the sources end, or on Ctrl-C."""
-    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROP_RATIO)
     """Share of the pixels that is not sent."""
     source: str = "scene"
     """Source of the cameras: scene, cifar10, a URL, a device, a video file or an npz file."""

@@ -19,7 +19,7 @@ from producers.spool import SpoolLimits
 from producers.video.video_settings import VideoSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
-from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
+from schemas.limits import MAX_DROP_RATIO, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.messages.frame import PROFILES, Encoding
 from schemas.settings import SettingsTable
 
@@ -35,7 +35,7 @@ class SendingOptions(SettingsTable):
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 sends every frame of a live source, and frames of other sources as fast as the window
     allows."""
-    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROP_RATIO)
     """Share of the pixels that is not sent, rounded to whole pixels in each block of 64."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""

@@ -20,7 +20,7 @@ from schemas.keys.keys import KeyRing
 from schemas.limits import (
     BLOCK_PIXELS,
     LEAST_FRAMES_PER_SECOND,
-    MAX_DROPPED_PER_BLOCK,
+    MAX_DROP_RATIO,
     MAX_FRAMES_PER_SECOND,
     dropped_per_block,
 )
@@ -48,7 +48,7 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "drop_ratio":
-            found["dropped_per_block"] = dropped_per_block(_share(name, value, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS))
+            found["dropped_per_block"] = dropped_per_block(_share(name, value, MAX_DROP_RATIO))
         elif name == "probe_share":
             found["probe_share"] = _share(name, value, 1.0)
         elif name == "profile":

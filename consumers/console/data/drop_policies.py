@@ -12,7 +12,7 @@ from consumers.database.console_store import metadata
 from consumers.database.user_rows import number_in, of_site, replace_row
 from schemas.camera_groups import parse_group
 from schemas.errors import ConfigError
-from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
+from schemas.limits import MAX_DROP_RATIO
 
 MOST_POLICIES: Final = 200
 """Maximum number of policies for a site."""
@@ -21,8 +21,8 @@ DEFAULTS: Final[Mapping[str, float | None]] = {
 }  # fmt: skip
 """Values of fields that are absent."""
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "lowest": (0.0, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS),
-    "highest": (0.0, MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS),
+    "lowest": (0.0, MAX_DROP_RATIO),
+    "highest": (0.0, MAX_DROP_RATIO),
     "evidence": (0.05, 1.0),
     "accuracy": (0.05, 0.95),
     "waiting_s": (1.0, 86_400.0),

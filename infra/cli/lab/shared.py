@@ -20,6 +20,7 @@ from rich.text import Text
 from infra.cli import app, needs_extra
 from infra.cli.terminal import Console
 from schemas.errors import ConfigError
+from schemas.limits import MAX_DROP_RATIO
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ BundleOption = Annotated[
 Data = Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")]
 Images = Annotated[int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)]
 DropRatio = Annotated[
-    float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.", min=0, max=0.875)
+    float,
+    typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.", min=0, max=MAX_DROP_RATIO),
 ]
 Device = Annotated[str, typer.Option(help="Device of the networks: auto (CUDA if available), cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of masks and attacks.", min=0, max=2**32 - 1)]

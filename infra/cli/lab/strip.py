@@ -28,6 +28,7 @@ from infra.cli.lab.shared import (
 from infra.cli.progress import progress_bar
 from infra.cli.terminal import print_line
 from schemas.errors import ConfigError
+from schemas.limits import MAX_DROP_RATIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ StripDrop = Annotated[
         "--drop-ratio",
         help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as in probes.",
         min=0,
-        max=0.875,
+        max=MAX_DROP_RATIO,
     ),
 ]
 
