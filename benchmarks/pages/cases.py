@@ -12,6 +12,8 @@ from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, t
 from benchmarks.pages.figure import NONE, Case, Cases
 from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same, transferred
 from benchmarks.pages.red_team_figures import CONDITIONS
+from lab.experiments.certified import experiment as certified_labels
+from lab.experiments.certified.measure import Row as CertifiedRow
 from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
 from lab.experiments.harness.store import Store
@@ -241,6 +243,20 @@ def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
             yield {"lines": lines, "ratio": ratio, "frames": frames[True, lines]}
 
 
+def _certified(store: Store) -> Iterator[Case]:
+    """Yield each network on pictures and patches that have a bound for one of them."""
+    bounded = {(pictures, height) for _, pictures, height in certified_labels.BOUNDS}
+    for row in store.records("rows", CertifiedRow):
+        if row.fill == "restorer" and (row.pictures, row.rows) in bounded:
+            must, aim, clean_must, clean_aim = certified_labels.bounds(row)
+            kind, _, size = row.pictures.partition("-")
+            yield {
+                **asdict(row),
+                "shown": f"simulated scenes of {size.replace('x', '×')}" if size else kind.upper().replace("10", "-10"),
+                "must": must, "aim": aim, "clean_must": clean_must, "clean_aim": clean_aim,
+            }  # fmt: skip
+
+
 def _live_attack(document: Any) -> Iterator[Case]:
     for case in document["figures"]:
         alerts = [case[name] for name in ("bare", "plain")]
@@ -303,7 +319,7 @@ CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
     "photographs": _photographs, "codefend": _codefend, "patch_drill": _patch_drill,
     "scenes": _scenes, "hard_scenes": _hard_scenes, "withstood": _withstood, "alone": _alone,
-    "live_attack": _live_attack,
+    "live_attack": _live_attack, "certified": _certified,
     "parity": _parity, "broken": _broken, "qusecnets": _qusecnets, "judged": judged,
     "paper_mode": _paper_mode, "unrounded": _unrounded, "below_the_paper": _below_the_paper, "foreign": _foreign,
     "general": _general, "paired": paired, "strongest_of_the_same": strongest_of_the_same,

@@ -9,6 +9,7 @@ from lab.experiments.codefend.findings import Finding
 from lab.experiments.codefend.plan import OWN_MODE
 from lab.experiments.codefend.rows import DetectorRow, RepairRow
 from lab.experiments.codefend.scores import TOGETHER, TYPICAL
+from lab.statistics import wilson
 
 
 def detector(model: str, statistic: str, detected: float, frr: float = 0.005) -> DetectorRow:
@@ -52,6 +53,7 @@ def test_the_worst_attack_decides_and_a_missing_measurement_counts_as_missed() -
     assert (worst.measured, worst.verdict) == (0.55, "must")
     assert found[f"false alarms of all statistics, worst of 10 attacks: {ATTACKS[rows[3].model]}"].verdict == "missed"
     assert found["repair: ASR after, worst attack"].verdict == "not measured"
+    assert (worst.interval, worst.count) == ((rows[3].detected_low, rows[3].detected_high), rows[3].poisoned)
     of_two = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
     incomplete = of_two["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
     assert (incomplete.verdict, incomplete.spoiled) == ("missed", "2 of 10 attacks measured")
@@ -67,6 +69,7 @@ def test_rejected_repairs_make_the_worst_repair_missed_and_impure_quarantines_do
 
     rows = [repaired(model, OWN_MODE.get(model, "default"), 0.01) for model in ATTACKS]
     assert (worst(rows).measured, worst(rows).verdict) == (0.01, "aim")
+    assert (worst(rows).interval, worst(rows).count) == (wilson(90, 9000)[1:], 9000)
     rejected = [*rows[:-1], replace(rows[-1], published=False)]
     assert (worst(rejected).verdict, worst(rejected).spoiled) == ("missed", "1 refused by the guard")
     impure = [replace(rows[0], quarantine="10 % impure", success_after=0.2), *rows[1:]]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from lab.backdoor.catalogue import MODELS
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.plan import BLENDED, CATALOGUE, FLAGGED, MAIN, OWN_MODE, SOURCE, WITHOUT_TRIGGER
@@ -12,6 +16,7 @@ from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
+from lab.statistics import wilson
 
 ATTACKS: Final[Mapping[str, str]] = {
     MAIN: "patch (BadNets)", BLENDED: "blended", SOURCE: "patch, source-specific", **CATALOGUE,
@@ -24,6 +29,8 @@ THRESHOLDS: Final = ("usual", "chosen")
 """The threshold of the recorder's settings, and the one that clean pictures choose."""
 _DETECTED: Final = {"resnet20-wanet": (0.8, 0.95), SOURCE: (0.5, 0.95), "resnet20-strip-aware": (0.6, 0.95)}
 """Least share of detected frames and the aim, for the attacks that have their own requirement."""
+_CIFAR10_LABELS: Final = np.repeat(np.arange(10), 1000)
+"""The labels of CIFAR-10's test split, in another order."""
 
 
 def detection_matrix(rows: Sequence[DetectorRow]) -> str:
@@ -68,82 +75,119 @@ def findings_of_attacks(
     detectors: Sequence[DetectorRow], cameras: Sequence[CameraRow], repairs: Sequence[RepairRow]
 ) -> Iterator[Finding]:
     """Yield the requirements on the whole catalogue; the worst of the attacks that were measured, with their number."""
-    together = {row.model: row for row in detectors if row.statistic == TOGETHER and row.model in ATTACKS}
+    every = {row.model: row for row in detectors if row.statistic == TOGETHER}
+    detected = {
+        model: Share(row.detected, row.detected_low, row.detected_high, row.poisoned) for model, row in every.items()
+    }
+    false = {model: Share(row.frr, row.frr_low, row.frr_high, row.clean) for model, row in every.items()}
+    what = "detected frames at 1 % false alarms"
     for model, (must, aim) in _DETECTED.items():
-        row = together.get(model)
-        yield Finding(
-            f"detected frames at 1 % false alarms, {ATTACKS[model]}", "–", must, aim,
-            None if row is None else row.detected, larger=True,
-        )  # fmt: skip
-    yield _worst(
-        "detected frames at 1 % false alarms", {model: row.detected for model, row in together.items()}, 0.5, 0.95, True
-    )
-    yield _outside(
-        "detected frames at 1 % false alarms",
-        {row.model: row.detected for row in detectors if row.statistic == TOGETHER and row.model not in ATTACKS},
-        larger=True,
-    )
-    yield _worst("false alarms of all statistics", {model: row.frr for model, row in together.items()}, 0.01, None)
-    yield _outside(
-        "false alarms of all statistics",
-        {row.model: row.frr for row in detectors if row.statistic == TOGETHER and row.model not in ATTACKS},
-    )
+        yield _finding(f"{what}, {ATTACKS[model]}", detected.get(model), must, aim, larger=True)
+    yield _worst(what, _inside(detected), 0.5, 0.95, larger=True)
+    yield _outside(what, _beyond(detected), larger=True)
+    yield _worst("false alarms of all statistics", _inside(false), 0.01, None)
+    yield _outside("false alarms of all statistics", _beyond(false))
     for choice in THRESHOLDS:
         rows = {row.model: row for row in cameras if row.thresholds == choice and row.model in ATTACKS}
-        alarmed = {model: row.alarmed for model, row in rows.items()}
-        yield _worst(f"cameras with an alarm in 40 probes, {choice} threshold", alarmed, 0.95, 1.0, True)
-        false = {model: row.false_alarms for model, row in rows.items()}
+        alarmed = {
+            model: Share(row.alarmed, row.alarmed_low, row.alarmed_high, row.episodes) for model, row in rows.items()
+        }
+        yield _worst(f"cameras with an alarm in 40 probes, {choice} threshold", alarmed, 0.95, 1.0, larger=True)
+        a_year = {model: Share(row.false_alarms) for model, row in rows.items()}
         what = f"false alarms of a camera in a year, if each probe is a picture of its own, {choice} threshold"
-        yield _worst(what, false, 1, 0.1, plain=True)
+        yield _worst(what, a_year, 1, 0.1, plain=True)
+    yield from _cures(repairs)
+
+
+def _cures(repairs: Sequence[RepairRow]) -> Iterator[Finding]:
     cured = {row.model: row for row in reversed(repairs) if _is_ours(row) and row.model in ATTACKS}
     # A rejected network is not published, and the attack stays.
     refused = sum(not row.published for row in cured.values())
-    success = {model: row.success_after for model, row in cured.items()}
+    success = {model: _share_of_stamped(model, row.success_after) for model, row in cured.items()}
     spoiled = f"{refused} refused by the guard" if refused else ""
     yield _worst("repair: ASR after", success, 0.05, 0.02, spoiled=spoiled)
     others = {
-        f"{row.model}, quarantine {row.quarantine}": row.success_after
+        f"{row.model}, quarantine {row.quarantine}": _share_of_stamped(row.model, row.success_after)
         for row in repairs
         if row.method == "default" and row is not cured.get(row.model)
     }
     yield _outside("repair: ASR after", others)
-    own_class = {model: row.recovered_after for model, row in cured.items()}
-    yield _worst("repair: frames with the trigger that get their own class", own_class, None, None, True)
-    lost = {model: row.clean_before - row.clean_after for model, row in cured.items()}
+    own_class = {model: _share_of_stamped(model, row.recovered_after) for model, row in cured.items()}
+    yield _worst("repair: frames with the trigger that get their own class", own_class, None, None, larger=True)
+    lost = {model: Share(row.clean_before - row.clean_after) for model, row in cured.items()}
     yield _worst("repair: clean accuracy lost", lost, 0.015, 0.01)
 
 
-def _outside(what: str, values: Mapping[str, float], *, larger: bool = False) -> Finding:
+@dataclass(frozen=True)
+class Share:
+    """A figure of one attack, with its interval of 95 % and its count where they are known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+
+
+def _share_of_stamped(model: str, share: float) -> Share:
+    """Return a share of the stamped test pictures. For CIFAR-10, whose classes have equally many, with its interval."""
+    sick = MODELS.get(model)
+    if sick is None or sick.data != "cifar10" or sick.poisoning is None:
+        return Share(share)
+    count = int(sick.poisoning.attacks(_CIFAR10_LABELS).sum())
+    return Share(*wilson(round(share * count), count), count)
+
+
+def _inside(shares: Mapping[str, Share]) -> dict[str, Share]:
+    return {model: share for model, share in shares.items() if model in ATTACKS}
+
+
+def _beyond(shares: Mapping[str, Share]) -> dict[str, Share]:
+    return {model: share for model, share in shares.items() if model not in ATTACKS}
+
+
+def _outside(what: str, shares: Mapping[str, Share], *, larger: bool = False) -> Finding:
     """Return the worst figure that was measured beyond the ten attacks, which has no requirement."""
-    if not values:
-        return Finding(f"{what}, outside the ten attacks", "–", None, None, None, larger)
-    model = (min if larger else max)(values, key=lambda name: values[name])
-    return Finding(
-        f"{what}, outside the ten attacks, worst of {len(values)}: {model}", "–", None, None, values[model], larger
-    )
+    where = f"{what}, outside the ten attacks"
+    if not shares:
+        return _finding(where, None, None, None, larger=larger)
+    model = _worst_of(shares, larger)
+    return _finding(f"{where}, worst of {len(shares)}: {model}", shares[model], None, None, larger=larger)
 
 
 def _worst(
     what: str,
-    values: Mapping[str, float],
+    shares: Mapping[str, Share],
     must: float | None,
     aim: float | None,
+    *,
     larger: bool = False,
     plain: bool = False,
     spoiled: str = "",
 ) -> Finding:
-    """Return the finding on the worst of `values` by model. It is missed if a model is missing or with `spoiled`."""
-    if not values:
-        return Finding(f"{what}, worst attack", "–", must, aim, None, larger, plain)
-    model = (min if larger else max)(values, key=lambda name: values[name])
-    missing = "" if len(values) == len(ATTACKS) else f"{len(values)} of {len(ATTACKS)} attacks measured"
-    return Finding(
-        f"{what}, worst of {len(values)} attacks: {ATTACKS[model]}",
-        "–",
-        must,
-        aim,
-        values[model],
-        larger,
-        plain,
-        missing or spoiled,
-    )
+    """Return the finding on the worst of `shares` by model. It is missed if a model is missing or with `spoiled`."""
+    if not shares:
+        return _finding(f"{what}, worst attack", None, must, aim, larger=larger, plain=plain)
+    model = _worst_of(shares, larger)
+    missing = "" if len(shares) == len(ATTACKS) else f"{len(shares)} of {len(ATTACKS)} attacks measured"
+    what = f"{what}, worst of {len(shares)} attacks: {ATTACKS[model]}"
+    return _finding(what, shares[model], must, aim, larger=larger, plain=plain, spoiled=missing or spoiled)
+
+
+def _worst_of(shares: Mapping[str, Share], larger: bool) -> str:
+    return (min if larger else max)(shares, key=lambda name: shares[name].value)
+
+
+def _finding(
+    what: str,
+    share: Share | None,
+    must: float | None,
+    aim: float | None,
+    *,
+    larger: bool = False,
+    plain: bool = False,
+    spoiled: str = "",
+) -> Finding:
+    if share is None:
+        return Finding(what, "–", must, aim, None, larger, plain, spoiled)
+    interval = None if share.low is None or share.high is None else (share.low, share.high)
+    return Finding(what, "–", must, aim, share.value, larger, plain, spoiled, interval, share.count)

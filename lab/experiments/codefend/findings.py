@@ -36,6 +36,10 @@ class Finding:
     """True for a number that is not a share."""
     spoiled: str = ""
     """The reason why the requirement counts as missed despite its value."""
+    interval: tuple[float, float] | None = None
+    """Its interval of 95 %, where the figure is a sample's."""
+    count: int | None = None
+    """The number of pictures or episodes."""
 
     @property
     def verdict(self) -> str:

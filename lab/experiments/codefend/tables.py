@@ -26,6 +26,13 @@ def finding_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
             return "–"
         return f"{value:.1f}" if finding.plain else f"{percent(value)} %"
 
+    def measured(finding: Finding) -> str:
+        text = shown(finding, finding.measured)
+        if finding.interval is not None:
+            low, high = (f"{end:.1f}" if finding.plain else percent(end) for end in finding.interval)
+            text += f" [{low}, {high}]"
+        return text if finding.count is None else f"{text} of {finding.count}"
+
     for each in found:
         sign = "≥" if each.larger else "≤"
         yield {
@@ -33,7 +40,7 @@ def finding_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
             "paper": each.paper,
             "must": "–" if each.must is None else f"{sign} {shown(each, each.must)}",
             "aim": "–" if each.aim is None else f"{sign} {shown(each, each.aim)}",
-            "measured": shown(each, each.measured),
+            "measured": measured(each),
             "reached": each.verdict + (f" ({each.spoiled})" if each.spoiled else ""),
         }
 
