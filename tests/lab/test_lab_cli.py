@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from infra.cli.lab.shared import shown_command
 from processors.device.backends import engines as engines_module
 from processors.device.backends.choose import BackendChoice, BackendRequest
 from processors.stages.learned import Restorers
@@ -144,3 +146,9 @@ def test_pictures_are_drawn_from_all_classes_of_a_sorted_file(lab: Command, bund
     assert 0 < read_json(file)["accuracy"]["plain"] < 1
     lab("certify", "--patch", 2, "--windows", 2, "--fill", "grey", "--runs", tmp_path / "runs", *common).success()
     assert 0 < read_json(file)["clean"] < 1
+
+
+@pytest.mark.parametrize("form", ["--runs x --results y", "--runs=x --results=y"])
+def test_the_recorded_command_leaves_out_folders_of_this_machine(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/pointillist", "lab", "stale", *form.split(), "--row", "a b", "--run"])
+    assert shown_command() == "pointillist lab stale --row 'a b' --run"

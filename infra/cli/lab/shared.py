@@ -52,21 +52,22 @@ _BY_LEVELS: Final = ("fgsm", "ifgsm", "pgd", "autoattack", "square", "hopskipjum
 """Attacks whose bound is L∞."""
 
 
+_FOLDERS: Final = ("--runs", "--results")
 lab_extra = partial(needs_extra, "lab")
 """The guard of commands that need libraries of the lab."""
 
 
 def shown_command() -> str:
-    """Return the command as typed, without the folder of the program and without `--runs`.
+    """Return the command as typed, without the folder of the program and without `--runs` and `--results`.
 
-    That option names a folder of one machine for unfinished work, and the default gives the same figures.
+    Those options name folders of one machine, and the defaults give the same figures.
     """
     words = iter(sys.argv[1:])
     shown = ["pointillist"]
     for word in words:
-        if word == "--runs":
+        if word in _FOLDERS:
             next(words, None)
-        elif not word.startswith("--runs="):
+        elif word.partition("=")[0] not in _FOLDERS:
             shown.append(word)
     return shlex.join(shown)
 
