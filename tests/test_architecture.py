@@ -85,6 +85,13 @@ def test_the_folders_of_a_role_import_each_other_without_a_cycle(package: str) -
         pytest.fail(" is imported by ".join(error.args[1]))
 
 
+def test_the_pages_and_the_api_of_the_console_import_nothing_of_each_other() -> None:
+    rooms = imports_by_room("consumers.console")
+    pages, api = (f"consumers.console.{room}" for room in ("pages", "api"))
+    assert api not in rooms[pages]
+    assert pages not in rooms[api]
+
+
 def test_tests_and_benchmarks_share_the_harness_alone() -> None:
     own = {*modules("tests/benchmarks"), ROOT / "tests" / "test_figures.py"}  # the tests of the benchmarks
     wrong = [

@@ -7,9 +7,9 @@ from typing import Any, Final
 from consumers.cameras.state import State
 from consumers.conservation.live import LiveFindings
 from consumers.console.api.routes import OPERATIONS, ROOT, document
+from consumers.console.data.alerts import AlertRow
 from consumers.console.data.cards import Card
 from consumers.console.data.store import Operation
-from consumers.console.pages.alerts import AlertRow
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
 from infra.reference.wire_format import value_rows

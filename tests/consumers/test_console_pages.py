@@ -18,12 +18,12 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, StateWithReason
 from consumers.conservation.result import save_result
 from consumers.console.access.sight import ALL
+from consumers.console.actions.alerts import SHOWN
 from consumers.console.background.review_purge import purge_reviews
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages import alerts as alerts_page
-from consumers.console.pages.alerts import SHOWN
 from consumers.console.pages.camera import changes_on
 from consumers.database.console_store import recorded_reviews
 from consumers.database.recorded import RecorderDatabase

@@ -12,8 +12,8 @@ from consumers.cameras.picture_health import sharpness
 from consumers.console.access.guesses import Delays
 from consumers.console.context import percent, size
 from consumers.console.data.commands import changes_of
+from consumers.console.data.system_charts import by_column
 from consumers.console.jobs.bundles import operator_bundles
-from consumers.console.pages.system_charts import by_column
 from consumers.console.web import listen
 from consumers.database.history import MINUTE_MS
 from schemas.errors import ConfigError

@@ -12,9 +12,9 @@ from sqlalchemy import event, func, insert, select
 from sqlalchemy.exc import OperationalError
 
 from consumers.console.access import connections
+from consumers.console.actions import dead_letters
 from consumers.console.data import rollup, stream
 from consumers.console.data.store import Store
-from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter
 from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings

@@ -380,7 +380,7 @@ def test_an_episode_stays_muted_behind_many_newer_alerts(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
-    monkeypatch.setattr("consumers.console.pages.alerts._LOOKED_AT", 2)
+    monkeypatch.setattr("consumers.console.data.alerts.NEWEST", 2)
     manager, seen = AlertmanagerStandIn(), {"kind": "sighting", "wanted": "person"}
     notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
     monkeypatch.setattr(notifier, "_client", manager)

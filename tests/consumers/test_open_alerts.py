@@ -9,7 +9,7 @@ import pytest
 from consumers.cameras.episodes import CLOSED, Episode
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.access.sight import ALL, Sight
-from consumers.console.pages.alerts import AlertRow, read_episodes
+from consumers.console.data.alerts import AlertRow, read_episodes
 from consumers.database.console_store import Review
 from consumers.database.mutes import new_mute, save_mute
 from tests.consumers.recorder_rig import MakeRig, Rig
@@ -24,7 +24,7 @@ def episodes_of(rig: Rig, camera: str = "", sight: Sight = ALL) -> list[tuple[Ep
 
 def limit_reads(monkeypatch: pytest.MonkeyPatch, newest: int, of_each: int) -> None:
     """Limit the alerts that are read: `newest` of all cameras, and `of_each` of each camera."""
-    for name in ("cameras.open_alerts._NEWEST", "console.pages.alerts._LOOKED_AT"):
+    for name in ("cameras.open_alerts._NEWEST", "console.data.alerts.NEWEST"):
         monkeypatch.setattr(f"consumers.{name}", newest)
     monkeypatch.setattr("consumers.cameras.open_alerts._OF_EACH", of_each)
 

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from consumers.cameras.open_alerts import HOLD_S, lasting_sightings, muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.state import State
-from consumers.console.pages.alerts import read_episodes
-from consumers.console.pages.system_charts import _raised
+from consumers.console.data.alerts import read_episodes
+from consumers.console.data.system_charts import alerts_by_minute
 from consumers.database.changes import change_recorded
 from consumers.database.mutes import new_mute
 from consumers.database.queries import open_records
@@ -141,7 +141,7 @@ def test_a_sighting_and_a_backdoor_are_two_episodes_and_only_the_backdoor_change
     ages_ms = time.time_ns() // 10**6 - 60_000
     assert _read(recorder.engine, {}, {}, ages_ms)[CAMERA].state is not State.ALERT
     with recorder.engine.begin() as connection:
-        assert sum(_raised(connection, ages_ms).values()) == 0
+        assert sum(alerts_by_minute(connection, ages_ms).values()) == 0
         (seen,) = open_episodes(newest_alerts(connection), {})
     mute = new_mute(seen.newest, "1h", "a test", "root", ages_ms + 60_000)
     assert muted_cameras([seen], {mute.subject: mute}) == {}

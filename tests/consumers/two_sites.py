@@ -16,6 +16,7 @@ from sqlalchemy import Engine, insert, select
 from consumers.cameras.state import State
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
+from consumers.console.actions import dead_letters
 from consumers.console.data.cards import Card
 from consumers.console.data.drop_policies import new_policy, read_policies, save_policy
 from consumers.console.data.kept_clips import ASKED, ClipRequest, kept_clips
@@ -27,7 +28,6 @@ from consumers.console.data.sites import Site
 from consumers.console.data.switches import Switch, add_switch
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.rows import Job, JobKind, JobState
-from consumers.console.pages import dead_letters
 from consumers.console.replay import Letter, ReplayOutcome
 from consumers.database.changes import change_recorded
 from consumers.database.comparisons import save_comparisons

@@ -1,1 +1,1 @@
-"""The REST API of the console: routes, jobs, and its OpenAPI document."""
+"""The REST API of the console: its operations and its OpenAPI document."""

@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
+from consumers.console.actions.drop_policies import listed, remove, save
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.drop_policies import DEFAULTS, OPTIONAL, RANGES
-from consumers.console.pages.drop_policies import listed, remove, save
 
 _PLACE: Final = "/drop-policies"
 _REQUIRED: Final = ("cameras", *(name for name in RANGES if name not in DEFAULTS))

@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
+from consumers.console.actions.jobs import CHANGES, NONE, STARTS, Act, job_choices, job_of, run_action, start_reach
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs
 from consumers.console.jobs.rows import Job, JobKind
-from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, job_choices, job_of, run_action, start_reach
 
 _ACCEPTED: Final = "`job_id` and `state` of the job."
 

@@ -15,8 +15,8 @@ from consumers.console.access.error_response import error_response
 from consumers.console.access.gate import body_of
 from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import Right, RightScope
+from consumers.console.actions.changes import Change
 from consumers.console.context import ConsoleContext
-from consumers.console.pages.outcomes import Change
 from schemas.errors import ConfigError
 
 Schema = dict[str, Any]

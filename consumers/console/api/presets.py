@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
+from consumers.console.actions.presets import listed, remove, save, switch
 from consumers.console.api.operation import NUMBER, TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
 from consumers.console.data.presets import read_presets
-from consumers.console.pages.presets import listed, remove, save, switch
 from schemas.messages.frame import PROFILES
 
 _PRESETS: Final = "/presets"

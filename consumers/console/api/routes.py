@@ -19,6 +19,14 @@ from consumers.console.access.gate import path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.access.sites import sight_of
+from consumers.console.actions.alerts import SHOWN, camera_of, find_alerts, review
+from consumers.console.actions.camera import answer_history, name_of, request_certificates, send_command
+from consumers.console.actions.changes import text_of
+from consumers.console.actions.dead_letters import replay_reason
+from consumers.console.actions.fleet import UNKNOWN, forget, page_of, query_of
+from consumers.console.actions.mutes import mute
+from consumers.console.actions.system import audited
+from consumers.console.actions.system import history as system_history
 from consumers.console.api.drop_policies import POLICY_OPERATIONS
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
@@ -32,15 +40,7 @@ from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parque
 from consumers.console.data.history import RANGES
 from consumers.console.data.site_documents import PAGE_CARDS
 from consumers.console.data.sites import Site
-from consumers.console.pages.alerts import SHOWN, camera_of, find_alerts, review
-from consumers.console.pages.camera import answer_history, name_of, request_certificates, send_command
-from consumers.console.pages.dead_letters import replay_reason
-from consumers.console.pages.fleet import UNKNOWN, forget, page_of, query_of
-from consumers.console.pages.mutes import mute
-from consumers.console.pages.outcomes import text_of
-from consumers.console.pages.system import audited
-from consumers.console.pages.system import history as system_history
-from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
+from consumers.console.data.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
 from consumers.database.console_store import LOGS
 from consumers.database.engine import SETTLED_MS, settled_at_ms

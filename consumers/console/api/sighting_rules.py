@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.rights import Right, RightScope
 from consumers.console.access.sites import sight_of
+from consumers.console.actions.sighting_rules import listed, remove, save
 from consumers.console.api.operation import TEXT, Operation, answer_change, fields
 from consumers.console.context import ConsoleContext
-from consumers.console.pages.sighting_rules import listed, remove, save
 from consumers.sightings.rule import DEFAULTS, RANGES
 
 _PLACE: Final = "/sighting-rules"

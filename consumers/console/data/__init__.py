@@ -1,1 +1,1 @@
-"""Data of the console: its store, snapshots of the fleet, history, pictures, rules and live streams."""
+"""Data of the console: its store, snapshots of the fleet, alerts, history, pictures, rules and live streams."""

@@ -1,1 +1,1 @@
-"""Pages of the console, one module each."""
+"""Pages of the console, one module each, and the parts that pages with a form share."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, select
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.error_response import error_response
@@ -17,33 +17,32 @@ from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, visible_to
+from consumers.console.actions.camera import answer_history, name_of, request_certificates, send_command
+from consumers.console.actions.fleet import UNKNOWN
+from consumers.console.actions.mutes import LENGTHS, mute
 from consumers.console.background.clip_keeper import film_around
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.cards import Card, ranked
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS
-from consumers.console.data.commands import NO_BROKER, changes_of, settings_of
-from consumers.console.data.history import RANGES, USUAL, alerts_of, history
+from consumers.console.data.commands import settings_of
+from consumers.console.data.history import RANGES, USUAL
 from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import PictureVersions
 from consumers.console.data.sentences import unusual
 from consumers.console.data.stream import Streams
-from consumers.console.data.switches import supersede
 from consumers.console.pages.alerts import origin_of
-from consumers.console.pages.fleet import UNKNOWN, header_changes
-from consumers.console.pages.mutes import LENGTHS, mute
+from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.outcomes import answer, fields_of, outcome_of
 from consumers.database.tables import quarantine
 from consumers.records.rows import FrameRow, windows_of
-from schemas.clock import monotonic_ms, unix_ms
-from schemas.errors import ConfigError, UserError
+from schemas.clock import unix_ms
+from schemas.errors import UserError
 
 SHOWN_FRAMES: Final = 6
 """Maximum number of flagged frames on a camera's page."""
 SHOWN_CLIPS: Final = 6
 REQUESTED: Final = 4
 """Frames whose labels the page's button certifies."""
-MOST_MARKS: Final = 100
-"""Maximum number of commands in a camera's timeline."""
 
 _PUSHED: Final = ("sentence.html", "ways.html", "now.html")
 """Parts of the page that change with each frame."""
@@ -62,11 +61,6 @@ def camera_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
         GuardedRoute(f"{place}/certify", partial(_certify, context), "POST", Right.OPERATOR),
         GuardedRoute(f"{place}/mute", partial(_mute, context), "POST", Right.OPERATOR),
     ]
-
-
-def name_of(request: Request) -> str:
-    """Return the camera named in the path."""
-    return f"{request.path_params['site']}/{request.path_params['camera']}"
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
@@ -150,24 +144,6 @@ def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[],
     return changed
 
 
-async def answer_history(context: ConsoleContext, request: Request, usual: str = USUAL) -> Response:
-    """Answer with a camera's history, its alerts, commands and changes of the model. `usual` is the default range."""
-    asked, name = request.query_params.get("range", usual), name_of(request)
-    if asked not in RANGES:
-        return error_response(400, f"range: expected {', '.join(RANGES)}, got {asked[:40]!r}. Correct it.")
-    if context.fleet.card(name) is None:
-        return error_response(404, UNKNOWN.format(name))
-    patience_s, sends = context.fleet.patience_s(name), context.fleet.sends(name, monotonic_ms())
-    until_ms = unix_ms()
-    since_ms = until_ms - RANGES[asked]
-    found = await context.read(history, context.store.engine, name, since_ms, until_ms, patience_s, sends=sends)
-    noted = await context.read(context.store.newest_operations, name, MOST_MARKS)
-    found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted if each.at_ms >= since_ms]
-    found["models"] = [at_ms for at_ms in context.published_ms() if at_ms >= since_ms]
-    found["alerts"], _ = await unless_away(context.read_recorded(alerts_of, name, since_ms), None)
-    return JSONResponse(found)
-
-
 async def _clip(context: ConsoleContext, request: Request) -> Response:
     """Send the film around a moment: the one kept of this moment, else one from Kafka, else a kept one nearby.
 
@@ -223,61 +199,7 @@ async def _certify(context: ConsoleContext, request: Request) -> Response:
     return await answer(f"/camera/{name}", requested, (RefusedActionError,))
 
 
-async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> str:
-    """Request certificates for a camera's next frames, and log that in the audit log. Return the outcome.
-
-    Raises RefusedActionError.
-    """
-    camera = context.fleet.camera(name)
-    if camera is None or context.fleet.card(name) is None:
-        raise RefusedActionError(UNKNOWN.format(name), 404)
-    if context.views is None:
-        raise RefusedActionError("kafka is missing: start the console with --kafka to request certificates", 400)
-    if settings_of(camera.meta).get("profile") == "video":
-        why = "A codec spreads a sticker over later frames."
-        raise RefusedActionError(f"{name}: expected the profile raw or lossless, got video. {why}", 400)
-    context.views.certify(name, frames)
-    await context.note(who, "certify", name, f"{frames} frames", "requested")
-    return "Requested. Reload the page in some seconds."
-
-
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     await mute(context, request, {name: None}, fields.get("mute", ""), fields.get("reason", ""))
     return RedirectResponse(origin_of(fields) if "back" in fields else f"/camera/{name}", 303)
-
-
-async def send_command(context: ConsoleContext, request: Request, name: str, asked: dict[str, Any] | None) -> str:
-    """Send a command of the request's user to a camera and log it in the audit log. Return the outcome.
-
-    With `asked` None, reset the camera to its own settings. Commands of earlier switches that are still to be sent to
-    the camera are dropped, even if this one fails. Raises RefusedActionError: 404 for an unknown camera, 400 for a
-    wrong command, 503 if the broker does not answer.
-    """
-    if context.fleet.card(name) is None:
-        raise RefusedActionError(UNKNOWN.format(name), 404)
-    if context.commands is None:
-        raise RefusedActionError(NO_BROKER, 503)
-    policy = context.drop_plan.policy_of(name)
-    if policy is not None and asked is not None and "drop_ratio" in asked:
-        raise RefusedActionError(
-            f"drop_ratio: expected no command, since {policy.name} steers it. Change or remove the policy.", 400
-        )
-    detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
-    begin_long_answer(request.scope)
-    refused: RefusedActionError | None = None
-    try:
-        changes = None if asked is None else changes_of(asked)
-        await context.write(supersede, context.store.engine, name)
-        if changes is None:
-            outcome = await context.command(context.commands.reset, name)
-        else:
-            outcome = await context.command(context.commands.send, name, changes)
-    except ConfigError as error:
-        raise RefusedActionError(str(error), 400) from None  # nothing was sent
-    except UserError as error:
-        outcome, refused = str(error), RefusedActionError(str(error), 503)
-    await context.note(session_of(request).name, "command", name, detail, outcome)
-    if refused is not None:
-        raise refused
-    return outcome

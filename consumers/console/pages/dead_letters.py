@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import partial
 from typing import Any, Final
@@ -12,16 +11,15 @@ from sqlalchemy import Connection, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.console.access.connections import begin_long_answer
-from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.gate import form_of
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
+from consumers.console.actions.dead_letters import replay_reason
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.pages.outcomes import back, outcome_of
-from consumers.console.replay import MOST, MOST_BYTES, ReplayOutcome, is_frame, letters, reasons, replay
+from consumers.console.replay import MOST, MOST_BYTES, is_frame, reasons
 from consumers.database.tables import dead_letters
-from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
 
 SHOWN: Final = 50
@@ -126,27 +124,3 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = form_of(request).get("reason", "")[:80]
     outcome, is_done = await replay_reason(context, request, reason)
     return back("/dead-letters", outcome, failed=not is_done, reason=reason)
-
-
-async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> tuple[str, bool]:
-    """Replay the dead letters of a reason at the person's sites. Return the outcome, and whether no site failed.
-
-    Each site is replayed by itself: the line in its audit log has its own numbers. A failure ends the replay.
-    """
-    sight, who, settings = sight_of(request), session_of(request).name, context.settings
-    sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
-    total, is_done = ReplayOutcome(), False
-    # Large frames are searched in the whole topic: `replay` ends when Kafka gives nothing for a while.
-    begin_long_answer(request.scope, math.inf)
-    for site, part in sites.items():
-        try:
-            found, recorded = await context.read_recorded(letters, reason, part)
-            outcome = await replay(settings.kafka, settings.frames_topic, found, recorded) if found else None
-        except UserError as error:
-            await context.note(who, "replay", reason, "", str(error), site)
-            return f"{total}. {error}" if is_done else str(error), False
-        total += outcome or ReplayOutcome(recorded=recorded)
-        if outcome is not None:
-            is_done = True
-            await context.note(who, "replay", reason, "", str(outcome), site)
-    return str(total) if is_done else f"no frame to send again; {total.recorded} recorded meanwhile", True

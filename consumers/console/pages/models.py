@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
+from consumers.console.actions.jobs import job_choices
 from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.rollup import HOUR_MS
-from consumers.console.pages.jobs import job_choices
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.history import minutes
 from consumers.database.tables import comparisons

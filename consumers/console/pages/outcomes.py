@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.gate import form_of
-from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight
+from consumers.console.actions.changes import Change
 from consumers.console.context import ConsoleContext
 from schemas.errors import UserError
-
-SAVED: Final = "saved"
-REMOVED: Final = "removed"
-
-Change = Callable[[ConsoleContext, Request, Mapping[str, Any]], Awaitable[str]]
-"""A change by the fields of a form or of a JSON object. Returns the outcome. Raises UserError for wrong fields."""
 
 
 def list_routes(
@@ -51,14 +45,6 @@ async def answer(place: str, change: Awaitable[str], errors: tuple[type[Exceptio
         return back(place, await change)
     except errors as error:
         return back(place, str(error), failed=True)
-
-
-def text_of(fields: Mapping[str, Any], name: str) -> str:
-    """Return one text among the submitted values, empty without it. Raises RefusedActionError for any other type."""
-    value = fields.get(name, "")
-    if not isinstance(value, str):
-        raise RefusedActionError(f"{name}: expected a text, got {str(value)[:40]!r}. Correct it.", 400)
-    return value
 
 
 def fields_of(request: Request) -> dict[str, str]:

@@ -7,20 +7,19 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
-from consumers.conservation.result import read_result
-from consumers.console.access.error_response import error_response
 from consumers.console.access.rights import GuardedRoute, RightScope
 from consumers.console.access.sight import ALL
 from consumers.console.access.sites import sight_of
-from consumers.console.context import ConsoleContext, unless_away
+from consumers.console.actions.system import audited, history
+from consumers.console.context import ConsoleContext
 from consumers.console.data.roles import chain
 from consumers.console.data.sentences import system_sentence
 from consumers.console.data.sites import FATES, Site, audits_of, summed
 from consumers.console.data.stream import Streams
+from consumers.console.data.system_charts import RANGES, USUAL
 from consumers.console.pages.fleet import header_changes
-from consumers.console.pages.system_charts import RANGES, USUAL, read_system_charts
 
 
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
@@ -34,15 +33,6 @@ def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRout
         GuardedRoute("/rules/graph", _rules_of_prometheus, reach=RightScope.SAME),
         GuardedRoute("/runbooks", partial(_runbooks, context), reach=RightScope.SAME),
     ]
-
-
-async def audited(context: ConsoleContext) -> dict[str, Any]:
-    """Return the last result of the monitor's live audit, or an object with its `error`."""
-
-    found, no_records = await unless_away(context.read_recorded(read_result), None)
-    if no_records:
-        return {"error": no_records}
-    return found or {"error": "the monitor has not finished an audit yet"}
 
 
 def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,11 +142,3 @@ async def _runbooks(context: ConsoleContext, request: Request) -> Response:
     text = await context.read(context.runbooks.read_text, encoding="utf-8")
     body = text.partition("<body>")[2].partition("</body>")[0]
     return context.page(request, "runbooks.html", body=body)
-
-
-async def history(context: ConsoleContext, request: Request) -> Response:
-    """Return the charts of a time range."""
-    asked = request.query_params.get("range", USUAL)
-    if asked not in RANGES:
-        return error_response(400, f"range: expected {', '.join(RANGES)}, got {asked[:40]!r}. Correct it.")
-    return JSONResponse(await read_system_charts(context, RANGES[asked]))

@@ -16,13 +16,14 @@ from consumers.console.access.gate import form_of, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, RightScope
 from consumers.console.access.sight import Sight, site_of
 from consumers.console.access.sites import may, require, sight_of, visible_to
+from consumers.console.actions.changes import text_of
+from consumers.console.actions.jobs import job_choices
 from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
 from consumers.console.pages.alerts import PICTURE_CACHED
-from consumers.console.pages.jobs import job_choices, submit_action
-from consumers.console.pages.outcomes import text_of
+from consumers.console.pages.jobs import submit_action
 from schemas.errors import UserError
 
 SHOWN: Final = 60

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from consumers.console.access.connections import begin_long_answer
 from consumers.console.access.gate import session_of
 from consumers.console.access.refusal import RefusedActionError
+from consumers.console.actions.fleet import UNKNOWN
 from consumers.console.context import ConsoleContext
-from consumers.console.pages.fleet import UNKNOWN
 from consumers.database.mutes import Mute, end_mute, new_mute, save_mute
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError

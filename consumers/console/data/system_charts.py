@@ -1,4 +1,4 @@
-"""The charts of the System page: from Prometheus if it responds, else from the recorder's own history."""
+"""The charts of the System page, and their columns from the recorder's own history."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from consumers.console.context import ConsoleContext, unless_away
 from consumers.console.data.history import plot_columns
 from consumers.console.data.rollup import DAY_MS, HOUR_MS
-from consumers.database.history import MINUTE_MS, minutes
+from consumers.database.history import MINUTE_MS
 from consumers.database.tables import alerts
-from schemas.clock import unix_ms
-from schemas.errors import BrokerError
 
 RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "15 minutes"
@@ -36,33 +33,7 @@ TRUTH: Final[dict[str, Any]] = {
 }
 
 
-async def read_system_charts(context: ConsoleContext, length_ms: int) -> dict[str, Any]:
-    """Return `charts`, `columns`, `span_s`, and their source in `note`."""
-    note = "From the recorder's own history, by the minute."
-    if context.prometheus is not None:
-        try:
-            return await context.prometheus.read_charts(length_ms // 1000) | {
-                "source": "prometheus",
-                "note": "From Prometheus.",
-            }
-        except BrokerError as error:
-            note = f"{error}. {note}"
-    now_ms = unix_ms()
-    since_ms = now_ms - length_ms
-
-    def read(connection: Connection) -> dict[str, list[float | None]]:
-        over = [each for each in minutes(connection, since_ms) if each["minute_ms"] + MINUTE_MS <= now_ms]
-        return by_column(over, _raised(connection, since_ms))
-
-    columns, no_records = await unless_away(context.read_recorded(read), by_column([], {}))
-    note = f"{no_records}. {note}" if no_records else note
-    judged = any(value is not None for name in ("accuracy", "robust") for value in columns[name])
-    charts = [*CHARTS, *([TRUTH] if judged else [])]
-    span_s = (since_ms / 1000, now_ms / 1000)
-    return {"span_s": span_s, "charts": charts, "columns": columns, "source": "recorder", "note": note}
-
-
-def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
+def alerts_by_minute(connection: Connection, since_ms: int) -> dict[int, int]:
     """Return the number of backdoor alerts raised in each minute."""
     found: dict[int, int] = {}
     raised = select(alerts.c.raised_ms).where(alerts.c.wanted == "", alerts.c.raised_ms >= since_ms)
