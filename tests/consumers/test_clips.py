@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from consumers.console import role
-from consumers.console.background import clip_keeper
+from consumers.console.background import clip_keeper, tasks
 from consumers.console.background.clip_keeper import keep_clips
 from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, ClipPicture, film, read_shots
 from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, SIGHTING, KeptClips
@@ -232,7 +232,7 @@ async def test_clips_are_purged_also_while_none_can_be_made(
     kept.purge()
     assert kept.film(*wanted[1:]) == b"film", "nothing expires before the clock has settled"
     monkeypatch.setattr("schemas.runtime.settled_clock.SETTLED_S", 0.0)
-    running = asyncio.create_task(role._purge(console.context))
+    running = asyncio.create_task(tasks.purge(console.context))
     try:
         async with asyncio.timeout(60):
             while kept.film(*wanted[1:]):

@@ -16,12 +16,12 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, StateWithReason
 from consumers.console.access.gate import POLICY
+from consumers.console.background.tasks import follow_forgotten
 from consumers.console.data.cards import DEMONSTRATIONS, REAL_SOURCES
 from consumers.console.data.commands import SUPERSEDED, Commands
 from consumers.console.data.fleet import Query
 from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
-from consumers.console.role import _follow_forgotten
 from consumers.database.console_store import forgotten, read_forgotten
 from consumers.records.rows import CameraRow
 from processors.bundle import shipped_bundle
@@ -336,8 +336,8 @@ async def test_a_running_console_drops_a_camera_that_the_command_line_deletes(
     rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.show([verdict(0)])
-    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
-    following = asyncio.create_task(_follow_forgotten(rig.context))
+    monkeypatch.setattr("consumers.console.background.tasks._FORGOTTEN_S", 0.01)
+    following = asyncio.create_task(follow_forgotten(rig.context))
     try:
         time.sleep(0.002)
         other = Store(str(rig.context.store.engine.url))
@@ -357,13 +357,13 @@ async def test_a_running_console_drops_a_camera_that_the_command_line_deletes(
 async def test_a_camera_removed_by_a_clock_that_was_ahead_appears_when_it_sends_again(
     rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
+    monkeypatch.setattr("consumers.console.background.tasks._FORGOTTEN_S", 0.01)
     now_ms, day_ms = time.time_ns() // 10**6, 86_400_000
     rig.context.store.forget(CAMERA)
     with rig.context.store.engine.begin() as connection:
         connection.execute(update(forgotten).values(at_ms=now_ms + day_ms))
     rig.context.fleet.forget(CAMERA, now_ms + day_ms)
-    following = asyncio.create_task(_follow_forgotten(rig.context))
+    following = asyncio.create_task(follow_forgotten(rig.context))
     try:
         async with asyncio.timeout(60):
             while not names(rig):

@@ -13,10 +13,10 @@ from sqlalchemy.exc import OperationalError
 
 from consumers.console.access import connections
 from consumers.console.actions import dead_letters
+from consumers.console.background.tasks import roll_up
 from consumers.console.data import rollup, stream
 from consumers.console.data.store import Store
 from consumers.console.replay import Letter
-from consumers.console.role import _roll_up
 from consumers.console.settings import JobSettings
 from consumers.database.console_store import class_hours
 from consumers.database.damage import damaged_files
@@ -42,7 +42,7 @@ async def test_a_console_without_kafka_and_database_serves_pages_and_reports_bot
 async def test_a_console_whose_own_database_does_not_respond_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
+    monkeypatch.setattr("consumers.console.background.tasks._FORGOTTEN_S", 0.01)
     is_away = False
     read = Store.removed_cameras
 
@@ -136,7 +136,7 @@ async def test_a_slow_database_of_the_recorder_delays_no_line_of_the_audit_log(
         answers.wait(PATIENCE_S)
 
     event.listen(console.context.recorded.engine(), "before_cursor_execute", wait)
-    summing = asyncio.create_task(_roll_up(console.context))
+    summing = asyncio.create_task(roll_up(console.context))
     try:
         await until(reads.is_set)
         async with asyncio.timeout(PATIENCE_S / 4):
@@ -160,7 +160,7 @@ async def test_expired_sums_are_deleted_in_steps_soon_after_the_start(
         with console.context.store.engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(class_hours)) or 0
 
-    summing = asyncio.create_task(_roll_up(console.context))
+    summing = asyncio.create_task(roll_up(console.context))
     try:
         await until(lambda: not left())
     finally:

@@ -1,1 +1,1 @@
-"""Background tasks of the console: kept clips, and the steering of drop ratios."""
+"""Periodic tasks of the console: sums, kept clips and frames, purges, and commands of drop policies and switches."""
