@@ -204,8 +204,10 @@ def export_labels(
     """Write the labelled frames of a console as pictures, with a sub-folder for each class."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
+    from consumers.console.data.label_folders import export_folder
+
     with _labelled_frames(state, store, kept_files) as (labelled_frames, _):
-        _print_counts("exported", labelled_frames.export(folder))
+        _print_counts("exported", export_folder(labelled_frames, folder))
 
 
 @teach_app.command("import")
@@ -219,12 +221,13 @@ def import_labels(
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
     from consumers.console.access.owner import owner_name
+    from consumers.console.data.label_folders import import_folder
     from infra.cli.lab.shared import lab_extra
 
     with lab_extra(), _labelled_frames(state, store, kept_files) as (labelled_frames, opened):
         from lab.restoration.psnr import read_picture
 
-        imported = labelled_frames.import_from(folder, owner_name(), read_picture)
+        imported = import_folder(labelled_frames, folder, owner_name(), read_picture)
         if total := sum(imported.counts.values()):
             opened.note(owner_name(), "label", f"{total} frames", f"imported: {', '.join(imported.counts)}", "done", "")
     if not imported.counts:

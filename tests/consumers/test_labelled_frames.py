@@ -21,6 +21,7 @@ from consumers.console.access.users import write_user
 from consumers.console.data import labelled_frames as module
 from consumers.console.data.appearance import sketch
 from consumers.console.data.collector import QUIET_MS, Collector
+from consumers.console.data.label_folders import export_folder, frames_exported_as, import_folder
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
@@ -156,16 +157,16 @@ def test_an_import_that_does_not_fit_is_rejected_and_evicts_nothing(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(jpeg_scene(number))
     with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
-        labelled_frames.import_from(tmp_path / "given", "anna", read_picture)
+        import_folder(labelled_frames, tmp_path / "given", "anna", read_picture)
     assert labelled_frames.picture(name)
     truncated = tmp_path / "cut" / "car" / "1.jpg"
     truncated.parent.mkdir(parents=True)
     truncated.write_bytes(jpeg_scene(1)[:900])
     with pytest.raises(ConfigError, match="expected a picture"):
-        labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
+        import_folder(labelled_frames, tmp_path / "cut", "anna", read_picture)
     truncated.write_text("no picture")
     with pytest.raises(ConfigError, match=r"1\.jpg: expected a picture, got a file of another kind"):
-        labelled_frames.import_from(tmp_path / "cut", "anna", read_picture)
+        import_folder(labelled_frames, tmp_path / "cut", "anna", read_picture)
 
 
 def test_the_collector_keeps_new_unsure_changed_and_some_usual_frames(labelled_frames: LabelledFrames) -> None:
@@ -262,7 +263,7 @@ def test_the_classes_of_a_site_leave_room_for_another_site_up_to_a_total(
     for label, seed in (("car", 1), ("van", 2), ("bus", 3)):
         save_picture(tmp_path / "given", f"{label}/1.png", np.full((32, 32, 3), 40 * seed, np.uint8))
     with pytest.raises(ConfigError, match="class: expected at most 2 at a site"):
-        labelled_frames.import_from(tmp_path / "given", "ada", read_picture)
+        import_folder(labelled_frames, tmp_path / "given", "ada", read_picture)
     monkeypatch.setattr(module, "MOST_CLASSES", 3)
     monkeypatch.setattr(module, "MOST_SITES", 1)
     with pytest.raises(ConfigError, match="class: expected at most 3 at all sites"):
@@ -327,13 +328,12 @@ def test_labels_survive_an_export_and_an_import(
 ) -> None:
     for seq, label in enumerate(("gate open", "gate open", "shut")):
         labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
-    assert labelled_frames.export(tmp_path / "out") == {"gate open": 2, "shut": 1}
+    assert export_folder(labelled_frames, tmp_path / "out") == {"gate open": 2, "shut": 1}
     labelled_frames.discard([each.name for each in labelled_frames.labelled(10)])
     assert labelled_frames.counts() == {}
-    assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"gate open": 2, "shut": 1}
-    assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"gate open": 2, "shut": 1}, (
-        "a second import changes nothing"
-    )
+    for _ in range(2):  # a second import changes nothing
+        imported = import_folder(labelled_frames, tmp_path / "out", "bob", read_picture)
+        assert imported.counts == {"gate open": 2, "shut": 1}
     assert labelled_frames.counts() == {"gate open": 2, "shut": 1}
     assert {each.who for each in labelled_frames.labelled(10)} == {"bob"}
 
@@ -345,13 +345,13 @@ def test_an_exported_frame_is_not_stored_again_and_follows_its_folder(
         labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
         for seq, label in enumerate(("shut", "shut", "open"))
     ]
-    labelled_frames.export(tmp_path / "out")
+    export_folder(labelled_frames, tmp_path / "out")
     labelled_frames.label(names[2:], "", "ada")
     [moved] = (tmp_path / "out" / "shut").glob(f"*{names[1].rpartition('/')[2]}.jpg")
     moved.rename(tmp_path / "out" / "open" / moved.name)
     (tmp_path / "out" / "open" / "new.jpg").write_bytes(jpeg_scene(9))
     monkeypatch.setattr(module, "MOST_BYTES", 4 * len(jpeg_scene(0)) + 500)
-    assert labelled_frames.import_from(tmp_path / "out", "bob", read_picture).counts == {"open": 3, "shut": 1}
+    assert import_folder(labelled_frames, tmp_path / "out", "bob", read_picture).counts == {"open": 3, "shut": 1}
     labelled = {each.name: (each.camera, each.label, each.who) for each in labelled_frames.labelled(10)}
     assert {labelled.pop(name) for name in names[1:]} == {(CAMERA, "open", "bob")}
     assert labelled.pop(names[0]) == (CAMERA, "shut", "ada")
@@ -382,7 +382,7 @@ def test_deep_and_transparent_pictures_look_the_same_after_an_import(
     labelled_frames: LabelledFrames, tmp_path: Path, name: str, pixels: np.ndarray, expected: np.ndarray
 ) -> None:
     save_picture(tmp_path / "given", f"car/{name}", pixels)
-    assert labelled_frames.import_from(tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
+    assert import_folder(labelled_frames, tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
     (frame,) = labelled_frames.labelled(5)
     with Image.open(io.BytesIO(labelled_frames.picture(frame.name))) as opened:
         assert np.abs(np.asarray(opened.convert("L"), float) - expected).mean() < 2
@@ -399,7 +399,7 @@ def test_an_import_reads_sub_folders_and_usual_endings_and_counts_each_frame_onc
         (folder / "car" / name).touch()
     save_picture(folder, "car/.thumbnails/1.jpg", np.full((32, 32, 3), 250, np.uint8))
     (folder / "unsure").mkdir()  # empty
-    assert labelled_frames.import_from(folder, "ada", read_picture) == ({"car": 6}, 2)
+    assert import_folder(labelled_frames, folder, "ada", read_picture) == ({"car": 6}, 2)
     assert labelled_frames.counts() == {"car": 6}
 
 
@@ -414,7 +414,7 @@ def test_an_import_whose_pictures_grow_as_jpeg_evicts_no_label(
         save_picture(folder, f"van/{seed}.webp", pixels, quality=1)
     assert sum(file.stat().st_size for file in folder.rglob("*.webp")) < module.MOST_BYTES / 2
     with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
-        labelled_frames.import_from(folder, "ada", read_picture)
+        import_folder(labelled_frames, folder, "ada", read_picture)
     assert [each.name for each in labelled_frames.labelled(10)] == [mine]
 
 
@@ -428,9 +428,9 @@ def test_an_import_counts_the_bytes_of_distinct_pictures(
     size = len(CONSOLE_KEYS.previews.seal(jpeg, Identity(CameraId(CAMERA), 1, 7), "lesson"))
     monkeypatch.setattr(module, "MOST_BYTES", size - 1)
     with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
-        labelled_frames.import_from(tmp_path / "given", "ada", read_picture)
+        import_folder(labelled_frames, tmp_path / "given", "ada", read_picture)
     monkeypatch.setattr(module, "MOST_BYTES", size)
-    assert labelled_frames.import_from(tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
+    assert import_folder(labelled_frames, tmp_path / "given", "ada", read_picture) == ({"car": 1}, 0)
     assert labelled_frames.counts() == {"car": 1}
 
 
@@ -439,11 +439,11 @@ def test_a_rejected_import_stores_nothing(labelled_frames: LabelledFrames, tmp_p
     for number, name in enumerate(("car/1.png", "car/2.png", "unsure/3.png")):
         save_picture(folder, name, np.full((32, 32, 3), 40 * number, np.uint8))
     with pytest.raises(ConfigError, match="class: expected"):
-        labelled_frames.import_from(folder, "ada", read_picture)
+        import_folder(labelled_frames, folder, "ada", read_picture)
     (folder / "unsure").rename(folder / "van")
     save_picture(folder, "van/4.png", np.full((32, 32, 3), 40, np.uint8))
     with pytest.raises(ConfigError, match=r"van/4.png: expected a picture of one class, got 'car' and 'van'"):
-        labelled_frames.import_from(folder, "ada", read_picture)
+        import_folder(labelled_frames, folder, "ada", read_picture)
     assert labelled_frames.counts() == {}
 
 
@@ -632,9 +632,9 @@ async def test_the_page_of_a_training_shows_the_frames_whose_labels_are_doubtful
     names = [kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, "shut", "ada") for seq in range(5)]
     for seq in range(5, 10):
         kept.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, "open", "ada")
-    kept.export(tmp_path / "labels")
+    export_folder(kept, tmp_path / "labels")
     files = [f"shut/{file.name}" for file in sorted((tmp_path / "labels" / "shut").iterdir())]
-    assert kept.exported_as([*files, "shut/other.jpg"]) == dict(zip(files, names, strict=True))
+    assert frames_exported_as(kept, [*files, "shut/other.jpg"]) == dict(zip(files, names, strict=True))
     try:
         job = await rig.jobs.teach("ada", "gate", thorough=False)
         await rig.finished_job()

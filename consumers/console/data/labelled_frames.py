@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -46,8 +41,7 @@ from schemas.batched import batched
 from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId, Identity
-from schemas.keys.sealing import SEAL_BYTES, PreviewBox
-from schemas.runtime.visible_files import visible_files
+from schemas.keys.sealing import PreviewBox
 
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
@@ -65,9 +59,8 @@ _KIND: Final = "lesson"
 _FOLDER: Final = "teach"
 _MOST_KNOWN: Final = 2_000
 """Labelled frames, the newest ones, that suggestions are made from."""
-_IMPORTED: Final = "imported/pictures"
+IMPORTED: Final = "imported/pictures"
 """The camera of imported pictures."""
-_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 labelled_frames = Table(
     "console_labelled_frames",
@@ -139,27 +132,6 @@ def newest_labels(connection: Connection, limit: int) -> dict[tuple[str, int, in
     return {(camera, boot, seq): label for camera, boot, seq, label in connection.execute(query)}
 
 
-Read = Callable[[Path], NDArray[np.uint8]]
-"""Reads a picture file as (H, W, 1 or 3). Raises ConfigError for any other file."""
-
-
-class ImportResult(NamedTuple):
-    """The result of an import: the number of distinct frames of each class, and of files that were skipped."""
-
-    counts: dict[str, int]
-    skipped: int
-
-
-class _ImportedPicture(NamedTuple):
-    """A picture to import."""
-
-    label: str
-    jpeg: bytes
-    """Empty if frames with this picture are kept."""
-    kept: Sequence[str]
-    """Names of the kept frames that have another label or none."""
-
-
 class LabelledFrames:
     """Reads and writes frames to label. Every method may block: call them outside the event loop."""
 
@@ -177,7 +149,7 @@ class LabelledFrames:
     def cameras(self, sight: Sight = ALL) -> list[str]:
         """Return the cameras of these sites whose frames are collected."""
         mine = sight.where(collected.c.camera)
-        rows = self._rows(select(collected.c.camera).where(mine).order_by(collected.c.camera))
+        rows = self.rows(select(collected.c.camera).where(mine).order_by(collected.c.camera))
         return [row.camera for row in rows]
 
     def collect(self, camera: str, who: str, *, wanted: bool) -> None:
@@ -222,7 +194,7 @@ class LabelledFrames:
     def picture(self, name: str) -> bytes:
         """Return a frame's JPEG; empty bytes if there is none, or if it is damaged or sealed under another key."""
         columns = (labelled_frames.c.camera, labelled_frames.c.boot, labelled_frames.c.seq)
-        rows = self._rows(select(*columns).where(labelled_frames.c.name == name))
+        rows = self.rows(select(*columns).where(labelled_frames.c.name == name))
         return self._files.read(name, _identity(rows[0])) if rows else b""
 
     def appearances(self, camera: str, most: int) -> list[Appearance]:
@@ -240,7 +212,7 @@ class LabelledFrames:
                 None if row.features is None else np.frombuffer(row.features, np.float16).astype(np.float32),
                 row.at_ms,
             )
-            for row in reversed(self._rows(query))
+            for row in reversed(self.rows(query))
         ]
 
     def waiting(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
@@ -249,9 +221,9 @@ class LabelledFrames:
         columns = [*_COLUMNS, labelled_frames.c.sketch]
         without = select(*columns).where(labelled_frames.c.label == "", mine)
         query = without.order_by(labelled_frames.c.at_ms.desc()).limit(limit)
-        rows = self._rows(query)
+        rows = self.rows(query)
         newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(labelled_frames.c.label != "", mine)
-        known = self._rows(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN))
+        known = self.rows(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN))
         suggest = suggestions(known, [row.sketch for row in rows])
         return [replace(LabelledFrame(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
 
@@ -263,14 +235,14 @@ class LabelledFrames:
             .order_by(labelled_frames.c.labelled_ms.desc())
             .limit(limit)
         )
-        return [LabelledFrame(*row) for row in self._rows(query)]
+        return [LabelledFrame(*row) for row in self.rows(query)]
 
     def labelled_last(self, who: str, sight: Sight = ALL) -> list[str]:
         """Return the names of the frames to which this user gave the last label, several if it was given to several."""
         mine = (labelled_frames.c.label != "", labelled_frames.c.who == who, sight.where(labelled_frames.c.camera))
         newest = select(func.max(labelled_frames.c.labelled_ms)).where(*mine).scalar_subquery()
         query = select(labelled_frames.c.name).where(*mine, labelled_frames.c.labelled_ms == newest)
-        return [row.name for row in self._rows(query)]
+        return [row.name for row in self.rows(query)]
 
     def counts(self, sight: Sight = ALL) -> dict[str, int]:
         """Return the number of labelled frames of each class at these sites."""
@@ -280,12 +252,12 @@ class LabelledFrames:
             .group_by(labelled_frames.c.label)
             .order_by(labelled_frames.c.label)
         )
-        return {row.label: row.frames for row in self._rows(query)}
+        return {row.label: row.frames for row in self.rows(query)}
 
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
         check_class(label)
-        _check_count(label, {site_of(name) for name in names}, self._classes())
+        check_count(label, {site_of(name) for name in names}, self.classes())
         values = {"label": label, "who": who if label else "", "labelled_ms": unix_ms()}
         changed = 0
         with self._engine.begin() as connection:
@@ -312,108 +284,18 @@ class LabelledFrames:
         if failure is not None:
             raise failure
 
-    # Folders of labelled pictures
+    def free_bytes(self) -> int:
+        """Return the bytes that more labelled frames may have. Frames without a label are deleted for them."""
+        total = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))
+        return MOST_BYTES - int(self.rows(total.where(labelled_frames.c.label != ""))[0][0])
 
-    def export(
-        self, folder: Path, stopped: Callable[[], bool] = lambda: False, classes: Sequence[str] | None = None
-    ) -> dict[str, int]:
-        """Write the labelled frames as `folder`/class/name.jpg, until `stopped`. Return the number of each class.
-
-        Names begin with the camera and order its frames by time. A frame that does not open, or is of none of
-        `classes`, is left out.
-        """
-        query = select(
-            labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.label, labelled_frames.c.at_ms
-        ).where(labelled_frames.c.label != "")
-        written: dict[str, int] = {}
-        for name, camera, label, at_ms in self._rows(query):
-            if stopped():
-                break
-            jpeg = self.picture(name) if classes is None or label in classes else b""
-            if not jpeg:
-                continue
-            place = folder / label
-            place.mkdir(parents=True, exist_ok=True)
-            (place / _exported(name, camera, at_ms)).write_bytes(jpeg)
-            written[label] = written.get(label, 0) + 1
-        return written
-
-    def exported_as(self, files: Iterable[str]) -> dict[str, str]:
-        """Return the name of the frame that `export` wrote as each of these files; other files are left out."""
-        query = select(labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.at_ms)
-        names = {_exported(*row): row.name for row in self._rows(query)}
-        return {file: names[last] for file in files if (last := file.rpartition("/")[2]) in names}
-
-    def import_from(self, folder: Path, who: str, read: Read) -> ImportResult:
-        """Store the pictures of `folder`/class and its sub-folders as labelled frames. `read` opens all but JPEG.
-
-        A picture that is kept, such as one from `export`, is not stored again: its frame gets the label.
-
-        Raises ConfigError for a class name that is not allowed, a file that is not a picture, a picture of two
-        classes, or more bytes than fit. Nothing is stored then.
-        """
-        skipped = 0
-        files: list[tuple[str, Path]] = []
-        for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-            inside = visible_files(place)
-            pictures = [each for each in inside if each.suffix.lower() in _ENDINGS]
-            skipped += len(inside) - len(pictures)
-            if not pictures:
-                continue
-            check_class(place.name)
-            files += [(place.name, each) for each in pictures]
-        room, size = MOST_BYTES - self._labelled_bytes(), 0
-        kept = self._kept_by_size()
-        found: dict[FrameKey, _ImportedPicture] = {}
-        for label, file in files:
-            jpeg = _as_jpeg(file, read)
-            key, sealed = _imported_key(jpeg), len(jpeg) + SEAL_BYTES
-            if key not in found:
-                same = {name: old for name, old in kept.get(sealed, ()) if self.picture(name) == jpeg}
-                found[key] = _ImportedPicture(
-                    label, b"" if same else jpeg, [name for name, old in same.items() if old != label]
-                )
-                size += sealed * (sum(not old for old in same.values()) if same else 1)
-            if size > room:  # not after the last file: all of them might exceed the memory
-                raise ConfigError(
-                    f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,} as "
-                    f"JPEG up to {file.name}. Make the pictures fewer or smaller, or discard labelled frames."
-                )
-            if (other := found[key].label) != label:
-                raise ConfigError(
-                    f"{file}: expected a picture of one class, got {other!r} and {label!r}. Remove one of the files."
-                )
-        classes = self._classes()
-        for each in found.values():
-            sites = {site_of(name) for name in (*each.kept, *([_IMPORTED] if each.jpeg else ()))}
-            _check_count(each.label, sites, classes)
-            classes |= {(site, each.label) for site in sites}
-        for each in found.values():
-            if each.kept:
-                self.label(each.kept, each.label, who)
-        for key, each in found.items():  # after the labels: `keep` may purge a frame without one
-            if each.jpeg:
-                self.keep(key, each.jpeg, "imported", each.label, 1.0, each.label, who)
-        return ImportResult(dict(Counter(each.label for each in found.values())), skipped)
-
-    def _kept_by_size(self) -> Mapping[int, Sequence[tuple[str, str]]]:
-        """Return the names and labels of all frames by the bytes of their sealed pictures."""
-        found: dict[int, list[tuple[str, str]]] = {}
-        query = select(labelled_frames.c.bytes, labelled_frames.c.name, labelled_frames.c.label)
-        for size, name, label in self._rows(query):
-            found.setdefault(size, []).append((name, label))
-        return found
-
-    def _classes(self) -> set[tuple[str, str]]:
+    def classes(self) -> set[tuple[str, str]]:
         """Return the classes of all sites, each with its site in front."""
         query = select(labelled_frames.c.camera, labelled_frames.c.label).where(labelled_frames.c.label != "")
-        return {(site_of(row.camera), row.label) for row in self._rows(query.distinct())}
+        return {(site_of(row.camera), row.label) for row in self.rows(query.distinct())}
 
-    def _labelled_bytes(self) -> int:
-        total = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))
-        return int(self._rows(total.where(labelled_frames.c.label != ""))[0][0])
-
-    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+    def rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Return the rows of a query of the tables of frames."""
         with self._engine.begin() as connection:
             return connection.execute(query).all()
 
@@ -473,7 +355,7 @@ def _next_part(held: Mapping[_Part, int]) -> _Part:
     unlabelled = [part for part, size in held.items() if not part.is_labelled and size > RESERVE * MOST_BYTES]
     return max(
         unlabelled or [part for part, size in held.items() if size > 0],
-        key=lambda part: (part.site != site_of(_IMPORTED), sites[part.site], not part.is_labelled),
+        key=lambda part: (part.site != site_of(IMPORTED), sites[part.site], not part.is_labelled),
     )
 
 
@@ -491,40 +373,13 @@ def check_class(label: str) -> None:
         )
 
 
-def _check_count(label: str, sites: Collection[str], classes: Collection[tuple[str, str]]) -> None:
+def check_count(label: str, sites: Collection[str], classes: Collection[tuple[str, str]]) -> None:
     """Raise ConfigError if a label is one class too many for these sites, or for all, which have these `classes`."""
     bounds = [({each for at, each in classes if at == site}, MOST_CLASSES, "a site") for site in sites]
     bounds.append(({each for _, each in classes}, MOST_SITES * MOST_CLASSES, "all sites"))
     for known, most, where in bounds:
         if label and label not in known and len(known) >= most:
             raise ConfigError(f"class: expected at most {most} at {where}, got another one. Use one of them.")
-
-
-def _as_jpeg(file: Path, read: Read) -> bytes:
-    data = file.read_bytes()
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.format == "JPEG":
-                opened.load()
-                return data
-        pixels = read(file)
-    except UnidentifiedImageError:
-        raise ConfigError(f"{file}: expected a picture, got a file of another kind. Remove the file.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ConfigError) as error:
-        raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
-    out = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB").save(out, "JPEG", quality=95)
-    return out.getvalue()
-
-
-def _imported_key(jpeg: bytes) -> FrameKey:
-    digest = hashlib.sha256(jpeg).digest()
-    return _IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13])
-
-
-def _exported(name: str, camera: str, at_ms: int) -> str:
-    """Return the name of a frame's file in an export."""
-    return f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg"
 
 
 def _identity(key: FrameKey) -> Identity:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 
 from consumers.console.access.sight import ALL, Sight, site_of
+from consumers.console.data.label_folders import export_folder
 from consumers.console.data.labelled_frames import ENOUGH, LabelledFrames
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
@@ -371,7 +372,7 @@ class Jobs:
         now.progress = Progress("copying the labels")
         folder = self._place(now.job.job_id) / LABELS
         shutil.rmtree(folder, ignore_errors=True)
-        self._labelled_frames.export(folder, lambda: now.requested_end() is not None, classes)
+        export_folder(self._labelled_frames, folder, lambda: now.requested_end() is not None, classes)
 
     async def stop(self) -> None:
         """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""

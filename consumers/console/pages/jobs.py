@@ -15,6 +15,7 @@ from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Right, Rig
 from consumers.console.access.sites import may, visible_to
 from consumers.console.actions.jobs import CHANGES, STARTS, Act, job_of, run_action, start_reach
 from consumers.console.context import ConsoleContext
+from consumers.console.data.label_folders import frames_exported_as
 from consumers.console.data.stream import Streams
 from consumers.console.jobs.jobs import RESUMABLE, Jobs
 from consumers.console.jobs.output import PICTURES, Progress
@@ -66,7 +67,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "lines": await context.read(jobs.output, job) if admin else [],
         "report": report,
         "teach_report": taught,
-        "worst": await context.read(frames.exported_as, files) if frames is not None else {},
+        "worst": await context.read(frames_exported_as, frames, files) if frames is not None else {},
         "can_admin": admin,
         "session": session_of(request),
         "job_bundle": job_bundle,
