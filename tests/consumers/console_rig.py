@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 from PIL import Image, ImageFilter
+from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from benchmarks.harness.recorder_store import MadeRecord
@@ -22,20 +23,33 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.feed import Feed
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.store import Store
+from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Launch
 from consumers.console.role import open_context
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
+from consumers.database.tables import alerts
+from consumers.records.rows import FrameRow
 from schemas.clock import monotonic_ms
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
-from schemas.pointillist_pb2 import Verdict
+from schemas.pointillist_pb2 import Alert, Verdict
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import CAMERA, SECRET, sign_as_processor
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, SECRET, Rig, sign_as_processor
 
 OWNER = owner_name()
 """The author of actions in a console without logins."""
+ALERT = "ab" * 16
+OTHER = "cd" * 16
+"""Ids of alerts."""
 CONSOLE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE))
+ROW = FrameRow(
+    camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
+    confidence=0.9, model_id="m", policy="resize", truth=0, width=96, height=96, channels=3, dropped_per_block=16,
+    whole=False, profile=0, frame_bytes=1, pixel_bytes=1, strip=0, entropy_bits=0.0, threshold_bits=0.0, flagged=False,
+    class_group="", best="",
+)  # fmt: skip
+"""A verdict of a camera on a frame."""
 
 
 def jpeg_scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 96) -> bytes:
@@ -136,3 +150,27 @@ class ConsoleRig:
         """Close the context and its store."""
         self.context.close()
         self.context.store.close()
+
+
+def poll(console: ConsoleRig) -> None:
+    """Read the recorder's database once, as a running console does, and update the shown fleet."""
+    context = console.context
+    poller = DatabasePoller(context.recorded, context.fleet, context.reviews, Health(), context.published_ms)
+    poller.apply(poller.poll())
+    poller.close()
+    console.tick()
+
+
+def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_s: int = 0, **changed: object) -> None:
+    """Store an alert that was raised `ago_s` ago. `changed` are its columns that differ from the usual ones."""
+    now_ms = time.time_ns() // 10**6 - 1000 * ago_s
+    message = Alert(alert_id=alert_id, camera_id=camera, boot_id=BOOT, class_id=3, thumbnail=PNG).SerializeToString()
+    row = {
+        "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
+        "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
+        "evidence_octaves": 6.5, "mean_p_value": 0.0, "p_value_threshold": 0.0, "baseline_p_value": 0.0, "statistic": 0,
+        "window": "8 0 24 16 0.93", "message": message, "published": True,
+        "wanted": "", "confidence": 0.0, "ended_ms": 0, "partition": 0,
+    }  # fmt: skip
+    with recorder.engine.begin() as connection:
+        connection.execute(insert(alerts), [row | changed])

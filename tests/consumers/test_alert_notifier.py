@@ -17,11 +17,9 @@ from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from schemas.errors import BrokerError
 from tests.clocks import Clock
 from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ALERT, OTHER, ConsoleRig, raise_alert
 from tests.consumers.recorder_rig import Rig
-from tests.consumers.test_console_pages import ALERT, raise_alert
 
-OTHER = "cd" * 16
 HOUR_S = 3600
 
 

@@ -22,9 +22,8 @@ from infra.local.kafka import Kafka
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError, StateError
 from tests.conftest import TopicFactory
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene, raise_alert
 from tests.consumers.recorder_rig import CAMERA, Rig, sign_as_processor, verdict
-from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S
 
 SENDER_TIME = {"message.timestamp.type": "CreateTime"}

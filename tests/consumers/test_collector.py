@@ -18,9 +18,8 @@ from consumers.console.data.collector import MOST_DESCRIBED, QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, frame_features
 from consumers.console.data.pictures import CameraPicture
 from schemas.errors import StateError
-from tests.consumers.console_rig import ConsoleRig, jpeg_scene
+from tests.consumers.console_rig import ROW, ConsoleRig, jpeg_scene
 from tests.consumers.recorder_rig import CAMERA
-from tests.consumers.test_labelled_frames import ROW
 
 
 @pytest.fixture

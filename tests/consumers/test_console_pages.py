@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it ships no types
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, StateWithReason
@@ -22,46 +22,20 @@ from consumers.console.actions.alerts import SHOWN
 from consumers.console.background.review_purge import purge_reviews
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
-from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages import alerts as alerts_page
 from consumers.console.pages.camera import changes_on
 from consumers.database.console_store import recorded_reviews
 from consumers.database.recorded import RecorderDatabase
-from consumers.database.tables import alerts, dead_letters
+from consumers.database.tables import dead_letters
 from consumers.records.batch import frame_row
 from schemas.errors import BrokerError, StateError
-from schemas.pointillist_pb2 import TYPICALITY, Alert
-from schemas.runtime.health import Health
-from tests.consumers.console_rig import OWNER, ConsoleRig, jpeg_scene
+from schemas.pointillist_pb2 import TYPICALITY
+from tests.consumers.console_rig import ALERT, OTHER, OWNER, ConsoleRig, jpeg_scene, poll, raise_alert
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
 from tests.waiting import PATIENCE_S
 
-ALERT, OTHER = "ab" * 16, "cd" * 16
 MARKS = 100
 """Maximum number of marks of a kind on a camera's timeline."""
-
-
-def poll(console: ConsoleRig) -> None:
-    """Read the recorder's database once, as a running console does, and update the shown fleet."""
-    context = console.context
-    poller = DatabasePoller(context.recorded, context.fleet, context.reviews, Health(), context.published_ms)
-    poller.apply(poller.poll())
-    poller.close()
-    console.tick()
-
-
-def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_s: int = 0, **changed: object) -> None:
-    now_ms = time.time_ns() // 10**6 - 1000 * ago_s
-    message = Alert(alert_id=alert_id, camera_id=camera, boot_id=BOOT, class_id=3, thumbnail=PNG).SerializeToString()
-    row = {
-        "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
-        "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
-        "evidence_octaves": 6.5, "mean_p_value": 0.0, "p_value_threshold": 0.0, "baseline_p_value": 0.0, "statistic": 0,
-        "window": "8 0 24 16 0.93", "message": message, "published": True,
-        "wanted": "", "confidence": 0.0, "ended_ms": 0, "partition": 0,
-    }  # fmt: skip
-    with recorder.engine.begin() as connection:
-        connection.execute(insert(alerts), [row | changed])
 
 
 def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console: ConsoleRig, recorder: Rig) -> None:

@@ -15,10 +15,9 @@ from consumers.console.data.prometheus import ASKED, POINTS, rows_of, to_charts
 from consumers.console.settings import ConsoleSettings
 from infra.monitor.alert_notifier import AlertNotifier
 from schemas.errors import BrokerError
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ConsoleRig, raise_alert
 from tests.consumers.prometheus_stand_in import PrometheusStandIn, running_prometheus
 from tests.consumers.recorder_rig import Rig, verdict
-from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S, wait_until
 
 HISTORY = "/system/history?range=hour"

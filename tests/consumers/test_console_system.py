@@ -25,10 +25,9 @@ from infra.grafana.shipped import FOLDER
 from infra.local.prometheus import RULES
 from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ConsoleRig, poll, raise_alert
 from tests.consumers.prometheus_stand_in import rules_json, running_prometheus
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.consumers.test_console_pages import poll, raise_alert
 from tests.waiting import until
 
 WELL = RoleState("recorder", "up", None, 7, backlog=3)

@@ -32,9 +32,8 @@ from schemas.identity import CameraId
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, Meta
 from tests.commanded_camera import CommandedCamera
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ConsoleRig, poll
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, signed, verdict
-from tests.consumers.test_console_pages import poll
 from tests.consumers.test_drop_policy import POLICY
 from tests.waiting import PATIENCE_S
 

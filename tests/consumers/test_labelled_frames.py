@@ -30,23 +30,15 @@ from consumers.console.jobs.output import teach_report_of
 from consumers.console.jobs.rows import Job, JobKind
 from consumers.console.pages.camera import changes_on
 from consumers.console.settings import JobSettings
-from consumers.records.rows import FrameRow
 from lab.restoration.psnr import read_picture
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId, Identity
 from schemas.runtime.supervisor import Process
-from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_scene
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ROW, ConsoleRig, jpeg_scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
 from tests.consumers.served_console import serving
 from tests.waiting import until
-
-ROW = FrameRow(
-    camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
-    confidence=0.9, model_id="m", policy="resize", truth=0, width=96, height=96, channels=3, dropped_per_block=16,
-    whole=False, profile=0, frame_bytes=1, pixel_bytes=1, strip=0, entropy_bits=0.0, threshold_bits=0.0, flagged=False,
-    class_group="", best="",
-)  # fmt: skip
 
 
 @pytest.fixture

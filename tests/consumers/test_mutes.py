@@ -28,13 +28,11 @@ from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.keys.keys import KeyRing
 from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
-from tests.consumers.console_rig import OWNER, ConsoleRig
+from tests.consumers.console_rig import ALERT, OTHER, OWNER, ConsoleRig, poll, raise_alert
 from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, Rig, verdict
-from tests.consumers.test_console_pages import ALERT, poll, raise_alert
 from tests.waiting import PATIENCE_S
 
 NOW_MS = 1_800_000_000_000
-OTHER = "cd" * 16
 
 
 def expire(recorder: Rig) -> None:

@@ -12,8 +12,8 @@ from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.alerts import AlertRow, read_episodes
 from consumers.database.console_store import Review
 from consumers.database.mutes import new_mute, save_mute
+from tests.consumers.console_rig import ALERT, raise_alert
 from tests.consumers.recorder_rig import MakeRig, Rig
-from tests.consumers.test_console_pages import ALERT, raise_alert
 
 
 def episodes_of(rig: Rig, camera: str = "", sight: Sight = ALL) -> list[tuple[Episode, list[AlertRow]]]:

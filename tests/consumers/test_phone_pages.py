@@ -19,9 +19,8 @@ from consumers.console.pages.teach import SHOWN
 from consumers.database.tables import quarantine
 from infra.prometheus.runbooks import PAGE
 from tests.axe import findings
-from tests.consumers.console_rig import ConsoleRig, jpeg_scene
+from tests.consumers.console_rig import ConsoleRig, jpeg_scene, poll, raise_alert
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.consumers.test_console_pages import poll, raise_alert
 from tests.consumers.test_sighting_rules import rules
 from tests.waiting import PATIENCE_S
 

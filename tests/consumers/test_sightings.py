@@ -23,10 +23,9 @@ from consumers.sightings.rules_table import new_rule, remove_rule, save_rule
 from infra.monitor.alert_notifier import AlertNotifier, document_of
 from infra.up.system_state import _read
 from schemas.pointillist_pb2 import Alert, Verdict
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ALERT, ConsoleRig, poll, raise_alert
 from tests.consumers.recorder_rig import CAMERA, MakeRig, Rig, picture, verdict
 from tests.consumers.scene import Scene
-from tests.consumers.test_console_pages import ALERT, poll, raise_alert
 from tests.waiting import until
 
 LONG_ABSENCE = {"absent_s": 86_400, "cooldown_s": 60}

@@ -36,10 +36,9 @@ from consumers.records.batch import frame_row
 from infra.local.ports import free_port
 from infra.pki.authority import Authority
 from schemas.errors import BrokerError, ConfigError, MalformedError
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import ConsoleRig, raise_alert
 from tests.consumers.recorder_rig import BOOT, Rig, verdict
 from tests.consumers.served_console import serving
-from tests.consumers.test_console_pages import raise_alert
 from tests.waiting import PATIENCE_S, until
 
 NAMES = Names("north", "local", "https://north.example/c")

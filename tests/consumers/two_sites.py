@@ -40,10 +40,9 @@ from schemas.clock import monotonic_ms
 from schemas.identity import CameraId
 from schemas.messages.server_messages import seal_difference
 from schemas.pointillist_pb2 import Answer, Comparison
-from tests.consumers.console_rig import jpeg_scene
+from tests.consumers.console_rig import jpeg_scene, poll, raise_alert
 from tests.consumers.jobs_rig import JobsRig, fill_job_folder
 from tests.consumers.recorder_rig import BOOT, KEYS, PNG, Rig, dead_letter, verdict
-from tests.consumers.test_console_pages import poll, raise_alert
 
 OURS, THEIRS = "north/gate", "south/vault"
 MARKS = (b"south", b"vault")

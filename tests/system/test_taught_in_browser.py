@@ -27,9 +27,8 @@ from consumers.console.settings import JobSettings
 from infra.local.process import COMMAND, Child
 from infra.release.assets import make
 from processors.bundle import read_settings
-from tests.consumers.console_rig import CONSOLE_KEYS
+from tests.consumers.console_rig import CONSOLE_KEYS, ROW
 from tests.consumers.served_console import serving
-from tests.consumers.test_labelled_frames import ROW
 from tests.system.test_console import Visit
 from tests.waiting import PATIENCE_S
 
