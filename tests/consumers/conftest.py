@@ -99,3 +99,11 @@ def console(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
     rig = ConsoleRig(tmp_path)
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def bare_rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    """Yield a console without a recorder's database."""
+    rig = ConsoleRig(tmp_path)
+    yield rig
+    rig.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +22,9 @@ from tests.consumers.recorder_rig import CAMERA
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    console = ConsoleRig(tmp_path)
-    yield console
-    console.close()
-
-
-@pytest.fixture
-def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
-    assert rig.context.labelled_frames is not None
-    return rig.context.labelled_frames
+def labelled_frames(bare_rig: ConsoleRig) -> LabelledFrames:
+    assert bare_rig.context.labelled_frames is not None
+    return bare_rig.context.labelled_frames
 
 
 class Features:
@@ -141,14 +133,14 @@ def test_a_clock_of_the_console_that_was_set_back_stops_no_collection(labelled_f
     assert collector.judge(picture(SCENE, 1, QUIET_MS)) == "usual"
 
 
-def test_features_are_deleted_with_their_frame(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_features_are_deleted_with_their_frame(bare_rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     Collector(labelled_frames, Features((SCENE, 0))).judge(picture(SCENE, 0))
     labelled_frames.discard([each.name for each in labelled_frames.waiting(5)])
-    with rig.context.store.engine.begin() as connection:
+    with bare_rig.context.store.engine.begin() as connection:
         assert connection.scalar(select(func.count()).select_from(frame_features)) == 0
 
 
-def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_cameras_take_turns_when_there_are_too_many(bare_rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     features = Features((SCENE, 0), (OTHER, 1))
     names = [f"{CAMERA}-{number}" for number in range(MOST_DESCRIBED + 2)]
     for name in names:
@@ -156,18 +148,20 @@ def test_cameras_take_turns_when_there_are_too_many(rig: ConsoleRig, labelled_fr
     collector, kept = Collector(labelled_frames, features), []
     for seq, jpeg in enumerate((SCENE, OTHER)):  # each camera shows a new picture at each step
         rows = [ROW._replace(camera=name, seq=seq) for name in names]
-        rig.context.fleet.add_frames(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
-        kept.append(collector.step(rig.context.fleet))
+        bare_rig.context.fleet.add_frames(rows, {(name, 1, seq): jpeg for name in names}, {}, 0)
+        kept.append(collector.step(bare_rig.context.fleet))
     assert kept == [MOST_DESCRIBED] * 2
     assert {each.camera for each in labelled_frames.waiting(20)} == set(names)
 
 
-def test_the_process_for_features_ends_with_the_collection(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_the_process_for_features_ends_with_the_collection(
+    bare_rig: ConsoleRig, labelled_frames: LabelledFrames
+) -> None:
     features = Features()
     collector = Collector(labelled_frames, features)
     labelled_frames.collect(CAMERA, "ada", wanted=True)
-    collector.step(rig.context.fleet)
+    collector.step(bare_rig.context.fleet)
     assert not features.closed
     labelled_frames.collect(CAMERA, "ada", wanted=False)
-    collector.step(rig.context.fleet)
+    collector.step(bare_rig.context.fleet)
     assert features.closed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,13 +33,6 @@ from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, jpeg_sc
 from tests.consumers.recorder_rig import BOOT, CAMERA, sign_as_processor, verdict
 
 
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    console = ConsoleRig(tmp_path)
-    yield console
-    console.close()
-
-
 def names(rig: ConsoleRig, **query: str | int) -> list[str]:
     return [card.name for card in rig.context.fleet.view(Query(**query)).cards]  # type: ignore[arg-type]
 
@@ -50,60 +42,62 @@ def status_row(camera: str, state: int, detail: str = "") -> CameraRow:
     return CameraRow(camera, state, now_ms, detail, b"", b"", now_ms)
 
 
-def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
-    fleet = rig.context.fleet
+def test_the_worst_camera_comes_first(bare_rig: ConsoleRig) -> None:
+    fleet = bare_rig.context.fleet
     for name in ("lab/cam-10", "lab/cam-2", "lab/off", "lab/bad", "lab/struck"):
-        rig.show([verdict(0)], name)
+        bare_rig.show([verdict(0)], name)
     fleet.record_status(status_row("lab/off", OFFLINE), 0, monotonic_ms())
     fleet.record_status(status_row("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
     fleet.set_alerts({"lab/struck": ["a1"]})
-    rig.tick()
-    assert names(rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
+    bare_rig.tick()
+    assert names(bare_rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
     view = fleet.view(Query())
     assert view.counts == {"alert": 1, "offline": 1, "degraded": 1, "online": 2}
-    assert names(rig, state="online") == ["lab/cam-2", "lab/cam-10"]
-    assert names(rig, text="CAM-1") == ["lab/cam-10"]
-    assert names(rig, site="yard") == []
+    assert names(bare_rig, state="online") == ["lab/cam-2", "lab/cam-10"]
+    assert names(bare_rig, text="CAM-1") == ["lab/cam-10"]
+    assert names(bare_rig, site="yard") == []
 
 
-def test_a_card_shows_frames_per_second_and_saved_bytes(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_shows_frames_per_second_and_saved_bytes(bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(4):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
         # The console reads two verdicts of each five frames; it skips the others but counts them.
-        rig.feed.show(_records(rig, [verdict(5 * second), verdict(5 * second + 1)]))
-    rig.context.fleet.tick(3_000)
-    card = rig.context.fleet.card(CAMERA)
+        bare_rig.feed.show(_records(bare_rig, [verdict(5 * second), verdict(5 * second + 1)]))
+    bare_rig.context.fleet.tick(3_000)
+    card = bare_rig.context.fleet.card(CAMERA)
     assert card is not None
     assert card.frames_per_second == 5.0
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
-def test_the_rate_of_a_slow_camera_is_shown_per_minute(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_a_slow_camera_is_shown_per_minute(bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(11):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=number: 30_000 * at)
         for name in ("lab/slow-1", "lab/slow-2"):
-            rig.feed.show(_records(rig, [verdict(number)], name))
+            bare_rig.feed.show(_records(bare_rig, [verdict(number)], name))
     for name in ("lab/slow-1", "lab/slow-2"):
-        camera = rig.context.fleet.camera(name)
+        camera = bare_rig.context.fleet.camera(name)
         assert camera is not None
         camera.longest_gap_s = 30
-    rig.context.fleet.tick(300_000)
-    card = rig.context.fleet.card("lab/slow-1")
+    bare_rig.context.fleet.tick(300_000)
+    card = bare_rig.context.fleet.card("lab/slow-1")
     assert card is not None
     assert card.frames_per_second == 0.0333
-    assert "4 frames/min" in rig.context.fleet.view(Query()).sentence
-    assert "<dd>2/min</dd>" in rig.browser().get("/camera/lab/slow-1").text
+    assert "4 frames/min" in bare_rig.context.fleet.view(Query()).sentence
+    assert "<dd>2/min</dd>" in bare_rig.browser().get("/camera/lab/slow-1").text
 
 
-def test_a_deleted_camera_breaks_no_page_before_the_next_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_camera_breaks_no_page_before_the_next_tick(
+    bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for second in range(4):
         monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
-        rig.feed.show(_records(rig, [verdict(5 * second)]))
-    fleet = rig.context.fleet
+        bare_rig.feed.show(_records(bare_rig, [verdict(5 * second)]))
+    fleet = bare_rig.context.fleet
     fleet.tick(3_000)
     assert fleet.traffic().frames_per_second == 5.0
     fleet.forget_all({CAMERA: time.time_ns() // 10**6})
-    browser = rig.browser()
+    browser = bare_rig.browser()
     assert {browser.get(page).status_code for page in ("/", "/system", "/api/v1/cameras")} == {200}
 
 
@@ -115,45 +109,47 @@ def _records(rig: ConsoleRig, verdicts: list[Verdict], camera: str = CAMERA) -> 
     ]
 
 
-def test_an_unsigned_verdict_shows_nothing(rig: ConsoleRig) -> None:
+def test_an_unsigned_verdict_shows_nothing(bare_rig: ConsoleRig) -> None:
     forged = verdict(0).SerializeToString()
-    rig.feed.show([MadeRecord(rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
-    rig.tick()
-    assert names(rig) == []
+    bare_rig.feed.show([MadeRecord(bare_rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
+    bare_rig.tick()
+    assert names(bare_rig) == []
 
 
-def test_a_camera_is_shown_in_its_saved_state_with_the_reason(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)])
-    assert rig.context.fleet.view(Query()).counts == {"online": 1}
-    rig.context.fleet.apply_states(
+def test_a_camera_is_shown_in_its_saved_state_with_the_reason(bare_rig: ConsoleRig) -> None:
+    bare_rig.show([verdict(0)])
+    assert bare_rig.context.fleet.view(Query()).counts == {"online": 1}
+    bare_rig.context.fleet.apply_states(
         [SavedState(CAMERA, StateWithReason(State.FROZEN, "its pictures do not change"), 1, 10.0)]
     )
-    rig.tick()
-    assert rig.context.fleet.view(Query()).counts == {"frozen": 1}
-    assert "its pictures do not change" in rig.browser().get("/").text
-    rig.tick(later_ms=11_000)
-    assert rig.context.fleet.view(Query()).counts == {"silent": 1}
-    rig.context.fleet.apply_states([SavedState(CAMERA, StateWithReason(State.PAUSED, "paused by a command"), 1, 10.0)])
-    rig.tick(later_ms=60_000)
-    assert rig.context.fleet.view(Query()).counts == {"paused": 1}
+    bare_rig.tick()
+    assert bare_rig.context.fleet.view(Query()).counts == {"frozen": 1}
+    assert "its pictures do not change" in bare_rig.browser().get("/").text
+    bare_rig.tick(later_ms=11_000)
+    assert bare_rig.context.fleet.view(Query()).counts == {"silent": 1}
+    bare_rig.context.fleet.apply_states(
+        [SavedState(CAMERA, StateWithReason(State.PAUSED, "paused by a command"), 1, 10.0)]
+    )
+    bare_rig.tick(later_ms=60_000)
+    assert bare_rig.context.fleet.view(Query()).counts == {"paused": 1}
 
 
-def test_silence_is_checked_for_a_few_cameras_per_tick(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_checked_for_a_few_cameras_per_tick(bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.console.data.fleet._CHECKED_AT_ONCE", 2)
     for number in range(5):
-        rig.show([verdict(0)], f"lab/cam-{number}")
+        bare_rig.show([verdict(0)], f"lab/cam-{number}")
     silent = []
     for second in range(4):
-        rig.tick(later_ms=60_000 + 1_000 * second)
-        silent.append(rig.context.fleet.view(Query()).counts.get("silent", 0))
+        bare_rig.tick(later_ms=60_000 + 1_000 * second)
+        silent.append(bare_rig.context.fleet.view(Query()).counts.get("silent", 0))
     assert silent[0] > 0
     assert silent[-1] == 5
     assert all(later - earlier <= 2 for earlier, later in pairwise([0, *silent]))
 
 
-def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_row(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)])
-    fleet = rig.context.fleet
+def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_row(bare_rig: ConsoleRig) -> None:
+    bare_rig.show([verdict(0)])
+    fleet = bare_rig.context.fleet
     shown = fleet.camera(CAMERA)
     assert shown is not None
     assert shown.last is not None
@@ -161,36 +157,36 @@ def test_a_camera_that_has_restarted_while_kafka_was_away_is_shown_by_its_saved_
     later = shown.last._replace(boot=BOOT + 1, class_name="yield", recorded_ms=shown.last.recorded_ms + 60_000)
     for saved, verdict_of_card, state in ((earlier, "stop", State.SILENT), (later, "yield", State.ONLINE)):
         fleet.merge_saved(Camera(CAMERA, last=saved), 0, monotonic_ms() + 60_000)
-        rig.tick(later_ms=60_000)
+        bare_rig.tick(later_ms=60_000)
         card = fleet.card(CAMERA)
         assert card is not None
         assert (card.verdict, card.state) == (verdict_of_card, state)
 
 
-def test_a_card_has_the_capture_time_of_the_last_frame_also_after_a_clock_was_set_back(rig: ConsoleRig) -> None:
+def test_a_card_has_the_capture_time_of_the_last_frame_also_after_a_clock_was_set_back(bare_rig: ConsoleRig) -> None:
     now_ms = time.time_ns() // 10**6
-    rig.show([verdict(0, captured_ms=now_ms - 20), verdict(1, captured_ms=now_ms - 60_000)])
-    card = rig.context.fleet.card(CAMERA)
+    bare_rig.show([verdict(0, captured_ms=now_ms - 20), verdict(1, captured_ms=now_ms - 60_000)])
+    card = bare_rig.context.fleet.card(CAMERA)
     assert card is not None
     assert card.captured_ms == now_ms - 60_000
-    rig.show([verdict(2, captured_ms=now_ms + 3_600_000)])
-    card, camera = rig.context.fleet.card(CAMERA), rig.context.fleet.camera(CAMERA)
+    bare_rig.show([verdict(2, captured_ms=now_ms + 3_600_000)])
+    card, camera = bare_rig.context.fleet.card(CAMERA), bare_rig.context.fleet.camera(CAMERA)
     assert card is not None
     assert camera is not None
     assert camera.last is not None
     assert card.captured_ms == camera.last.recorded_ms
 
 
-def test_the_last_picture_has_its_own_url(rig: ConsoleRig, tmp_path: Path) -> None:
+def test_the_last_picture_has_its_own_url(bare_rig: ConsoleRig, tmp_path: Path) -> None:
     jpeg = jpeg_scene()
-    rig.show([verdict(0, preview=jpeg)])
-    browser, url = rig.browser(), f"/picture/{CAMERA}.jpg?{BOOT:x}-0"
+    bare_rig.show([verdict(0, preview=jpeg)])
+    browser, url = bare_rig.browser(), f"/picture/{CAMERA}.jpg?{BOOT:x}-0"
     assert url in browser.get("/").text
     answer = browser.get(url)
     assert (answer.content, answer.headers["content-type"]) == (jpeg, "image/jpeg")
     assert browser.get("/picture/lab/none.jpg").status_code == 404
     # A browser that has the picture must not show it as that of a later console.
-    rig.close()
+    bare_rig.close()
     restarted = ConsoleRig(tmp_path)
     restarted.show([verdict(1, preview=jpeg_scene(1))])
     page = restarted.browser().get("/").text
@@ -199,31 +195,31 @@ def test_the_last_picture_has_its_own_url(rig: ConsoleRig, tmp_path: Path) -> No
     restarted.close()
 
 
-def test_only_changed_parts_are_pushed(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)], "lab/a")
-    rig.show([verdict(0)], "lab/b")
-    changes = Changes(rig.context, Query())
+def test_only_changed_parts_are_pushed(bare_rig: ConsoleRig) -> None:
+    bare_rig.show([verdict(0)], "lab/a")
+    bare_rig.show([verdict(0)], "lab/b")
+    changes = Changes(bare_rig.context, Query())
     first = changes()
     assert 'id="grid"' in first
     assert 'id="counts"' in first
     assert changes() == ""
-    rig.show([verdict(1, class_name="yield")], "lab/b")
+    bare_rig.show([verdict(1, class_name="yield")], "lab/b")
     pushed = changes()
     assert 'id="card-lab-2f-b"' in pushed
     assert "yield" in pushed
     assert "card-lab-2f-a" not in pushed
     assert 'id="grid"' not in pushed
-    rig.context.fleet.set_alerts({"lab/b": ["a1"]})
-    rig.tick()
+    bare_rig.context.fleet.set_alerts({"lab/b": ["a1"]})
+    bare_rig.tick()
     pushed = changes()
     assert 'id="grid"' in pushed
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in pushed
 
 
-def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> None:
+def test_cameras_are_selected_by_the_group_of_their_verdict(bare_rig: ConsoleRig) -> None:
     best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
     windows = [Window(left=4, top=0, right=20, bottom=16, dependence=0.8)]
-    rig.show(
+    bare_rig.show(
         [
             verdict(
                 0, class_name="cab", class_group="vehicle", best=best, certified_patch=5, certified=True,
@@ -232,18 +228,18 @@ def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> 
         ],
         "lab/road",
     )  # fmt: skip
-    rig.show([verdict(0, class_name="unsure", best=best, certified_patch=7)], "lab/dark")
-    browser = rig.browser()
+    bare_rig.show([verdict(0, class_name="unsure", best=best, certified_patch=7)], "lab/dark")
+    browser = bare_rig.browser()
     found = browser.get("/?text=vehicle").text
     assert "lab/road" in found
     assert "lab/dark" not in found
     chosen = browser.get("/?group=vehicle").text
     assert "lab/road" in chosen
     assert "lab/dark" not in chosen
-    assert rig.context.fleet.view(Query()).groups == {"unsure": 1, "vehicle": 1}
-    assert rig.context.fleet.view(Query(group="unsure")).counts == {"online": 1}
-    assert rig.context.fleet.view(Query(group="unsure")).groups == {"unsure": 1, "vehicle": 1}
-    empty = rig.context.fleet.view(Query(group="unsure", state="offline"))
+    assert bare_rig.context.fleet.view(Query()).groups == {"unsure": 1, "vehicle": 1}
+    assert bare_rig.context.fleet.view(Query(group="unsure")).counts == {"online": 1}
+    assert bare_rig.context.fleet.view(Query(group="unsure")).groups == {"unsure": 1, "vehicle": 1}
+    empty = bare_rig.context.fleet.view(Query(group="unsure", state="offline"))
     assert (empty.counts, empty.groups) == ({"online": 1, "offline": 0}, {"unsure": 0})
     assert "lab/dark" in (unsure := browser.get("/?group=unsure").text)
     assert "lab/road" not in unsure
@@ -264,10 +260,10 @@ def test_cameras_are_selected_by_the_group_of_their_verdict(rig: ConsoleRig) -> 
     assert "a patch of 7×7 pixels may change the label. The verdict was <strong>unsure</strong>" in dark
 
 
-def test_a_certified_frame_shows_its_class_also_if_its_verdict_reads_unsure(rig: ConsoleRig) -> None:
+def test_a_certified_frame_shows_its_class_also_if_its_verdict_reads_unsure(bare_rig: ConsoleRig) -> None:
     best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
-    rig.show([verdict(0, class_name="unsure", best=best, certified_patch=5, certified=True)], "lab/road")
-    page = rig.browser().get("/camera/lab/road").text
+    bare_rig.show([verdict(0, class_name="unsure", best=best, certified_patch=5, certified=True)], "lab/road")
+    page = bare_rig.browser().get("/camera/lab/road").text
     assert "changes the label of double masking, <strong>cab</strong>" in page
 
 
@@ -287,22 +283,22 @@ def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
         rig.close()
 
 
-def test_an_offline_camera_can_be_deleted_until_it_sends_again(rig: ConsoleRig, tmp_path: Path) -> None:
-    rig.show([verdict(0)])
-    browser = rig.browser()
-    csrf = rig.csrf()
+def test_an_offline_camera_can_be_deleted_until_it_sends_again(bare_rig: ConsoleRig, tmp_path: Path) -> None:
+    bare_rig.show([verdict(0)])
+    browser = bare_rig.browser()
+    csrf = bare_rig.csrf()
     online = browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf})
     assert (online.status_code, online.json()["error"]) == (
         409,
         f"{CAMERA}: expected a camera that is gone, it is online",
     )
-    rig.tick(later_ms=60_000)
+    bare_rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
-    assert names(rig) == []
-    assert [(each.who, each.what, each.subject) for each in rig.context.store.newest_operations()] == [
+    assert names(bare_rig) == []
+    assert [(each.who, each.what, each.subject) for each in bare_rig.context.store.newest_operations()] == [
         (OWNER, "forget", CAMERA)
     ]
-    rig.close()
+    bare_rig.close()
     restarted = ConsoleRig(tmp_path)
     try:
         old = status_row(CAMERA, OFFLINE)._replace(seen_ms=0)
@@ -316,9 +312,9 @@ def test_an_offline_camera_can_be_deleted_until_it_sends_again(rig: ConsoleRig, 
         restarted.close()
 
 
-def test_pages_have_a_strict_content_security_policy_and_comply_with_it(rig: ConsoleRig) -> None:
-    rig.show([verdict(0, class_name="<script>alert(1)</script>")])
-    browser = rig.browser()
+def test_pages_have_a_strict_content_security_policy_and_comply_with_it(bare_rig: ConsoleRig) -> None:
+    bare_rig.show([verdict(0, class_name="<script>alert(1)</script>")])
+    browser = bare_rig.browser()
     answer = browser.get("/")
     assert answer.headers["content-security-policy"] == POLICY
     assert "unsafe" not in POLICY
@@ -333,45 +329,45 @@ def test_pages_have_a_strict_content_security_policy_and_comply_with_it(rig: Con
 
 
 async def test_a_running_console_drops_a_camera_that_the_command_line_deletes(
-    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+    bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig.show([verdict(0)])
+    bare_rig.show([verdict(0)])
     monkeypatch.setattr("consumers.console.background.tasks._FORGOTTEN_S", 0.01)
-    following = asyncio.create_task(follow_forgotten(rig.context))
+    following = asyncio.create_task(follow_forgotten(bare_rig.context))
     try:
         time.sleep(0.002)
-        other = Store(str(rig.context.store.engine.url))
+        other = Store(str(bare_rig.context.store.engine.url))
         other.forget(CAMERA)
         other.close()
         async with asyncio.timeout(60):
-            while rig.context.fleet.card(CAMERA) is not None:
+            while bare_rig.context.fleet.card(CAMERA) is not None:
                 await asyncio.sleep(0.01)
-                rig.tick()
-        rig.show([verdict(1)])
+                bare_rig.tick()
+        bare_rig.show([verdict(1)])
         await asyncio.sleep(0.05)  # several polls: a camera that sends again stays
-        assert names(rig) == [CAMERA]
+        assert names(bare_rig) == [CAMERA]
     finally:
         following.cancel()
 
 
 async def test_a_camera_removed_by_a_clock_that_was_ahead_appears_when_it_sends_again(
-    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+    bare_rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.console.background.tasks._FORGOTTEN_S", 0.01)
     now_ms, day_ms = time.time_ns() // 10**6, 86_400_000
-    rig.context.store.forget(CAMERA)
-    with rig.context.store.engine.begin() as connection:
+    bare_rig.context.store.forget(CAMERA)
+    with bare_rig.context.store.engine.begin() as connection:
         connection.execute(update(forgotten).values(at_ms=now_ms + day_ms))
-    rig.context.fleet.forget(CAMERA, now_ms + day_ms)
-    following = asyncio.create_task(follow_forgotten(rig.context))
+    bare_rig.context.fleet.forget(CAMERA, now_ms + day_ms)
+    following = asyncio.create_task(follow_forgotten(bare_rig.context))
     try:
         async with asyncio.timeout(60):
-            while not names(rig):
+            while not names(bare_rig):
                 await asyncio.sleep(0.01)
-                rig.show([verdict(0)])
+                bare_rig.show([verdict(0)])
     finally:
         following.cancel()
-    assert now_ms <= read_forgotten(str(rig.context.store.engine.url))[CAMERA] < now_ms + day_ms
+    assert now_ms <= read_forgotten(str(bare_rig.context.store.engine.url))[CAMERA] < now_ms + day_ms
 
 
 @pytest.mark.parametrize(
@@ -384,14 +380,14 @@ async def test_a_camera_removed_by_a_clock_that_was_ahead_appears_when_it_sends_
     ],
 )
 def test_a_demonstration_network_is_labelled_on_a_real_camera(
-    rig: ConsoleRig, model: str, source: str, is_labelled: bool
+    bare_rig: ConsoleRig, model: str, source: str, is_labelled: bool
 ) -> None:
-    rig.show([verdict(0, model_id=model, class_name="ship")])
+    bare_rig.show([verdict(0, model_id=model, class_name="ship")])
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, source=source).SerializeToString()
-    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
-    rig.tick()
-    browser = rig.browser()
+    bare_rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    bare_rig.tick()
+    browser = bare_rig.browser()
     fleet, camera = browser.get("/").text, browser.get(f"/camera/{CAMERA}").text
     assert ("demo network<small>knows" in fleet) == is_labelled
     assert ('class="verdict">ship' in fleet) != is_labelled
@@ -400,14 +396,14 @@ def test_a_demonstration_network_is_labelled_on_a_real_camera(
 
 @pytest.mark.parametrize(("own", "sent"), [(3_110, 4_020), (0, 0)])
 def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
-    rig: ConsoleRig, own: int, sent: int
+    bare_rig: ConsoleRig, own: int, sent: int
 ) -> None:
-    rig.show([verdict(0)])
+    bare_rig.show([verdict(0)])
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, stream_frame_bytes=own, sent_frame_bytes=sent).SerializeToString()
-    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
-    rig.tick()
-    page = rig.browser().get(f"/camera/{CAMERA}").text
+    bare_rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    bare_rig.tick()
+    page = bare_rig.browser().get(f"/camera/{CAMERA}").text
     rows = ("Published frame</dt><dd>4.02 kB", "Own stream's frame</dt><dd>3.11 kB")
     assert [row in page for row in rows] == [own > 0, own > 0]
     assert ("Own stream" in page) == (own > 0)
@@ -422,20 +418,20 @@ def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
     ],
 )
 def test_the_page_of_a_camera_shows_its_frame_rate_setting_in_digits(
-    rig: ConsoleRig, rate: float, words: str, placeholder: str
+    bare_rig: ConsoleRig, rate: float, words: str, placeholder: str
 ) -> None:
-    rig.show([verdict(0)])
+    bare_rig.show([verdict(0)])
     now_ms = time.time_ns() // 10**6
     meta = Meta(boot_id=1, frames_per_second=rate).SerializeToString()
-    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
-    rig.context.commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
-    page = rig.browser().get(f"/camera/{CAMERA}").text
+    bare_rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    bare_rig.context.commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, bare_rig.context.store.engine)
+    page = bare_rig.browser().get(f"/camera/{CAMERA}").text
     assert f"<dd>{words}</dd>" in page
     assert f'step="any" placeholder="{placeholder}"' in page
 
 
-def test_a_command_waits_only_for_commands_to_the_same_camera(rig: ConsoleRig) -> None:
-    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
+def test_a_command_waits_only_for_commands_to_the_same_camera(bare_rig: ConsoleRig) -> None:
+    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, bare_rig.context.store.engine)
     with commands._lock_of("lab/0"):
         assert not commands._lock_of("lab/0").acquire(blocking=False)
         assert all(commands._lock_of(f"lab/{number}").acquire(blocking=False) for number in range(1, 200))
@@ -443,8 +439,8 @@ def test_a_command_waits_only_for_commands_to_the_same_camera(rig: ConsoleRig) -
     assert not commands._locks
 
 
-def test_a_command_that_is_not_due_is_not_sent(rig: ConsoleRig) -> None:
-    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, rig.context.store.engine)
+def test_a_command_that_is_not_due_is_not_sent(bare_rig: ConsoleRig) -> None:
+    commands = Commands(MqttAccess("127.0.0.1", 1), CONSOLE_KEYS, bare_rig.context.store.engine)
     assert commands.send("lab/0", {"enabled": False}, is_due=lambda: False) == SUPERSEDED
     assert commands.reset("lab/0", is_due=lambda: False) == SUPERSEDED
 

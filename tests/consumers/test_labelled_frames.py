@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -42,16 +42,9 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    console = ConsoleRig(tmp_path)
-    yield console
-    console.close()
-
-
-@pytest.fixture
-def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
-    assert rig.context.labelled_frames is not None
-    return rig.context.labelled_frames
+def labelled_frames(bare_rig: ConsoleRig) -> LabelledFrames:
+    assert bare_rig.context.labelled_frames is not None
+    return bare_rig.context.labelled_frames
 
 
 def picture(seq: int, seed: int = 0, verdict: str = "car", confidence: float = 0.9) -> CameraPicture:
@@ -97,7 +90,7 @@ def test_labels_of_the_first_release_stay(kind: str, tmp_path: Path, request: py
 
 
 def test_stored_labels_are_shown_with_the_frames_that_the_user_labelled_last(
-    rig: ConsoleRig, labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+    bare_rig: ConsoleRig, labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(10**12)
     monkeypatch.setattr(module, "unix_ms", lambda: next(clock))  # two labels in one millisecond count as one act
@@ -107,7 +100,7 @@ def test_stored_labels_are_shown_with_the_frames_that_the_user_labelled_last(
     labelled_frames.label(names[3:], "mine", "bob")
     assert sorted(labelled_frames.labelled_last(OWNER)) == names[1:3]
     assert labelled_frames.labelled_last("anna") == []
-    browser = rig.browser()
+    browser = bare_rig.browser()
     page = browser.get("/teach?show=labelled").text
     assert page.count("<figure") == 4
     assert f'data-name="{names[0]}" data-label="mine"' in page
@@ -173,15 +166,15 @@ def test_the_collector_keeps_new_unsure_changed_and_some_usual_frames(labelled_f
     assert len(labelled_frames.waiting(10)) == 5
 
 
-def test_only_frames_of_chosen_cameras_are_collected(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
+def test_only_frames_of_chosen_cameras_are_collected(bare_rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    bare_rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
     collector = Collector(labelled_frames)
-    assert collector.step(rig.context.fleet) == 0
+    assert collector.step(bare_rig.context.fleet) == 0
     labelled_frames.collect(CAMERA, "ada", wanted=True)
-    assert collector.step(rig.context.fleet) == 1
+    assert collector.step(bare_rig.context.fleet) == 1
     labelled_frames.collect(CAMERA, "ada", wanted=False)
-    rig.context.fleet.add_frames([picture(2).row], {(CAMERA, 1, 2): jpeg_scene(2)}, {}, 0)
-    assert collector.step(rig.context.fleet) == 0
+    bare_rig.context.fleet.add_frames([picture(2).row], {(CAMERA, 1, 2): jpeg_scene(2)}, {}, 0)
+    assert collector.step(bare_rig.context.fleet) == 0
 
 
 def test_a_restarted_collector_skips_near_duplicates_of_kept_frames(labelled_frames: LabelledFrames) -> None:
@@ -316,7 +309,7 @@ def test_a_suggestion_comes_from_the_nearest_labels(labelled_frames: LabelledFra
 
 
 def test_labels_survive_an_export_and_an_import(
-    rig: ConsoleRig, labelled_frames: LabelledFrames, tmp_path: Path
+    bare_rig: ConsoleRig, labelled_frames: LabelledFrames, tmp_path: Path
 ) -> None:
     for seq, label in enumerate(("gate open", "gate open", "shut")):
         labelled_frames.keep((CAMERA, 1, seq), jpeg_scene(seq), "new", "car", 0.9, label, "ada")
@@ -450,9 +443,9 @@ def test_sketches_ignore_brightness() -> None:
     assert float(sketch(jpeg_scene(1)) @ sketch(jpeg_scene(2))) < 0.8
 
 
-def test_labels_are_set_removed_and_logged(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+def test_labels_are_set_removed_and_logged(bare_rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
     name = labelled_frames.keep((CAMERA, 1, 7), jpeg_scene(3), "new", "car", 0.9)
-    browser, token = rig.browser(), {"x-csrf-token": rig.csrf()}
+    browser, token = bare_rig.browser(), {"x-csrf-token": bare_rig.csrf()}
     page = browser.get("/teach").text
     assert f'data-name="{name}"' in page
     assert browser.get(f"/teach/picture/{name}.jpg").content == jpeg_scene(3)
@@ -466,51 +459,53 @@ def test_labels_are_set_removed_and_logged(rig: ConsoleRig, labelled_frames: Lab
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
-    noted = [(each.what, each.detail) for each in rig.context.store.newest_operations()]
+    noted = [(each.what, each.detail) for each in bare_rig.context.store.newest_operations()]
     assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
 
 
 def test_the_page_of_an_unsure_camera_links_to_the_collection_of_its_frames(
-    rig: ConsoleRig, labelled_frames: LabelledFrames
+    bare_rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
     for camera in (CAMERA, f"{CAMERA}-2"):
         row = picture(1, verdict="unsure").row._replace(camera=camera)
-        rig.context.fleet.add_frames([row], {(camera, 1, 1): jpeg_scene(1)}, {}, 0)
-    rig.tick()
+        bare_rig.context.fleet.add_frames([row], {(camera, 1, 1): jpeg_scene(1)}, {}, 0)
+    bare_rig.tick()
     place = f"/teach?camera={CAMERA}-2"
-    assert f'<a href="{place}">Teach it</a>' in rig.browser().get(f"/camera/{CAMERA}-2").text
-    assert f"<option selected>{CAMERA}-2</option>" in rig.browser().get(place).text
-    assert "selected" not in rig.browser().get("/teach").text
+    assert f'<a href="{place}">Teach it</a>' in bare_rig.browser().get(f"/camera/{CAMERA}-2").text
+    assert f"<option selected>{CAMERA}-2</option>" in bare_rig.browser().get(place).text
+    assert "selected" not in bare_rig.browser().get("/teach").text
     labelled_frames.collect(CAMERA, OWNER, wanted=True)
-    assert "its frames are collected" in rig.browser().get(f"/teach?camera={CAMERA}").text
-    assert "its frames are collected" not in rig.browser().get(place).text
+    assert "its frames are collected" in bare_rig.browser().get(f"/teach?camera={CAMERA}").text
+    assert "its frames are collected" not in bare_rig.browser().get(place).text
 
 
-def test_reporting_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
-    rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
-    rig.tick()
-    page = rig.browser().get(f"/camera/{CAMERA}").text
+def test_reporting_a_wrong_verdict_keeps_the_picture(bare_rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    bare_rig.context.fleet.add_frames([picture(1).row], {(CAMERA, 1, 1): jpeg_scene(1)}, {}, 0)
+    bare_rig.tick()
+    page = bare_rig.browser().get(f"/camera/{CAMERA}").text
     assert "This verdict is wrong" in page
     assert '<input type="hidden" form="wrong" name="verdict" value="car">' in page
-    shown = {"camera": CAMERA, "csrf": rig.csrf(), "verdict": "car"}
-    rig.context.fleet.add_frames(
+    shown = {"camera": CAMERA, "csrf": bare_rig.csrf(), "verdict": "car"}
+    bare_rig.context.fleet.add_frames(
         [picture(2).row], {(CAMERA, 1, 2): jpeg_scene(2)}, {}, 0
     )  # a newer frame with the same verdict
-    assert rig.browser().post("/teach/wrong", data=shown).status_code == 303
+    assert bare_rig.browser().post("/teach/wrong", data=shown).status_code == 303
     (kept,) = labelled_frames.waiting(5)
     assert (kept.why, kept.verdict) == ("wrong", "car")
 
 
 def test_reporting_a_verdict_that_has_changed_since_the_page_was_loaded_keeps_no_picture(
-    rig: ConsoleRig, labelled_frames: LabelledFrames
+    bare_rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
-    changes = changes_on(rig.context, CAMERA, ALL)
+    changes = changes_on(bare_rig.context, CAMERA, ALL)
     for seq, verdict in ((1, "car"), (2, "empty")):
-        rig.context.fleet.add_frames([picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): jpeg_scene(seq)}, {}, 0)
-        rig.tick()
+        bare_rig.context.fleet.add_frames(
+            [picture(seq, verdict=verdict).row], {(CAMERA, 1, seq): jpeg_scene(seq)}, {}, 0
+        )
+        bare_rig.tick()
         assert f'form="wrong" name="verdict" value="{verdict}"' in changes(), "the form changes with the picture"
     for shown in ({"verdict": "car"}, {}):
-        answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()} | shown)
+        answer = bare_rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": bare_rig.csrf()} | shown)
         assert (answer.status_code, "by now" in answer.text) == (409, True)
     assert labelled_frames.waiting(5) == []
 

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +176,9 @@ def test_only_sites_of_the_users_roles_are_visible() -> None:
     assert len(visible(sites, Sight())) == 2
 
 
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
-    console = ConsoleRig(tmp_path)
-    yield console
-    console.close()
-
-
-def test_the_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: ConsoleRig) -> None:
-    rig.show([verdict(0, class_name="cat")], "home/b")
-    fleet = rig.context.fleet
+def test_the_fleet_is_sorted_searched_and_counted_over_all_consoles(bare_rig: ConsoleRig) -> None:
+    bare_rig.show([verdict(0, class_name="cat")], "home/b")
+    fleet = bare_rig.context.fleet
     fleet.show_sites([site("north", card("north/a", State.OFFLINE), card("north/c", verdict="cat"))])
     view = fleet.view(Query())
     assert [each.name for each in view.cards] == ["north/a", "home/b", "north/c"]
@@ -196,10 +189,10 @@ def test_the_fleet_is_sorted_searched_and_counted_over_all_consoles(rig: Console
     assert fleet.card("north/a") is None
 
 
-def test_an_unreachable_site_keeps_its_last_cards_with_the_time_of_the_last_answer(rig: ConsoleRig) -> None:
-    fleet, browser = rig.context.fleet, rig.browser()
-    rig.show([verdict(0)], "home/b")
-    changes = Changes(rig.context, Query())
+def test_an_unreachable_site_keeps_its_last_cards_with_the_time_of_the_last_answer(bare_rig: ConsoleRig) -> None:
+    fleet, browser = bare_rig.context.fleet, bare_rig.browser()
+    bare_rig.show([verdict(0)], "home/b")
+    changes = Changes(bare_rig.context, Query())
     fleet.show_sites([site("north", card("north/a", frames_per_second=2.0))])
     changes()
     fleet.show_sites([site("north", card("north/a", frames_per_second=2.0), problem="<b>no</b> answer").gone()])
@@ -218,11 +211,11 @@ def test_an_unreachable_site_keeps_its_last_cards_with_the_time_of_the_last_answ
     assert "last known" in browser.get("/system").text
 
 
-def test_pages_link_to_the_console_of_the_site(rig: ConsoleRig) -> None:
+def test_pages_link_to_the_console_of_the_site(bare_rig: ConsoleRig) -> None:
     alert = SiteAlert(ALERT_ID, "north/a", "<i>strip", 5, 8, 7, "open", "https://north.example/alerts/1")
     shown = card("north/a", State.ALERT, alert=ALERT_ID, detail="<i>x")
-    rig.context.fleet.show_sites([site("north", shown, alerts=(alert,), problem="<i>bad", is_refused=True)])
-    browser = rig.browser()
+    bare_rig.context.fleet.show_sites([site("north", shown, alerts=(alert,), problem="<i>bad", is_refused=True)])
+    browser = bare_rig.browser()
     fleet, alerts, system = (browser.get(path).text for path in ("/", "/alerts", "/system"))
     assert f'href="{shown.console}" rel="noreferrer"' in fleet
     assert 'href="https://north.example/alerts/1" rel="noreferrer"' in alerts
@@ -232,18 +225,18 @@ def test_pages_link_to_the_console_of_the_site(rig: ConsoleRig) -> None:
     assert "1 alert" in fleet
     redirect = browser.get("/camera/north/a")
     assert (redirect.status_code, redirect.headers["location"]) == (303, shown.console)
-    fields = {"csrf": rig.csrf(), "drop_ratio": "0.5"}
+    fields = {"csrf": bare_rig.csrf(), "drop_ratio": "0.5"}
     assert "expected+one+of+this+fleet" in browser.post("/camera/north/a/command", data=fields).headers["location"]
 
 
-def test_sightings_of_another_site_hide_no_other_alert(rig: ConsoleRig) -> None:
+def test_sightings_of_another_site_hide_no_other_alert(bare_rig: ConsoleRig) -> None:
     backdoor = SiteAlert(ALERT_ID, "north/a", "strip", 5, 8, 7, "open", "https://north.example/alerts/1")
     seen = [
         SiteAlert(ALERT_ID, "north/b", "sighting", at_ms, 0, 0, "open", "https://north.example/alerts/2", "person")
         for at_ms in range(6, 7 + ON_PAGE)
     ]
-    rig.context.fleet.show_sites([site("north", card("north/a"), alerts=(*seen, backdoor))])
-    assert "https://north.example/alerts/1" in rig.browser().get("/alerts").text
+    bare_rig.context.fleet.show_sites([site("north", card("north/a"), alerts=(*seen, backdoor))])
+    assert "https://north.example/alerts/1" in bare_rig.browser().get("/alerts").text
 
 
 def test_a_user_sees_only_the_sites_of_assigned_roles(tmp_path: Path) -> None:
@@ -318,27 +311,27 @@ def states(rig: ConsoleRig) -> dict[str, str]:
 
 
 async def test_two_consoles_form_one_fleet_and_a_stopped_one_is_away(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
+    bare_rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
     save_cameras(recorder, "north/gate", "south/door")
     raise_alert(recorder, ALERT_ID, "north/gate")
     tokens = tmp_path / "tokens"
     north, south = (create_token(tokens, f"{each}", f"{each}=viewer", 1, "root", 4e9) for each in ("north", "south"))
     changed: dict[str, Any] = {"tokens": tokens, "database": recorder.url}
-    fleet = rig.context.fleet
+    fleet = bare_rig.context.fleet
     async with (
         serving(new_folder(tmp_path / "n"), **changed) as (port, _),
         contextlib.AsyncExitStack() as stack,
     ):
         other, _ = await stack.enter_async_context(serving(new_folder(tmp_path / "s"), **changed))
         sites = {"north": site_settings(tmp_path, port, north), "south": site_settings(tmp_path, other, south)}
-        async with polling(rig, **sites):
+        async with polling(bare_rig, **sites):
             await until(lambda: [each.name for each in fleet.cards()] == ["north/gate", "south/door"])
-            await until(lambda: states(rig) == {"north": "up", "south": "up"})
+            await until(lambda: states(bare_rig) == {"north": "up", "south": "up"})
             assert [each.alert_id for each in fleet.sites()[0].alerts] == [ALERT_ID]
             assert fleet.sites()[0].no_audit == site_poller.NO_RIGHT
             await stack.aclose()
-            await until(lambda: states(rig) == {"north": "up", "south": "away"})
+            await until(lambda: states(bare_rig) == {"north": "up", "south": "away"})
             away = fleet.sites()[1]
             assert [each.is_away for each in away.cards] == [True]
             assert away.answered_ms
@@ -390,22 +383,22 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     ],
 )
 async def test_a_broken_or_hostile_console_is_reported_in_one_line(
-    rig: ConsoleRig, tmp_path: Path, fast_polls: None, reply: bytes, problem: str
+    bare_rig: ConsoleRig, tmp_path: Path, fast_polls: None, reply: bytes, problem: str
 ) -> None:
-    rig.show([verdict(0)], "home/b")
-    async with serve_reply(reply) as port, polling(rig, north=site_settings(tmp_path, port)):
-        await until(lambda: problem in rig.context.fleet.sites()[0].problem, problem)
-        [line] = [each.problem for each in rig.context.fleet.sites()]
+    bare_rig.show([verdict(0)], "home/b")
+    async with serve_reply(reply) as port, polling(bare_rig, north=site_settings(tmp_path, port)):
+        await until(lambda: problem in bare_rig.context.fleet.sites()[0].problem, problem)
+        [line] = [each.problem for each in bare_rig.context.fleet.sites()]
         assert len(line) <= 300
         assert "\n" not in line
-    browser = rig.browser()
+    browser = bare_rig.browser()
     for path in ("/", "/alerts", "/system", "/system/conservation", "/api/v1/sites", "/api/v1/cameras"):
         assert browser.get(path).status_code == 200
     assert problem in browser.get("/api/v1/sites").json()[0]["problem"]
 
 
 async def test_a_hanging_console_delays_neither_pages_nor_the_other_site(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None, monkeypatch: pytest.MonkeyPatch
+    bare_rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site_poller, "ANSWER_S", 1.0)
     save_cameras(recorder, "north/gate")
@@ -414,32 +407,32 @@ async def test_a_hanging_console_delays_neither_pages_nor_the_other_site(
     async with (
         serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _),
         serve_reply(b"", ends=False) as hung,
-        polling(rig, north=site_settings(tmp_path, port, token), south=site_settings(tmp_path, hung)),
+        polling(bare_rig, north=site_settings(tmp_path, port, token), south=site_settings(tmp_path, hung)),
     ):
-        await until(lambda: [each.name for each in rig.context.fleet.cards()] == ["north/gate"])
-        assert states(rig) == {"north": "up", "south": "away"}
-        await until(lambda: "within 1 s" in rig.context.fleet.sites()[1].problem)
-        assert "not finished an audit" in rig.context.fleet.sites()[0].no_audit
+        await until(lambda: [each.name for each in bare_rig.context.fleet.cards()] == ["north/gate"])
+        assert states(bare_rig) == {"north": "up", "south": "away"}
+        await until(lambda: "within 1 s" in bare_rig.context.fleet.sites()[1].problem)
+        assert "not finished an audit" in bare_rig.context.fleet.sites()[0].no_audit
 
 
 async def test_a_new_token_in_the_file_is_used_and_an_invalid_one_reported_without_its_text(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
+    bare_rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
     tokens = tmp_path / "tokens"
     token = create_token(tokens, "link", "viewer", 1, "root", 4e9)
     async with serving(new_folder(tmp_path / "n"), tokens=tokens, database=recorder.url) as (port, _):
         settings = site_settings(tmp_path, port, "wrong-token")
-        async with polling(rig, north=settings):
-            await until(lambda: "401" in rig.context.fleet.sites()[0].problem)
+        async with polling(bare_rig, north=settings):
+            await until(lambda: "401" in bare_rig.context.fleet.sites()[0].problem)
             settings.token_file.write_text("two words\nsecret-word")
-            await until(lambda: "another text" in rig.context.fleet.sites()[0].problem)
-            assert "secret-word" not in rig.context.fleet.sites()[0].problem
+            await until(lambda: "another text" in bare_rig.context.fleet.sites()[0].problem)
+            assert "secret-word" not in bare_rig.context.fleet.sites()[0].problem
             settings.token_file.write_text(token)
-            await until(lambda: states(rig) == {"north": "up"})
+            await until(lambda: states(bare_rig) == {"north": "up"})
 
 
 async def test_a_console_at_an_https_address_needs_a_certificate_of_the_configured_authorities(
-    rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
+    bare_rig: ConsoleRig, tmp_path: Path, recorder: Rig, fast_polls: None
 ) -> None:
     authority = Authority.create(tmp_path / "pki")
     issued = authority.issue("console", hosts=["127.0.0.1"])
@@ -453,9 +446,9 @@ async def test_a_console_at_an_https_address_needs_a_certificate_of_the_configur
     async with serving(new_folder(tmp_path / "n"), **changed) as (port, _):
         own = site_settings(tmp_path, port, token).model_copy(update={"url": f"https://127.0.0.1:{port}"})
         trusted = own.model_copy(update={"ca_file": tmp_path / "ca.crt"})
-        async with polling(rig, north=trusted, south=own):
-            await until(lambda: states(rig) == {"north": "up", "south": "away"})
-            await until(lambda: "certificate verify failed" in rig.context.fleet.sites()[1].problem)
+        async with polling(bare_rig, north=trusted, south=own):
+            await until(lambda: states(bare_rig) == {"north": "up", "south": "away"})
+            await until(lambda: "certificate verify failed" in bare_rig.context.fleet.sites()[1].problem)
 
 
 async def test_a_connection_whose_handshake_never_ends_is_closed(
@@ -485,19 +478,19 @@ async def test_a_connection_whose_handshake_never_ends_is_closed(
         await server.wait_closed()
 
 
-def test_unreadable_files_are_rejected_at_the_start(rig: ConsoleRig, tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected_at_the_start(bare_rig: ConsoleRig, tmp_path: Path) -> None:
     missing = SiteSettings(url="https://x.example", token_file=tmp_path / "none")
     with pytest.raises(ConfigError, match=r"sites\.north\.token_file: expected a readable file"):
-        SitePoller({"north": missing}, rig.context.fleet)
+        SitePoller({"north": missing}, bare_rig.context.fleet)
     unreadable = site_settings(tmp_path, 1).model_copy(update={"ca_file": tmp_path / "none"})
     with pytest.raises(ConfigError, match=r"sites\.north\.ca_file"):
-        SitePoller({"north": unreadable}, rig.context.fleet)
+        SitePoller({"north": unreadable}, bare_rig.context.fleet)
 
 
-def test_the_api_returns_cameras_in_pages_of_a_bounded_size(rig: ConsoleRig) -> None:
+def test_the_api_returns_cameras_in_pages_of_a_bounded_size(bare_rig: ConsoleRig) -> None:
     for name in ("a", "b", "c"):
-        rig.show([verdict(0)], f"home/{name}")
-    browser = rig.browser()
+        bare_rig.show([verdict(0)], f"home/{name}")
+    browser = bare_rig.browser()
     found = browser.get("/api/v1/cameras?site=home&cards=2&page=2").json()
     assert [each["name"] for each in found["cameras"]] == ["home/c"]
     assert found["pages"] == 2
@@ -507,20 +500,20 @@ def test_the_api_returns_cameras_in_pages_of_a_bounded_size(rig: ConsoleRig) -> 
 
 @pytest.mark.parametrize("is_older", [False, True], ids=["this release", "an older release"])
 async def test_a_camera_whose_state_changes_between_two_pages_is_read_by_a_console_of_this_release(
-    rig: ConsoleRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_older: bool
+    bare_rig: ConsoleRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_older: bool
 ) -> None:
     monkeypatch.setattr(site_poller, "PAGE_CARDS", 2)
     for name in ("a", "b", "c", "d"):
-        rig.show([verdict(0)], f"home/{name}")
-    browser, client = rig.browser(), SiteClient("home", site_settings(tmp_path, 1))
+        bare_rig.show([verdict(0)], f"home/{name}")
+    browser, client = bare_rig.browser(), SiteClient("home", site_settings(tmp_path, 1))
 
     async def get(name: str, query: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         if name != "cameras":  # this console has no database
             return (200, b"[]") if name == "alerts" else (403, b"")
         known = {key: value for key, value in (query or {}).items() if not (is_older and key == "order")}
         answer = browser.get(f"/api/v1/{name}", params=known)
-        rig.context.fleet.set_alerts({"home/d": [ALERT_ID]})
-        rig.tick()
+        bare_rig.context.fleet.set_alerts({"home/d": [ALERT_ID]})
+        bare_rig.tick()
         return answer.status_code, answer.content
 
     monkeypatch.setattr(client, "_get", get)
