@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from httpx2 import Response
+
+from infra.monitor.alert_notifier import AlertNotifier
+
+MakeNotifier = Callable[..., AlertNotifier]
+"""Makes a notifier of the database at a URL; keyword arguments are those of `AlertNotifier`."""
 
 
 class AlertmanagerStandIn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,9 @@ from benchmarks.harness.postgresql import PostgreSQL
 from consumers.console.access.users import _COST as PASSWORD_COST
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
+from infra.monitor.alert_notifier import AlertNotifier
 from tests.conftest import TopicFactory
+from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn, MakeNotifier
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import MakeRig, Rig, new_database
 from tests.consumers.scene import RULE, Scene
@@ -107,3 +110,25 @@ def bare_rig(tmp_path: Path) -> Iterator[ConsoleRig]:
     rig = ConsoleRig(tmp_path)
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def manager() -> AlertmanagerStandIn:
+    """Return the Alertmanager of `make_notifier`."""
+    return AlertmanagerStandIn()
+
+
+@pytest.fixture
+def make_notifier(manager: AlertmanagerStandIn) -> Iterator[MakeNotifier]:
+    """Yield a factory of notifiers that post to `manager`."""
+    made: list[AlertNotifier] = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def make(database: str, **options: Any) -> AlertNotifier:
+            made.append(AlertNotifier("http://x", database, **options))
+            patch.setattr(made[-1], "_client", manager)
+            return made[-1]
+
+        yield make
+    for notifier in made:
+        notifier.close()

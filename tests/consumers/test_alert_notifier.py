@@ -13,10 +13,10 @@ from sqlalchemy.exc import DatabaseError
 
 from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts
-from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
+from infra.monitor.alert_notifier import REPEAT_S
 from schemas.errors import BrokerError
 from tests.clocks import Clock
-from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
+from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn, MakeNotifier
 from tests.consumers.console_rig import ALERT, OTHER, ConsoleRig, raise_alert
 from tests.consumers.recorder_rig import Rig
 
@@ -24,14 +24,13 @@ HOUR_S = 3600
 
 
 def test_only_new_alerts_are_open_before_the_decisions_have_been_read(
-    console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig, recorder: Rig, tmp_path: Path, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
     raise_alert(recorder, ago_s=HOUR_S)
     raise_alert(recorder, OTHER, "lab/gate")
     console.context.store.review([ALERT], "closed", "anna")
-    manager, away = AlertmanagerStandIn(), tmp_path / "away.sqlite"
-    notifier = AlertNotifier("http://x", recorder.url, reviews=f"sqlite:///{away}")
-    monkeypatch.setattr(notifier, "_client", manager)
+    away = tmp_path / "away.sqlite"
+    notifier = make_notifier(recorder.url, reviews=f"sqlite:///{away}")
     notifier.notify()
     assert manager.pop_posted() == [OTHER]
     console.context.store.review([OTHER], "closed", "anna")
@@ -41,16 +40,18 @@ def test_only_new_alerts_are_open_before_the_decisions_have_been_read(
     away.unlink()
     notifier.notify()
     assert manager.pop_posted() == [], "the last read decisions apply"
-    notifier.close()
 
 
 def test_a_rejected_alert_delays_neither_other_batches_nor_the_ends_of_alerts(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig,
+    recorder: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
     monkeypatch.setattr("infra.monitor.alert_notifier._AT_ONCE", 1)
-    manager, third = AlertmanagerStandIn(), "ef" * 16
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
-    monkeypatch.setattr(notifier, "_client", manager)
+    third = "ef" * 16
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store)
     raise_alert(recorder)
     notifier.notify()
     assert manager.pop_posted() == [ALERT]
@@ -64,28 +65,31 @@ def test_a_rejected_alert_delays_neither_other_batches_nor_the_ends_of_alerts(
     manager.rejects = ""
     notifier.notify()
     assert manager.pop_posted() == [OTHER]
-    notifier.close()
 
 
-def test_a_damaged_message_delays_no_alert(console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = AlertmanagerStandIn()
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
-    monkeypatch.setattr(notifier, "_client", manager)
+def test_a_damaged_message_delays_no_alert(
+    console: ConsoleRig, recorder: Rig, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
+) -> None:
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store)
     raise_alert(recorder, ago_s=60, message=b"\xff")
     raise_alert(recorder, OTHER, "lab/gate", kind="combined", statistic=2, wanted="", checked=5)
     notifier.notify()
     found = {each["labels"]["alert_id"]: each["annotations"]["summary"].partition(":")[0] for each in manager.posted}
     assert found == {ALERT: "lab/door", OTHER: "lab/gate"}
-    notifier.close()
 
 
 @pytest.mark.parametrize("is_missing", [True, False])
 def test_open_alerts_are_repeated_while_the_database_is_unreachable(
-    console: ConsoleRig, recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_missing: bool
+    console: ConsoleRig,
+    recorder: Rig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_missing: bool,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
-    manager, clock, away = AlertmanagerStandIn(), Clock(0.0), tmp_path / "away.sqlite"
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store, clock_s=clock)
-    monkeypatch.setattr(notifier, "_client", manager)
+    clock, away = Clock(0.0), tmp_path / "away.sqlite"
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store, clock_s=clock)
     raise_alert(recorder)
     notifier.notify()
     assert manager.pop_posted() == [ALERT]
@@ -103,19 +107,16 @@ def test_open_alerts_are_repeated_while_the_database_is_unreachable(
         assert manager.pop_posted() == posted
     monkeypatch.undo()
     recorded.close()
-    monkeypatch.setattr(notifier, "_client", manager)
     notifier.notify()
     assert manager.pop_posted() == [OTHER, ALERT], "the new alert, and the end of the other"
-    notifier.close()
 
 
 @pytest.mark.parametrize("ends_by", ["review", "file"])
 def test_an_alert_of_a_damaged_database_is_open_until_it_is_closed_or_the_file_removed(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch, ends_by: str
+    console: ConsoleRig, recorder: Rig, ends_by: str, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager, clock = AlertmanagerStandIn(), Clock(0.0)
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store, clock_s=clock)
-    monkeypatch.setattr(notifier, "_client", manager)
+    clock = Clock(0.0)
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store, clock_s=clock)
     raise_alert(recorder)
     notifier.notify()
     assert manager.pop_posted() == [ALERT]
@@ -134,4 +135,3 @@ def test_an_alert_of_a_damaged_database_is_open_until_it_is_closed_or_the_file_r
         aside.unlink()
     notifier.notify()
     assert manager.pop_posted() == [ALERT], "the end of the alert"
-    notifier.close()

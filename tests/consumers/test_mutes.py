@@ -23,11 +23,11 @@ from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, end_mute, mute_of, new_mute, read_mutes, save_mute
 from consumers.database.tables import alerts, mutes
 from infra.cli.mute import mute as command
-from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
+from infra.monitor.alert_notifier import REPEAT_S
 from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.keys.keys import KeyRing
-from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn
+from tests.consumers.alertmanager_stand_in import AlertmanagerStandIn, MakeNotifier
 from tests.consumers.console_rig import ALERT, OTHER, OWNER, ConsoleRig, poll, raise_alert
 from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, Rig, verdict
 from tests.waiting import PATIENCE_S
@@ -277,13 +277,12 @@ def test_a_change_that_waits_for_the_recorders_database_delays_no_login(
 
 
 def test_the_notifier_keeps_a_silence_for_each_mute(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig, recorder: Rig, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager, now_s = AlertmanagerStandIn(), 0.0
+    now_s = 0.0
     theirs = {"id": "theirs", "createdBy": "anna", "status": {"state": "active"}, "matchers": []}
     manager.silences["theirs"] = theirs
-    notifier = AlertNotifier("http://x", recorder.url, clock_s=lambda: now_s)
-    monkeypatch.setattr(notifier, "_client", manager)
+    notifier = make_notifier(recorder.url, clock_s=lambda: now_s)
     raise_alert(recorder)
     for subject in (CAMERA, ALERT):
         mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
@@ -306,15 +305,12 @@ def test_the_notifier_keeps_a_silence_for_each_mute(
     expire(recorder)
     notifier.notify()
     assert manager.active() == [theirs]
-    notifier.close()
 
 
 def test_a_mute_silences_its_whole_episode_after_a_new_database_has_replaced_a_damaged_one(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig, recorder: Rig, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager = AlertmanagerStandIn()
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
-    monkeypatch.setattr(notifier, "_client", manager)
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store)
     raise_alert(recorder)
     raise_alert(recorder, OTHER)
     mute = new_mute(ALERT, "1h", "repairs", "anna", time.time_ns() // 10**6)
@@ -326,15 +322,16 @@ def test_a_mute_silences_its_whole_episode_after_a_new_database_has_replaced_a_d
         connection.execute(delete(alerts))
     notifier.notify()
     assert manager.active() == before
-    notifier.close()
 
 
 def test_a_mute_is_in_force_while_the_database_is_replaced(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig,
+    recorder: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
-    manager = AlertmanagerStandIn()
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
-    monkeypatch.setattr(notifier, "_client", manager)
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store)
     raise_alert(recorder)
     mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
     change_recorded(recorder.url, lambda each: save_mute(each, mute))
@@ -342,25 +339,26 @@ def test_a_mute_is_in_force_while_the_database_is_replaced(
     before = manager.active()
     assert len(before) == 1
     engine, error = recorder.engine, StateError("the file does not exist")
-    monkeypatch.setattr(notifier, "_recorded", Mock(engine=Mock(side_effect=[engine, error, error])))
-    notifier.notify()
+    with monkeypatch.context() as patch:
+        patch.setattr(notifier, "_recorded", Mock(engine=Mock(side_effect=[engine, error, error])))
+        notifier.notify()
     assert manager.active() == before
-    monkeypatch.undo()
-    notifier.close()
 
 
 def test_a_silence_that_alertmanager_rejects_stops_no_other(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig,
+    recorder: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
-    class Strict(AlertmanagerStandIn):
-        def request(self, method: str, url: str, json: Any = None) -> Response:
-            if method == "POST" and url.endswith("/silences") and json["matchers"][0]["value"] == CAMERA:
-                return Response(400)
-            return super().request(method, url, json)
+    def request(method: str, url: str, json: Any = None) -> Response:
+        if method == "POST" and url.endswith("/silences") and json["matchers"][0]["value"] == CAMERA:
+            return Response(400)
+        return AlertmanagerStandIn.request(manager, method, url, json)
 
-    manager = Strict()
-    notifier = AlertNotifier("http://x", recorder.url)
-    monkeypatch.setattr(notifier, "_client", manager)
+    monkeypatch.setattr(manager, "request", request)
+    notifier = make_notifier(recorder.url)
     cameras = [CAMERA, *(f"lab/gate-{number}" for number in range(6))]
     for subject in cameras:
         mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
@@ -371,17 +369,19 @@ def test_a_silence_that_alertmanager_rejects_stops_no_other(
             notifier.notify()
         assert {each["matchers"][0]["value"] for each in manager.active()} == set(cameras[1:])
     assert manager.requests > asked
-    notifier.close()
 
 
 def test_an_episode_stays_muted_behind_many_newer_alerts(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig,
+    recorder: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
     monkeypatch.setattr("consumers.cameras.open_alerts._NEWEST", 2)
     monkeypatch.setattr("consumers.console.data.alerts.NEWEST", 2)
-    manager, seen = AlertmanagerStandIn(), {"kind": "sighting", "wanted": "person"}
-    notifier = AlertNotifier("http://x", recorder.url, reviews=console.context.settings.store)
-    monkeypatch.setattr(notifier, "_client", manager)
+    seen = {"kind": "sighting", "wanted": "person"}
+    notifier = make_notifier(recorder.url, reviews=console.context.settings.store)
     console.show([verdict(0)])
     raise_alert(recorder, ALERT, CAMERA, 7_200, ended_ms=1, **seen)
     mute = new_mute(ALERT, "8h", "a painter", "anna", time.time_ns() // 10**6)
@@ -395,18 +395,15 @@ def test_an_episode_stays_muted_behind_many_newer_alerts(
     assert console.context.fleet.sightings(ALL) == 0
     page = console.browser().get(f"/alerts?camera={CAMERA}").text
     assert page.count('class="episode open muted sighting"') == 1
-    notifier.close()
 
 
 def test_systems_that_share_an_alertmanager_do_not_delete_each_others_silences(
-    recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorder: Rig, tmp_path: Path, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager, layout = AlertmanagerStandIn(), Layout(tmp_path / "second")
+    layout = Layout(tmp_path / "second")
     layout.folder.mkdir()
     second = Rig(layout.folder, layout.database_url)
-    notifiers = [AlertNotifier("http://x", url) for url in (recorder.url, second.url)]
-    for notifier in notifiers:
-        monkeypatch.setattr(notifier, "_client", manager)
+    notifiers = [make_notifier(url) for url in (recorder.url, second.url)]
     for url, subject in ((recorder.url, CAMERA), (second.url, "lab/gate")):
         mute = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
         change_recorded(url, lambda each, mute=mute: save_mute(each, mute))  # type: ignore[misc]  # bound at once
@@ -414,17 +411,16 @@ def test_systems_that_share_an_alertmanager_do_not_delete_each_others_silences(
         notifier.notify()
     assert {each["matchers"][0]["value"] for each in manager.active()} == {CAMERA, "lab/gate"}
     expire(second)
-    restarted = AlertNotifier("http://x", second.url)  # it finds the silences of the earlier notifier
-    monkeypatch.setattr(restarted, "_client", manager)
+    restarted = make_notifier(second.url)  # it finds the silences of the earlier notifier
     restarted.notify()
     assert [each["matchers"][0]["value"] for each in manager.active()] == [CAMERA]
-    for notifier in (*notifiers, restarted):
-        notifier.close()
     second.close()
 
 
-def test_a_mute_ends_also_after_the_state_folder_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager, before, after = AlertmanagerStandIn(), Layout(tmp_path / "before"), Layout(tmp_path / "after")
+def test_a_mute_ends_also_after_the_state_folder_has_moved(
+    tmp_path: Path, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
+) -> None:
+    before, after = Layout(tmp_path / "before"), Layout(tmp_path / "after")
     before.folder.mkdir()
     recorder = Rig(before.folder, before.database_url)
     mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
@@ -432,8 +428,7 @@ def test_a_mute_ends_also_after_the_state_folder_has_moved(tmp_path: Path, monke
     recorder.close()
     found = []
     for layout in (before, after):
-        notifier = AlertNotifier("http://x", layout.database_url, system=RECORDER_KEYS.system_id)
-        monkeypatch.setattr(notifier, "_client", manager)
+        notifier = make_notifier(layout.database_url, system=RECORDER_KEYS.system_id)
         notifier.notify()
         found.append(len(manager.active()))
         if layout is before:
@@ -441,33 +436,34 @@ def test_a_mute_ends_also_after_the_state_folder_has_moved(tmp_path: Path, monke
         else:
             change_recorded(layout.database_url, lambda each: end_mute(each, CAMERA))
             notifier.notify()
-        notifier.close()
     assert (found, manager.active()) == ([1, 1], [])
     assert KeyRing(bytes(32)).system_id != RECORDER_KEYS.system_id
 
 
-def test_a_mute_ends_also_after_a_new_fleet_secret(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = AlertmanagerStandIn()
+def test_a_mute_ends_also_after_a_new_fleet_secret(
+    recorder: Rig, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
+) -> None:
     mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
     change_recorded(recorder.url, lambda each: save_mute(each, mute))
-    notifiers, found = [], []
+    found = []
     for keys in (RECORDER_KEYS, KeyRing(bytes(32))):
-        notifiers.append(AlertNotifier("http://x", recorder.url, system=keys.system_id))
-        monkeypatch.setattr(notifiers[-1], "_client", manager)
-        notifiers[-1].notify()
+        notifier = make_notifier(recorder.url, system=keys.system_id)
+        notifier.notify()
         found.append(len(manager.active()))
     expire(recorder)
-    notifiers[-1].notify()
-    for notifier in notifiers:
-        notifier.close()
+    notifier.notify()
     assert (found, manager.active()) == ([1, 1], [])
 
 
 @pytest.mark.xdist_group("postgresql")
 def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_environment(
-    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgreSQL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: AlertmanagerStandIn,
+    make_notifier: MakeNotifier,
 ) -> None:
-    manager, recorder = AlertmanagerStandIn(), Rig(tmp_path, postgresql.create("muted"))
+    recorder = Rig(tmp_path, postgresql.create("muted"))
     monkeypatch.setattr("consumers.database.engine._HERE", (None, ""))  # this server is on the same machine
     monkeypatch.setenv("PGHOST", postgresql.host)
     monkeypatch.setenv("PGSSLMODE", "disable")
@@ -478,10 +474,8 @@ def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_e
     found = []
     for pod in ("monitor-5c9f-abcde", "monitor-5c9f-fghij"):
         monkeypatch.setattr("platform.node", lambda pod=pod: pod)
-        notifier = AlertNotifier("http://x", "postgresql+psycopg:///muted")
-        monkeypatch.setattr(notifier, "_client", manager)
+        notifier = make_notifier("postgresql+psycopg:///muted")
         notifier.notify()
-        notifier.close()
         found.append(len(manager.active()))
         expire(recorder)
     recorder.close()
@@ -489,10 +483,9 @@ def test_a_mute_ends_for_a_monitor_on_another_machine_whose_database_is_in_the_e
 
 
 def test_a_silence_of_an_earlier_version_ends_with_its_mute(
-    recorder: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorder: Rig, tmp_path: Path, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager, notifier = AlertmanagerStandIn(), AlertNotifier("http://x", recorder.url)
-    monkeypatch.setattr(notifier, "_client", manager)
+    notifier = make_notifier(recorder.url)
     mute = new_mute(CAMERA, "1h", "repairs", "anna", time.time_ns() // 10**6)
     change_recorded(recorder.url, lambda each: save_mute(each, mute))
     notifier.notify()
@@ -500,23 +493,19 @@ def test_a_silence_of_an_earlier_version_ends_with_its_mute(
     silence["createdBy"] = f"pointillist: {CAMERA}"
     of_another_system = silence | {"id": "theirs", "comment": "paint (muted by bob)"}
     manager.silences["theirs"] = of_another_system
-    upgraded = AlertNotifier("http://x", recorder.url)  # after the upgrade
-    monkeypatch.setattr(upgraded, "_client", manager)
+    upgraded = make_notifier(recorder.url)  # after the upgrade
     upgraded.notify()
     assert len(manager.active()) == 2
     expire(recorder)
     upgraded.notify()
     assert manager.active() == [of_another_system]
-    for each in (notifier, upgraded):
-        each.close()
 
 
 def test_a_mute_does_not_silence_an_alert_of_the_next_model(
-    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+    console: ConsoleRig, recorder: Rig, manager: AlertmanagerStandIn, make_notifier: MakeNotifier
 ) -> None:
-    manager, published = AlertmanagerStandIn(), list[int]()
-    notifier = AlertNotifier("http://x", recorder.url, published_ms=lambda: published)
-    monkeypatch.setattr(notifier, "_client", manager)
+    published = list[int]()
+    notifier = make_notifier(recorder.url, published_ms=lambda: published)
     now_ms = time.time_ns() // 10**6
     raise_alert(recorder, ago_s=60)
     mute = new_mute(ALERT, "7d", "a new model is on its way", "anna", now_ms)
@@ -528,7 +517,6 @@ def test_a_mute_does_not_silence_an_alert_of_the_next_model(
     published.clear()
     notifier.notify()
     assert [each["matchers"][0]["value"] for each in manager.active()] == [f"{ALERT}|{OTHER}"]
-    notifier.close()
 
 
 def test_the_command_line_mutes_lists_and_unmutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
