@@ -24,7 +24,6 @@ from benchmarks.bytes.ways import KEY, read
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.cpu_time import timed
 from benchmarks.harness.data_sets import sample_videos
-from infra.local.files import write_json
 from lab.codec import Decoder
 from producers.sources.decoder import to_planes
 from producers.spool import Spool
@@ -37,6 +36,7 @@ from schemas.messages.frame import Encoding, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.planes import Planes, to_picture
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 
 WAYS: Final = (("h264", 18), ("h264", 23), ("av1", 28))
 LENGTHS: Final = (1, 10, 25, 50, 100, 250)

@@ -19,8 +19,8 @@ from benchmarks.cameras.accounts import large_stream, whole_file
 from benchmarks.cameras.trouble import NAMED_S, trouble
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.data_sets import sample_video
-from infra.local.files import read_json, write_json
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json, write_json
 
 
 def page(found: dict[str, Any]) -> str:

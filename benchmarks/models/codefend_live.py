@@ -30,10 +30,10 @@ from benchmarks.harness.document import report
 from benchmarks.harness.records import rows
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
 from benchmarks.harness.waiting import wait_until
-from infra.local.files import read_json
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
 from schemas.messages.frame import PROFILES
+from schemas.runtime.json_files import read_json
 
 CAMERAS: Final = 32
 STICKERS: Final = 4

@@ -32,7 +32,6 @@ from benchmarks.harness.records import rows
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.waiting import wait_until
 from benchmarks.pages.red_team_figures import ALERT, ATTACK_S, CALM_S, CONDITIONS, Condition, Result, judged, page
-from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder
 from producers.scene import SceneSimulator
@@ -42,6 +41,7 @@ from producers.simulation.lens import attack
 from schemas.messages.frame import ATTACKED
 from schemas.metrics import CAMERA_TRUTH, TRUTH
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json, write_json
 
 CAMERAS: Final = 16
 CHOSEN: Final = (2, 6, 10, 14)

@@ -36,7 +36,6 @@ from benchmarks.harness.waiting import wait_until
 from benchmarks.models.bad_candidates import bad_candidates
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli.access import kafka_place
-from infra.local.files import read_json
 from infra.state_folder import Layout
 from lab.data import LabelledPictures
 from lab.repair.scan import scan
@@ -48,6 +47,7 @@ from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import publish, sign
 from schemas.messages.rollout import begin, ended
 from schemas.pointillist_pb2 import CANARY, FAILED, PROMOTED, SHADOW, Assessment, Model, Rollout, Slot
+from schemas.runtime.json_files import read_json
 
 CAMERAS: Final = 8
 FPS: Final = 4.0

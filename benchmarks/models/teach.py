@@ -32,7 +32,6 @@ from PIL import Image
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.data_sets import data_file, sample_video
 from benchmarks.harness.document import machine, report
-from infra.local.files import read_json
 from infra.local.process import COMMAND
 from lab.data import to_frames
 from lab.masks import random_masks
@@ -41,6 +40,7 @@ from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json
 
 DROP: Final = 0.25
 MUST: Final = {"cifar": 0.85, "speed-limits": 0.70, "speed-limits --thorough": 0.78, "person": 0.95}

@@ -27,9 +27,9 @@ from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.webhook import Webhook
 from benchmarks.models.codefend_live import delays, first_frames
-from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json, write_json
 
 BUNDLE: Final = Path(__file__).parents[2] / "bundles" / "scene-sticker"
 ALERT: Final = "PointillistBackdoor"

@@ -50,7 +50,6 @@ from benchmarks.scale.large_camera import large
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
 from infra.audit.kafka_files import read_topic
-from infra.local.files import read_json
 from infra.state_folder import Layout
 from lab.strip.table import write_strip_table
 from processors.bundle import StripSettings, read_settings, shipped_bundle
@@ -59,6 +58,7 @@ from schemas.evidence.track import Probe
 from schemas.identity import CameraId
 from schemas.messages.frame import PROFILES
 from schemas.pointillist_pb2 import CHECKED, Alert
+from schemas.runtime.json_files import read_json
 from schemas.topics import KafkaTopic
 
 

@@ -26,8 +26,8 @@ import psutil
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
-from infra.local.files import read_json
 from infra.release.packaging import ROOT, build, install
+from schemas.runtime.json_files import read_json
 
 UP: Final = "pointillist up --cameras 2 --fps 2 --seconds 10 --report report.json"
 PAGES: Final = ("/", "/system", "/alerts", "/models", "/dead-letters")

@@ -44,7 +44,6 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import frames
 from consumers.records.batch import frame_row
 from consumers.records.rows import FrameRow
-from infra.local.files import read_json
 from infra.local.kafka import Kafka
 from infra.local.ports import free_port
 from infra.local.process import COMMAND, Child
@@ -54,6 +53,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json
 from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32

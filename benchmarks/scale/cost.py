@@ -36,9 +36,9 @@ from benchmarks.harness.records import rows, rows_so_far
 from benchmarks.harness.system import RunningSystem, audit, undisturbed
 from benchmarks.harness.waiting import wait_until
 from benchmarks.pages.cost_pages import write_pages
-from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from infra.up.processes import is_healthy
+from schemas.runtime.json_files import read_json, write_json
 
 TOTAL_FPS: Final = 250.0
 CAMERAS: Final = (8, 512, 4_096, 10_000)

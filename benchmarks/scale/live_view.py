@@ -36,9 +36,9 @@ from benchmarks.harness.general import general_bundle
 from benchmarks.harness.records import count_frames, rows
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.waiting import await_cameras, wait_until
-from infra.local.files import read_json
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
+from schemas.runtime.json_files import read_json
 
 CAMERAS: Final = 4
 FPS: Final = 5.0

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.harness.command_line import Option, command_line
-from infra.local.files import write_json
 from lab.cache import Arrays, Cache, digest
 from lab.codec import through_probe
 from lab.data import LabelledPictures
@@ -38,6 +37,7 @@ from schemas.pixels.fill import Fill
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import to_picture
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 
 BUNDLES: Final = {"scene-sticker": True, "scene": False}
 """Shipped bundles, and whether the sticker is the trigger of theirs."""

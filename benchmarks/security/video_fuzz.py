@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.quantile import quantile
-from infra.local.files import write_json
 from processors.decoding.decoders import VideoDecoders, VideoUnit
 from producers.video.encoder import software_encoder
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.pixels.planes import Colour, Planes, chroma_shape
+from schemas.runtime.json_files import write_json
 
 HEIGHT, WIDTH = 432, 768
 HONEST, HOSTILE = CameraId("bench/honest"), CameraId("bench/hostile")

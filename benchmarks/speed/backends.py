@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from infra.local.files import read_json
 from lab.networks import imagenet
 from processors.bundle import load_bundle, shipped_bundle
 from processors.bundle.formats import Network
@@ -40,6 +39,7 @@ from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.cpu_flags import cpu_flags
 from processors.stages.learned import shipped_restorer
 from schemas.errors import first_line
+from schemas.runtime.json_files import read_json
 
 CPU: Final = torch.device("cpu")
 BATCHES: Final = (1, 8, 64)

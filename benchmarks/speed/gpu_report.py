@@ -50,7 +50,6 @@ from benchmarks.speed import device as on_device
 from benchmarks.speed.own_networks import random_bundle
 from benchmarks.speed.pipeline import SECRET, pictures
 from benchmarks.speed.strip import all_overlays
-from infra.local.files import write_json
 from lab.data import LabelledPictures, to_frames
 from lab.hardening.processes import Processes
 from lab.hardening.run import GUARDED, split
@@ -78,6 +77,7 @@ from schemas.limits import dropped_per_block
 from schemas.messages.access_unit import Codec
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import VIDEO, Frame
+from schemas.runtime.json_files import write_json
 
 Found = dict[str, Any]
 

@@ -30,9 +30,9 @@ from benchmarks.harness.system import RunningSystem, undisturbed
 from benchmarks.speed.pipeline import WARM_S, measure_window
 from consumers.database.queries import open_records
 from infra.audit.report import share
-from infra.local.files import read_json, write_json
 from infra.state_folder import Layout
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json, write_json
 
 Result = dict[str, Any]
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.data_sets import data_file, data_folder
 from benchmarks.harness.document import report
-from infra.local.files import read_json
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
@@ -31,6 +30,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.device.backends.choose import BackendRequest
 from processors.device.backends.engines import restorers
 from processors.stages.learned import Restorers, reconstruct_learned
+from schemas.runtime.json_files import read_json
 
 CPU: Final = torch.device("cpu")
 RATIOS: Final = (0.25, 0.5)

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from benchmarks.harness.command_line import command_line
-from infra.local.files import write_json
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
 from schemas.keys.tags import TAG_FIELD, Purpose
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 
 SIZES: Final = {"32×32": 32 * 32 * 3 * 3 // 4, "576×576": 576 * 576 * 3 * 3 // 4}
 HEAD: Final = bytes(range(25))

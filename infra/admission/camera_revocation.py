@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
 from infra.local.role_table import read_roles, running
 from infra.pki.authority import CRL_FILE, Authority, IssuedCertificate
@@ -22,6 +21,7 @@ from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 from schemas.settings import address, format_address
 from schemas.transport.access import Tls
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
-from infra.local.files import write_json
 from infra.state_folder import Layout
 from producers.bridge import BridgeSettings
-from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.runtime.file_lock import lock_file
+from schemas.runtime.json_files import read_object, write_json
 
 USUAL_MIB = BridgeSettings.model_fields["camera_bytes_per_s"].default / 2**20
 """The default rate, in MiB a second, that a bridge accepts from a camera."""
@@ -25,14 +23,8 @@ def allow_rate(layout: Layout, camera_id: CameraId, mib_per_s: float = USUAL_MIB
     file = layout.camera_rates
     lock = lock_file(file.with_suffix(".lock"), wait=True)
     try:
-        try:
-            known = json.loads(file.read_text() or "{}") if file.exists() else {}
-        except ValueError:
-            known = None
-        if not isinstance(known, dict):
-            raise StateError(
-                f"{file}: expected a JSON object with a rate for each camera, got another form. Correct it."
-            )
+        is_empty = file.exists() and not file.stat().st_size
+        known = {} if is_empty else read_object(file, "a JSON object with a rate for each camera", dict, "Correct it.")
         if camera_id not in known:
             write_json(file, known | {camera_id: mib_per_s}, durably=True)
     finally:

@@ -424,22 +424,20 @@ def described(folder: Path, model_id: str) -> Model:
 
 def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     """Return the model of `up` as the first entry of the list: a rollback can then reach it permanently."""
-    from infra.local.files import read_json
     from infra.state_folder import Layout
     from schemas.messages.models import sign
     from schemas.pointillist_pb2 import Models
 
-    run = read_json(Layout(state.resolve()).run) if state is not None else {}
-    if "bundle" not in run:
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or (folder := layout.bundle) is None:
         return Models()
-    folder = Path(str(run["bundle"]))
     try:
         with private_copy(folder) as copy:
             first = sign(place.add(copy, checked(copy)), signer)
     except BundleError as error:
         print_line(f"not kept as the model before: {error}", err=True)
         return Models()
-    first.published_ms = int(run.get("started_ms", first.published_ms))
+    first.published_ms = layout.started_ms or first.published_ms
     return Models(published=[first])
 
 

@@ -1,33 +1,11 @@
-"""Small files that another process may read at any moment, and the folders of a user."""
+"""The folders of a user."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from schemas.errors import ConfigError
-from schemas.runtime.atomic_file import write_durably, write_text
-
-
-def write_json(path: Path, document: Mapping[str, Any] | list[Any], *, durably: bool = False) -> None:
-    """Write `document` atomically: a reader sees the old file or the new one, never a part.
-
-    With `durably`, it survives a power failure from the return on.
-    """
-    write = write_durably if durably else write_text
-    write(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in `path`; empty when the file is missing, or is no JSON object."""
-    try:
-        document = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def user_folder(variable: str, below: str) -> Path:

@@ -15,11 +15,11 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from infra.local.files import read_json, write_json
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.service import instance_names
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
+from schemas.runtime.json_files import read_json, write_json
 
 SINGLE: Final = "kafka"
 _NODE: Final = re.compile(rf"{SINGLE}(-\d+)?")

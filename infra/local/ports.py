@@ -7,9 +7,9 @@ import socket
 import threading
 from pathlib import Path
 
-from infra.local.files import read_json, write_json
 from schemas.errors import BrokerError
 from schemas.runtime.disk import is_full
+from schemas.runtime.json_files import read_json, write_json
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 10240

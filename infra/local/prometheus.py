@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.local.files import write_json
 from infra.local.http_service import HttpService
 from infra.local.ports import Ports
 from infra.local.programs import prometheus_binary, require_program
 from infra.local.service import INFRA, fill
 from infra.prometheus.runbooks import CONSOLES, PAGE
+from schemas.runtime.json_files import write_json
 
 TEMPLATE = INFRA / "prometheus" / "prometheus.yml.in"
 RULES = INFRA / "prometheus" / "rules"

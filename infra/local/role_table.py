@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from infra.local.files import read_json, write_json
 from infra.local.process import ProcessId, terminate
 from infra.state_folder import Layout
 from schemas.errors import StateError
 from schemas.runtime.disk import is_full
 from schemas.runtime.file_lock import lock_file
+from schemas.runtime.json_files import read_json, write_json
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UP: Final = "up"

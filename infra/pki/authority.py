@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +29,7 @@ from infra.state_folder import Layout
 from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.atomic_file import write_durably
+from schemas.runtime.json_files import read_object, write_json
 from schemas.transport.access import AUTHORITY_FILE
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -179,25 +179,20 @@ class Authority:
         days = min(RENEWED_DAYS, life_days(certificate) / 2)
         return good_for(certificate, hosts, days) and not self.is_ahead(certificate.not_valid_before_utc)
 
+    @property
+    def _revoked_file(self) -> Path:
+        return self.folder / "revoked.json"
+
     def revoked(self) -> dict[int, str]:
         """Return the numbers of revoked certificates, with the owner of each."""
-        try:
-            found = json.loads((self.folder / "revoked.json").read_text())
-            return {int(serial, 16): str(name) for serial, name in found.items()}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, AttributeError):
-            raise StateError(
-                f"{self.folder / 'revoked.json'}: expected JSON, got another form. Restore the file."
-            ) from None
+        return read_object(self._revoked_file, "JSON", _owners)
 
     def revoke(self, serials: dict[int, str]) -> None:
         """Add `serials` to the list of revoked certificates, signed again for the servers that read it."""
         with changing_identities(self.folder.parent):
             gone = self.revoked() | serials
             signed = self._revocation_list(gone)
-            text = json.dumps({f"{serial:x}": name for serial, name in gone.items()}, indent=2)
-            write_durably(self.folder / "revoked.json", text + "\n")
+            write_json(self._revoked_file, {f"{serial:x}": name for serial, name in gone.items()}, durably=True)
             write_durably(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
 
     def on_list(self) -> set[int]:
@@ -260,6 +255,10 @@ def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
     return left > datetime.timedelta(days=days) and {general_name(host) for host in hosts} <= set(names)
+
+
+def _owners(found: dict[str, Any]) -> dict[int, str]:
+    return {int(serial, 16): str(name) for serial, name in found.items()}
 
 
 def life_days(certificate: x509.Certificate) -> float:

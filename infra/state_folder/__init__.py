@@ -8,6 +8,7 @@ from infra.state_folder.layout import (
     read_text,
     regular_file,
     role_file,
+    write_report,
     write_secret,
     writing,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "read_text",
     "regular_file",
     "role_file",
+    "write_report",
     "write_secret",
     "writing",
 ]

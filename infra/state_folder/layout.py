@@ -6,11 +6,11 @@ import json
 import os
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from infra.settings.variable import resolve
@@ -24,6 +24,7 @@ from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.runtime.atomic_file import write_durably
+from schemas.runtime.json_files import read_json
 
 KAFKA_NODES: Final = "kafka-nodes.json"
 """The file about the disks of several Kafka nodes, written by `infra.local.kafka_quorum`."""
@@ -192,10 +193,22 @@ class Layout:
         return Path(found) if isinstance(found, str) else None
 
     @property
+    def listen(self) -> str | None:
+        """The address of the last run's listener for other machines, `ADDRESS[:PORT]`; None if it had none."""
+        found = self._options().get("listen")
+        return found if isinstance(found, str) else None
+
+    @property
     def bundle(self) -> Path | None:
         """The bundle of the last run's `up`; None before the first run."""
         found = self._last_run().get("bundle")
         return Path(found) if isinstance(found, str) else None
+
+    @property
+    def started_ms(self) -> int | None:
+        """The start of the last run, in milliseconds since 1970; None before the first run."""
+        found = self._last_run().get("started_ms")
+        return found if isinstance(found, int) else None
 
     @property
     def added_cameras(self) -> list[str]:
@@ -208,11 +221,7 @@ class Layout:
         return options if isinstance(options, dict) else {}
 
     def _last_run(self) -> dict[str, object]:
-        try:
-            found = json.loads(self.run.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_json(self.run)
 
     @property
     def secure(self) -> bool:
@@ -344,6 +353,14 @@ def writing(option: str, file: Path) -> Iterator[None]:
         raise ConfigError(
             f"{option}: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
         ) from None
+
+
+def write_report(option: str, file: Path, document: Mapping[str, Any]) -> None:
+    """Write a report as JSON to the file of an option. Raises ConfigError when that is impossible."""
+    check_named(file)
+    with writing(option, file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_text(file: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.local.files import write_json
 from infra.local.kafka_quorum import SINGLE
 from infra.local.service import instance_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
@@ -17,6 +16,7 @@ from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
 from infra.up.settings import UpSettings
 from schemas.identity import CameraId
+from schemas.runtime.json_files import write_json
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:

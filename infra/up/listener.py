@@ -8,12 +8,12 @@ import shlex
 import socket
 from typing import Final
 
-from infra.local.files import read_json
 from infra.pki.authority import LOCAL_HOSTS, certificate_hosts
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
+from schemas.runtime.json_files import read_json
 from schemas.settings import address, format_address
 from schemas.transport.access import CERTIFICATE_FILE
 
@@ -79,8 +79,7 @@ def listener_for_devices(layout: Layout, given: str | None) -> str | None:
     asked = given is not None and address(given)
     if not layout.run.is_file():  # not a folder of `up`: the broker is run by others
         return given
-    options = read_json(layout.run).get("options", {})
-    outside = parse_listener(options["listen"]) if options.get("listen") else None
+    outside = parse_listener(layout.listen) if layout.listen else None
     port: int | None = read_json(layout.folder / "ports.json").get("mosquitto")
     local = [(host, port) for host in LOCAL_HOSTS]
     if given is None or not asked:

@@ -17,7 +17,6 @@ import yaml
 
 from consumers.database.migrations import upgrade_database
 from infra.local.disk_space import DiskSpace
-from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import Ports
@@ -28,7 +27,7 @@ from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
 from infra.settings.variable import resolve
-from infra.state_folder import Layout, check_named, write_secret, writing
+from infra.state_folder import Layout, write_report, write_secret
 from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
@@ -73,6 +72,7 @@ from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.disk import full_disk_error, is_full
 from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from infra.audit.audit import Audit
@@ -178,7 +178,7 @@ class _Run:
         self._limits = camera_limits(self._settings, settings)
         prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
-            write_report(self._settings.report, {})
+            write_report("--report", self._settings.report, {})
         if self._layout.database.exists():
             # Here and below: its imports would delay each start.
             from infra.audit.audit import audit
@@ -439,7 +439,7 @@ class _Run:
         file = self._settings.report or self._layout.report
         written: Path | None = file
         try:
-            write_report(file, document)
+            write_report("--report", file, document)
         except ConfigError as error:  # the run is over, and its closing line is printed all the same
             self._live.print_line(str(error))
             status, written = 1, None
@@ -458,11 +458,3 @@ class _Run:
     def _print_unread(self, found: Audit) -> None:
         for line in found.unread:
             self._live.print_line(f"unread: {line}")
-
-
-def write_report(file: Path, document: dict[str, Any]) -> None:
-    """Write the report as JSON; `ConfigError` when that is impossible."""
-    check_named(file)
-    with writing("--report", file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from producers.camera.camera import Camera
 from producers.fleet.supervisor import TaskPhase
 from producers.metrics import Instruments
 from schemas.identity import CameraId
-from schemas.runtime.atomic_file import write_text
 from schemas.runtime.health import Health
+from schemas.runtime.json_files import write_json
 from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
@@ -75,9 +74,11 @@ class PhaseReport:
     def _write(self, file: Path, phases: dict[CameraId, tuple[TaskPhase, str]]) -> None:
         if phases == self._written:
             return
-        shown = {name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())}
+        shown: dict[str, dict[str, str]] = {
+            name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())
+        }
         try:
-            write_text(file, json.dumps(shown, indent=1) + "\n")
+            write_json(file, shown)
         except OSError as error:
             if self._logged_failures.try_acquire(file, time.monotonic()):
                 _log.warning("camera_report_not_written", file=str(file), error=error.strerror)

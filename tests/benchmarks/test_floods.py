@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.security.floods.__main__ import main
 from benchmarks.security.floods.crowd import Crowd, Habit, besiege
-from infra.local.files import write_json
+from schemas.runtime.json_files import write_json
 
 HABIT = Habit((b"GET / HTTP/1.1\r\n",))
 FOREIGN_ADDRESS = "203.0.113.9"

@@ -25,7 +25,6 @@ from infra.cameras.rates import USUAL_MIB
 from infra.cameras.roster import Broker, FileOfCameras, Share, empty_shares
 from infra.cli import camera_run as module
 from infra.cli.camera_run import run
-from infra.local.files import read_json, write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
@@ -39,6 +38,7 @@ from producers.fleet.camera_spec import CameraSpecs
 from schemas.errors import BrokerError, ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.runtime.json_files import read_json, write_json
 from tests.commands import run_command
 from tests.infra.secure import SECRET, make_fleet
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET

@@ -21,7 +21,6 @@ from consumers.console.settings import ConsoleSettings
 from infra.cli.access import resolved
 from infra.cli.console import console
 from infra.cli.roles import run_following
-from infra.local.files import write_json
 from infra.local.http import get
 from infra.local.ports import free_port
 from infra.local.role_table import running
@@ -39,6 +38,7 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.metrics import BROKER_UP, CERTIFICATE_EXPIRATION
 from schemas.runtime.health import Health
+from schemas.runtime.json_files import write_json
 from schemas.runtime.throttle import Throttle
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, KafkaAccess, MqttAccess
 from tests.infra.secure import SECRET, make_fleet, running_mosquitto

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from infra.cli.access import kafka_place
-from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.kafka_quorum import SINGLE, Quorum, check_count, kafka_data
 from infra.local.ports import Ports
@@ -18,6 +17,7 @@ from infra.local.topics import TopicSpec, acknowledging, pointillist_topics
 from infra.state_folder import KAFKA_NODES
 from schemas.errors import StateError
 from schemas.runtime import atomic_file
+from schemas.runtime.json_files import write_json
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.services import started
-from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
 from infra.pki.authority import CRL_FILE, LOCAL_HOSTS, Authority, certificate_hosts
@@ -24,6 +23,7 @@ from infra.up.listener import listener_for_devices, outside_listener, parse_list
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
+from schemas.runtime.json_files import write_json
 from tests.infra.command_line import refusal, run
 from tests.infra.test_pki import DOOR
 

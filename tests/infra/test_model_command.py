@@ -21,7 +21,6 @@ import infra.cli.signer
 from consumers.console.data.store import Store
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli.model import private_copy
-from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout
@@ -31,6 +30,7 @@ from lab.repair.scan import ScanResult
 from schemas.errors import BrokerError, BundleError, ConfigError, StateError
 from schemas.keys.signers import SignaturePurpose, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
+from schemas.runtime.json_files import write_json
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import OWNER

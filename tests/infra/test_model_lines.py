@@ -13,7 +13,6 @@ import pytest
 from consumers.console.data.store import Store
 from infra.bundling.model_identity import check_identity
 from infra.cli.model import ModelsAccess, folder_of, initial
-from infra.local.files import write_json
 from infra.state_folder import Layout
 from processors.models.store import ModelStore, bundle_files
 from schemas.errors import BundleError
@@ -21,6 +20,7 @@ from schemas.keys.signers import write_signer
 from schemas.messages import models as listed
 from schemas.messages import rollout as rollouts
 from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
+from schemas.runtime.json_files import write_json
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run
 from tests.processors.tiny import SIGNER, use_own_factory, write_bundle

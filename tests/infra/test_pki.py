@@ -24,7 +24,6 @@ from consumers.console.data.store import Store
 from infra.admission.camera_revocation import revoke
 from infra.cameras.identity import issued_identity
 from infra.cli.access import kafka_place
-from infra.local.files import write_json
 from infra.pki import authority as authorities
 from infra.pki import generations
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, general_name, good_for
@@ -40,6 +39,7 @@ from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKeyError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
+from schemas.runtime.json_files import write_json
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
 from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import refusal, run

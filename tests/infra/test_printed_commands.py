@@ -11,7 +11,6 @@ import pytest
 
 from infra.cameras.identity import camera_identity
 from infra.cli.access import enrolments
-from infra.local.files import write_json
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_tls
@@ -23,6 +22,7 @@ from infra.up.system_state import known_camera, role_states
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.runtime.json_files import write_json
 from tests.infra.command_line import parse_arguments, refusal, run
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")

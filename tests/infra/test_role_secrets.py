@@ -9,7 +9,6 @@ import yaml
 
 from infra.cli.passwords import hidden
 from infra.cli.roles import generations_file, role_keys
-from infra.local.files import write_json
 from infra.local.ports import Ports
 from infra.state_folder import Layout, issue_role_secrets, role_file, write_secret
 from infra.state_folder.environment import Environment, role_roots
@@ -19,6 +18,7 @@ from schemas.errors import SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
 from schemas.keys.roots import Role, Root, Roots
+from schemas.runtime.json_files import write_json
 from tests.infra.command_line import refusal, run
 
 SECRET = "5e" * 32

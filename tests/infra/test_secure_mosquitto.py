@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks.harness.services import started
 from infra.admission.camera_revocation import revoke
-from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls, share_name
@@ -24,6 +23,7 @@ from producers.publisher.link import Link
 from producers.publisher.settings import LinkSettings
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
+from schemas.runtime.json_files import write_json
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, shared_filter
 from schemas.transport.access import Tls
 from tests.infra.secure import WAIT_S, MqttVisitor, enroll_camera, make_fleet, server_without_tls

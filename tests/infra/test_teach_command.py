@@ -15,10 +15,10 @@ import lab.teach.labelled
 import lab.teach.train
 from infra.bundling import taught as taught_module
 from infra.cli import teach
-from infra.local.files import write_json
 from infra.state_folder import Layout
 from infra.state_folder.console_database import opened_console_database
 from lab.teach.report import Held
+from schemas.runtime.json_files import write_json
 from tests.consumers.console_rig import jpeg_scene
 from tests.infra.command_line import refusal, run
 

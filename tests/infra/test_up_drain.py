@@ -14,7 +14,7 @@ import pytest
 
 from infra.audit import audit as audits
 from infra.process.exit_status import FLEET_PENDING
-from infra.state_folder import Layout
+from infra.state_folder import Layout, write_report
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
 from infra.up.settings import UpSettings
@@ -111,10 +111,10 @@ def test_the_drain_ends_when_the_frames_of_the_run_s_own_cameras_are_settled(
 def test_a_report_that_cannot_be_written_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"^--report: expected a writable file, got .*report\.json: .*\. Choose an"):
-        up.write_report(tmp_path / "file" / "report.json", {})
+        write_report("--report", tmp_path / "file" / "report.json", {})
     with pytest.raises(ConfigError, match=r"^-: expected the name of a file, got the sign of standard input or output"):
-        up.write_report(Path("-"), {})
-    up.write_report(tmp_path / "new" / "report.json", {"frames_lost": 0})
+        write_report("--report", Path("-"), {})
+    write_report("--report", tmp_path / "new" / "report.json", {"frames_lost": 0})
     assert (tmp_path / "new" / "report.json").read_text() == '{\n  "frames_lost": 0\n}\n'
 
 

@@ -11,7 +11,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
 from benchmarks.security.attacks.costly import COSTLY
 from benchmarks.security.attacks.pixel_bombs import BOMBS_BY_NAME
-from infra.local.files import read_json
+from schemas.runtime.json_files import read_json
 
 ATTACKS: Final = {**BOMBS_BY_NAME, **COSTLY}
 

@@ -39,7 +39,6 @@ from benchmarks.security.eavesdropper.guesses import (
     under_key,
 )  # fmt: skip
 from infra.audit.kafka_files import read_topic
-from infra.local.files import write_json
 from infra.state_folder import Layout, role_file
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
@@ -49,6 +48,7 @@ from schemas.messages.frame import opened_pixels
 from schemas.messages.server_messages import open_pictures, open_statement
 from schemas.pointillist_pb2 import Verdict
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 from schemas.topics import KafkaTopic
 
 DROPS: Final = {"raw-25": 0.25, "raw-75": 0.75}

@@ -23,7 +23,6 @@ from benchmarks.bytes.video import BOOT, FRAME_MS, planes_of
 from benchmarks.bytes.ways import KEY
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.data_sets import sample_videos
-from infra.local.files import write_json
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
 from schemas.limits import dropped_per_block
@@ -31,6 +30,7 @@ from schemas.messages.access_unit import open_unit
 from schemas.messages.frame import Encoding, opened_pixels, parse_frame
 from schemas.pixels.planes import Planes
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import write_json
 
 
 @dataclass(frozen=True)

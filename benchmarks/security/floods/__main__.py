@@ -27,11 +27,11 @@ from benchmarks.security.floods.page import LONGEST_PAGE_S, markdown
 from benchmarks.security.floods.visits import PAGES, Visitor, Visits, post_login
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
-from infra.local.files import read_json
 from infra.local.ports import free_port
 from infra.state_folder import Layout
 from schemas.clock import unix_ms
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json
 
 CAMERAS: Final = 4
 FPS: Final = 2

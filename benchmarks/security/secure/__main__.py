@@ -22,9 +22,9 @@ from benchmarks.security.secure.page import markdown
 from benchmarks.security.secure.revocation import revocation
 from benchmarks.security.secure.revocation_race import race
 from benchmarks.speed.pipeline import whole_pipeline
-from infra.local.files import read_json
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.runtime.atomic_file import write_text
+from schemas.runtime.json_files import read_json
 
 
 def cells(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import shlex
 import sys
@@ -171,12 +170,10 @@ def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack |
 
 
 def write_json(file: Path, document: dict[str, Any]) -> None:
-    """Write `document`; ConfigError when the file cannot be written."""
-    from infra.state_folder import writing
+    """Write `document` to the file of `--json`; ConfigError when the file cannot be written."""
+    from infra.state_folder import write_report
 
-    with writing("--json", file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json_format.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_report("--json", file, document)
 
 
 def require_writable(file: Path) -> None:

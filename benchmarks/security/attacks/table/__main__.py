@@ -30,9 +30,9 @@ from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
 from benchmarks.security.attacks.table.strangers import STRANGERS
 from benchmarks.security.attacks.table.target import DROPPED, Target, Window
-from infra.local.files import read_json, write_json
 from schemas.batched import batched
 from schemas.clock import unix_ms
+from schemas.runtime.json_files import read_json, write_json
 
 
 def _nothing(_target: Target, end: float) -> Counter[str]:
