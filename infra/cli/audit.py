@@ -11,7 +11,7 @@ from rich.table import Table
 
 from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, DEFAULT_STATE, KafkaLogin, KafkaTls, kafka_place, require_brokers
-from infra.cli.terminal import Console, Json
+from infra.cli.terminal import Console, Json, print_json
 from infra.settings.variable import resolve
 from schemas.errors import ConfigError, StateError
 
@@ -75,7 +75,7 @@ def audit(
         found = audit_deployment(bootstrap, url, spool or [], keys)
     attacked = attacked_by_camera(url)
     if json:
-        Console(soft_wrap=True).print_json(data=audit_report(found, attacked))
+        print_json(audit_report(found, attacked))
     else:
         _print_tables(found, attacked)
     counts = found.counts()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import shlex
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from infra.cli.code import AllowCode
 from infra.cli.model import OtherClasses
 from infra.cli.model import publish as publish_model
 from infra.cli.shared_options import with_shared_options
-from infra.cli.terminal import Json, print_line, print_skipped
+from infra.cli.terminal import Json, print_json, print_line, print_skipped
 from schemas.errors import ConfigError
 from schemas.limits import MAX_DROP_RATIO
 
@@ -176,7 +175,7 @@ def check(
     with progress_bar("check", most) as advance:
         found = run(bundle_folder(folder), images, drop, most, print_skipped, advance)
     if json:
-        typer.echo(json_format.dumps(found.as_dict(), indent=2))
+        print_json(found.as_dict())
     else:
         _print_checked(found, drop)
     if sheet is not None:  # last: a file that cannot be written costs no results

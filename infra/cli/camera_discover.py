@@ -11,7 +11,7 @@ import typer
 from infra.cli import needs_extra
 from infra.cli.access import text_of
 from infra.cli.camera import camera_app
-from infra.cli.terminal import Json
+from infra.cli.terminal import Json, print_json
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def discover(
         )
     console = Console(soft_wrap=True, highlight=False)
     if json:
-        console.print_json(data=[_summary(camera) for camera in described])
+        print_json([_summary(camera) for camera in described])
     elif yaml:
         assert login is not None
         console.print(_cameras_yaml(described, site, login.resolve()), end="", markup=False)

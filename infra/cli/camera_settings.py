@@ -21,7 +21,7 @@ from infra.cli.access import (
 from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
-from infra.cli.terminal import Console, Json
+from infra.cli.terminal import Console, Json, print_json
 from schemas.errors import StateError
 from schemas.runtime.moment import format_utc
 
@@ -66,7 +66,6 @@ def settings(
         state = DEFAULT_STATE
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(connect_timeout_s, mqtt=place)
-    console = Console(soft_wrap=True, highlight=False)
     with CameraSettingsClient(place, identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
@@ -79,8 +78,9 @@ def settings(
         )
     if json:
         shown: dict[str, Any] = {"camera": identity, "forgot": forgot, "settings": _settings(meta) if meta else []}
-        console.print_json(data=shown)
+        print_json(shown)
     else:
+        console = Console(soft_wrap=True, highlight=False)
         if meta is not None:
             console.print(_table(identity, meta))
         if forgot is not None:

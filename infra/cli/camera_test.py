@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.camera import camera_app, stream_address
-from infra.cli.terminal import Json
+from infra.cli.terminal import Json, print_json
 from infra.settings.command import role_command
 from schemas.errors import ConfigError, SourceError
 
@@ -62,10 +62,10 @@ def try_camera(
         found = examine(source, settings.seconds)
     except SourceError as error:
         raise remedied(error) from None
-    console = Console(soft_wrap=True, highlight=False)
     if json:
-        console.print_json(data=found.summary())
+        print_json(found.summary())
     else:
+        console = Console(soft_wrap=True, highlight=False)
         _print_result(console, found)
         if show or (show is None and sys.stdout.isatty()):
             _show(console, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE
-from infra.cli.terminal import Console, Json
+from infra.cli.terminal import Console, Json, print_json
 from infra.local.programs import alertmanager_binary, grafana_binary, prometheus_binary
 from schemas.errors import UserError
 from schemas.runtime.disk import free_bytes
@@ -168,7 +167,7 @@ def doctor(
     ]
     ready = all(finding.ok or not finding.needed for finding in findings)
     if json:
-        typer.echo(json_format.dumps({"ready": ready, "parts": [asdict(finding) for finding in findings]}, indent=2))
+        print_json({"ready": ready, "parts": [asdict(finding) for finding in findings]})
         raise typer.Exit(0 if ready else UserError.exit_code)
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:

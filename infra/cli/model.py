@@ -30,7 +30,7 @@ from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
-from infra.cli.terminal import Console, Json, print_line
+from infra.cli.terminal import Console, Json, print_json, print_line
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line
 from schemas.runtime.moment import format_utc
@@ -282,10 +282,10 @@ def show_list(
         ]
 
     rows = access.run(run)
-    console = Console(soft_wrap=True)
     if json:
-        console.print_json(data=rows)
+        print_json(rows)
         return
+    console = Console(soft_wrap=True)
     if not rows:
         console.print("nothing is published: each processor serves its own bundle", markup=False)
         return
@@ -327,10 +327,10 @@ def status(
         return found | {"rollout": rollout_of(topic)}
 
     found = access.run(run)
-    console = Console(soft_wrap=True)
     if json:
-        console.print_json(data=found)
+        print_json(found)
         return
+    console = Console(soft_wrap=True)
     console.print(f"live: {found['live'] or 'each processor serves its own bundle'}", markup=False)
     if (rollout := found["rollout"]) is not None:
         console.print(f"candidate: {rollout['model_id']}, {rollout['slot']}, {rollout['outcome']}", markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import DEFAULT_STATE, existing_layout
 from infra.cli.rows import print_rows
-from infra.cli.terminal import Console, Json, print_line
+from infra.cli.terminal import Console, Json, print_json, print_line
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
             "rules": [asdict(each) for each in firing], "cameras": dict(counted),
             "broken": [asdict(each) for each in broken], "addresses": addresses,
         }  # fmt: skip
-        typer.echo(json_format.dumps(document, indent=2))
+        print_json(document)
         raise typer.Exit(0 if well else UNWELL)
     if not supervised:
         print_line(
@@ -101,7 +100,7 @@ def cameras(
     layout = existing_layout(state)
     found = [each for each in camera_states(layout) if each.broken or not broken]
     if json:
-        typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
+        print_json([asdict(each) for each in found])
         return
     if not found:
         print_line("no camera is broken" if broken else "no camera yet")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import sys
 from typing import Annotated, Any, Final, NoReturn
 
 import rich.console
@@ -39,6 +41,16 @@ class Console(rich.console.Console):
 def print_line(line: str, *, err: bool = False) -> None:
     """Print a line for people without markup or colours, on stdout or with `err` on stderr."""
     Console(stderr=err, soft_wrap=True).print_line(line)
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON on stdout, without colours: programs read it.
+
+    Characters outside ASCII stay readable. They are escaped if stdout is not in UTF, or if they act on a terminal.
+    """
+    is_unicode = sys.stdout.encoding.lower().startswith("utf")
+    text = json.dumps(document, indent=2, ensure_ascii=not is_unicode)
+    typer.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 def print_skipped(file: str, why: str) -> None:

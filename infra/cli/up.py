@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.code import AllowCode
-from infra.cli.terminal import Console
+from infra.cli.terminal import Console, print_json
 from infra.settings.command import role_command
 from infra.settings.variable import resolve
 
@@ -52,5 +51,5 @@ def up(
     with own_foreground():
         status, document = run_up(settings, Environment(), LiveTable(console))
     if json:
-        typer.echo(json_format.dumps(document, indent=2))
+        print_json(document)
     raise typer.Exit(status)
