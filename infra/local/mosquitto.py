@@ -17,13 +17,14 @@ from infra.local.ports import Ports
 from infra.local.process import last_line
 from infra.local.programs import find_program, require_program
 from infra.local.service import INFRA, Service, fill
+from infra.local.tls import tls_connection
 from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.clock import unix_ms
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.runtime.open_files import raise_open_files
-from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, tls_refusal
 from schemas.transport.mqtt.packets import packet, text
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
@@ -76,8 +77,7 @@ def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login:
     """
     try:
         context = None if tls is None else tls.context()
-        plain = socket.create_connection((host, port), timeout_s)
-        with closing(plain if context is None else secured(plain, context, host, timeout_s)) as link:
+        with _connection((host, port), context, timeout_s) as link:
             link.sendall(_connect(login))
             answer = link.recv(4)
             if len(answer) < 4 or answer[0] != 0x20:
@@ -90,6 +90,14 @@ def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login:
             raise
         return why
     return None if answer[3] == 0 else _NOT_ACCEPTED.get(answer[3], f"the broker's reason code is {answer[3]:#04x}")
+
+
+def _connection(
+    address: tuple[str, int], context: ssl.SSLContext | None, timeout_s: float
+) -> closing[ssl.SSLSocket] | socket.socket:
+    if context is None:
+        return socket.create_connection(address, timeout_s)
+    return tls_connection(address, context, timeout_s)
 
 
 def _connect(login: Login | None) -> bytes:

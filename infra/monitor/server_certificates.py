@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy.engine import URL
 
 from consumers.database.engine import client_settings, database_url
+from infra.local.tls import await_kafka_answer, postgresql_tls, tls_connection
 from infra.monitor.mosquitto import MosquittoMetrics
 from infra.monitor.settings import MonitorSettings
-from infra.preflight.brokers import API_VERSIONS
 from schemas.errors import PointillistError
 from schemas.runtime.throttle import Throttle
 from schemas.settings import address
-from schemas.transport.access import EXPIRED, KafkaAccess, MqttAccess, Tls, certificate_end, secured
+from schemas.transport.access import EXPIRED, KafkaAccess, MqttAccess, Tls, certificate_end
 
 MQTT: Final = "mqtt_server"
 EVERY_S: Final = 60.0
@@ -35,9 +32,6 @@ SOON_S: Final = 4 * 86_400.0
 """Seconds before the end from which the MQTT connection is opened again: mosquitto may present a new certificate."""
 _RECONNECT_EVERY_S: Final = 3600.0
 _ANSWER_S: Final = 2.0
-_SSL_REQUEST: Final = struct.pack(">ii", 8, 80877103)
-"""PostgreSQL's first message of a client that wants TLS (PostgreSQL's documentation, *Message Formats*)."""
-_TLS_FOLLOWS: Final = b"S"
 _TLS_MODES: Final = ("require", "verify-ca", "verify-full")
 
 
@@ -94,8 +88,7 @@ def mqtt_end(broker: MqttAccess) -> float:
     """Return the end of an MQTT broker's certificate; OSError if it does not answer. The connection ends before its
     CONNECT."""
     assert broker.tls is not None
-    plain = socket.create_connection(broker.address, _ANSWER_S)
-    with closing(secured(plain, broker.tls.context(), broker.host, _ANSWER_S)) as link:
+    with tls_connection(broker.address, broker.tls.context(), _ANSWER_S) as link:
         return certificate_end(link)
 
 
@@ -106,14 +99,10 @@ def kafka_end(kafka: KafkaAccess) -> float:
     """
     context, ends, failure = kafka.tls.context(), [], OSError("no address of Kafka")
     for place in kafka.bootstrap.split(","):
-        host, port = address(place)
         try:
-            plain = socket.create_connection((host, port), _ANSWER_S)
-            with closing(secured(plain, context, host, _ANSWER_S)) as link:
+            with tls_connection(address(place), context, _ANSWER_S) as link:
                 ends.append(certificate_end(link))
-                # Kafka would count a connection without a request as a failed one.
-                link.sendall(API_VERSIONS)
-                link.recv(4)
+                await_kafka_answer(link)
         except OSError as error:
             if _has_expired(error):
                 raise
@@ -129,20 +118,10 @@ def postgresql_end(url: URL, tls: Tls) -> float:
     The connection ends before a login.
     """
     settings = client_settings(url)
-    host = settings["host"]
-    plain = socket.create_connection((host, int(settings["port"])), _ANSWER_S)
-    try:
-        plain.settimeout(_ANSWER_S)
-        plain.sendall(_SSL_REQUEST)
-        if plain.recv(1) != _TLS_FOLLOWS:
-            raise OSError("PostgreSQL: expected TLS, got a refusal")
-    except OSError:
-        plain.close()
-        raise
     context = tls.context()
     # `sslmode=verify-ca` trusts a server by any name.
     context.check_hostname = False
-    with closing(secured(plain, context, host, _ANSWER_S)) as link:
+    with postgresql_tls((settings["host"], int(settings["port"])), context, _ANSWER_S) as link:
         return certificate_end(link)
 
 

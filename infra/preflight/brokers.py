@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
+from infra.local.tls import await_kafka_answer, tls_connection
 from schemas.errors import BrokerError
 from schemas.settings import address as parse
-from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
+from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, tls_refusal
 
 RETRY_S = 0.2
 _ANSWER_S: Final = 2.0
-API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
-"""Kafka's first request, ApiVersions in version 0 without a client name. Its content does not matter.
-
-In TLS 1.3 the client's part ends first, so only an answer proves that the server has accepted our certificate.
-"""
 
 
 class NotReadyError(OSError):
@@ -89,12 +83,10 @@ def quiet_kafka() -> Iterator[None]:
 def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
     """Raise `RefusedError` when one of the servers rejects us, or we do not trust it."""
     context = tls.context()
-    for host, port in places:
+    for place in places:
         try:
-            plain = socket.create_connection((host, port), _ANSWER_S)
-            with closing(secured(plain, context, host, _ANSWER_S)) as link:
-                link.sendall(API_VERSIONS)
-                link.recv(4)
+            with tls_connection(place, context, _ANSWER_S) as link:
+                await_kafka_answer(link)
         except ssl.SSLError as error:
             why = tls_refusal(error)
             if why is not None and not isinstance(error, ssl.SSLEOFError):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import socket
 import ssl
-import struct
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +11,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from consumers.database.engine import client_settings, database_url, open_engine
+from infra.local.tls import NoTlsError, postgresql_tls
 from infra.preflight.brokers import NotReadyError, RefusedError, require
 from schemas.errors import BrokerError, ConfigError
-from schemas.transport.access import Tls, secured, tls_refusal
+from schemas.transport.access import Tls, tls_refusal
 
 _ANSWER_S: Final = 5.0
-# A client's request for TLS; the server answers S, then TLS begins.
-_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 # Messages of libpq and the server that need a person: waiting does not help.
 _REFUSALS: Final = (
     (r"password authentication failed", "wrong user or password"),
@@ -115,12 +111,10 @@ def _distrust(settings: dict[str, str]) -> str | None:
     """Return the reason for our distrust, worded as for all servers; None for any other fault."""
     try:
         context = Tls(Path(settings["sslrootcert"]).read_text()).context()
-        with socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S) as plain:
-            plain.sendall(_SSL_REQUEST)
-            if plain.recv(1) != b"S":
-                return "a server without TLS on this port"
-            with closing(secured(plain, context, settings["host"], _ANSWER_S)):
-                return None
+        with postgresql_tls((settings["host"], int(settings["port"])), context, _ANSWER_S):
+            return None
+    except NoTlsError:
+        return "a server without TLS on this port"
     except ssl.SSLError as error:
         return tls_refusal(error)
     except ConfigError as error:
