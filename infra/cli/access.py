@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -57,6 +58,26 @@ KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 DEFAULT_STATE: Final = Path(".pointillist")
 """The state folder of `up`, which commands use if none is named."""
 Joined = TypeVar("Joined", bound="RoleSettings")
+
+
+@dataclass(frozen=True)
+class KafkaOptions:
+    """Options of a command that administers Kafka. Without any, it is Kafka of the usual state folder."""
+
+    state: KafkaState = None
+    kafka: Kafka = None
+    kafka_tls: KafkaTls = None
+    kafka_login: KafkaLogin = None
+
+    def __post_init__(self) -> None:
+        """Use the usual state folder if neither a folder nor a Kafka is given."""
+        if self.state is None and self.kafka is None:
+            object.__setattr__(self, "state", DEFAULT_STATE)
+
+    @property
+    def place(self) -> KafkaAddress:
+        """Kafka for the user `admin`."""
+        return kafka_place(self.kafka, self.state, "admin", tls=self.kafka_tls, login=self.kafka_login)
 
 
 def existing_layout(state: Path) -> Layout:

@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from infra.cli import app
-from infra.cli.access import (
-    CONNECT_TIMEOUT_S,
-    DEFAULT_STATE,
-    Kafka,
-    KafkaLogin,
-    KafkaState,
-    KafkaTls,
-    kafka_place,
-    require_brokers,
-)
+from infra.cli.access import CONNECT_TIMEOUT_S, KafkaOptions, require_brokers
 from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
@@ -63,27 +54,18 @@ OtherClasses = Annotated[
 
 
 @dataclass(frozen=True)
-class ModelsAccess:
+class ModelsAccess(KafkaOptions):
     """Access of a command to the list of models."""
 
-    state: KafkaState = None
-    kafka: Kafka = None
     trust: Trust = None
-    kafka_tls: KafkaTls = None
-    kafka_login: KafkaLogin = None
     connect_timeout_s: _ConnectTimeout = CONNECT_TIMEOUT_S
-
-    def __post_init__(self) -> None:
-        """Use the usual state folder if neither a folder nor a Kafka is given."""
-        if self.state is None and self.kafka is None:
-            object.__setattr__(self, "state", DEFAULT_STATE)
 
     def run(self, work: Callable[[ModelsTopic], Awaitable[R]], signer: Signer | None = None) -> R:
         """Return the result of `work` on the topic of models."""
         from infra.bundling.models_topic import ModelsTopic
 
         trusted = trusted_of(self.trust, self.state)
-        where = kafka_place(self.kafka, self.state, "admin", tls=self.kafka_tls, login=self.kafka_login)
+        where = self.place
         require_brokers(self.connect_timeout_s, kafka=where)
 
         async def body() -> R:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -161,3 +162,29 @@ async def set_retention(bootstrap: KafkaAddress, retention_s: float, deadline_s:
     await administer(
         bootstrap, "change its topics", lambda admin: admin.set_topics(*names, settings=settings), deadline_s
     )
+
+
+async def prepare_topics(
+    address: KafkaAddress,
+    topics: Mapping[str, TopicSpec],
+    retention_s: float | None,
+    generations: Mapping[str, int] | None,
+) -> None:
+    """Create the missing `topics` and set their retention; concurrently, set the rights by the roles' `generations`.
+
+    None leaves the retention, or the rights, as they are. Both parts are tried before an error is raised. Raises
+    BrokerError when Kafka does not answer or refuses something.
+    """
+    from infra.pki.kafka_rights import grant, withdraw
+
+    async def create() -> None:
+        await create_topics(address, topics)
+        if retention_s is not None:
+            await set_retention(address, retention_s)
+
+    work = [create()]
+    if generations is not None:
+        work += [grant(address, generations=generations), withdraw(address, generations)]
+    for failure in await asyncio.gather(*work, return_exceptions=True):
+        if failure is not None:
+            raise failure

@@ -22,8 +22,7 @@ from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import Ports
 from infra.local.private_folder import private_folder
 from infra.local.role_table import RoleTable
-from infra.local.topics import create_topics, pointillist_topics, set_retention
-from infra.pki.kafka_rights import grant, withdraw
+from infra.local.topics import pointillist_topics, prepare_topics
 from infra.pki.role_generations import role_generations
 from infra.process.exit_status import FLEET_PENDING
 from infra.settings.variable import resolve
@@ -210,13 +209,8 @@ class _Run:
         """Create the topics and the rights."""
         admin, retention_s = self._kafka.access("admin"), self._settings.kafka_retention_s
         topics = pointillist_topics(FRAME_PARTITIONS, self._settings.kafka_nodes, retention_s)
-        furnishing = [create_topics(admin, topics)]
-        if not self._settings.plain:
-            generations = role_generations(self._layout.pki)
-            furnishing += [grant(admin, generations=generations), withdraw(admin, generations)]
-        await asyncio.gather(*furnishing)
-        if retention_s is not None:
-            await set_retention(admin, retention_s)
+        generations = None if self._settings.plain else role_generations(self._layout.pki)
+        await prepare_topics(admin, topics, retention_s, generations)
 
     def start(self) -> None:
         """Start brokers and processors together, then the other roles, then, when all are ready, the cameras.

@@ -185,7 +185,7 @@ def test_the_replication_of_new_topics_follows_the_number_of_nodes(
     monkeypatch.setattr(NodesAdmin, "count", nodes)
     monkeypatch.setattr(topics, "require_brokers", lambda *_, **__: None)
     monkeypatch.setattr(local_topics, "create_topics", create_topics)
-    topics.topics("127.0.0.1:9", replication=replication)
+    topics.topics(kafka="127.0.0.1:9", replication=replication)
     assert {spec.replication for spec in created.values()} == {copies}
     assert capsys.readouterr().out == f"all topics exist; copies of each partition of new ones: {copies}\n"
 
@@ -213,5 +213,5 @@ def test_one_command_creates_topics_and_rights(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(local_topics, "create_topics", recorded("topics"))
     monkeypatch.setattr(kafka_rights, "grant", recorded("grant"))
     monkeypatch.setattr(kafka_rights, "withdraw", recorded("withdraw"))
-    topics.topics("127.0.0.1:9", replication=1, rights=True)
+    topics.topics(kafka="127.0.0.1:9", replication=1, rights=True)
     assert calls == ["checked", ("topics", "127.0.0.1:9"), ("grant", "127.0.0.1:9", {}), ("withdraw", "127.0.0.1:9")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,8 +10,11 @@ import typer
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
     BundleOption,
+    Clean,
     Device,
+    ImagesOfEach,
     JsonFile,
+    Poisoned,
     Seed,
     bundle_folder,
     lab_app,
@@ -33,15 +35,10 @@ LEAST: Final = 100
 @lab_app.command()
 def evidence(
     bundle: BundleOption,
-    clean: Annotated[
-        Path,
-        typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on."),
-    ],
-    poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
+    clean: Clean,
+    poisoned: Poisoned,
     json: JsonFile,
-    images: Annotated[
-        int | None, typer.Option(help="Number of pictures of each file, drawn at random. Default: all.", min=1)
-    ] = None,
+    images: ImagesOfEach = None,
     fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001, max=1000.0)] = 5.0,
     probe_share: Annotated[float, typer.Option(help="Share of the frames that are probes.", min=0.001, max=1.0)] = 0.05,
     allowed: Annotated[

@@ -37,6 +37,13 @@ BundleOption = Annotated[
 ]
 Data = Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")]
 Images = Annotated[int | None, typer.Option(help="Number of pictures, drawn at random. Default: all.", min=1)]
+Clean = Annotated[
+    Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
+]
+Poisoned = Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")]
+ImagesOfEach = Annotated[
+    int | None, typer.Option(help="Number of pictures of each file, drawn at random. Default: all.", min=1)
+]
 DropRatio = Annotated[
     float,
     typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.", min=0, max=MAX_DROP_RATIO),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +10,12 @@ import typer
 from infra.cli.code import AllowCode
 from infra.cli.lab.shared import (
     BundleOption,
+    Clean,
     Device,
     Images,
+    ImagesOfEach,
     JsonFile,
+    Poisoned,
     bundle_folder,
     lab_app,
     lab_extra,
@@ -40,9 +42,6 @@ OwnBundle = Annotated[
     typer.Option(
         "--bundle", help="Model bundle: a folder with model.toml, or the name of a bundle made on this machine."
     ),
-]
-Clean = Annotated[
-    Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
 ]
 StripDrop = Annotated[
     float,
@@ -156,15 +155,13 @@ def _require_pictures(count: int, strip: StripSettings, overlays: Tensor | None)
 def strip(
     bundle: BundleOption,
     clean: Clean,
-    poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
+    poisoned: Poisoned,
     json: JsonFile,
     drop: StripDrop = 0.0,
     sequential: Annotated[
         bool, typer.Option(help="Stop the passes of a frame early when the bundle's limits accept it as clean.")
     ] = False,
-    images: Annotated[
-        int | None, typer.Option(help="Number of pictures of each file, drawn at random. Default: all.", min=1)
-    ] = None,
+    images: ImagesOfEach = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
