@@ -61,9 +61,9 @@ class CheckResult:
     """Backend and precision that a processor would choose on this machine."""
     load_s: float
     one_ms: float
-    """Seconds of the network for one picture."""
+    """Milliseconds of the network for one picture."""
     batch_ms: float
-    """Seconds for one picture of a batch of 32."""
+    """Milliseconds for one picture of a batch of 32."""
     pictures: int
     agreement: Interval
     """Share of the pictures that keep their class after drop and reconstruction."""

@@ -71,5 +71,5 @@ class Grafana(HttpService):
 
 def _home(program: Path) -> Path | None:
     """Return the folder of Grafana's own pages; None when it has to find it by itself."""
-    beside = program.resolve().parent.parent
-    return next((home for home in (beside, _DEBIAN_HOME) if (home / "conf" / "defaults.ini").is_file()), None)
+    prefix = program.resolve().parent.parent
+    return next((home for home in (prefix, _DEBIAN_HOME) if (home / "conf" / "defaults.ini").is_file()), None)

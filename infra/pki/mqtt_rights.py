@@ -34,7 +34,7 @@ _BROKER_LOG: Final = "$SYS/broker/log/#"
 _RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN, "console": _CONSOLE}
 
 _HOME: Final = (f"{DISCOVERY_ROOT}/device/+/config", f"{HOME_ROOT}/#")
-_BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+_OTHER_TOPICS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "monitor": tuple(("read", f"{BROKER_STATE_ROOT}/{topic}") for topic in BROKER_STATE),
     # It reads its earlier messages to withdraw outdated ones.
     "announcer": tuple(("readwrite", topic) for topic in _HOME),
@@ -59,9 +59,9 @@ def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
         if kind == "bridge":
             lines.append(f"topic read {_BROKER_LOG}")
     for role in roles:
-        beside = _BESIDE.get(role.partition("-")[0], ())
-        lines += _section(role) if beside else []
-        lines += [f"topic {access} {topic}" for access, topic in beside]
+        others = _OTHER_TOPICS.get(role.partition("-")[0], ())
+        lines += _section(role) if others else []
+        lines += [f"topic {access} {topic}" for access, topic in others]
     for camera in refused:
         lines += [*_section(camera), "topic deny #"]
     lines += ["", *(f"pattern write {ROOT}/%u/{channel.value}" for channel in _CAMERA_WRITES)]

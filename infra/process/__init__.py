@@ -1,1 +1,1 @@
-"""A role as a process: its start, environment, metrics server and log lines."""
+"""A role as a process: its start, metrics server, log lines, tracing, certificates and exit statuses."""

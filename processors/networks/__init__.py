@@ -1,1 +1,1 @@
-"""Networks that the shipped bundles name as their factory."""
+"""Networks of classifiers and of the reconstruction, and their execution by oneDNN and OpenVINO."""

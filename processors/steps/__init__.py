@@ -1,1 +1,1 @@
-"""The steps of a frame, from its Kafka record to its finished offset; `chain` lists them in the order of the way."""
+"""The steps of a frame, from its Kafka record to its finished offset, in the order in which `chain` lists them."""

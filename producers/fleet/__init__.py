@@ -1,1 +1,1 @@
-"""Many cameras in one process: simulated, or listed in a file."""
+"""The cameras of one process: simulated, listed in a file, or a single attached one."""

@@ -1,1 +1,1 @@
-"""Connections to the brokers: TLS and logins, retries, and the one layer over Kafka."""
+"""Connections to brokers and stores: TLS and logins, retries, Kafka, MQTT, HTTP and object stores."""
