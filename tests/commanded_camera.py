@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.local.mosquitto import Mosquitto
@@ -41,21 +41,29 @@ class CommandedCamera:
         assert subscribed.wait(PATIENCE_S)
 
     def describe(self) -> None:
+        self._describe().wait_for_publish(PATIENCE_S)
+
+    def _describe(self) -> MQTTMessageInfo:
         self._messages += 1
         encoding = self.control.encoding
         meta = Meta(
             boot_id=1, dropped_per_block=encoding.dropped_per_block, probe_share=encoding.probe_share,
             frames_per_second=self.control.rate, command_state=self.control.state, turn=turn(1, self._messages),
         )  # fmt: skip
-        self.publish(Channel.META, sign_message(self.key, meta))
+        sent = self._publish(Channel.META, sign_message(self.key, meta))
         self.last_meta = meta
+        return sent
 
     def publish(self, channel: Channel, payload: bytes) -> None:
-        self._client.publish(mqtt_topic(self.camera_id, channel), payload, qos=1, retain=True)
+        """Publish a retained message, and wait until the broker has it."""
+        self._publish(channel, payload).wait_for_publish(PATIENCE_S)
+
+    def _publish(self, channel: Channel, payload: bytes) -> MQTTMessageInfo:
+        return self._client.publish(mqtt_topic(self.camera_id, channel), payload, qos=1, retain=True)
 
     def close(self) -> None:
         for channel in (Channel.META, Channel.SETTINGS, Channel.PROBES):
-            self._client.publish(mqtt_topic(self.camera_id, channel), b"", qos=1, retain=True).wait_for_publish(10)
+            self.publish(channel, b"")
         self.stop()
 
     def stop(self) -> None:
@@ -66,4 +74,4 @@ class CommandedCamera:
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         obey = self.control.probe_request if message.topic.endswith("probes") else self.control.command
         if message.payload and obey(bytes(message.payload)):
-            self.describe()
+            self._describe()  # no wait: this thread receives the confirmation
