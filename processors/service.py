@@ -29,7 +29,7 @@ from schemas.errors import RestartRequired
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
-from schemas.waiting import ends_before
+from schemas.waiting import cancel, ends_before
 
 _POLL_S: Final = 0.2
 _OBSERVE_S: Final = 0.5
@@ -75,7 +75,7 @@ async def run_processor(
     except* DeviceLostError as group:
         lost = group
     finally:
-        await _cancel(following)
+        await cancel(following)
         loader.close()
     while isinstance(lost, BaseExceptionGroup):
         lost = lost.exceptions[0]
@@ -160,13 +160,13 @@ class _Service:
             if self._emitter.broken.done():
                 self._emitter.broken.result()
             end_s = time.monotonic() + self._settings.drain_s
-            await _cancel(read, commit)
+            await cancel(read, commit)
             await self._chain.drain(self._settings.drain_s * 0.75)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(end_s):
                     await self._member.commit()
         finally:
-            await _cancel(read, commit, *others, stopped)
+            await cancel(read, commit, *others, stopped)
             await self._chain.close()
             left_s = max(0.5, end_s - time.monotonic())
             await asyncio.gather(self._member.leave(left_s, keeps_place=False), self._swap.close(left_s / 2))
@@ -266,9 +266,3 @@ class _Service:
         self._metrics.unread.set(bool(reason))
         if not reason and self._member.settle_loss():
             self._rejoin = True
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

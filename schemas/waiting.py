@@ -1,10 +1,12 @@
-"""Waits that end early: at an event, at a stop or after a time."""
+"""Waits that end early: at an event, at a stop, after a time or by a cancellation."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
@@ -26,6 +28,14 @@ async def ends_before(task: asyncio.Task[Any], stop: asyncio.Event, timeout_s: f
         await asyncio.wait((task, stopping), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         return task.done()
     finally:
-        for each in (task, stopping):
-            each.cancel()
-        await asyncio.gather(task, stopping, return_exceptions=True)
+        await cancel(task, stopping)
+
+
+async def cancel(*tasks: asyncio.Task[T]) -> list[T | BaseException]:
+    """Cancel tasks and wait until all have ended. Return the result or the exception of each, in their order.
+
+    A task that had ended keeps its result or exception.
+    """
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)

@@ -55,6 +55,7 @@ from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
 from schemas.runtime.atomic_file import write_text
 from schemas.runtime.json_files import read_json
 from schemas.topics import KafkaTopic
+from schemas.waiting import cancel
 
 SECRET: Final = "7c" * 32
 KEYS: Final = KeyRing(bytes.fromhex(SECRET))
@@ -165,9 +166,7 @@ async def follow(page: str, receive: Callable[[str], object]) -> None:
 async def cancelled(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks that must still run. Raises the error of one that has failed."""
     failed = [task for task in tasks if task.done()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel(*tasks)
     for task in failed:
         task.result()
 

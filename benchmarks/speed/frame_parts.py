@@ -48,6 +48,7 @@ from schemas.limits import dropped_per_block
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import VIDEO
 from schemas.runtime.memory import collect_seldom, keep_freed
+from schemas.waiting import cancel
 
 SECRET: Final = b"a secret for measuring"
 FPS: Final = 5.0
@@ -163,8 +164,7 @@ async def measured(folder: Path, arguments: Any) -> dict[str, Any]:
         if (left := due - time.monotonic()) > 0:
             await asyncio.sleep(left)
     after, staged = threads.seconds(), _stages(registry)
-    turns.cancel()
-    await asyncio.gather(turns, return_exceptions=True)
+    await cancel(turns)
     await chain.close()
     spent_on_networks = sum(networks)
     spent = {name: 1000 * (after[name] - used) / count for name, used in before.items()}

@@ -47,7 +47,7 @@ from schemas.runtime.settled_clock import SettledClock
 from schemas.runtime.worker_threads import WorkerThreads
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.sender import partition_of
-from schemas.waiting import ends_before, wait_at_most
+from schemas.waiting import cancel, ends_before, wait_at_most
 
 T = TypeVar("T")
 
@@ -191,9 +191,7 @@ class Recorder:
             for task in recording:
                 task.cancel()
         await asyncio.wait(recording, timeout=max(0.0, deadline - time.monotonic()))
-        for task in [*recording, *other]:
-            task.cancel()
-        results = await asyncio.gather(*recording, *other, return_exceptions=True)
+        results = await cancel(*recording, *other)
         with contextlib.suppress(Exception):  # unpublished messages are published at the next start
             await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
         await self._outbox.close()
@@ -273,8 +271,7 @@ class Recorder:
                         finally:
                             self._linger.end(time.monotonic())
         finally:
-            gathering.cancel()
-            await asyncio.gather(gathering, return_exceptions=True)
+            await cancel(gathering)
 
     async def _claim(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
         """Claim partitions, and load the requests that other recorders sent to their cameras."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,6 +13,7 @@ from infra.state_folder.environment import accepted_generations
 from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime.file_version import FileVersion, file_version
+from schemas.waiting import cancel
 
 POLL_S: Final = 0.25
 """Seconds between two checks of the file; each costs one call of `stat`."""
@@ -30,9 +30,7 @@ async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, 
     try:
         return await work
     finally:
-        watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watch
+        await cancel(watch)
 
 
 async def _follow(file: Path, keys: KeyRing) -> None:

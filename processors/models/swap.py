@@ -33,7 +33,7 @@ from schemas.pointillist_pb2 import Drift, Model, ServedModel
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 from schemas.runtime.memory import release_freed
-from schemas.waiting import wait_at_most
+from schemas.waiting import cancel, wait_at_most
 
 _FIRST_S: Final = 5.0
 _KNOWN_S: Final = 20.0
@@ -337,8 +337,7 @@ class ModelSwap:
             self._report(served_record(self._key, None))
         if self._sending is not None:
             await asyncio.wait([self._sending], timeout=deadline_s)
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            await cancel(self._sending)
 
 
 def _digest(model: Model | None) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from processors.results.records import OutgoingRecord
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Sender
+from schemas.waiting import cancel
 
 _BATCH_BYTES: Final = 2**20
 _MOST_OFFERED: Final = 256
@@ -67,9 +68,7 @@ class Emitter:
 
     async def cancel(self) -> None:
         """Cancel the tasks of deliveries."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks)
 
     async def close(self, deadline_s: float) -> None:
         """Close all connections within `deadline_s` seconds; undelivered records are given up."""

@@ -34,7 +34,7 @@ from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
 from schemas.transport.access import Login, Tls
-from schemas.waiting import ends_before
+from schemas.waiting import cancel, ends_before
 
 _log = structlog.get_logger()
 
@@ -119,8 +119,7 @@ class Fleet:
         try:
             await self.drain(0.0, resume=True)
         finally:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+            await cancel(self._ticking)
 
     @property
     def outcome(self) -> FleetOutcome:
@@ -242,9 +241,7 @@ class Fleet:
                 more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 done |= more
         finally:
-            for task in opening:
-                task.cancel()
-            results = await asyncio.gather(*opening, return_exceptions=True)
+            results = await cancel(*opening)
         failures = [result for result in results if isinstance(result, SourceError)]
         if strict and len(failures) == len(results):
             raise failures[0]

@@ -20,6 +20,7 @@ from schemas.clock import unix_ms
 from schemas.errors import PointillistError, StateError
 from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.transport.backoff import Backoff
+from schemas.waiting import cancel
 
 _log = structlog.get_logger()
 
@@ -121,8 +122,7 @@ class CameraSupervisor:
     async def cancel(self) -> None:
         """End the camera's task; the camera stays open."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
 
     def finish(self, *, resumes: bool) -> None:
         """End publishing. With `resumes`, the next start continues in the source; otherwise the source starts again."""

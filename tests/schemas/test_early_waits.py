@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from schemas.waiting import ends_before, wait_at_most
+from schemas.waiting import cancel, ends_before, wait_at_most
 
 
 async def test_a_wait_for_an_event_ends_with_it_or_after_the_time() -> None:
@@ -52,3 +52,24 @@ async def test_a_cancelled_wait_cancels_the_task() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert task.cancelled()
+
+
+async def test_cancelled_tasks_have_ended_and_a_failed_one_keeps_its_error() -> None:
+    ended = []
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # a shutdown that takes a turn of the event loop
+            ended.append("the first")
+
+    async def fail() -> None:
+        raise OSError("away")
+
+    running, failed = asyncio.create_task(run()), asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    results = await cancel(running, failed)
+    assert ended == ["the first"]
+    assert [type(result) for result in results] == [asyncio.CancelledError, OSError]
+    assert await cancel() == []
