@@ -1,4 +1,4 @@
-"""Waits of the tests: only here does a test sleep until a condition is true."""
+"""Waits of the tests, and tasks that run meanwhile: only here does a test sleep until a condition is true."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 POLL_S = 0.01
 """The first pause between two polls, in seconds. Each further pause is half as long again, up to `SLOWEST_S`."""
@@ -47,3 +49,23 @@ def wait_until(
         assert time.monotonic() < end, f"expected {expected} within {within_s:g} s"
         time.sleep(pause_s)
         pause_s = max(every_s, min(SLOWEST_S, 1.5 * pause_s))
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Run `work`, which would never return, in a task until the end of the block, and cancel it then.
+
+    Raise the error of work that fails, and AssertionError if it returns or does not end soon after its cancellation.
+    """
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        has_ended = task.done()
+        task.cancel()
+        await asyncio.wait({task}, timeout=PATIENCE_S)
+        assert task.done(), "expected the task to end soon after its cancellation"
+        if not task.cancelled():
+            task.result()
+            has_ended = True
+        assert not has_ended, "expected the task to run until the end of the block"

@@ -34,7 +34,7 @@ from schemas.transport.kafka.internals import is_hidden
 from schemas.transport.kafka.reader import Reader
 from tests.infra.secure import SECRET, enroll_camera
 from tests.infra.secure_kafka import KafkaWithPasswords
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, running, until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("patient_clients")]
 READ_MS = 2_000
@@ -171,12 +171,8 @@ async def test_a_topic_without_a_right_to_it_does_not_count_as_deleted(kafka: Ka
     reports: list[GroupReport] = []
     settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": "none"})
     watch = GroupWatch(settings.model_copy(update={"kafka": kafka.access("health")}), reports.append)
-    running = asyncio.create_task(watch.run())
-    try:
+    async with running(watch.run()):
         await until(lambda: bool(reports))
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
     assert "TopicAuthorizationFailedError" in reports[0].error
     assert not reports[0].topic_lost
 
@@ -209,14 +205,10 @@ async def test_the_bridge_measures_the_lag_of_the_recorders_and_cannot_change_it
             await bridge.commit(RECORDED_GROUP, {verdicts: (1, "1")})
         exceeded: list[bool] = []
         backlog = Backlog(kafka.access("bridge"), "bridge", PROCESSORS_GROUP, 1, 0.02, exceeded.append, lambda _: None)
-        polling = asyncio.create_task(backlog.run([0]))
-        try:
+        async with running(backlog.run([0])):
             await until(lambda: exceeded == [True], "an unrecorded verdict")
             await recorder.commit(RECORDED_GROUP, {verdicts: (10**6, "1")})
             await until(lambda: exceeded == [True, False], "all recorded")
-        finally:
-            polling.cancel()
-            await asyncio.gather(polling, return_exceptions=True)
 
 
 async def test_the_audit_reads_pending_frames(kafka: KafkaWithPasswords) -> None:

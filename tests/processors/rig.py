@@ -22,8 +22,9 @@ from schemas.keys.roots import Role, Roots
 from schemas.messages.server_messages import check_statement, open_pictures, open_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.runtime.health import Health
+from schemas.waiting import cancel
 from tests.processors.tiny import KEYS, SECRET, TRACE
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, running, until
 
 PROCESSOR_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.PROCESSOR))
 
@@ -112,8 +113,7 @@ class Rig:
             running.stop.set()
             await running.task
         finally:
-            running.task.cancel()
-            await asyncio.gather(running.task, return_exceptions=True)
+            await cancel(running.task)
 
     async def publish(self, messages: Iterable[tuple[str, bytes | None]], partition: int | None = None) -> None:
         """Write frames (camera, payload) to Kafka as the bridge would."""
@@ -171,12 +171,8 @@ async def start_rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
             rig.topic("comparisons"): TopicSpec(1),
         },
     )
-    reader = asyncio.create_task(rig.collect())
-    try:
+    async with running(rig.collect()):
         yield rig
-    finally:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
 
 
 async def delete_topics(bootstrap: str, *names: str) -> None:

@@ -25,7 +25,7 @@ from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
 from tests.processors.tiny import fake_model
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, running, until
 
 
 def listed(begun_ms: int = 5, digest: str = "a") -> Models:
@@ -56,10 +56,8 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig()
-    task = asyncio.create_task(made.candidates.run())
-    yield made
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(made.candidates.run()):
+        yield made
 
 
 async def test_a_candidate_of_an_ended_rollout_is_freed_at_once(rig: Rig) -> None:

@@ -30,7 +30,7 @@ from schemas.pointillist_pb2 import DeadLetter
 from tests.processors.test_device_turns import Device
 from tests.processors.test_publish import InstantEmitter
 from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, LastStep, payload, verified_job
-from tests.waiting import until
+from tests.waiting import running, until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"), linger_s=0.0)
 WHOLE = Encoding(16, probe_share=1.0)
@@ -50,12 +50,10 @@ class Bench:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.chain.device.run())
         try:
-            yield
+            async with running(self.chain.device.run()):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             await self.chain.close()
 
     async def idle(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ from processors.steps.strip import Strip
 from schemas.errors import NoKeyFrameError, StageError
 from schemas.pointillist_pb2 import CANARY, VIDEO, Rollout
 from tests.processors.tiny import CLASSES, KEYS, LastStep, payload, verified_job
-from tests.waiting import until
+from tests.waiting import running, until
 
 LINGER_S = 1.0
 FOR_EVER_S = 600.0
@@ -115,15 +115,8 @@ class Bench:
         scheduler = DeviceScheduler(0.25, 0.1)
         self.turns = DeviceTurns(self.classify, self.strip, self.certify, self.compare, scheduler, metrics)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.turns.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            [ended] = await asyncio.gather(task, return_exceptions=True)
-            assert isinstance(ended, asyncio.CancelledError), ended
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return running(self.turns.run())
 
     def submit(self, seq: int, camera: str = "site/a", partition: int = 0, arrived_s: float | None = None) -> FrameJob:
         job = verified_job(payload(camera, seq), camera)

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 
 import processors.arrivals.key_frame_recall as module
 from processors.arrivals.key_frame_recall import KeyFrameRecall
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, running
 
 PLACE = TopicPartition("frames", 3)
 
@@ -79,12 +79,8 @@ async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int, revoked_at: 
 
     recall = KeyFrameRecall("nowhere:1", "frames", lambda *_: None, passed)
     recall.request_span(3, range(4, 11))
-    task = asyncio.create_task(recall.run())
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            await ended.wait()
-    finally:
-        task.cancel()
+    async with running(recall.run()), asyncio.timeout(PATIENCE_S):
+        await ended.wait()
     return found
 
 

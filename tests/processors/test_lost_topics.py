@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from processors.arrivals import group_watch
 from processors.arrivals.group_watch import GroupReport, GroupWatch, held_partitions
 from schemas.transport.kafka import reader
 from schemas.transport.kafka.admin import Admin
+from schemas.waiting import cancel
 from tests.conftest import TopicFactory
 from tests.processors.rig import Rig, Running, delete_topics, start_rig
 from tests.processors.tiny import payload, write_bundle
@@ -88,8 +88,7 @@ async def test_a_processor_restarted_with_an_empty_assignment_gets_the_recreated
             again.stop.set()
             await again.task
         finally:
-            again.task.cancel()
-            await asyncio.gather(again.task, return_exceptions=True)
+            await cancel(again.task)
 
 
 def assigned(running: Running) -> bool:

@@ -23,7 +23,7 @@ from schemas.errors import BundleError
 from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout, ServedModel
 from schemas.runtime.health import Health
 from tests.processors.tiny import fake_model
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, running, until
 
 NEW = Rollout(candidate=Model(digest="new", model_id="new"), begun_ms=5, slot=CANARY)
 
@@ -76,10 +76,8 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig()
-    task = asyncio.create_task(made.swap.run())
-    yield made
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with running(made.swap.run()):
+        yield made
 
 
 async def test_a_live_model_that_fails_to_load_stays_reported_while_candidates_change(rig: Rig) -> None:

@@ -27,6 +27,7 @@ from schemas.messages.frame import Encoding, Truth, parse_frame
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
 from schemas.runtime.abandoned import abandoned
 from schemas.runtime.health import Health
+from schemas.waiting import cancel
 from tests.processors.rig import FrameName, start_rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
 from tests.waiting import PATIENCE_S, until
@@ -275,8 +276,7 @@ async def test_processors_that_join_and_leave_lose_no_frame(kafka: Kafka, bundle
         async with rig.processor() as second:
             await rig.publish(waves[120:300])
             await until(lambda: second.metric("pointillist_frames_total", outcome="classified") > 0)
-            first.task.cancel()
-            await asyncio.gather(first.task, return_exceptions=True)
+            await cancel(first.task)
             again = rig.start(instance="one", session_timeout_s=6.0)
             await rig.publish(waves[300:])
             await until(lambda: len(rig.verdicts) == len(frames))

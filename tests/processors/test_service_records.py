@@ -31,7 +31,7 @@ from schemas.pointillist_pb2 import (
 )
 from tests.conftest import TopicFactory
 from tests.processors.tiny import CLASSES, KEYS, SERVING_MODEL, FakeRecord, payload, picture, verdict_of, verified_job
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, running
 
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
@@ -163,22 +163,18 @@ async def test_the_emitter_is_unhealthy_while_one_topic_rejects_all_records(
     done: list[str] = []
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: reports.append((ok, detail)))
 
-    stuck = asyncio.create_task(
-        emitter.send(rejecting, [verdict_record(KEYS, job(1))], lambda _: done.append("rejected"))
-    )
+    stuck = emitter.send(rejecting, [verdict_record(KEYS, job(1))], lambda _: done.append("rejected"))
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(reports) < 2:
-                await asyncio.sleep(0.01)
-            reports.clear()
-            await emitter.send(accepting, [verdict_record(KEYS, job(1))], lambda _: done.append("accepted"))
-        assert done == ["accepted"]
-        assert not stuck.done()
-        assert [ok for ok, _ in reports if ok] == []
-        assert rejecting in next(detail for _, detail in reports if detail)
+        async with running(stuck):
+            async with asyncio.timeout(PATIENCE_S):
+                while len(reports) < 2:
+                    await asyncio.sleep(0.01)
+                reports.clear()
+                await emitter.send(accepting, [verdict_record(KEYS, job(1))], lambda _: done.append("accepted"))
+            assert done == ["accepted"]
+            assert [ok for ok, _ in reports if ok] == []
+            assert rejecting in next(detail for _, detail in reports if detail)
     finally:
-        stuck.cancel()
-        await asyncio.gather(stuck, return_exceptions=True)
         await emitter.close(5.0)
 
 

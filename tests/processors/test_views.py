@@ -17,7 +17,7 @@ from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_CERTIFIED_FRAMES, MAX_VIEWED_CAMERAS
 from schemas.transport.kafka.sender import PlainRecord
 from tests.conftest import TopicFactory
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, running
 
 SECRET = b"a secret of this test, long enough"
 CONSOLE, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.CONSOLE, Role.PROCESSOR))
@@ -34,16 +34,10 @@ async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka
     feed = ViewFeed(
         kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)), unexpected_request
     )
-    tasks = [asyncio.create_task(views.run()), asyncio.create_task(feed.run())]
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not any(for_s > 0 for _, for_s in seen):  # a view that arrives late has already expired
-                views.note("site/door")
-                await asyncio.sleep(0.1)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with running(views.run()), running(feed.run()), asyncio.timeout(PATIENCE_S):
+        while not any(for_s > 0 for _, for_s in seen):  # a view that arrives late has already expired
+            views.note("site/door")
+            await asyncio.sleep(0.1)
     assert {camera for camera, _ in seen} == {"site/door"}
     assert 0 < max(for_s for _, for_s in seen) <= 6
     assert views.due(time.monotonic() + 13) == []
@@ -110,14 +104,9 @@ async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: py
     views.certify("site/door", 3)
     for index in range(MAX_VIEWED_CAMERAS):  # pages that are opened later do not displace the request
         views.note(f"site/cam-{index}")
-    running = asyncio.create_task(views.run())
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(sent) < 3:
-                await asyncio.sleep(0)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    async with running(views.run()), asyncio.timeout(PATIENCE_S):
+        while len(sent) < 3:
+            await asyncio.sleep(0)
     for records in sent[1:]:
         for record in records:
             assert record.value is not None

@@ -30,6 +30,7 @@ from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
+from schemas.waiting import cancel
 from tests.waiting import PATIENCE_S, until
 
 SECRET = b"a fleet secret of thirty-two byte"
@@ -148,8 +149,7 @@ class RunningBridge:
 
     async def crash(self) -> None:
         """End the bridge without its shutdown; the broker sees the connection break."""
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await cancel(self.task)
 
 
 class Rig:

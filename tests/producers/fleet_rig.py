@@ -21,6 +21,7 @@ from producers.simulation.simulated_fleet import run_fleet
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.runtime.health import Health
+from schemas.waiting import cancel
 from tests.producers.fake_bridge import SECRET
 from tests.producers.publisher_rig import QUICK
 
@@ -63,6 +64,5 @@ async def capturing(camera: Camera) -> AsyncIterator[Camera]:
     try:
         yield camera
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
         await camera.close(0.1)

@@ -21,6 +21,7 @@ from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import Meta
+from schemas.waiting import cancel
 from tests.producers.fake_bridge import SECRET
 from tests.waiting import until
 
@@ -105,8 +106,7 @@ class Camera:
         await until(lambda: self.spool.drained)
 
     async def close(self) -> None:
-        self._ticking.cancel()
-        await asyncio.gather(self._ticking, return_exceptions=True)
+        await cancel(self._ticking)
         await self.publisher.close(1.0)
         self.spool.close()
 

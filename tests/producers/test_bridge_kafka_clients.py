@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -32,7 +31,7 @@ from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.producers.kafka_stand_in import Event, KafkaStandIn
-from tests.waiting import until
+from tests.waiting import running, until
 
 SOON_S = 0.05
 EVENT = Event(b"hall/door", b"value", [])
@@ -47,19 +46,6 @@ async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
     monkeypatch.setattr(producers_module, "CLOSE_S", SOON_S)
     monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
     return stand_in
-
-
-@asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        ended = task.done()
-        task.cancel()
-        done, _ = await asyncio.wait({task}, timeout=60)
-        assert done, "expected the task to end soon after its cancellation"
-        assert ended or task.cancelled()
 
 
 def new_sender(health: Health | None = None) -> Sender:
@@ -77,14 +63,14 @@ async def test_a_producer_that_does_not_start_in_time_is_closed_before_the_next_
     health = Health()
     sender = new_sender(health)
     kafka.reachable.clear()
-    async with running(deliver(sender)) as task:
-        await until(lambda: len(kafka.producers) > 2, "several tries")
-        assert [producer.ended for producer in kafka.producers[:-1]] == [1] * (len(kafka.producers) - 1)
-        assert health.report()[1]["kafka"] == {"ok": False, "detail": "no answer from nowhere:1: TimeoutError"}
-        kafka.reachable.set()
-        await asyncio.wait_for(asyncio.shield(task), 60)
-        assert kafka.batches
-        assert health.report()[0]
+    task = asyncio.create_task(deliver(sender))
+    await until(lambda: len(kafka.producers) > 2, "several tries")
+    assert [producer.ended for producer in kafka.producers[:-1]] == [1] * (len(kafka.producers) - 1)
+    assert health.report()[1]["kafka"] == {"ok": False, "detail": "no answer from nowhere:1: TimeoutError"}
+    kafka.reachable.set()
+    await asyncio.wait_for(task, 60)
+    assert kafka.batches
+    assert health.report()[0]
 
 
 async def test_a_producer_cancelled_during_its_start_is_closed(kafka: KafkaStandIn) -> None:
@@ -112,12 +98,12 @@ async def test_a_batch_rejected_for_its_size_leaves_the_batches_of_other_partiti
     kafka.batch_errors.append(MessageSizeTooLargeError())
     record = PlainRecord(b"key", b"value", [])
     large = sender.deliver("topic", 0, [record], lambda *_: None, refused=lambda _, why: refused.append(why))
-    async with running(large) as first:
-        await until(lambda: len(kafka.batches) == 1, "one batch")
-        async with running(deliver(sender, 1)) as second:
-            await until(lambda: len(kafka.batches) == 2, "two batches")
-            kafka.answers.set()
-            await asyncio.wait_for(asyncio.gather(asyncio.shield(first), asyncio.shield(second)), 60)
+    first = asyncio.create_task(large)
+    await until(lambda: len(kafka.batches) == 1, "one batch")
+    second = asyncio.create_task(deliver(sender, 1))
+    await until(lambda: len(kafka.batches) == 2, "two batches")
+    kafka.answers.set()
+    await asyncio.wait_for(asyncio.gather(first, second), 60)
     assert len(kafka.batches) == 2
     assert "5 bytes" in refused[0]
     await sender.close(SOON_S)

@@ -16,7 +16,7 @@ from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.sender import Sender
 from tests.producers.kafka_stand_in import KafkaStandIn
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, running
 
 SIZE = 100 + RECORD_OVERHEAD
 
@@ -49,7 +49,7 @@ def take_values(lane: Lane) -> list[int]:
 
 
 @asynccontextmanager
-async def running(
+async def running_lanes(
     kafka: KafkaStandIn,
     linger: Linger,
     note: Callable[[Lane, list[Entry], int], None],
@@ -65,14 +65,14 @@ async def running(
         refused=lambda refused, error: record(b"letter: " + refused.value[:2], KafkaTopic.DEAD_LETTERS),
         before_flush=before_flush,
     )
-    task = asyncio.create_task(lanes.run())
     try:
-        await asyncio.wait_for(lanes.ready.wait(), PATIENCE_S)
-        yield lanes
+        async with running(lanes.run()):
+            try:
+                await asyncio.wait_for(lanes.ready.wait(), PATIENCE_S)
+                yield lanes
+            finally:
+                kafka.answers.set()
     finally:
-        kafka.answers.set()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         await sender.close()
 
 
@@ -111,7 +111,7 @@ async def test_records_of_other_lanes_are_sent_with_a_batch_that_is_due(monkeypa
     kafka.patch(monkeypatch)
     arrived = asyncio.Queue[bytes]()
     linger = patient(60.0)
-    async with running(kafka, linger, lambda _, entries, __: arrived.put_nowait(entries[0][0].key)) as lanes:
+    async with running_lanes(kafka, linger, lambda _, entries, __: arrived.put_nowait(entries[0][0].key)) as lanes:
         lanes.put(record(b"early", key=b"hall/0"), None)
         linger.most_s = 0.01
         lanes.put(record(b"late", key=b"hall/1"), None)
@@ -171,7 +171,7 @@ async def test_records_read_at_the_end_of_a_linger_join_its_batch(monkeypatch: p
     def note(_lane: Lane, entries: list[Entry], _offset: int) -> None:
         batches.put_nowait([each.key for each, _ in entries])
 
-    async with running(kafka, patient(0.05), note, read) as lanes:
+    async with running_lanes(kafka, patient(0.05), note, read) as lanes:
         lingering.append(lanes.is_lingering)
         lanes.put(record(b"first", key=b"hall/0"), None)
         found = [await asyncio.wait_for(batches.get(), PATIENCE_S) for _ in range(3)]
@@ -183,7 +183,7 @@ async def test_records_read_at_the_end_of_a_linger_join_its_batch(monkeypatch: p
 async def test_a_long_linger_does_not_stop_reading_from_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = KafkaStandIn()
     kafka.patch(monkeypatch)
-    async with running(kafka, patient(60.0), lambda *_: None) as lanes:
+    async with running_lanes(kafka, patient(60.0), lambda *_: None) as lanes:
         lanes.put(record(b"first"), None)
         assert not lanes.is_lingering
 
@@ -193,7 +193,7 @@ async def test_a_key_keeps_its_partition_and_the_buffered_bytes_are_counted(monk
     kafka = KafkaStandIn(partitions=3)
     kafka.patch(monkeypatch)
     kafka.answers.clear()
-    async with running(kafka, patient(60.0), lambda *_: None) as lanes:
+    async with running_lanes(kafka, patient(60.0), lambda *_: None) as lanes:
         assert lanes.partitions(KafkaTopic.FRAMES) == [0, 1, 2]
         assert (lanes.stalled_s(), lanes.buffered_bytes) == (0.0, 0)
         await asyncio.wait_for(lanes.drain(), 60)
@@ -227,7 +227,7 @@ async def test_records_beyond_a_batch_go_into_others_and_only_sent_records_are_d
         delivered.extend(values)
 
     frames = [f"{number:02}".encode() * 15 for number in range(10)]
-    async with running(kafka, Linger(0.001), note) as lanes:
+    async with running_lanes(kafka, Linger(0.001), note) as lanes:
         for value in [*frames[:5], b"xx" * 60, *frames[5:]]:
             lanes.put(record(value), None)
         await asyncio.wait_for(lanes.drain(), PATIENCE_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -31,7 +30,7 @@ from tests.producers.scripted_broker import (
     ScriptedBroker,
     scripted_broker,
 )
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, running, until
 
 SHARED = ["$share/share/pointillist/v1/+/+/event", "$share/share/pointillist/v1/+/+/frame"]
 PLAIN = ["pointillist/v1/+/+/status", "pointillist/v1/+/+/meta"]
@@ -75,13 +74,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def running_link(broker: ScriptedBroker, **settings: Any) -> AsyncIterator[RunningLink]:
     linked = RunningLink(broker, **settings)
-    task = asyncio.create_task(linked.link.run())
-    try:
+    async with running(linked.link.run()):
         yield linked
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_a_connect_packet_carries_the_name_the_limits_and_no_session() -> None:
@@ -215,12 +209,9 @@ async def test_frames_can_be_held_back_before_the_first_connection() -> None:
         linked.link.pause()
         linked.link.resume()
         linked.link.send(pubacks([1]))
-        task = asyncio.create_task(linked.link.run())
-        await broker.ready([SHARED[0], *PLAIN])
-        assert broker.acknowledged == []
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        async with running(linked.link.run()):
+            await broker.ready([SHARED[0], *PLAIN])
+            assert broker.acknowledged == []
 
 
 @pytest.mark.parametrize("stream", [(0x30, b"\xff\xff"), (0x32, b"\x00\x01a\x00\x00\x00"), (0x00, b"")])

@@ -25,6 +25,7 @@ from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import PlainRecord, Sender
+from schemas.waiting import cancel
 from tests.producers.bridge_rig import new_camera
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.scripted_broker import scripted_broker
@@ -206,5 +207,4 @@ async def test_messages_arrive_in_order_with_packet_ids_and_a_lost_connection_is
             await asyncio.wait_for(running, PATIENCE_S)
             assert not link.writable
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel(running)

@@ -16,6 +16,7 @@ from producers.sources.source import CapturedFrame, DecodedFrame
 from schemas.errors import SourceHungError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.waiting import cancel
 from tests.producers.fleet_rig import offline_camera
 from tests.producers.source_rig import Numbers
 from tests.waiting import PATIENCE_S, until
@@ -222,8 +223,7 @@ async def test_frames_that_a_live_source_gives_are_published_or_skipped_up_to_it
     await until(lambda: camera.spool.current.next > 0, "a frame that is published")
     source.gate.release(30)
     assert await asyncio.to_thread(source.closed.wait, PATIENCE_S)
-    capture.cancel()
-    await asyncio.gather(capture, return_exceptions=True)
+    await cancel(capture)
     ledger = camera.spool.current
     assert ledger.next + ledger.frames_skipped >= 29  # the newest may wait unread
     await camera.close(0.1)

@@ -15,7 +15,7 @@ from schemas.transport.backoff import Backoff
 from schemas.transport.kafka import follow as module
 from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.conftest import TopicFactory
-from tests.waiting import until
+from tests.waiting import running, until
 
 
 class Broken:
@@ -101,11 +101,6 @@ async def test_a_caught_up_reader_has_applied_all_earlier_records(kafka: Kafka, 
             caught_up=lambda: counts[name].append(len(applied[name])),
         )
 
-    tasks = [asyncio.create_task(follow(name)) for name in (topic, empty)]
-    try:
+    async with running(follow(topic)), running(follow(empty)):
         await until(lambda: counts[topic] and counts[empty], "both topics read to their ends")
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
     assert (counts[topic][0], counts[empty][0]) == (6, 0)

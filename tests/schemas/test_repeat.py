@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import error_text
 from schemas.runtime.repeat import attempt, repeat
+from tests.waiting import running
 
 
 async def test_failed_work_is_logged_and_repeated_until_cancellation() -> None:
@@ -22,12 +23,8 @@ async def test_failed_work_is_logged_and_repeated_until_cancellation() -> None:
             raise OSError("away")
 
     with capture_logs() as logs:
-        repeating = asyncio.create_task(repeat(work, 0.001, "store_not_read"))
-        async with asyncio.timeout(30):
+        async with running(repeat(work, 0.001, "store_not_read")), asyncio.timeout(30):
             await enough.wait()
-        repeating.cancel()
-        await asyncio.gather(repeating, return_exceptions=True)
-    assert repeating.cancelled()
     failed = {"event": "store_not_read", "error": "away", "log_level": "warning"}
     assert logs[:2] == [failed, failed]
 
