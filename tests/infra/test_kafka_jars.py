@@ -53,6 +53,18 @@ def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return digests
 
 
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run Kafka with the stand-in for Java. Return the file that gets the arguments of each start."""
+    java, started = tmp_path / "java" / "bin" / "java", tmp_path / "started"
+    java.parent.mkdir(parents=True)
+    java.write_text(JAVA.format(started=started))
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
+    return started
+
+
 def test_jars_with_their_listed_digests_are_used(digests: Path) -> None:
     found = kafka_jars.kafka_jars()
     assert [jar.name for jar in found] == ["kafka_2.13.jar", "lz4.jar"]
@@ -116,14 +128,8 @@ def test_jars_and_class_archive_go_to_the_target_of_a_linked_folder(
 
 
 def test_a_fetch_takes_no_time_from_the_start_of_kafka_and_is_printed_once(
-    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digests: Path, starts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    java = tmp_path / "java" / "bin" / "java"
-    java.parent.mkdir(parents=True)
-    java.write_text(JAVA.format(started=tmp_path / "started"))
-    java.chmod(0o755)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
     fetch, passed_s = kafka_jars._fetch, [0.0]
 
     def fetch_slowly(folder: Path) -> None:
@@ -143,14 +149,8 @@ def test_a_fetch_takes_no_time_from_the_start_of_kafka_and_is_printed_once(
 
 
 def test_the_class_archive_is_written_once_and_used_even_without_tls(
-    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digests: Path, starts: Path, tmp_path: Path
 ) -> None:
-    java, started = tmp_path / "java" / "bin" / "java", tmp_path / "started"
-    java.parent.mkdir(parents=True)
-    java.write_text(JAVA.format(started=started))
-    java.chmod(0o755)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
     kafka = Kafka(tmp_path / "plain")
     kafka.start()
     kafka.stop()
@@ -160,7 +160,7 @@ def test_the_class_archive_is_written_once_and_used_even_without_tls(
     (kafka.folder / "ready").unlink()
     kafka.start()
     kafka.stop()
-    first, second, later = started.read_text().splitlines()
+    first, second, later = starts.read_text().splitlines()
     assert "ArchiveClassesAtExit" not in first
     assert "SharedArchiveFile" not in second
     assert f"-XX:SharedArchiveFile={archive}" in later
@@ -168,14 +168,8 @@ def test_the_class_archive_is_written_once_and_used_even_without_tls(
 
 
 def test_kafka_runs_without_a_class_archive_if_the_cache_is_not_writable(
-    digests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digests: Path, starts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    java = tmp_path / "java" / "bin" / "java"
-    java.parent.mkdir(parents=True)
-    java.write_text(JAVA.format(started=tmp_path / "started"))
-    java.chmod(0o755)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
     monkeypatch.setattr(kafka_module, "kafka_security", lambda *_: "")
     kafka = Kafka(tmp_path / "state", pki=tmp_path)
     kafka.folder.mkdir(parents=True)

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 import producers.bridge.kafka.lanes as lanes_module
 import producers.bridge.mqtt.link as link_module
-from producers.bridge import BridgeSettings, run_bridge
+from producers.bridge import BridgeSettings
 from schemas.identity import CameraId
-from schemas.keys.keys import KeyRing
-from schemas.keys.roots import Role, Roots
 from schemas.messages.frame import Encoding, encode_frame, open_own_message
 from schemas.pointillist_pb2 import Confirm
-from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.mqtt.connection import Retries
-from tests.producers.bridge_rig import PICTURE
+from tests.producers.bridge_rig import KEYS, PICTURE, RunningBridge
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.producers.scripted_broker import ScriptedBroker, scripted_broker
 from tests.waiting import PATIENCE_S, until
 
-SECRET = b"a fleet secret of thirty-two byte"
-KEYS = KeyRing(SECRET)
-BRIDGE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
 CAMERA = CameraId("hall/door")
 FRAMES = mqtt_topic(CAMERA, Channel.FRAME)
 
@@ -42,29 +34,16 @@ def frame(seq: int) -> bytes:
 FRAME_BYTES = len(frame(1)) + lanes_module.RECORD_OVERHEAD
 
 
-class Running:
-    """A running bridge with its scripted broker and its stand-in for Kafka."""
+class Running(RunningBridge):
+    """A bridge with its scripted broker and its stand-in for Kafka."""
 
     def __init__(self, broker: ScriptedBroker, kafka: KafkaStandIn, settings: BridgeSettings) -> None:
+        super().__init__(settings)
         self.broker = broker
         self.kafka = kafka
-        self.health = Health()
-        self.registry = CollectorRegistry()
-        self.stop = asyncio.Event()
-        self.task = asyncio.create_task(
-            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self.stop)
-        )
 
-    def is_healthy(self) -> bool:
-        """Return whether all its health conditions hold."""
-        return self.health.report()[0]
-
-    def condition(self, name: str) -> dict[str, object]:
-        """Return one condition of its health."""
-        return self.health.report()[1].get(name, {"ok": None, "detail": ""})
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        """Return the value of one of its metrics."""
+    def sample(self, name: str, **labels: str) -> float | None:
+        """Return the value of one of its own metrics; None before the first sample."""
         return self.registry.get_sample_value(f"pointillist_bridge_{name}", labels)
 
     def confirmed(self) -> list[int]:
@@ -109,6 +88,4 @@ async def bridged(
                 await until(bridge.is_healthy, "a bridge that is healthy")
             yield bridge
         finally:
-            if not bridge.task.done():
-                bridge.task.cancel()
-                await asyncio.wait([bridge.task])
+            await bridge.crash()

@@ -125,18 +125,18 @@ class RunningBridge:
     def __init__(self, settings: BridgeSettings) -> None:
         self.health = Health()
         self.registry = CollectorRegistry()
-        self._stop = asyncio.Event()
+        self.stopping = asyncio.Event()
         self.task = asyncio.create_task(
-            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self._stop)
+            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self.stopping)
         )
 
     def is_healthy(self) -> bool:
         """Return the verdict of `/healthz`."""
         return self.health.report()[0]
 
-    def condition_holds(self, condition: str) -> bool:
-        """Return whether one condition of its health holds."""
-        return bool(self.health.report()[1].get(condition, {"ok": False})["ok"])
+    def condition(self, name: str) -> dict[str, object]:
+        """Return one condition of its health."""
+        return self.health.report()[1].get(name, {"ok": None, "detail": ""})
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a metric's value, 0 before its first sample."""
@@ -144,7 +144,7 @@ class RunningBridge:
 
     async def stop(self) -> None:
         """Stop the bridge as SIGTERM does."""
-        self._stop.set()
+        self.stopping.set()
         await self.task
 
     async def crash(self) -> None:

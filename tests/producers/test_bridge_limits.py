@@ -23,8 +23,8 @@ from schemas.pointillist_pb2 import Ledger
 from schemas.runtime import trace
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from schemas.transport.kafka.sender import partition_of
-from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, Running, bridged, frame
-from tests.producers.bridge_rig import PICTURE
+from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, Running, bridged, frame
+from tests.producers.bridge_rig import KEYS, PICTURE
 from tests.producers.kafka_stand_in import KafkaStandIn
 from tests.waiting import PATIENCE_S, until
 
@@ -42,7 +42,7 @@ async def accepted(bridge: Running, topic: str, payload: bytes, packet_id: int, 
 
 
 def over_quota(bridge: Running, camera: str) -> float | None:
-    return bridge.metric("over_quota_messages_total", camera_id=camera)
+    return bridge.sample("over_quota_messages_total", camera_id=camera)
 
 
 async def test_a_camera_with_too_many_unprocessed_bytes_keeps_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ async def test_a_camera_with_too_many_unprocessed_bytes_keeps_its_frames(monkeyp
         assert await accepted(bridge, mqtt_topic(YARD, Channel.FRAME), other, 11, KafkaTopic.FRAMES)
         await until(lambda: over_quota(bridge, CAMERA) == 2, "two counted for the camera")
         assert over_quota(bridge, YARD) is None
-        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="forwarded") == 4, "four counted")
+        await until(lambda: bridge.sample("messages_total", channel="frame", outcome="forwarded") == 4, "four counted")
         kafka.committed = {partition: 3}
         kafka.ends = {partition: 3}
         numbers = iter(range(20, 40))
@@ -83,10 +83,10 @@ async def test_rejected_payloads_leave_room_for_the_dead_letters_of_verified_fra
     async with bridged(monkeypatch, kafka=kafka) as bridge:
         await until(lambda: kafka.requests.count(("offsets", "pointillist-processors")) > 2, "the recorders' lag read")
         assert [await gets_letter(bridge) for _ in range(6)] == 3 * [True] + 3 * [False]
-        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="dropped") == 3, "three dropped")
-        assert bridge.metric("messages_total", channel="frame", outcome="dead_lettered") == 3
+        await until(lambda: bridge.sample("messages_total", channel="frame", outcome="dropped") == 3, "three dropped")
+        assert bridge.sample("messages_total", channel="frame", outcome="dead_lettered") == 3
         assert await accepted(bridge, FRAMES, frame(1), next(numbers), KafkaTopic.FRAMES)
-        assert bridge.metric("backpressure_active") == 0
+        assert bridge.sample("backpressure_active") == 0
         kafka.other_commits = {letters: {0: (3, "1")}}
 
         async def gets_another() -> bool:
@@ -138,8 +138,8 @@ async def test_a_camera_with_tiny_frames_reaches_its_own_limit_before_the_shared
     async with bridged(monkeypatch, kafka=kafka, **settings) as bridge:
         found = [await accepted(bridge, FRAMES, each, number, KafkaTopic.FRAMES) for number, each in enumerate(tiny, 1)]
         kafka.ends = {partition: sum(found)}
-        await until(lambda: bridge.metric("backlog_bytes") == sum(found) * size, "the lag read")
-        assert bridge.metric("backpressure_active") == 0
+        await until(lambda: bridge.sample("backlog_bytes") == sum(found) * size, "the lag read")
+        assert bridge.sample("backpressure_active") == 0
         assert found == 5 * [True] + 15 * [False]
 
 
@@ -194,7 +194,7 @@ async def test_rejections_in_the_brokers_log_are_counted_and_logged_once_for_eac
             ("login", "site/b", ""),
             ("subscription", "site/a", "pointillist/v1/site/b/confirm"),
         ]
-        assert bridge.metric("messages_total", channel="unknown", outcome="dead_lettered") is None
+        assert bridge.sample("messages_total", channel="unknown", outcome="dead_lettered") is None
         assert bridge.kafka.batches == []
 
 
@@ -253,5 +253,5 @@ async def test_a_request_that_kafka_never_answers_is_repeated_by_another_client(
         kafka.reachable.set()
         kafka.ends, before = {0: 100}, len(kafka.requests)
         bridge.broker.publish(FRAMES, frame(1), 1)
-        await until(lambda: len(kafka.requests) > before and bridge.metric("backlog_bytes"), "the backlog known again")
+        await until(lambda: len(kafka.requests) > before and bridge.sample("backlog_bytes"), "the backlog known again")
         assert kafka.admins[-1].running

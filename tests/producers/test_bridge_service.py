@@ -22,9 +22,9 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.messages.frame import Encoding, encode_frame, open_own_message, sign_message
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest, Refusal, State, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers import bridge_between
-from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, SECRET, Running, bridged, frame
-from tests.producers.bridge_rig import PICTURE
+from tests.producers import bridge_rig
+from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, Running, bridged, frame
+from tests.producers.bridge_rig import KEYS, PICTURE, SECRET
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT
 from tests.waiting import PATIENCE_S, until
@@ -44,7 +44,7 @@ async def test_frames_are_acknowledged_and_confirmed_once_kafka_has_stored_them(
         await until(lambda: bridge.kafka.batches, "a batch")
         await asyncio.sleep(0.05)  # several intervals, in which nothing may be confirmed
         assert (bridge.broker.acknowledged, bridge.confirmed()) == ([], [])
-        assert bridge.metric("unacknowledged_messages") == 5
+        assert bridge.sample("unacknowledged_messages") == 5
         bridge.kafka.answers.set()
         await until(lambda: bridge.confirmed() == list(range(5)), "five confirmed")
         assert bridge.broker.acknowledged == [1, 2, 3, 4, 5]
@@ -52,13 +52,13 @@ async def test_frames_are_acknowledged_and_confirmed_once_kafka_has_stored_them(
         assert [(record.key, record.value) for record in records] == [(CAMERA.encode(), p) for p in payloads]
         assert ("ce_id", b"0000000000000007/0") in records[0].headers
         assert abs(records[0].timestamp - time.time_ns() // 10**6) < 60_000
-        await until(lambda: bridge.metric("unacknowledged_messages") == 0, "none in flight")
-        assert bridge.metric("messages_total", channel="frame", outcome="forwarded") == 5
-        assert bridge.metric("bytes_total") == sum(map(len, payloads))
-        assert bridge.metric("confirmations_total") == len(bridge.broker.published)
-        assert (bridge.metric("kafka_seconds_count") or 0) >= 1
-        assert 0.05 < (bridge.metric("kafka_seconds_sum") or 0) < 60
-        assert bridge.metric("kafka_errors_total") == 0
+        await until(lambda: bridge.sample("unacknowledged_messages") == 0, "none in flight")
+        assert bridge.sample("messages_total", channel="frame", outcome="forwarded") == 5
+        assert bridge.sample("bytes_total") == sum(map(len, payloads))
+        assert bridge.sample("confirmations_total") == len(bridge.broker.published)
+        assert (bridge.sample("kafka_seconds_count") or 0) >= 1
+        assert 0.05 < (bridge.sample("kafka_seconds_sum") or 0) < 60
+        assert bridge.sample("kafka_errors_total") == 0
 
 
 async def test_rejected_messages_are_acknowledged_and_every_message_is_counted_by_its_outcome(
@@ -77,11 +77,11 @@ async def test_rejected_messages_are_acknowledged_and_every_message_is_counted_b
         await until(lambda: len(bridge.kafka.sent(KafkaTopic.EVENTS)) == 2, "both ledgers")
         confirm = open_own_message(Confirm, KEYS.current(CAMERA), bridge.broker.published[0][1])
         assert confirm.ledger_revision == 4
-        await until(lambda: bridge.metric("messages_total", channel="event", outcome="forwarded") == 2, "two ledgers")
+        await until(lambda: bridge.sample("messages_total", channel="event", outcome="forwarded") == 2, "two ledgers")
         await until(
-            lambda: bridge.metric("messages_total", channel="frame", outcome="dead_lettered") == 1, "one counted"
+            lambda: bridge.sample("messages_total", channel="frame", outcome="dead_lettered") == 1, "one counted"
         )
-        assert bridge.metric("messages_total", channel="frame", outcome="forwarded") is None
+        assert bridge.sample("messages_total", channel="frame", outcome="forwarded") is None
 
 
 async def test_a_message_of_a_lost_connection_is_confirmed_and_not_acknowledged_on_the_next_one(
@@ -111,7 +111,7 @@ async def test_confirmations_wait_for_a_connection(monkeypatch: pytest.MonkeyPat
         bridge.kafka.answers.set()
         await until(lambda: bridge.kafka.sent(KafkaTopic.FRAMES), "the frame in Kafka")
         await asyncio.sleep(0.05)  # several intervals
-        assert bridge.metric("confirmations_total") == 0
+        assert bridge.sample("confirmations_total") == 0
         bridge.broker.connack = 0
         await until(lambda: bridge.confirmed() == [1], "the confirmation")
 
@@ -120,13 +120,13 @@ async def test_a_camera_revoked_while_its_frames_wait_for_kafka_stops_no_other_c
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys, gate = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE)), CameraId("hall/gate")
-    monkeypatch.setattr(bridge_between, "BRIDGE_KEYS", keys)
+    monkeypatch.setattr(bridge_rig, "BRIDGE_KEYS", keys)
     async with bridged(monkeypatch) as bridge:
         bridge.kafka.answers.clear()
         revoked = encode_frame(KEYS.current(gate), 7, 0, 1000, PICTURE, Encoding(16))
         bridge.broker.publish(mqtt_topic(gate, Channel.FRAME), revoked, 1)
         bridge.broker.publish(FRAMES, frame(1), 2)
-        await until(lambda: bridge.metric("unacknowledged_messages") == 2, "both in flight")
+        await until(lambda: bridge.sample("unacknowledged_messages") == 2, "both in flight")
         keys.accept_from({gate: 1})
         bridge.kafka.answers.set()
         await until(lambda: bridge.confirmed() == [1], "the other one confirmed")
@@ -138,7 +138,7 @@ async def test_a_retained_status_of_a_revoked_camera_is_dropped_and_a_new_one_be
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE), {CAMERA: 1})
-    monkeypatch.setattr(bridge_between, "BRIDGE_KEYS", keys)
+    monkeypatch.setattr(bridge_rig, "BRIDGE_KEYS", keys)
     status, topic = Status(state=State.ONLINE, boot_id=7), mqtt_topic(CAMERA, Channel.STATUS)
     async with bridged(monkeypatch) as bridge:
         bridge.broker.publish(topic, sign_message(KEYS.key(CAMERA, 0), status), 1, retained=True)
@@ -156,7 +156,7 @@ async def test_reading_pauses_at_the_buffer_limit_and_resumes_at_half_of_it(monk
         bridge.kafka.answers.clear()
         for seq in seqs[:8]:
             bridge.broker.publish(FRAMES, frame(seq), seq)
-        await until(lambda: bridge.metric("unacknowledged_messages") == 8, "eight in flight")
+        await until(lambda: bridge.sample("unacknowledged_messages") == 8, "eight in flight")
         bridge.broker.publish(FRAMES, frame(9), 9)
         for delivered in range(1, 5):
             await until(lambda: len(bridge.kafka.batches) == delivered, "a batch in flight")  # noqa: B023
@@ -164,9 +164,9 @@ async def test_reading_pauses_at_the_buffer_limit_and_resumes_at_half_of_it(monk
             bridge.kafka.acknowledge_once()
             await until(lambda: len(bridge.broker.acknowledged) == delivered, "one acknowledged")  # noqa: B023
             in_flight = 8 - delivered + (delivered == 4)
-            await until(lambda: bridge.metric("unacknowledged_messages") == in_flight, f"{in_flight} in flight")  # noqa: B023
+            await until(lambda: bridge.sample("unacknowledged_messages") == in_flight, f"{in_flight} in flight")  # noqa: B023
             await asyncio.sleep(0.03)  # a bridge that did not pause would read more in this time
-            assert bridge.metric("unacknowledged_messages") == in_flight
+            assert bridge.sample("unacknowledged_messages") == in_flight
         bridge.kafka.answers.set()
         await until(lambda: bridge.confirmed() == list(seqs), "all confirmed")
 
@@ -247,7 +247,7 @@ async def test_the_backlog_of_a_partition_is_measured_with_its_own_record_size(m
         assert sizes[0] != sizes[1]
         for partition, size in enumerate(sizes):
             bridge.kafka.ends = {partition: 100}
-            await until(lambda: bridge.metric("backlog_bytes") == round(100 * size), "its own size")  # noqa: B023
+            await until(lambda: bridge.sample("backlog_bytes") == round(100 * size), "its own size")  # noqa: B023
 
 
 def _event(request: KeyRequest | ProbeRequest | Refusal) -> Event:
@@ -271,7 +271,7 @@ async def test_requests_from_kafka_reach_the_camera(monkeypatch: pytest.MonkeyPa
         assert open_own_message(ProbeRequest, KEYS.current(CAMERA), probes).probe_share == 0.5
         assert (refused[0], refused[2]) == (mqtt_topic(CAMERA, Channel.REFUSAL), False)
         assert open_own_message(Refusal, KEYS.current(CAMERA), refused[1]).reason == "over_size"
-        assert bridge.metric("key_requests_total") == bridge.metric("probe_requests_total") == 1
+        assert bridge.sample("key_requests_total") == bridge.sample("probe_requests_total") == 1
 
 
 @pytest.mark.parametrize("request_", [KeyRequest(boot_id=7, seq=3), _probes(), Refusal(boot_id=7, seq=3)])
@@ -281,10 +281,10 @@ async def test_forged_requests_are_counted_by_their_kind(
     kind = type(request_).__name__
     async with bridged(monkeypatch) as bridge:
         for each in ("KeyRequest", "ProbeRequest", "Refusal"):
-            assert bridge.metric("refused_requests_total", kind=each) == 0
+            assert bridge.sample("refused_requests_total", kind=each) == 0
         forged = _event(request_)
         bridge.kafka.events.put_nowait([forged._replace(value=(forged.value or b"")[:-1] + b"?")])
-        await until(lambda: bridge.metric("refused_requests_total", kind=kind) == 1, "counted")
+        await until(lambda: bridge.sample("refused_requests_total", kind=kind) == 1, "counted")
         assert bridge.broker.published == []
 
 
@@ -297,7 +297,7 @@ async def test_a_request_without_an_mqtt_connection_is_dropped_and_not_counted(m
         bridge.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes()), _event(refusal)])
         await until(bridge.kafka.events.empty, "the requests read")
         await asyncio.sleep(0.02)  # a bridge that did not drop them would count them in this time
-        assert bridge.metric("key_requests_total") == bridge.metric("probe_requests_total") == 0
+        assert bridge.sample("key_requests_total") == bridge.sample("probe_requests_total") == 0
 
 
 async def test_messages_that_arrive_during_a_linger_are_read_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,14 +316,14 @@ async def test_a_stop_delivers_acknowledges_confirms_and_disconnects(monkeypatch
         bridge.broker.publish(FRAMES, b"no frame", 9)
         await asyncio.sleep(0.1)  # the bridge has read them and lingers
         assert not bridge.kafka.batches
-        bridge.stop.set()
+        bridge.stopping.set()
         await until(lambda: bridge.kafka.batches, "the waiting records sent", 5)
         await asyncio.wait_for(bridge.task, 30)
         await until(lambda: bridge.broker.count(DISCONNECT) == 1, "a DISCONNECT")
         assert bridge.broker.acknowledged == [1, 2, 3, 9]
         assert bridge.broker.packets[-1][0] & 0xF0 == DISCONNECT & 0xF0  # no packet follows the DISCONNECT
         assert bridge.confirmed() == [0, 1, 2]
-        assert bridge.metric("messages_total", channel="frame", outcome="forwarded") == 3
+        assert bridge.sample("messages_total", channel="frame", outcome="forwarded") == 3
         assert [producer.running for producer in bridge.kafka.producers] == [False]
         assert not any(client.running for client in [*bridge.kafka.consumers, *bridge.kafka.admins])
 
@@ -335,8 +335,8 @@ async def test_a_stopping_bridge_reads_no_more_messages_while_it_waits_for_kafka
         bridge.kafka.answers.clear()
         for seq in range(3):
             bridge.broker.publish(FRAMES, frame(seq), seq + 1)
-        await until(lambda: bridge.metric("unacknowledged_messages") == 3, "three in flight")
-        bridge.stop.set()
+        await until(lambda: bridge.sample("unacknowledged_messages") == 3, "three in flight")
+        bridge.stopping.set()
         await asyncio.sleep(0)
         bridge.broker.publish(FRAMES, frame(3), 4)
         bridge.kafka.acknowledge_once()
@@ -354,7 +354,7 @@ async def test_a_stop_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> N
         bridge.kafka.answers.clear()
         bridge.broker.publish(FRAMES, frame(1), 1)
         await until(lambda: bridge.kafka.batches, "a batch")
-        bridge.stop.set()
+        bridge.stopping.set()
         with structlog.testing.capture_logs() as logs:
             await asyncio.wait_for(bridge.task, PATIENCE_S)
         assert [
@@ -381,7 +381,7 @@ async def test_a_batch_without_an_acknowledgement_in_time_is_resent(monkeypatch:
     async with bridged(monkeypatch, delivery_deadline_s=0.05) as bridge:
         bridge.kafka.answers.clear()
         bridge.broker.publish(FRAMES, frame(1), 1)
-        await until(lambda: (bridge.metric("kafka_errors_total") or 0) > 0, "the batch to time out")
+        await until(lambda: (bridge.sample("kafka_errors_total") or 0) > 0, "the batch to time out")
         bridge.kafka.answers.set()
         await until(lambda: bridge.broker.acknowledged == [1], "acknowledged")
 
@@ -398,7 +398,7 @@ async def test_a_failed_batch_is_resent_by_a_new_producer(monkeypatch: pytest.Mo
         assert reports[-1] == ("kafka", True, "")
         assert len(bridge.kafka.batches) == 2
         assert [producer.running for producer in bridge.kafka.producers] == [False, True]
-        assert bridge.metric("kafka_errors_total") == 1
+        assert bridge.sample("kafka_errors_total") == 1
 
 
 async def test_a_record_rejected_in_every_batch_becomes_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,15 +407,15 @@ async def test_a_record_rejected_in_every_batch_becomes_a_dead_letter(monkeypatc
         for seq in range(2):
             bridge.broker.publish(FRAMES, frame(seq), seq + 1)
         await until(lambda: bridge.broker.acknowledged == [1, 2], "both acknowledged")
-        assert bridge.metric("kafka_errors_total") == 2
+        assert bridge.sample("kafka_errors_total") == 2
         letters = [DeadLetter.FromString(record.value) for record in bridge.kafka.sent(KafkaTopic.DEAD_LETTERS)]
         assert [letter.camera_id for letter in letters] == [CAMERA]
         assert f"Kafka refused {len(frame(0))} bytes" in letters[0].error
         # A rejected batch leaves a gap in its producer's sequence numbers, and Kafka accepts no later batch from it.
         assert [producer.running for producer in bridge.kafka.producers] == [False, False, True]
         assert len(bridge.kafka.sent(KafkaTopic.FRAMES)) == 1
-        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="dead_lettered") == 1, "counted")
-        await until(lambda: bridge.metric("messages_total", channel="frame", outcome="forwarded") == 1, "the other one")
+        await until(lambda: bridge.sample("messages_total", channel="frame", outcome="dead_lettered") == 1, "counted")
+        await until(lambda: bridge.sample("messages_total", channel="frame", outcome="forwarded") == 1, "the other one")
         # No reader can verify the identity in a bridge's dead letter. The camera accounts for the frame: it sheds it.
         await until(lambda: bridge.confirmed() == [1], "the other one confirmed")
         refused = [payload for topic, payload, _ in bridge.broker.published if topic == REFUSED]
@@ -498,7 +498,7 @@ async def test_a_missing_topic_is_reported_in_the_health(monkeypatch: pytest.Mon
 
 async def _forward_key_request(bridge: Running, seq: int) -> None:
     bridge.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=seq))])
-    await until(lambda: bridge.metric("key_requests_total") == seq, "a forwarded request")
+    await until(lambda: bridge.sample("key_requests_total") == seq, "a forwarded request")
 
 
 def _readers(bridge: Running) -> list[Consumer]:
