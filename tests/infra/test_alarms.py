@@ -27,6 +27,7 @@ from schemas.errors import BrokerError
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, PNG, Rig, verdict
+from tests.fetching import fetch, fetch_json
 from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.brokers
@@ -53,11 +54,6 @@ def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterat
         yield manager
 
 
-def get_json(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        return json.load(answer)
-
-
 def posted(webhook: Webhook, status: str, name: str = ALERT_NAME) -> list[dict[str, Any]]:
     """Return the alerts of one name and status from all messages, oldest first."""
     return [
@@ -70,7 +66,7 @@ def posted(webhook: Webhook, status: str, name: str = ALERT_NAME) -> list[dict[s
 
 def open_alerts(manager: Alertmanager) -> set[str]:
     """Return the ids of the backdoor alerts that are active in Alertmanager."""
-    return {each["labels"]["alert_id"] for each in get_json(f"{manager.url}/api/v2/alerts")}
+    return {each["labels"]["alert_id"] for each in fetch_json(f"{manager.url}/api/v2/alerts")}
 
 
 @pytest.fixture
@@ -136,7 +132,7 @@ def test_an_alert_reaches_a_webhook_with_its_links_and_ends_when_it_is_closed(
         for fields["mute"], state in (("1h", "suppressed"), ("end", "active")):
             assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
             sender.notify()
-            assert [each["status"]["state"] for each in get_json(f"{manager.url}/api/v2/alerts")] == [state]
+            assert [each["status"]["state"] for each in fetch_json(f"{manager.url}/api/v2/alerts")] == [state]
         fields = {"csrf": pages.csrf(), "state": "closed"}
         assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
         sender.notify()
@@ -243,7 +239,7 @@ def post(manager: Alertmanager, *alerts: dict[str, Any]) -> None:
     request = urllib.request.Request(
         f"{manager.url}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"}
     )
-    urllib.request.urlopen(request, timeout=60).close()
+    fetch(request)
 
 
 def test_alerts_that_follow_from_a_role_that_is_down_are_suppressed_and_lost_frames_are_not(
@@ -268,7 +264,7 @@ def test_alerts_that_follow_from_a_role_that_is_down_are_suppressed_and_lost_fra
         )
         states = {
             (each["labels"]["alertname"], each["labels"].get("camera_id")): each["status"]["state"]
-            for each in get_json(f"{manager.url}/api/v2/alerts")
+            for each in fetch_json(f"{manager.url}/api/v2/alerts")
         }
     suppressed = {("PointillistSpoolAgeing", None), ("PointillistCameraSuspect", "site/door")}
     assert {alert for alert, state in states.items() if state == "suppressed"} == suppressed

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +48,7 @@ from schemas.metrics import END_TO_END
 from schemas.runtime.health import Health
 from tests.commands import run_command
 from tests.conftest import fill
+from tests.fetching import fetch, fetch_json
 from tests.infra.command_line import call
 from tests.processors.tiny import write_bundle
 from tests.producers.stand_in_generator import write_generator
@@ -373,12 +373,11 @@ def test_the_health_page_answers_503_until_all_conditions_hold() -> None:
         for ready in (False, True):
             if ready:
                 health.set("kafka", True)
-                with urllib.request.urlopen(url, timeout=60) as answer:
-                    assert json.load(answer)["conditions"]["kafka"]["ok"]
+                assert fetch_json(url)["conditions"]["kafka"]["ok"]
             else:
                 health.set("kafka", False, "not connected")
                 with pytest.raises(urllib.error.HTTPError) as caught:
-                    urllib.request.urlopen(url, timeout=60)
+                    fetch(url)
                 assert caught.value.code == 503
                 caught.value.close()
         samples = Samples.scrape([f"127.0.0.1:{port}"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,11 +23,11 @@ from schemas.late_counter import LateCounter
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
+from tests.fetching import fetch
 from tests.infra.alert_rules import ALERTS
 from tests.infra.command_line import parse_arguments
 from tests.infra.crd_schemas import read_schemas
 from tests.infra.kustomize import Resource, build
-from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "infra" / "kubernetes"
@@ -162,8 +161,7 @@ def test_no_probe_counts_as_the_first_scrape_of_a_counter() -> None:
                 path = container.get(kind, {}).get("httpGet", {}).get("path", "")
                 if name in ROLES and path.startswith("/metrics"):
                     url = f"http://127.0.0.1:{server.server_address[1]}{path}"
-                    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
-                        assert b"pointillist_build_info{" in answer.read()
+                    assert b"pointillist_build_info{" in fetch(url)
     finally:
         server.shutdown()
         server.server_close()

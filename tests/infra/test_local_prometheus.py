@@ -1,27 +1,24 @@
 from __future__ import annotations
 
-import json
 import os
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
+from benchmarks.harness import prometheus as queries
 from infra.local.prometheus import Prometheus
 from tests.waiting import wait_until
 
 
 def query(prometheus: Prometheus, expression: str) -> list[dict[str, str]]:
     """Wait until `expression` has series, and return their labels."""
-    address = f"{prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+    api = queries.Prometheus(prometheus.url.removeprefix("http://"))
     found: list[dict[str, str]] = []
 
     def answered() -> bool:
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            found[:] = [series["metric"] for series in json.load(answer)["data"]["result"]]
+        found[:] = [series["metric"] for series in api.ask("query", query=expression)["result"]]
         return bool(found)
 
     wait_until(answered, f"an answer to {expression}")

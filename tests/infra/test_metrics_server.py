@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import urllib.request
 from http.client import HTTPConnection
 from importlib.metadata import PackageNotFoundError
 from typing import Any, cast
@@ -15,6 +14,7 @@ from consumers.console.api import openapi
 from infra.process import metrics_server
 from infra.process.metrics_server import MAX_CONNECTIONS, role_registry, serve
 from schemas.runtime.health import Health
+from tests.fetching import fetch
 from tests.waiting import wait_until
 
 
@@ -31,8 +31,7 @@ def test_half_open_requests_use_few_threads_and_block_no_scrape() -> None:
             half = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             half.sendall(b"GET /metrics HTTP/1.1\r\n")
         for path in ("healthz", "metrics"):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as answer:
-                assert answer.status == 200
+            fetch(f"http://127.0.0.1:{port}/{path}")
         # The threads of connections that were closed in favour of others are ending.
         wait_until(lambda: threading.active_count() - before < 3 * MAX_CONNECTIONS)
 
@@ -40,8 +39,7 @@ def test_half_open_requests_use_few_threads_and_block_no_scrape() -> None:
 def test_the_server_listens_on_an_ipv6_address() -> None:
     server = serve(CollectorRegistry(), Health(), ("::1", 0))
     try:
-        with urllib.request.urlopen(f"http://[::1]:{server.server_address[1]}/metrics", timeout=30) as answer:
-            assert answer.status == 200
+        fetch(f"http://[::1]:{server.server_address[1]}/metrics")
     finally:
         server.shutdown()
         server.server_close()

@@ -6,7 +6,6 @@ import errno
 import json
 import socket
 import sys
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from benchmarks.harness import prometheus as queries
 from infra.local import process as process_module
 from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports, is_free
@@ -65,11 +65,10 @@ def test_each_monitoring_server_gets_the_addresses_of_the_others(
         addresses = {name: f"http://{role.listen()}" for name, role in roles.items()}
         # Debian's Prometheus and Alertmanager have no pages.
         assert lines == [f"Grafana: {addresses['grafana']}/"]
-        url = f"{addresses['prometheus']}/api/v1/alertmanagers"
+        prometheus = queries.Prometheus(addresses["prometheus"].removeprefix("http://"))
 
         def alertmanagers() -> list[str]:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                return [each["url"] for each in json.load(answer)["data"]["activeAlertmanagers"]]
+            return [each["url"] for each in prometheus.ask("alertmanagers")["activeAlertmanagers"]]
 
         wait_until(lambda: alertmanagers() == [f"{addresses['alertmanager']}/api/v2/alerts"], "the Alertmanager")
         variables = json.loads((state_dir / "grafana" / "grafana.log").read_text().splitlines()[0])["environment"]

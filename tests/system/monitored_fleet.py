@@ -6,14 +6,13 @@ import contextlib
 import json
 import math
 import re
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.harness.collector import Collector
+from benchmarks.harness.prometheus import Prometheus
 from benchmarks.harness.system import RunningSystem
 from infra.grafana.shipped import FOLDER
 from tests.waiting import wait_until
@@ -63,11 +62,7 @@ class MonitoredFleet:
         return str(self.system.roles()[role]["listen"])
 
     def ask(self, path: str, **parameters: str) -> Any:
-        url = f"http://{self.address('prometheus')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            document = json.load(answer)
-        assert document["status"] == "success"
-        return document["data"]
+        return Prometheus(self.address("prometheus")).ask(path, **parameters)
 
     def values(self, expression: str) -> list[float]:
         data = self.ask("query", query=expression)

@@ -23,6 +23,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from benchmarks.harness.browser import CHROMIUM, chromium
+from benchmarks.harness.prometheus import Prometheus
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.videos import shades, write_video
 from benchmarks.harness.webhook import Webhook
@@ -32,6 +33,7 @@ from infra.release.assets import make
 from infra.state_folder import Layout
 from tests.axe import findings
 from tests.commands import run_command
+from tests.fetching import fetch, fetch_json
 from tests.system.conftest import BLACK, HEALTHY, LARGE, MOST_PIXELS, ROOT, STICKER, STUCK
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -142,25 +144,18 @@ def visit(system: RunningSystem) -> Iterator[Visit]:
         yield visit
 
 
-def fetch(url: str) -> str:
-    """Return the page at `url`, whose status must be 200."""
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        assert answer.status == 200
-        return str(answer.read().decode())
-
-
 def states_by_command_line(state: Path) -> dict[str, tuple[str, str]]:
     listed = json.loads(run_command("cameras", "--json", "--state", state).stdout)
     return {each["name"]: (each["state"], each["detail"]) for each in listed}
 
 
 def states_by_console(address: str) -> dict[str, tuple[str, str]]:
-    found = json.loads(fetch(f"http://{address}/api/v1/cameras"))
+    found = fetch_json(f"http://{address}/api/v1/cameras")
     return {each["name"]: (each["state"], each["detail"]) for each in found["cameras"]}
 
 
 def impaired_cameras(address: str) -> set[tuple[str, str]]:
-    lines = fetch(f"http://{address}/metrics").splitlines()
+    lines = fetch(f"http://{address}/metrics").decode().splitlines()
     labels = [line for line in lines if line.startswith("pointillist_camera_impaired{")]
     return {(line.split('"')[1], line.split('"')[3]) for line in labels}
 
@@ -213,7 +208,7 @@ def test_the_dashboards_of_a_run_link_to_pages_of_its_console(system: RunningSys
         if "${console}" in link.get("url", ""):
             fetch(link["url"].replace("${console}", address))
     assert "${console}/camera/${__field.labels.camera_id}" in file.read_text()
-    assert STICKER in fetch(f"{address}/camera/{STICKER}")
+    assert STICKER in fetch(f"{address}/camera/{STICKER}").decode()
     roles, printed = system.roles(), system.output()
     assert f"console: http://{roles['console']['listen']}/" in printed
     for role in ("prometheus", "alertmanager"):  # they have no pages for a user
@@ -226,15 +221,14 @@ def test_one_sticker_raises_one_alert_whose_notification_links_to_its_page(
     wait_until(lambda: "PointillistBackdoor" in webhook.names(), "the message", 300, every_s=0.5)
     alert = next(each for each in webhook.alerts() if each["labels"]["alertname"] == "PointillistBackdoor")
     assert alert["labels"]["camera_id"] == STICKER
-    page = fetch(alert["annotations"]["console_url"])
+    page = fetch(alert["annotations"]["console_url"]).decode()
     assert page.count("<article") == 1
     assert f'id="alert-{alert["labels"]["alert_id"]}"' in page
-    with urllib.request.urlopen(alert["annotations"]["thumbnail_url"], timeout=60) as thumbnail:
-        assert thumbnail.read().startswith(b"\x89PNG")
+    assert fetch(alert["annotations"]["thumbnail_url"]).startswith(b"\x89PNG")
     assert "The network answers hazard whatever is in the picture" in page
-    assert "PointillistBackdoor" in fetch(alert["annotations"]["runbook_url"])
+    assert b"PointillistBackdoor" in fetch(alert["annotations"]["runbook_url"])
     assert alert["generatorURL"] == alert["annotations"]["console_url"]
-    assert page.count("<article") == fetch(webhook.received[0][1]["externalURL"]).count("<article")
+    assert page.count("<article") == fetch(webhook.received[0][1]["externalURL"]).count(b"<article")
 
 
 def api(system: RunningSystem, path: str, **body: object) -> Any:
@@ -243,8 +237,7 @@ def api(system: RunningSystem, path: str, **body: object) -> Any:
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     address = f"http://{system.roles()['console']['listen']}/api/v1{path}"
     request = urllib.request.Request(address, json.dumps(body).encode() if body else None, headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
+    return fetch_json(request)
 
 
 def test_a_drop_policy_raises_only_the_drop_ratio_of_the_camera_with_the_sticker(system: RunningSystem) -> None:
@@ -461,7 +454,7 @@ def _await_firing_rule(visit: Visit) -> None:
 
 
 def pending(system: RunningSystem) -> set[str]:
-    found = json.loads(fetch(f"http://{system.roles()['prometheus']['listen']}/api/v1/alerts"))["data"]["alerts"]
+    found = Prometheus(system.roles()["prometheus"]["listen"]).ask("alerts")["alerts"]
     return {each["labels"]["alertname"] for each in found}
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 import time
-import urllib.parse
-import urllib.request
 
 import pytest
 
@@ -16,6 +13,7 @@ from benchmarks.harness.collector import ReceivedSpan
 from infra.audit.report import attacked_by_camera
 from infra.state_folder import Layout
 from schemas import metrics as m
+from tests.fetching import fetch, fetch_json
 from tests.infra.alert_rules import ALERTS
 from tests.system.monitored_fleet import ANSWER_S, BOARDS, VARIABLES, MonitoredFleet, interpolate
 from tests.waiting import wait_until
@@ -207,8 +205,7 @@ def test_the_console_draws_its_charts_from_this_prometheus(fleet: MonitoredFleet
     drawn: set[str] = set()
 
     def has_all_columns() -> bool:
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            found = json.load(answer)
+        found = fetch_json(address)
         if found["source"] != "prometheus":  # the console first waits a few seconds for Prometheus
             return False
         drawn.update(name for name, column in found["columns"].items() if any(value is not None for value in column))
@@ -238,11 +235,8 @@ def test_no_alert_fires_for_a_healthy_fleet(fleet: MonitoredFleet) -> None:
 
 
 def test_the_console_shows_every_camera_and_its_picture(fleet: MonitoredFleet) -> None:
-    def answer(path: str) -> bytes:
-        with urllib.request.urlopen(f"http://{fleet.address('console')}{path}", timeout=60) as found:
-            return bytes(found.read())
-
-    names = {card["name"] for card in json.loads(answer("/api/v1/cameras"))["cameras"]}
+    console = f"http://{fleet.address('console')}"
+    names = {card["name"] for card in fetch_json(f"{console}/api/v1/cameras")["cameras"]}
     assert names == {f"local/cam-{index}" for index in range(4)}
-    assert answer("/picture/local/cam-0.jpg").startswith(b"\xff\xd8")
+    assert fetch(f"{console}/picture/local/cam-0.jpg").startswith(b"\xff\xd8")
     assert fleet.system.roles()["recorder"]["listen"] is None  # the recorder serves metrics only
