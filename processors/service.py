@@ -25,7 +25,7 @@ from processors.models.swap import ModelLoader, ModelSwap, first_model
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
 from processors.steps.chain import build_chain
-from schemas.errors import RestartRequired
+from schemas.errors import RestartRequired, typed_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
@@ -188,7 +188,7 @@ class _Service:
                 await self._member.leave(_LEAVE_S)
                 await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
-                complaint = f"{type(error).__name__}: {error}"
+                complaint = typed_text(error)
                 self._on_kafka("consumer", False, complaint)
                 log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
                 await self._member.leave(_LEAVE_S)

@@ -185,3 +185,9 @@ def first_line(error: BaseException) -> str:
 def error_text(error: BaseException) -> str:
     """Return at most 200 characters of the error's message; without a message, the name of its type."""
     return str(error)[:_MOST_CHARACTERS] or type(error).__name__
+
+
+def typed_text(error: BaseException) -> str:
+    """Return at most 200 characters of an error's type and its message's first line; without a message, the type."""
+    name, line = type(error).__name__, first_line(error)
+    return name if not str(error).strip() else f"{name}: {line}"[:_MOST_CHARACTERS]

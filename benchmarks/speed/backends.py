@@ -38,7 +38,7 @@ from processors.device.backends.engines import Change, engines, restorer_inputs
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.cpu_flags import cpu_flags
 from processors.stages.learned import shipped_restorer
-from schemas.errors import first_line
+from schemas.errors import typed_text
 from schemas.runtime.json_files import read_json
 
 CPU: Final = torch.device("cpu")
@@ -165,7 +165,7 @@ def measured(case: Case, batch: int, compiles: bool) -> dict[str, dict[str, floa
                 got = ready[name](x).float()
             except Exception as error:  # a runtime may raise anything
                 ready.pop(name, None)
-                found[name] = {"failed": f"{type(error).__name__}: {first_line(error)}"}
+                found[name] = {"failed": typed_text(error)}
                 continue
             found[name] = {
                 "ready_cpu_s": time.process_time() - start,

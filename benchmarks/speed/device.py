@@ -32,6 +32,7 @@ from processors.device.batch_executor import choose_device
 from processors.device.compiled_pipeline import CompiledPipeline, UndecodedFrames
 from processors.device.precision import Precision, arithmetic, choose_precision
 from processors.pipeline import Pipeline
+from schemas.errors import typed_text
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
 
@@ -163,7 +164,7 @@ def rebuilding(pipeline: Pipeline, precision: Precision, batch: int, drop: float
                     compiled(frames, kept)
             chosen = compiled
         except Exception as error:  # a compiler may raise anything
-            print(f"1920×1080 runs uncompiled: {type(error).__name__}: {error}")
+            print(f"1920×1080 runs uncompiled: {typed_text(error)}")
 
     @torch.inference_mode()
     def run() -> object:

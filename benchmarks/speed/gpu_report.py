@@ -70,7 +70,7 @@ from producers.scene import SceneSimulator
 from producers.sources.decoder import decode_video, to_planes
 from producers.sources.hardware import accelerator
 from producers.video.encoder import software_encoder
-from schemas.errors import first_line
+from schemas.errors import typed_text
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.limits import dropped_per_block
@@ -307,7 +307,7 @@ def _outcome(run: Callable[[], Found], file: Path) -> None:
         if torch.cuda.is_available():
             found["result"]["gpu_bytes"] = torch.cuda.max_memory_reserved()
     except Exception as error:  # a step may raise anything: drivers, compilers, missing programs
-        found = {"outcome": "failed", "error": f"{type(error).__name__}: {first_line(error)}"}
+        found = {"outcome": "failed", "error": typed_text(error)}
     write_json(file, found)
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from consumers.records.rows import MOST_WINDOWS, FrameRow, LedgerRow, LetterRow, Window, windows_text
 from consumers.settings import RecordsSettings
-from schemas.errors import MalformedError, TooManyBootsError, UserError, WireError
+from schemas.errors import MalformedError, TooManyBootsError, UserError, WireError, typed_text
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_CAMERAS
@@ -144,7 +144,7 @@ def read(
         except Exception as error:
             # Without a letter, the record would be read again without end, and block all later ones.
             log.exception("record_rejected_by_defect", topic=record.topic, offset=record.offset)
-            refuse(batch, record, MalformedError(f"{type(error).__name__}: {error}"))
+            refuse(batch, record, MalformedError(typed_text(error)))
     return batch
 
 

@@ -12,7 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.clock import unix_ms
-from schemas.errors import BrokerError, BundleError, SecretError
+from schemas.errors import BrokerError, BundleError, SecretError, typed_text
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.cloudevents import MODELS, event_headers
 from schemas.messages.models import LIVE_KEY, live, seal
@@ -84,7 +84,7 @@ class ModelsTopic(ModelsRecords):
 
     def _no_answer(self, error: Exception) -> BrokerError:
         return BrokerError(
-            f"Kafka at {self._bootstrap}: expected a response, got {type(error).__name__}: {error}. Start "
+            f"Kafka at {self._bootstrap}: expected a response, got {typed_text(error)}. Start "
             "Kafka, or correct its address."
         )
 

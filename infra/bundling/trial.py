@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from infra.bundling.bundle_request import BundleRequest, PrintLine, Skipped, Summary
-from schemas.errors import BundleError, UserError, first_line
+from schemas.errors import BundleError, UserError, first_line, typed_text
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -121,8 +121,8 @@ def _run(limits: Limits, wanted: BundleRequest, folder: Path, out: Path, sender:
             )
         else:
             refused = (
-                f"{wanted.network}: expected a network that can be tried, got {type(error).__name__}: "
-                f"{first_line(error)[:200]}. Choose another network or option."
+                f"{wanted.network}: expected a network that can be tried, got "
+                f"{typed_text(error)}. Choose another network or option."
             )
         sender.send(BundleError(refused))
     else:

@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 from consumers.database.snapshot import Offsets
 from infra.state_folder.identity_lock import LOCK_FILE
-from schemas.errors import StateError, UserError, first_line
+from schemas.errors import StateError, UserError, typed_text
 from schemas.transport.object_store import open_store
 
 FORMAT: Final = 1
@@ -106,7 +106,7 @@ def reachable(place: str) -> Iterator[None]:
         raise
     except Exception as error:  # each kind of store has its own errors
         raise StateError(
-            f"{place}: expected a folder or URL that answers, got {type(error).__name__}: {first_line(error)}. Correct "
+            f"{place}: expected a folder or URL that answers, got {typed_text(error)}. Correct "
             "the address, or its rights."
         ) from None
 

@@ -16,6 +16,7 @@ from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
+from schemas.errors import typed_text
 from schemas.runtime.health import Health
 from schemas.transport.kafka.reader import Group, Reader, Records
 
@@ -143,7 +144,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         except CommitFailedError:
             log.info("partitions_lost_uncommitted", partitions=len(offsets))
         except (KafkaError, IllegalStateError, TimeoutError) as error:
-            log.warning("commit_failed", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_failed", error=typed_text(error))
         else:
             for progress, offset in marks:
                 progress.committed(offset)
@@ -213,7 +214,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             async with asyncio.timeout(_COMMIT_S):
                 return await self.reader.committed_notes(partitions)
         except (KafkaError, TimeoutError) as error:
-            log.warning("commit_notes_unavailable", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_notes_unavailable", error=typed_text(error))
             return {}
 
     def _recalled(self, progress: PartitionProgress) -> None:

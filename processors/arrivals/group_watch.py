@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from processors.settings import ProcessorSettings
+from schemas.errors import typed_text
 from schemas.transport.kafka.admin import Admin
 
 POLL_S: Final = 2.0
@@ -58,7 +59,7 @@ class GroupWatch:
                         self._report(found)
                         await asyncio.sleep(_SOON_S if found.unread else POLL_S)
             except (TimeoutError, KafkaError, OSError) as error:
-                self._report(GroupReport(f"{type(error).__name__}: {error}"))
+                self._report(GroupReport(typed_text(error)))
             await asyncio.sleep(_SOON_S)
 
     async def _check(self, admin: Admin) -> GroupReport:

@@ -11,6 +11,7 @@ import structlog
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from schemas.errors import typed_text
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.reader import Reader
 
@@ -74,7 +75,7 @@ class KeyFrameRecall:
                 try:
                     await self._fetch()
                 except (KafkaError, OSError, TimeoutError) as error:
-                    log.warning("key_frame_recall_failed", error=f"{type(error).__name__}: {error}")
+                    log.warning("key_frame_recall_failed", error=typed_text(error))
                     await asyncio.sleep(_RETRY_S)
 
     async def _pass(self, partition: int, span: range) -> None:
@@ -100,7 +101,7 @@ class KeyFrameRecall:
                     else:
                         break
             except (KafkaError, OSError, TimeoutError) as error:
-                log.warning("group_recall_failed", partition=partition, error=f"{type(error).__name__}: {error}")
+                log.warning("group_recall_failed", partition=partition, error=typed_text(error))
                 tries += 1
                 if tries < _TRIES:
                     await asyncio.sleep(_RETRY_S)

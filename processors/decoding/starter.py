@@ -11,6 +11,7 @@ import structlog
 
 from processors.decoding.process import DecodingProcess, ProcessLost, StartError
 from processors.decoding.sandbox import CALLS
+from schemas.errors import typed_text
 from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ class ProcessStarter:
             if prepare is not None:
                 prepare(process)
         except (OSError, MemoryError, StartError) as error:
-            failure = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
+            failure = str(error) if isinstance(error, StartError) else typed_text(error)
             with self._changing:
                 self._failures[lane] = failure
                 is_due = self._throttle.try_acquire("start", time.monotonic())

@@ -36,7 +36,7 @@ from processors.stages.scaler import shown_planes
 from processors.stages.squares import Squares
 from processors.stages.stillness import Stillness
 from schemas.batched import batched
-from schemas.errors import ConfigError, PointillistError, StageError
+from schemas.errors import ConfigError, PointillistError, StageError, typed_text
 from schemas.messages.frame import mask_seq
 from schemas.messages.moving import unpack_moving
 from schemas.pixels.packing import Picture
@@ -143,7 +143,7 @@ class BatchExecutor:
 
     def _fail(self, job: FrameJob, error: BaseException) -> None:
         self._metrics.stage_failed(self._stage)
-        known = error if isinstance(error, PointillistError) else StageError(f"{type(error).__name__}: {error}")
+        known = error if isinstance(error, PointillistError) else StageError(typed_text(error))
         if known is not error and lacks_memory(error):
             # The cause for later steps, without its traceback, which would keep the failed attempt's tensors alive.
             known.__cause__ = MemoryError(str(error))

@@ -24,7 +24,7 @@ from processors.stages.classify import Ranking
 from processors.stages.packed import PackedFrames
 from processors.stages.squares import Squares
 from processors.stages.unpack import kept_masks, laid_out, place
-from schemas.errors import first_line
+from schemas.errors import typed_text
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
 
@@ -173,7 +173,7 @@ class CompiledPipeline:
 
     def _give_up(self, shape: Shape, error: Exception) -> None:
         if self._compiled.pop(shape, None) is not None:
-            log.warning("compilation_failed", shape=shape, error=f"{type(error).__name__}: {first_line(error)}")
+            log.warning("compilation_failed", shape=shape, error=typed_text(error))
 
 
 def _own_code(function: Callable[P, R]) -> Callable[P, R]:

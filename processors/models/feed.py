@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
 from processors.metrics import ProcessorMetrics
+from schemas.errors import typed_text
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import LIVE_KEY
 from schemas.messages.models_records import ModelsRecords
@@ -72,7 +73,7 @@ class ModelFeed:
                 await self._follow(reader)
             except (KafkaError, OSError, TimeoutError) as error:
                 if backoff.failures % 10 == 0:
-                    log.warning("kafka_unavailable", error=f"{type(error).__name__}: {error}")
+                    log.warning("kafka_unavailable", error=typed_text(error))
             finally:
                 self.tried.set()
                 await reader.close(1.0)

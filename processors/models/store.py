@@ -22,7 +22,7 @@ import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import BundleSettings, read_settings
 from schemas.clock import unix_ms
-from schemas.errors import BadTagError, BundleError, ConfigError, first_line
+from schemas.errors import BadTagError, BundleError, ConfigError, typed_text
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
@@ -114,7 +114,7 @@ class ModelStore:
                     self._files.put_file(str(folder / file.name), target)
         except Exception as error:  # each kind of store has its own errors
             raise BundleError(
-                f"the store: expected it to accept {folder}, got {type(error).__name__}: {first_line(error)}. "
+                f"the store: expected it to accept {folder}, got {typed_text(error)}. "
                 "Correct its address or its rights."
             ) from error
         location = self._files.unstrip_protocol(place)
@@ -203,8 +203,7 @@ def _fetch(model: Model, file: BundleFile, target: Path) -> None:
                 digest = _copy(opened.read, kept.write, file.size)
         except Exception as error:  # each kind of store has its own errors
             raise StoreUnavailableError(
-                f"{model.model_id}: cannot fetch {file.name} from {model.location}: "
-                f"{type(error).__name__}: {first_line(error)}"
+                f"{model.model_id}: cannot fetch {file.name} from {model.location}: {typed_text(error)}"
             ) from error
     if digest != file.sha256:
         raise BundleError(

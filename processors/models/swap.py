@@ -26,7 +26,7 @@ from processors.results.delivery import Emitter
 from processors.results.records import OutgoingRecord, served_record
 from processors.settings import ProcessorSettings
 from schemas.clock import unix_ms
-from schemas.errors import BundleError, ConfigError, first_line
+from schemas.errors import BundleError, ConfigError, first_line, typed_text
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Drift, Model, ServedModel
@@ -83,8 +83,7 @@ class ModelLoader:
             if isinstance(error, BundleError | ConfigError):
                 raise
             raise BundleError(
-                f"{name}: expected a bundle that loads, got {type(error).__name__}: {first_line(error)}. Publish "
-                "another one."
+                f"{name}: expected a bundle that loads, got {typed_text(error)}. Publish another one."
             ) from error
         if model is None:
             return loaded

@@ -16,6 +16,7 @@ from processors.device.fair_queue import FairQueue
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
+from schemas.errors import typed_text
 from schemas.pointillist_pb2 import VIDEO
 
 _DECAY: Final = 0.7
@@ -132,7 +133,7 @@ class Certify(Step):
         try:
             return await job.model.certify(job)
         except (Exception, SystemExit) as error:  # a user's network may raise anything, and the verdict stands without
-            log.warning("certificate_failed", frame=str(job.identity), error=f"{type(error).__name__}: {error}"[:200])
+            log.warning("certificate_failed", frame=str(job.identity), error=typed_text(error))
             self._current = None
             job.certification = None
             self._metrics.certificates["failed"].inc()

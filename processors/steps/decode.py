@@ -21,7 +21,7 @@ from processors.decoding.protocol import picture_bytes
 from processors.metrics import ProcessorMetrics
 from processors.results.key_requests import KeyRequests
 from processors.steps.step import Step
-from schemas.errors import PointillistError, StageError, WireError
+from schemas.errors import PointillistError, StageError, WireError, typed_text
 from schemas.identity import CameraId
 from schemas.messages.access_unit import open_unit
 from schemas.pixels.planes import Planes
@@ -150,7 +150,7 @@ class Decode(Step):
         elif isinstance(error, PointillistError):
             self._fail(job, error)
         else:
-            self._fail(job, StageError(f"{type(error).__name__}: {error}"))
+            self._fail(job, StageError(typed_text(error)))
 
     def _fail(self, job: FrameJob, error: PointillistError) -> None:
         self._metrics.stage_failed("decode")

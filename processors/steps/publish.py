@@ -21,7 +21,7 @@ from processors.results.records import OutgoingRecord, dead_letter_record, refus
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
-from schemas.errors import BadPixelsError, BadSizeError, OverSizeError
+from schemas.errors import BadPixelsError, BadSizeError, OverSizeError, typed_text
 from schemas.keys.keys import KeyRing
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
@@ -145,7 +145,7 @@ class Publish(Step):
         records: list[OutgoingRecord] = []
         for job, pictures in zip(jobs, encoded, strict=True):
             if isinstance(pictures, Exception):
-                log.warning("pictures_omitted", frame=str(job.identity), error=f"{type(pictures).__name__}: {pictures}")
+                log.warning("pictures_omitted", frame=str(job.identity), error=typed_text(pictures))
                 self._metrics.stage_failed("pictures")
                 pictures = b"", b"", b""
             records.append(self._verdict(job, *pictures))

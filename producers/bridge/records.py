@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
 from schemas.clock import unix_ms
-from schemas.errors import BadSizeError, MalformedError, WireError
+from schemas.errors import BadSizeError, MalformedError, WireError, typed_text
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_ANNOUNCEMENT_BYTES
@@ -101,7 +101,7 @@ class RecordFactory:
         except Exception as error:
             # Without a record, the payload would be redelivered without end, and block all later ones.
             log.exception("payload_rejected_by_defect", topic=route.origin)
-            return self._dead_letter(route, payload, MalformedError.reason, f"{type(error).__name__}: {error}")
+            return self._dead_letter(route, payload, MalformedError.reason, typed_text(error))
 
     def refused_by_kafka(self, record: Record, error: str) -> Record:
         """Return the dead letter for a record that Kafka rejects even in a batch of its own. It has the receipt of a

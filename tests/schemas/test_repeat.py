@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import error_text
+from schemas.errors import error_text, typed_text
 from schemas.runtime.repeat import attempt, repeat
 from tests.waiting import running
 
@@ -44,3 +45,12 @@ async def test_an_attempt_returns_the_result_or_logs_the_failure_with_its_values
 
 def test_a_long_error_message_is_cut() -> None:
     assert error_text(ValueError("x" * 300)) == "x" * 200
+    assert typed_text(ValueError("x" * 300)) == "ValueError: " + "x" * 188
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(OSError("away\nsince noon"), "OSError: away"), (OSError("\n away "), "OSError: away"), (OSError(), "OSError")],
+)
+def test_the_text_of_an_error_has_its_type_and_the_first_line_of_its_message(error: OSError, text: str) -> None:
+    assert typed_text(error) == text

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from processors.bundle.formats import Network, OnnxNetwork
 from processors.device.backends.contract import COARSER, CpuPrecision
+from schemas.errors import typed_text
 
 MOST_BYTES: Final = 512 * 2**20
 """Bound of the folder; the entries that were used least recently are removed."""
@@ -101,7 +102,7 @@ class ChoiceCache:
                     file.chmod(0o600)
                 self._put(fresh, Path(scratch, "former"))
         except Exception as error:  # a runtime may raise anything, and the choice stands without an entry
-            log.warning("choice_not_cached", error=f"{type(error).__name__}: {error}")
+            log.warning("choice_not_cached", error=typed_text(error))
         self._bound()
 
     def _put(self, fresh: Path, former: Path) -> None:
@@ -128,7 +129,7 @@ class ChoiceCache:
             except FileNotFoundError:
                 continue  # another process has removed it
             except OSError as error:
-                log.warning("cached_choice_not_removed", entry=path.name, error=f"{type(error).__name__}: {error}")
+                log.warning("cached_choice_not_removed", entry=path.name, error=typed_text(error))
 
     def _folders(self) -> list[tuple[float, Path]]:
         """Return the entries and scratch folders with the time of their last use."""

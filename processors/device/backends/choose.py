@@ -26,7 +26,7 @@ from processors.device.backends.contract import (
 )
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.memory import lacks_memory
-from schemas.errors import ConfigError, first_line
+from schemas.errors import ConfigError, first_line, typed_text
 
 BACKENDS: Final[tuple[Backend, ...]] = (OpenVino(),)
 """Alternatives to a network's own runtime."""
@@ -183,7 +183,7 @@ def _cached(
         network = backend.restore(found.model, found.precision)
         wrong = fits(own.network(inputs), network(inputs), found.precision)
     except Exception as error:  # a backend may raise anything, and a new measurement replaces the entry
-        wrong = f"{type(error).__name__}: {first_line(error)}"
+        wrong = typed_text(error)
     if wrong:
         log.info("cached_choice_rejected", reason=wrong)
         return None

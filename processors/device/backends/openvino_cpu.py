@@ -18,7 +18,7 @@ from processors.bundle.tflite import TfliteNetwork
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.networks.onednn import forget_traces
 from processors.networks.openvino_core import openvino_core
-from schemas.errors import first_line
+from schemas.errors import typed_text
 
 if TYPE_CHECKING:
     import openvino
@@ -45,7 +45,7 @@ class OpenVino:
         try:
             openvino_core()
         except Exception as error:  # its libraries may raise anything
-            return f"an openvino that starts ({type(error).__name__}: {first_line(error)})"
+            return f"an openvino that starts ({typed_text(error)})"
         return ""
 
     def precisions(self) -> Sequence[CpuPrecision]:
