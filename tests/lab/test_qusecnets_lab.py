@@ -27,9 +27,9 @@ from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import Laboratory, worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
-from lab.experiments.qusecnets.plan import ROWS, WHOLE, WHOLE_ROWS, AttackRow, Budget
+from lab.experiments.qusecnets.plan import GRID, GRID_ROWS, ROWS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.published import published
-from lab.experiments.qusecnets.report import verdict
+from lab.experiments.qusecnets.report import GRID_EPS, grid_text, verdict
 from lab.experiments.qusecnets.residual import RESIDUAL
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
@@ -363,3 +363,19 @@ def test_a_network_of_other_code_or_pictures_is_trained_again(
     first, other_code, other_pictures, again = folders
     assert len({first, other_code, other_pictures}) == 3
     assert again == first
+
+
+def test_the_grid_counts_comparisons_beyond_the_intervals() -> None:
+    """At ε = .3, two levels keep more than four beyond the intervals, and four and six keep the same."""
+    shares = {"cq2": 0.9, "cq4": 0.5, "cq6": 0.5, "tq2": 0.5, "tq4": 0.8, "tq6": 0.5}
+    rows = [row(f"mnist-{kind}", "fgsm", share, 0.3) for kind, share in shares.items()]
+    rows += [row(f"mnist-{kind}", "fgsm-0.1", 0.5, 0.1) for kind in ("cq2", "cq4")]
+    text = grid_text(rows)
+    assert "the network with fewer constant levels keeps more in 1 of 3 comparisons" in text
+    assert "keep more than as many constant ones in 1 of 3 comparisons, and constant ones more in 1 of 3." in text
+
+
+def test_the_grid_names_networks_of_the_plan_and_each_bound_once() -> None:
+    assert set(GRID) <= set(NETWORKS)
+    assert GRID_EPS == [0.1, 0.2, 0.3, 0.4]
+    assert {each.key for each in GRID_ROWS}.isdisjoint(each.key for each in ROWS["mnist"])

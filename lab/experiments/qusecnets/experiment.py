@@ -18,7 +18,7 @@ from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.qusecnets import attacked
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS
-from lab.experiments.qusecnets.plan import MAINS, WHOLE, WHOLE_ROWS, AttackRow, Budget
+from lab.experiments.qusecnets.plan import GRID, GRID_ROWS, MAINS, WHOLE, WHOLE_ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.report import Network, write_report
 from lab.experiments.qusecnets.residual import LIKE, RESIDUAL
 from lab.experiments.qusecnets.steepness import (
@@ -56,6 +56,7 @@ def plan(place: Workplace, budget: Budget | None = None) -> Plan:
     every = [cell for name in ORDER for cell in (laboratory.network(name), *laboratory.scored(name))]
     every += [cell for name in (RESIDUAL.name, *WHOLE) for cell in whole.scored(name, WHOLE_ROWS)]
     every.append(laboratory.steepness())
+    every += [cell for name in GRID for cell in laboratory.scored(name, GRID_ROWS)]
     return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
 
 

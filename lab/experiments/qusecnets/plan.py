@@ -65,6 +65,14 @@ WHOLE_ROWS: Final = (
 """Attacks on the whole test split of MNIST: its first pictures are harder than the rest. Keys end in `WHOLE_SUFFIX`."""
 WHOLE: Final = ("mnist-cq2-attacked", "mnist-cq2")
 """Networks that also meet `WHOLE_ROWS`."""
+GRID_ROWS: Final = (
+    AttackRow("fgsm-0.1", "FGSM 0.1", WHITE, 0.1),
+    AttackRow("fgsm-0.2", "FGSM 0.2", WHITE, 0.2),
+    AttackRow("fgsm-0.4", "FGSM 0.4", WHITE, 0.4),
+)
+"""The bounds of the paper's Figures 5 and 6 besides that of `ROWS`."""
+GRID: Final = ("mnist-plain", "mnist-cq2", "mnist-tq2", "mnist-cq4", "mnist-tq4", "mnist-cq6", "mnist-tq6")
+"""Networks of the paper's Figures 5 and 6."""
 MAINS: Final = (
     "mnist-cq2-attacked",
     "mnist-cq2",

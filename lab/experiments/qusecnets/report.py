@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
 
 from lab.experiments.cells import Row
 from lab.experiments.harness.page import write_page
@@ -11,7 +13,7 @@ from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.qusecnets import plots
 from lab.experiments.qusecnets.adversarial import ATTACKED
 from lab.experiments.qusecnets.network import NETWORKS
-from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, WHOLE_ROWS, WHOLE_SUFFIX, AttackRow
+from lab.experiments.qusecnets.plan import BLACK, GRID, GRID_ROWS, HONEST, WHITE, WHOLE_ROWS, WHOLE_SUFFIX, AttackRow
 from lab.experiments.qusecnets.plan import ROWS as ATTACKS
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
 from lab.experiments.qusecnets.residual import EPOCHS, RESIDUAL
@@ -23,6 +25,9 @@ from lab.results.markdown import markdown
 CURVES = "accuracy-by-eps.png"
 ORDER = tuple(dict.fromkeys((RESIDUAL.name, "mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
 """The order of the networks on the page."""
+PAPERS_EPS: Final = 0.3
+"""The bound of the rows `fgsm` on MNIST."""
+GRID_EPS: Final = sorted([PAPERS_EPS, *(row.eps for row in GRID_ROWS if row.eps is not None)])
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ def write_report(store: Store) -> list[str]:
         *(_table(rows, names, data, (WHITE, BLACK)) for data in ATTACKS),
         "What the paper's text prints (its bars have no numbers):",
         _published(),
+        "## FGSM by ε and number of levels (Figures 5 and 6)",
+        grid_text(rows),
+        _grid(rows),
         "## Attackers who know the layer, and controls",
         HONEST_TEXT,
         *(_table(rows, names, data, (HONEST,)) for data in ATTACKS),
@@ -135,6 +143,38 @@ def _table(rows: Sequence[Row], names: Sequence[str], data: str, knowledge: tupl
     return markdown(["attack", "attacker", *own], lines)
 
 
+def _grid(rows: Sequence[Row]) -> str:
+    lines = []
+    for eps in GRID_EPS:
+        found = [_at(rows, name, eps) for name in GRID]
+        lines.append([f"{eps:g}", *("not measured" if row is None else f"{_share(row)} ({row.n})" for row in found)])
+    return markdown(["ε", *GRID], lines)
+
+
+def _at(rows: Sequence[Row], name: str, eps: float) -> Row | None:
+    found = _find(rows, name, f"fgsm-{eps:g}")
+    return _find(rows, name, "fgsm") if found is None and eps == PAPERS_EPS else found
+
+
+def grid_text(rows: Sequence[Row]) -> str:
+    """Return what the grid shows of the paper's two claims: fewer constant levels, and trained ones, keep more."""
+    constant, trained = ([name for name in GRID if name.startswith(f"mnist-{kind}")] for kind in ("cq", "tq"))
+
+    def ahead(pairs: Iterable[tuple[str, str]]) -> str:
+        found = [(_at(rows, left, eps), _at(rows, right, eps)) for left, right in pairs for eps in GRID_EPS]
+        both = [(left, right) for left, right in found if left is not None and right is not None]
+        return f"{sum(left.ci_low > right.ci_high for left, right in both)} of {len(both)}"
+
+    return (
+        "The paper's bars have no numbers. Its text says that fewer constant levels keep more, and that trained "
+        "thresholds do significantly better than constant ones in most cases. Here, beyond the intervals, the network "
+        f"with fewer constant levels keeps more in {ahead(pairwise(constant))} comparisons of neighbours at one ε. "
+        f"Trained thresholds (one for all pixels) keep more than as many constant ones in "
+        f"{ahead(zip(trained, constant, strict=True))} comparisons, and constant ones more in "
+        f"{ahead(zip(constant, trained, strict=True))}."
+    )
+
+
 def _cell(rows: Sequence[Row], name: str, wanted: AttackRow, data: str) -> str:
     row = _find(rows, name, wanted.key, wanted.targeted)
     if row is None:
@@ -168,9 +208,9 @@ PAPER_TEXT = (
 HONEST_TEXT = (
     "PGD goes through the layer with its exact gradient, or past it with that of the identity or of one soft sigmoid "
     "(BPDA). Square needs no gradient. `transfer` is made on the plain network. Random signs are the control. `worst "
-    "of all` counts a picture if it survives every attack within the bound that was made on it. Square, PGD of 100 "
-    "steps and C&W met the first 50 of the 200 pictures only, so it is an upper bound. Where an attack without "
-    "gradients or of one step beats those with exact ones, the layer hides its gradient."
+    "of all` counts a picture if it survives every attack within the bound that was made on it, but for those of the "
+    "grid. Square, PGD of 100 steps and C&W met the first 50 of the 200 pictures only, so it is an upper bound. Where "
+    "an attack without gradients or of one step beats those with exact ones, the layer hides its gradient."
 )
 NETWORKS_TEXT = (
     "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy (`printed`: "
