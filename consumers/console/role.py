@@ -54,6 +54,7 @@ from schemas.runtime.settled_clock import SettledClock
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.follow import follow
+from schemas.waiting import cancel
 
 _COUNT_S: Final = 1.0
 _TRUST_S: Final = 5.0
@@ -190,9 +191,7 @@ async def _run(
     finally:
         # Streams never end by themselves.
         server.should_exit = server.force_exit = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
         if context.jobs is not None:
             await context.jobs.stop()
         await asyncio.to_thread(poller.close)

@@ -27,7 +27,10 @@ def tls_connection(address: tuple[str, int], context: ssl.SSLContext, timeout_s:
 
 
 def postgresql_tls(address: tuple[str, int], context: ssl.SSLContext, timeout_s: float) -> closing[ssl.SSLSocket]:
-    """Open a connection as `tls_connection` does, to a PostgreSQL. Raises OSError, and NoTlsError without TLS there."""
+    """Open a connection as `tls_connection` does, to a PostgreSQL.
+
+    Raises OSError, and NoTlsError if the server has no TLS.
+    """
     plain = socket.create_connection(address, timeout_s)
     try:
         plain.sendall(_SSL_REQUEST)

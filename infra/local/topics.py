@@ -182,9 +182,11 @@ async def prepare_topics(
         if retention_s is not None:
             await set_retention(address, retention_s)
 
-    work = [create()]
-    if generations is not None:
-        work += [grant(address, generations=generations), withdraw(address, generations)]
-    for failure in await asyncio.gather(*work, return_exceptions=True):
+    async def allow() -> None:
+        if generations is not None:
+            await grant(address, generations=generations)
+            await withdraw(address, generations)
+
+    for failure in await asyncio.gather(create(), allow(), return_exceptions=True):
         if failure is not None:
             raise failure
