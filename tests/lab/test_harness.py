@@ -290,8 +290,7 @@ def test_a_killed_queue_resumes_from_the_checkpoint_of_its_row(tmp_path: Path, q
     rows = json.loads((tmp_path / "results" / "tiny" / "rows.json").read_text())["rows"]
     assert {name: row["tables"]["sums"] for name, row in rows.items()} == {"first": [[1]], "long": [[3]], "last": [[1]]}
     commands = {row["made"]["command"] for row in rows.values()}
-    expected = f"pointillist lab stale --run --results {tmp_path / 'results'}"
-    assert commands == {expected}, "a stored command must not contain --runs"
+    assert commands == {"pointillist lab stale --run"}, "a stored command must not contain folders of this machine"
 
 
 def test_an_unknown_experiment_is_rejected_in_one_line(lab: Command) -> None:

@@ -1,4 +1,4 @@
-"""Small JSON files: what a strict reader accepts, and what it says of the rest."""
+"""Small JSON files: the content that a strict reader accepts, and its errors for the rest."""
 
 from __future__ import annotations
 
