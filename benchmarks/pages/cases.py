@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
 from benchmarks.pages.figure import NONE, Case, Cases
-from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same, transferred
+from benchmarks.pages.red_team_cases import judged, paired, shown_again, strongest_of_the_same, transferred
 from benchmarks.pages.red_team_figures import CONDITIONS
 from lab.experiments.certified import experiment as certified_labels
 from lab.experiments.certified.measure import Row as CertifiedRow
@@ -323,6 +323,6 @@ CASES: Final[Mapping[str, Cases]] = {
     "parity": _parity, "broken": _broken, "qusecnets": _qusecnets, "judged": judged,
     "paper_mode": _paper_mode, "unrounded": _unrounded, "below_the_paper": _below_the_paper, "foreign": _foreign,
     "general": _general, "paired": paired, "strongest_of_the_same": strongest_of_the_same,
-    "transferred": transferred,
+    "transferred": transferred, "shown_again": shown_again,
 }  # fmt: skip
 """The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

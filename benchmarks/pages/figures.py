@@ -42,8 +42,8 @@ FRONT: Final = (
     Pick("defence", "`lossless` bytes", "`lossless` bytes ÷ `raw` bytes, videos"),
     Pick(
         "robustness", "`cifar10@1-hardened`, fleet, r = 0.25, L∞ 8/255: worst case",
-        "accuracy of the hardened CIFAR-10 network, {end}, L∞ 8/255 (clean accuracy {more[0]}); an upper bound: a "
-        "standard AutoAttack made on the bare network, which is not among them, left {more[1]} of the first {of[1]}",
+        "accuracy of the hardened CIFAR-10 network, {end}, L∞ 8/255 (clean accuracy {more[0]}); an upper bound: an "
+        "attack of the paired table, which is not among them, left {more[1]} of the first {of[1]}",
         (
             "`cifar10@1-hardened`, fleet, r = 0.25, L∞ 8/255, without an attack",
             "the strongest of these attacks on `cifar10@1-hardened`, L∞ 8/255, alone",

@@ -107,6 +107,22 @@ def transferred(rows: Sequence[Case]) -> Iterator[Case]:
         yield found
 
 
+def shown_again(rows: Sequence[Case]) -> Iterator[Case]:
+    """Each network whose attacker had several candidates for a picture, with the shares that withstand showings."""
+    for row in rows:
+        pictures = int(row["pictures"])
+        shares = {
+            name: wilson(int(unpacked(row[name], pictures).sum()), pictures)
+            for name in ("once", "ten", "hundred", "each_once", "each_ten")
+        }
+        yield {
+            **row,
+            **{name: f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]" for name, each in shares.items()},
+            "network": row["network"].partition("+")[0],
+            "bound": strength(float(row["eps"])),
+        }
+
+
 def _record(row: Case) -> PairedRow:
     numbers = {name: int(row[name]) for name in ("pictures", "submissions")}
     return PairedRow(**{**row, **numbers, **{name: float(row[name]) for name in ("eps", "seconds")}})

@@ -108,7 +108,7 @@ def test_each_set_of_attacks_includes_the_clean_answers_and_the_worst_case_inclu
     assert sets == [(clean,), (clean, bare), (clean, behind), (clean, bare, behind)]
     [without] = summaries([clean, bare])
     assert without.aware is None
-    page = "\n".join(paired_page([clean, bare, behind], [], ["paired/later"], "the command"))
+    page = "\n".join(paired_page([clean, bare, behind], [], [], ["paired/later"], "the command"))
     assert "Not measured yet: paired/later" in page.replace("`", "")
 
 
@@ -116,11 +116,11 @@ def test_the_page_warns_of_attacks_made_on_one_side_alone() -> None:
     made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "targeted", "bare"), (7, "eot-pgd", "fleet"))
     rows = [row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made]
     warning = "Made on one side alone: `targeted` on the bare network."
-    assert warning in "\n".join(paired_page(rows, [], [], "the command"))
+    assert warning in "\n".join(paired_page(rows, [], [], [], "the command"))
     rows.append(row(*drawn(8), attack="square", made_on="fleet"))
-    assert f"{warning[:-1]}; `square` through the drop." in "\n".join(paired_page(rows, [], [], "the command"))
+    assert f"{warning[:-1]}; `square` through the drop." in "\n".join(paired_page(rows, [], [], [], "the command"))
     rows += [row(*drawn(9), attack="targeted", made_on="fleet"), row(*drawn(10), attack="square")]
-    assert "one side alone" not in "\n".join(paired_page(rows, [], [], "the command"))
+    assert "one side alone" not in "\n".join(paired_page(rows, [], [], [], "the command"))
 
 
 def test_every_p_value_except_the_primary_one_is_adjusted_for_all_tables_of_the_page() -> None:
@@ -129,7 +129,7 @@ def test_every_p_value_except_the_primary_one_is_adjusted_for_all_tables_of_the_
     rows += [replace(each, network="net@2+b") for each in rows]
     found = adjusted(summaries(rows))
     assert len(found) == 2 * (4 * 2 - 1)
-    page = "\n".join(paired_page(rows, [], [], "the command"))
+    page = "\n".join(paired_page(rows, [], [], [], "the command"))
     assert page.count("Holm p = ") == len(found)
     assert page.count(f"p = {summaries(rows)[0].worst.p(PRIMARY):.2g}, primary") == 2
     smallest = min(found, key=lambda each: each[0].p(each[1]))

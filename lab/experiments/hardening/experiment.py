@@ -9,11 +9,12 @@ import torch
 
 from lab.backdoor.scene import discard_other_checkpoint, train
 from lab.data import LabelledPictures, read_cifar10_test
+from lab.experiments.hardening import candidates
 from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
 from lab.experiments.hardening.paired import BARE, BEHIND, HARDENED, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
-from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, PairedRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, AloneRow, CandidatesRow, HardRow, PairedRow, SceneRow, StripRow
 from lab.experiments.hardening.scene import (
     ADAPTED,
     ADAPTED_FRAMES,
@@ -37,11 +38,14 @@ NAME: Final = "hardening"
 TABLES: Final = {
     "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "alone": AloneRow,
     "paired": PairedRow, "transferred": PairedRow,
+    "candidates": CandidatesRow,
 }  # fmt: skip
 COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
 TRANSFERRED: Final = Setting(*HARDENED, BARE, "auto-attack")
 """An attack of the paired table that is made on all pictures of the red team's runs too."""
+CANDIDATES: Final = tuple(Setting(*HARDENED, side, candidates.ATTACK) for side in (BARE, BEHIND))
+"""The attacks with a candidate for each goal."""
 _CODE: Final = "lab.experiments.hardening.scene"
 _PAIRED: Final = "lab.experiments.hardening.paired:measured"
 _COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
@@ -50,6 +54,7 @@ _BARE_SECONDS: Final = {"auto-attack": 900}
 """Seconds of a costly attack on the bare network."""
 _USUAL: Final = {BEHIND: 250, BARE: 25}
 """Seconds of any other attack, by the attacked side."""
+_CANDIDATES_SECONDS: Final = {BEHIND: 2000, BARE: 200}
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
 _ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 10_000}
@@ -59,9 +64,13 @@ _ALONE_SECONDS: Final = 1_000
 
 
 def plan(place: Workplace) -> Plan:
-    """CIFAR-10 with the drop and without it, both scene networks at each size, then STRIP on each."""
+    """CIFAR-10 with the drop and without it, both scene networks at each size, then STRIP on each.
+
+    The hardened scene network meets further attacks last.
+    """
     cells = [_paired(each, place) for each in SETTINGS]
     cells.append(_paired(TRANSFERRED, place, IMAGES, "transferred"))
+    cells += [_candidates(each, place) for each in CANDIDATES]
     for network, bundle in NETWORKS.items():
         folder = shipped_bundle(bundle)
         cells += [_attacked(network, folder, size) for size in SIZES]
@@ -77,9 +86,10 @@ def plan(place: Workplace) -> Plan:
         write_page(store.folder / "scene.md", scene_page(*rows, *more))
         paired, measured_rows = store.records("paired", PairedRow), store.rows()
         transferred = store.records("transferred", PairedRow)
-        missing = [each.name for each in SETTINGS if each.name not in measured_rows]
+        missing = [each.name for each in (*SETTINGS, *CANDIDATES) if each.name not in measured_rows]
         if paired:
-            write_page(store.folder / "paired.md", paired_page(paired, transferred, missing, COMMAND))
+            again = store.records("candidates", CandidatesRow)
+            write_page(store.folder / "paired.md", paired_page(paired, transferred, again, missing, COMMAND))
         return []
 
     return Plan(NAME, TABLES, tuple(cells), store, write)
@@ -98,6 +108,22 @@ def _paired(setting: Setting, place: Workplace, count: int = PICTURES, table: st
     seconds = costly.get(setting.attack, _USUAL[setting.made_on]) * count / PICTURES
     name = setting.name.replace("paired", table, 1)
     return Cell(name, (_PAIRED,), measure, (setting, count), files, seconds, SEED)
+
+
+def _candidates(setting: Setting, place: Workplace) -> Cell:
+    """Return an attack with several candidates for each picture; only those made through the drop are shown again."""
+    folder = shipped_bundle(setting.bundle)
+
+    def measure() -> Tables:
+        bundle = _loaded(folder)
+        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), PICTURES)
+        paired, again = candidates.measured(setting, bundle, pictures, place.cache(NAME))
+        return {"paired": [paired], "candidates": [again] if setting.made_on == BEHIND else []}
+
+    files = (folder, place.data_set("cifar10"))
+    seconds = _CANDIDATES_SECONDS[setting.made_on]
+    code = (f"{candidates.__name__}:measured",)
+    return Cell(setting.name, code, measure, (setting, PICTURES), files, seconds, SEED)
 
 
 def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:

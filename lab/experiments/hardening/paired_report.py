@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.experiments.hardening.paired import BARE, BEHIND, Standing, standing
-from lab.experiments.hardening.rows import PairedRow
+from lab.experiments.hardening import candidates
+from lab.experiments.hardening.paired import BARE, BEHIND, Standing, standing, unpacked
+from lab.experiments.hardening.rows import CandidatesRow, PairedRow
 from lab.experiments.harness.page import Column, table
 from lab.red_team.plan import CLEAN
 from lab.statistics import Interval, holm, least_wins, paired_detectable, paired_interval, sign_test, wilson
@@ -216,12 +217,46 @@ ROWS: Final[tuple[Column[PairedRow], ...]] = (
 )
 
 
+def share_of(row: CandidatesRow, digits: str) -> Interval:
+    """Return the share of the row's pictures whose bit is set, with its Wilson interval."""
+    return wilson(int(unpacked(digits, row.pictures).sum()), row.pictures)
+
+
+def _showings(name: str) -> Callable[[CandidatesRow], str]:
+    return lambda row: _interval(share_of(row, getattr(row, name)))
+
+
+AGAIN_TEXT: Final = (
+    "The attack `candidates` makes a picture away from the class of each picture, and one towards each other class, by "
+    f"PGD of {candidates.STEPS} steps of {candidates.STEP:g} ε from one random start, on margins between logits, with "
+    f"momentum; through the drop, with {candidates.SAMPLES[BEHIND]} draws a step. The attacker chooses among those by "
+    f"{candidates.ESTIMATES} draws of its own. The shares are of pictures that are right at every showing, behind the "
+    "drop; a picture that is never right without an attack counts as wrong."
+)
+AGAIN: Final[tuple[Column[CandidatesRow], ...]] = (
+    Column("network", lambda row: row.network),
+    Column("L∞ ε", lambda row: strength(row.eps)),
+    Column("n", lambda row: str(row.pictures)),
+    Column("candidates", lambda row: str(row.candidates)),
+    Column("the chosen one, once", _showings("once")),
+    Column("10 times", _showings("ten")),
+    Column("100 times", _showings("hundred")),
+    Column("each candidate once", _showings("each_once")),
+    Column("each 10 times", _showings("each_ten")),
+    Column("s", lambda row: f"{row.seconds:.1f}"),
+)
+
+
 def paired_page(
-    rows: Sequence[PairedRow], transferred: Sequence[PairedRow], missing: Iterable[str], command: str
+    rows: Sequence[PairedRow],
+    transferred: Sequence[PairedRow],
+    again: Sequence[CandidatesRow],
+    missing: Iterable[str],
+    command: str,
 ) -> list[str]:
     """Return the page: a table for each network and bound, the power of its comparison, and all attacks.
 
-    `transferred` are attacks on more pictures.
+    `transferred` are attacks on more pictures, `again` are candidates that were shown again.
     """
     left_out = _listed(missing)
     found = summaries(rows)
@@ -253,6 +288,8 @@ def paired_page(
     parts += ["## All attacks", table(ROWS, rows)]
     if transferred:
         parts += ["## On the pictures of the red team's runs", table(ROWS, transferred)]
+    if again:
+        parts += ["## Shown again, or another candidate", AGAIN_TEXT, table(AGAIN, again)]
     if left_out:
         parts.append(f"Not measured yet: {left_out}.")
     return parts

@@ -28,7 +28,7 @@ HARD: tuple[Column[HardRow], ...] = (
     Column("frame", lambda row: f"{row.width}×{row.height}"),
     Column("r", lambda row: f"{row.drop:g}"),
     Column("n", lambda row: str(row.frames)),
-    Column("right", lambda row: f"{row.right / row.frames:.3f}"),
+    Column("right", lambda row: share(row.right / row.frames, row.frames)),
 )
 ADAPTED: tuple[Column[AdaptedRow], ...] = (
     Column("network", lambda row: row.model),

@@ -97,3 +97,23 @@ class PairedRow:
     once: str
     always: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class CandidatesRow:
+    """Several candidates of each attacked picture, shown to the chain behind the drop.
+
+    The fields after `candidates` hold a bit for each picture as hexadecimal digits: the chain is right at 1, 10 and 100
+    showings of the candidate that the attacker chose, at one showing of each candidate, and at ten of each.
+    """
+
+    network: str
+    eps: float
+    pictures: int
+    candidates: int
+    once: str
+    ten: str
+    hundred: str
+    each_once: str
+    each_ten: str
+    seconds: float
