@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -47,22 +48,32 @@ RELEASED: Final[tuple[Kind, ...]] = ("bpda", "eot-clean", "eot-current")
 _CODE: Final = "lab.experiments.preprocessing"
 _LARGER: Final = {"cifar10": 1.0, "scene128": 12.0}
 """Cost of a picture of each subject, in pictures of 32×32."""
+_EOT_IMAGES: Final = {"cifar10": 100}
+"""Number of pictures under EOT, for subjects with cheaper pictures than the budget assumes."""
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
     """Return the plan for both subjects. Cheap attacks that know the defence come first."""
     store = place.store(NAME)
-    every = [cell for name in SUBJECTS for cell in Laboratory(name, place, budget or Budget()).cells()]
+
+    def laboratory(name: str) -> Laboratory:
+        usual = budget or Budget()
+        eot_images = usual.eot_images if budget else _EOT_IMAGES.get(name, usual.eot_images)
+        return Laboratory(name, place, usual, replace(usual, eot_images=eot_images))
+
+    every = [cell for name in SUBJECTS for cell in laboratory(name).cells()]
     return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
 
 
 class Laboratory:
     """The cells of one subject. It is loaded when the first cell is measured."""
 
-    def __init__(self, name: str, place: Workplace, budget: Budget) -> None:
+    def __init__(self, name: str, place: Workplace, budget: Budget, eot_budget: Budget) -> None:
+        """`eot_budget` is that of attacks through the mean over draws."""
         self.name = name
         self.place = place
         self.budget = budget
+        self.eot_budget = eot_budget
         self.cache = place.cache(NAME)
 
     @cached_property
@@ -74,6 +85,11 @@ class Laboratory:
     def attacker(self) -> Attacker:
         """The attacks on the network."""
         return PapersSteps(self.subject, self.budget, self.cache)
+
+    @cached_property
+    def eot_attacker(self) -> Attacker:
+        """The attacks on the network through the mean over draws."""
+        return PapersSteps(self.subject, self.eot_budget, self.cache)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells of the subject, the most important first."""
@@ -149,7 +165,8 @@ class Laboratory:
         return self._cell(attack, run, 20 if each.slow else 4)
 
     def _released(self, kind: Kind, name: str, factor: float = 1.0) -> Cell:
-        budget, eot = self.budget, kind.startswith("eot")
+        eot = kind.startswith("eot")
+        budget = self.eot_budget if eot else self.budget
         samples = budget.samples if eot else 1
         label = {
             "bpda": "BPDA", "bpda-surrogate": "BPDA by the auto-encoder",
@@ -160,26 +177,28 @@ class Laboratory:
         count = budget.eot_images if eot else most
 
         def run() -> Scores:
-            function = self.attacker.function(name)
-            return self.attacker.score(function, self.attacker.released(kind, function, factor, count), targeted=True)
+            attacker = self.eot_attacker if eot else self.attacker
+            function = attacker.function(name)
+            return attacker.score(function, attacker.released(kind, function, factor, count), targeted=True)
 
         key = kind if factor == 1 else f"{kind}-{factor:g}"
         label += "" if factor == 1 else f", η × {factor:g}"
-        return self._cell(Attack(self.name, name, key, label, True, BOUND), run, count * samples / 4)
+        return self._cell(Attack(self.name, name, key, label, True, BOUND), run, count * samples / 4, budget)
 
     def _pgd(self, each: Adaptive, name: str, bound: float, surrogate: bool = False) -> Cell:
         def run() -> Scores:
-            function = self.attacker.function(name)
-            found = self.attacker.pgd(each, function, bound, surrogate=surrogate)
-            return self.attacker.score(function, found, each.targeted)
+            attacker = self.eot_attacker
+            function = attacker.function(name)
+            found = attacker.pgd(each, function, bound, surrogate=surrogate)
+            return attacker.score(function, found, each.targeted)
 
         attack = Attack(self.name, name, each.key, each.label, each.targeted, bound)
-        return self._cell(attack, run, 3 + 2 * each.samples)
+        return self._cell(attack, run, self.eot_budget.eot_images * (3 + 2 * each.samples) / 16, self.eot_budget)
 
-    def _cell(self, attack: Attack, run: Callable[[], Scores], seconds: float) -> Cell:
+    def _cell(self, attack: Attack, run: Callable[[], Scores], seconds: float, budget: Budget | None = None) -> Cell:
         code, files = (f"{_CODE}.attacked:Attacker", *self._steps_code(attack.defence)), self._files()
         cost = seconds * _LARGER.get(self.name, 1.0)
-        return Scored(attack, code, run, self.budget, files, cost, self.budget.seed, self.cache).cell
+        return Scored(attack, code, run, budget or self.budget, files, cost, self.budget.seed, self.cache).cell
 
     def _variance(self, name: str, *, imitated: bool) -> Cell:
         def measure() -> Tables:
