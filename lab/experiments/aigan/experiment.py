@@ -22,7 +22,10 @@ from processors.bundle import shipped_bundle
 
 NAME: Final = "aigan"
 TABLES: Final = {"success": SuccessRow, "times": TimeRow, "generators": Generator}
+WHOLE_SPLITS: Final = {"mnist": 10_000, "cifar10": 10_000}
+"""Number of test pictures of the tasks whose whole split meets the generators."""
 IMAGES: Final = 1_000
+"""Number of test pictures that meet the generators of other tasks."""
 PGD_IMAGES: Final = 250
 SEED: Final = 0
 _CODE: Final = "lab.experiments.aigan.run:Attacked"
@@ -38,8 +41,9 @@ def plan(place: Workplace) -> Plan:
 
 def _cells(place: Workplace, task: Task) -> Iterator[Cell]:
     cache, out = place.cache(f"{NAME}/experiment"), place.store(NAME).folder
-    attacked = Attacked(task, IMAGES, PGD_IMAGES, SEED, place.data, out, cache)
-    settings = (task.name, IMAGES, PGD_IMAGES)
+    images = WHOLE_SPLITS.get(task.name, IMAGES)
+    attacked = Attacked(task, images, PGD_IMAGES, SEED, place.data, out, cache)
+    settings = (task.name, images, PGD_IMAGES)
     for black_box in (False, True):
         home = None if black_box and task.black_box is None else home_of(task, black_box)
         if home is not None and (home / SETTINGS).is_file():

@@ -24,6 +24,7 @@ from lab.aigan.measure import (
     targets_for,
     verdicts,
 )
+from lab.aigan.opponents import differentiable
 from lab.aigan.run import generator_name
 from lab.aigan.shipping import Attacker, Frames, shipped_generator
 from lab.aigan.tasks import Task
@@ -168,7 +169,8 @@ def best_gain(attacker: Attacker, target: Bundle, pictures: LabelledPictures, se
 def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:
     """Return the frames attacked by FGSM and PGD, and the seconds of both and of the generator, in one run."""
     eps = attacker.settings.eps
-    by_steps = [pgd(bare(target), frames, labels, targets, eps, seed, steps) for steps in GRADIENTS.values()]
+    logits = differentiable(target)
+    by_steps = [pgd(logits, frames, labels, targets, eps, seed, steps) for steps in GRADIENTS.values()]
     seconds = [each.seconds for each in (*by_steps, attack(attacker, frames, targets))]
     made: Arrays = {name: each.frames for name, each in zip(GRADIENTS, by_steps, strict=True)}
     return made | {"seconds": np.array(seconds), "threads": np.array(torch.get_num_threads())}
