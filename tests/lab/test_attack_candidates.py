@@ -98,3 +98,23 @@ def test_a_stubborn_picture_stays_right_at_all_showings(bundle: Bundle, monkeypa
         shapes = {"bare": (3, 3), "each": (3, 10, 3), "chosen": (12, 3)}
         assert {name: found[name].shape for name in shapes} == shapes
         assert all(np.all(found[name]) for name in shapes)
+
+
+def test_a_picture_that_is_never_right_without_an_attack_counts_as_wrong(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_steps(monkeypatch)
+    pictures, calls = coloured_pictures(3, lead=60), list[int]()
+
+    def lucky_later(_judged: object, frames: Tensor, times: int, _chance: object) -> Tensor:
+        """Return the first picture's class only after the first call, which has no attack."""
+        calls.append(times)
+        right = torch.from_numpy(pictures.labels).expand(times, -1).clone()
+        right[:, 0] += len(calls) == 1
+        return right
+
+    monkeypatch.setattr(candidates, "answers", lucky_later)
+    found = candidates.judged(Setting("colours", 0.004, "fleet", candidates.ATTACK), bundle, pictures, 0)
+    for name in ("bare", "each", "chosen"):
+        assert not found[name][..., 0].any()
+        assert found[name][..., 1:].all()
