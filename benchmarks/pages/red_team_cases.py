@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.pages.figure import NONE, RESULTS, Case, read
 from lab.experiments.hardening.paired import unpacked
-from lab.experiments.hardening.paired_report import PRIMARY, Against, made, strength, summaries
+from lab.experiments.hardening.paired_report import PRIMARY, Against, made, share_of, strength, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team.convergence import STRONGER
 from lab.red_team.plan import CLEAN
@@ -70,7 +73,9 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
     """Each network bare and behind the drop, on the same pictures, without an attack and in the worst case."""
     for each in summaries([_record(row) for row in rows]):
         for line in (each.clean, each.worst):
-            strongest = line.strongest("always")
+            strongest, always = line.strongest("always"), line.left.always
+            run = _standing(each.network, each.eps) if line is each.worst else None
+            met = run[: len(always)] if run is not None and len(run) >= len(always) else None
             yield {
                 "network": each.network.partition("+")[0],
                 "bound": strength(each.eps),
@@ -79,6 +84,8 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
                 "times": each.submissions,
                 **{side: line.share(side)._asdict() for side in ("bare", "always")},
                 "gain": line.gain("always")._asdict(),
+                "run": None if met is None else _share(met),
+                "with_run": None if met is None else _share(met & always),
                 "primary": line.gain(PRIMARY)._asdict() if line is each.worst else None,
                 "smallest_gain": 100 * each.smallest_gain if line is each.worst else None,
                 "alone": None
@@ -96,25 +103,32 @@ def transferred(rows: Sequence[Case]) -> Iterator[Case]:
         left, bound = unpacked(row.always, row.pictures), strength(row.eps)
         found: dict[str, object] = {
             "network": row.network.partition("+")[0], "bound": bound, "attack": made(row), "n": row.pictures,
-            "times": row.submissions, "alone": wilson(int(left.sum()), row.pictures)._asdict(),
+            "times": row.submissions, "alone": _share(left),
         }  # fmt: skip
-        key = row.network, bound, row.pictures
-        for run in read(RESULTS, "red-team/run"):
-            if (run["network"], strength(float(run["eps"])), int(run["images"])) == key:
-                both = left & unpacked(run["standing"], row.pictures)
-                found["together"] = wilson(int(both.sum()), row.pictures)._asdict()
-                found["must"], found["aim"] = _BOUNDS[bound]
+        run = _standing(row.network, row.eps)
+        if run is not None and len(run) == len(left):
+            found["together"] = _share(left & run)
+            found["must"], found["aim"] = _BOUNDS[bound]
         yield found
+
+
+def _standing(network: str, eps: float) -> NDArray[np.bool_] | None:
+    """Return which pictures withstand the published run of a network at a bound; None without such a run."""
+    for run in read(RESULTS, "red-team/run"):
+        if (run["network"], strength(float(run["eps"]))) == (network, strength(eps)):
+            return unpacked(run["standing"], int(run["images"]))
+    return None
+
+
+def _share(left: NDArray[np.bool_]) -> dict[str, float]:
+    return wilson(int(left.sum()), len(left))._asdict()
 
 
 def shown_again(rows: Sequence[Case]) -> Iterator[Case]:
     """Each network whose attacker had several candidates for a picture, with the shares that withstand showings."""
     for row in rows:
         pictures = int(row["pictures"])
-        shares = {
-            name: wilson(int(unpacked(row[name], pictures).sum()), pictures)
-            for name in ("once", "ten", "hundred", "each_once", "each_ten")
-        }
+        shares = {name: share_of(row[name], pictures) for name in ("once", "ten", "hundred", "each_once", "each_ten")}
         yield {
             **row,
             **{name: f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]" for name, each in shares.items()},

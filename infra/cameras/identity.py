@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bundles import GENERAL, named_bundles
-from infra.local.files import user_folder
+from infra.local.user_folders import user_folder
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enrol_missing
 from infra.state_folder import Layout

@@ -240,7 +240,7 @@ def _cache_choice(folder: Path) -> None:
 
     from prometheus_client import CollectorRegistry
 
-    from infra.local.files import backend_cache
+    from infra.local.user_folders import backend_cache
     from processors.device.loaded_model import load_model
     from processors.metrics import ProcessorMetrics
     from processors.settings import ProcessorSettings

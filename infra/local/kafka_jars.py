@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from infra.local.files import cache_folder
 from infra.local.service import INFRA
+from infra.local.user_folders import cache_folder
 from schemas.errors import BrokerError
 from schemas.runtime.file_lock import lock_file
 

@@ -12,11 +12,11 @@ import httpx2
 from pydantic import BaseModel
 
 from consumers.console.data.roles import NO_ANSWER_S
-from infra.local.files import backend_cache
 from infra.local.http import get
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child
 from infra.local.service import instance_names
+from infra.local.user_folders import backend_cache
 from infra.pki.roles import SHARE_FILE, role_folder
 from infra.process.exit_status import FLEET_DRAINED, FLEET_PENDING
 from infra.settings.document import toml

@@ -27,7 +27,7 @@ from infra.cli.doctor import Finding
 from infra.cli.lab.shared import print_figures, require_writable
 from infra.cli.status import logs
 from infra.cli.terminal import Console
-from infra.local.files import cache_folder
+from infra.local.user_folders import cache_folder
 from infra.pki.authority import Authority
 from infra.up.settings import source_entry
 from lab.golden import compare

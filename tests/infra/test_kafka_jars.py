@@ -14,9 +14,9 @@ import pytest
 
 from infra.local import kafka as kafka_module
 from infra.local import kafka_jars, service
-from infra.local.files import backend_cache
 from infra.local.kafka import Kafka
 from infra.local.kafka_archive import write_archive
+from infra.local.user_folders import backend_cache
 from schemas.errors import BrokerError
 
 ROOT = Path(__file__).parents[2]

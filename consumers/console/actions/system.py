@@ -26,7 +26,6 @@ from schemas.errors import BrokerError
 
 async def audited(context: ConsoleContext) -> dict[str, Any]:
     """Return the last result of the monitor's live audit, or an object with its `error`."""
-
     found, no_records = await unless_away(context.read_recorded(read_result), None)
     if no_records:
         return {"error": no_records}

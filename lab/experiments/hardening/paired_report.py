@@ -217,13 +217,13 @@ ROWS: Final[tuple[Column[PairedRow], ...]] = (
 )
 
 
-def share_of(row: CandidatesRow, digits: str) -> Interval:
-    """Return the share of the row's pictures whose bit is set, with its Wilson interval."""
-    return wilson(int(unpacked(digits, row.pictures).sum()), row.pictures)
+def share_of(digits: str, count: int) -> Interval:
+    """Return the share of `count` pictures whose bit is set, with its Wilson interval."""
+    return wilson(int(unpacked(digits, count).sum()), count)
 
 
 def _showings(name: str) -> Callable[[CandidatesRow], str]:
-    return lambda row: _interval(share_of(row, getattr(row, name)))
+    return lambda row: _interval(share_of(getattr(row, name), row.pictures))
 
 
 AGAIN_TEXT: Final = (
