@@ -103,9 +103,10 @@ def _judged(
         standing = answers.all(0).nonzero()[:, 0]
         once, stands = once + int(answers[0].sum()), stands + len(standing)
         for attack in others if further else ():
-            changed = to_8_bits(attack(frames[standing], labels[standing]))
-            right = resubmitted(chain, changed, labels[standing], times=TIMES, generator=chance)
-            standing = standing[right]
+            if len(standing):
+                changed = to_8_bits(attack(frames[standing], labels[standing]))
+                right = resubmitted(chain, changed, labels[standing], times=TIMES, generator=chance)
+                standing = standing[right]
         every += len(standing)
     return clean / count, (once / count, stands / count), every / count
 
