@@ -48,13 +48,13 @@ def test_repairs_show_the_attack_success_left_the_accuracy_lost_and_the_rejectio
 def test_the_worst_attack_decides_and_a_missing_measurement_counts_as_missed() -> None:
     rows = [detector(model, TOGETHER, 0.9) for model in ATTACKS]
     rows[3] = detector(rows[3].model, TOGETHER, 0.55, frr=0.02)
-    found = {each.what: each for each in findings_of_attacks(rows, [], [])}
+    found = {each.what: each for each in findings_of_attacks(rows, [], [], [])}
     worst = found[f"detected frames at 1 % false alarms, worst of 10 attacks: {ATTACKS[rows[3].model]}"]
     assert (worst.measured, worst.verdict) == (0.55, "must")
     assert found[f"false alarms of all statistics, worst of 10 attacks: {ATTACKS[rows[3].model]}"].verdict == "missed"
     assert found["repair: ASR after, worst attack"].verdict == "not measured"
     assert (worst.interval, worst.count) == ((rows[3].detected_low, rows[3].detected_high), rows[3].poisoned)
-    of_two = {each.what: each for each in findings_of_attacks(rows[:2], [], [])}
+    of_two = {each.what: each for each in findings_of_attacks(rows[:2], [], [], [])}
     incomplete = of_two["detected frames at 1 % false alarms, worst of 2 attacks: patch (BadNets)"]
     assert (incomplete.verdict, incomplete.spoiled) == ("missed", "2 of 10 attacks measured")
 
@@ -62,7 +62,7 @@ def test_the_worst_attack_decides_and_a_missing_measurement_counts_as_missed() -
 def test_rejected_repairs_make_the_worst_repair_missed_and_impure_quarantines_do_not_count() -> None:
     def worst(rows: list[RepairRow]) -> Finding:
         found, outside = (
-            each for each in findings_of_attacks([], [], rows) if each.what.startswith("repair: ASR after")
+            each for each in findings_of_attacks([], [], [], rows) if each.what.startswith("repair: ASR after")
         )
         assert outside.verdict in ("", "not measured")
         return found
@@ -75,6 +75,6 @@ def test_rejected_repairs_make_the_worst_repair_missed_and_impure_quarantines_do
     impure = [replace(rows[0], quarantine="10 % impure", success_after=0.2), *rows[1:]]
     assert worst(impure).spoiled == "9 of 10 attacks measured"
     (outside,) = (
-        each for each in findings_of_attacks([], [], impure) if "outside the ten" in each.what and each.measured
+        each for each in findings_of_attacks([], [], [], impure) if "outside the ten" in each.what and each.measured
     )
     assert (outside.measured, outside.what.rpartition(": ")[2]) == (0.2, f"{rows[0].model}, quarantine 10 % impure")

@@ -307,8 +307,10 @@ def test_the_command_writes_the_figures_of_both_rules(
     usual = RULE.combined_octaves if kind == COMBINED else RULE.entropy_octaves
     assert document["usual"]["octaves"] == usual != document["chosen"]["octaves"]
     for each in (document["usual"], document["chosen"]):
-        assert tuple(each) == FIGURES
+        assert tuple(each) == (*FIGURES, "still_false_alarms", "still_false_alarms_interval")
         assert each["kind"] == kind
+        low, high = each["still_false_alarms_interval"]
+        assert 0 <= low <= each["still_false_alarms"] <= high
         assert 0 <= each["alarmed_interval"][0] <= each["alarmed"] <= each["alarmed_interval"][1] <= 1
         low, high = each["false_alarms_interval"]
         assert 0 <= low <= each["false_alarms"] <= high <= each["false_alarms_bound"]

@@ -44,6 +44,9 @@ def evidence(
     allowed: Annotated[
         float, typer.Option(help="Maximum false alarms a camera and year with the chosen threshold.", min=0.0)
     ] = 0.1,
+    stay: Annotated[
+        float, typer.Option(help="Minutes for which a camera shows one scene, for `still_false_alarms`.", min=0.01)
+    ] = 10.0,
     episodes: Annotated[int, typer.Option(help="Number of simulated attacks.", min=1)] = 200,
     seed: Seed = 0,
     device: Device = "auto",
@@ -59,17 +62,22 @@ def evidence(
     interval; `false_alarms_bound` allows for deeper scores than measured. `few_passages` warns that an estimate rests
     on too few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
+    `still_false_alarms` are those in a year of a camera that shows each picture for `--stay` minutes, with their
+    interval over pictures: a scene that looks unusual looks so in each of its probes. They are far more. For cameras
+    that stay, set `combined_octaves` or `entropy_octaves` below 0.
     """
     with lab_extra():
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
         from lab.evidence.scores import Limits, halves, scored
+        from lab.evidence.still_scenes import still_false_alarms
         from lab.strip.measure import threshold_for
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
         from schemas.evidence.rule import EvidenceRule
 
-        if not math.isfinite(allowed):
-            raise ConfigError(f"--allowed: expected a finite number, got {allowed}. Correct it.")
+        for option, value in (("--allowed", allowed), ("--stay", stay)):
+            if not math.isfinite(value):
+                raise ConfigError(f"{option}: expected a finite number, got {value}. Correct it.")
         require_writable(json)
         network = load_bundle(bundle_folder(bundle), torch_device(device))
         pipeline, stream = Pipeline(network), Stream(fps, probe_share)
@@ -87,15 +95,18 @@ def evidence(
         parts = halves(harmless)
         usual = EvidenceRule()
         chosen = chosen_rule(parts.choosing, limits, usual, stream, allowed)
-        found = {
-            name: figures_of(
+        probes, found = max(1, round(60 * stay * stream.probes_per_s)), dict[str, dict[str, object]]()
+        for name, choice in (("usual", Choice(usual)), ("chosen", chosen)):
+            figures = figures_of(
                 parts.judging, attacked, limits, choice, stream, allowed=allowed, count=episodes, seed=seed
             ).figures()
-            for name, choice in (("usual", Choice(usual)), ("chosen", chosen))
-        }
+            still = still_false_alarms(parts.judging, 1, limits, choice.rule, probes, stream.probes_per_s, seed=seed)
+            figures["still_false_alarms"] = still.a_year.value
+            figures["still_false_alarms_interval"] = list(still.a_year[1:])
+            found[name] = figures
     settings = {
         "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "fps": fps,
-        "probe_share": probe_share, "allowed": allowed, "episodes": episodes, "seed": seed,
+        "probe_share": probe_share, "allowed": allowed, "stay": stay, "episodes": episodes, "seed": seed,
         "clean_choosing": len(parts.choosing), "clean_judging": len(parts.judging), "attacked": len(attacked),
     }  # fmt: skip
     write_json(json, {**found, "settings": settings})

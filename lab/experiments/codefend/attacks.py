@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -12,8 +13,9 @@ from lab.backdoor.catalogue import MODELS
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.plan import BLENDED, CATALOGUE, FLAGGED, MAIN, OWN_MODE, SOURCE, WITHOUT_TRIGGER
-from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow
+from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow, StillRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
+from lab.experiments.codefend.still import OCTAVES, STAYS
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
 from lab.statistics import wilson
@@ -72,7 +74,10 @@ def _is_ours(row: RepairRow) -> bool:
 
 
 def findings_of_attacks(
-    detectors: Sequence[DetectorRow], cameras: Sequence[CameraRow], repairs: Sequence[RepairRow]
+    detectors: Sequence[DetectorRow],
+    cameras: Sequence[CameraRow],
+    still: Sequence[StillRow],
+    repairs: Sequence[RepairRow],
 ) -> Iterator[Finding]:
     """Yield the requirements on the whole catalogue; the worst of the attacks that were measured, with their number."""
     every = {row.model: row for row in detectors if row.statistic == TOGETHER}
@@ -96,7 +101,22 @@ def findings_of_attacks(
         a_year = {model: Share(row.false_alarms) for model, row in rows.items()}
         what = f"false alarms of a camera in a year, if each probe is a picture of its own, {choice} threshold"
         yield _worst(what, a_year, 1, 0.1, plain=True)
+    yield from _of_still_cameras(still)
     yield from _cures(repairs)
+
+
+def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
+    """Yield the same requirements on cameras that look at each scene for about a minute, and for about ten."""
+    scenes = zip(("a scene a minute", "a scene in ten minutes"), STAYS[1:], strict=True)
+    for (scene, stay), octaves in product(scenes, OCTAVES):
+        chosen = {row.model: row for row in rows if (row.stay, row.octaves) == (stay, octaves)}
+        at = f"{scene}, {f'{octaves:+g} octaves' if octaves else 'usual threshold'}"
+        alarmed = {
+            model: Share(row.alarmed, row.alarmed_low, row.alarmed_high, row.episodes) for model, row in chosen.items()
+        }
+        yield _worst(f"cameras with an alarm in 40 probes, {at}", alarmed, 0.95, 1.0, larger=True)
+        a_year = {model: Share(row.a_year, row.a_year_low, row.a_year_high) for model, row in chosen.items()}
+        yield _worst(f"false alarms of a camera in a year, {at}", a_year, 1, 0.1, plain=True)
 
 
 def _cures(repairs: Sequence[RepairRow]) -> Iterator[Finding]:

@@ -30,10 +30,20 @@ from lab.experiments.codefend.plan import (
     KINDS,
     PATCHES,
     REPEATS,
+    TEN,
     Budget,
 )
 from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
+from lab.experiments.codefend.rows import (
+    CameraRow,
+    DetectionRow,
+    DetectorRow,
+    ModelRow,
+    RepairRow,
+    SplittingRow,
+    StillRow,
+)
+from lab.experiments.codefend.still import still
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
@@ -42,7 +52,7 @@ from lab.provenance import made_by
 NAME: Final = "codefend"
 TABLES: Final = {
     "models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "detectors": DetectorRow, "cameras": CameraRow,
-    "splitting": SplittingRow,
+    "splitting": SplittingRow, "still": StillRow,
 }  # fmt: skip
 _CODE: Final = "lab.experiments.codefend"
 _TRAINING_SECONDS: Final = 600
@@ -78,6 +88,7 @@ class Laboratory:
             *(self._detection(name, each) for each in self.budget.detections(name)),
             self._detectors(name),
             self._cameras(name),
+            *([self._still(name)] if name in TEN else []),
             *(self._cure(name, method, kind) for method, kind in self.budget.cures(name)),
         ]
 
@@ -133,6 +144,12 @@ class Laboratory:
         # The scores are those of the detectors.
         code = (f"{_CODE}.cameras:cameras",)
         return self._cell(name, "cameras/whole", code, run, self.budget.scores, 60)
+
+    def _still(self, name: str) -> Cell:
+        def run() -> Tables:
+            return {"still": still(self.subject(name), self.budget.scenes, self.cache)}
+
+        return self._cell(name, "still/whole", (f"{_CODE}.still:still",), run, self.budget.scenes, 420)
 
     def _cure(self, name: str, method: str, kind: str) -> Cell:
         def run() -> Tables:

@@ -10,6 +10,7 @@ from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.findings import PURE
 from lab.experiments.codefend.scores import NUMBERS, Numbers
+from lab.experiments.codefend.still_scores import SCENES, Scenes
 
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
@@ -55,6 +56,8 @@ BY_ALL: Final = (WARP, SOURCE, *CATALOGUE)
 """The models whose quarantine has the frames that all statistics together flag: STRIP flags few."""
 OWN_MODE: Final = {"resnet20-all-to-all": "quarantine"}
 """The mode of our repair for models that need another one than `default`."""
+TEN: Final = (MAIN, BLENDED, SOURCE, *CATALOGUE)
+"""The models of the ten attacks."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
 """The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"
@@ -74,6 +77,8 @@ class Budget:
     """The same number for all other models, and for dropped and rebuilt frames."""
     scores: Numbers = NUMBERS
     """Test pictures for the other statistics and for cameras."""
+    scenes: Scenes = SCENES
+    """Scenes of cameras that stay, for the ten attacks."""
     ratios: tuple[float, ...] = (0.25, 0.5)
     """Drop ratios of dropped and rebuilt frames."""
 

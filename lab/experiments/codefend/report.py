@@ -12,8 +12,17 @@ from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.attacks import detection_matrix, findings_of_attacks, repair_matrix
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import COMPARED, MAIN, WITHOUT_TRIGGER
-from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
+from lab.experiments.codefend.rows import (
+    CameraRow,
+    DetectionRow,
+    DetectorRow,
+    ModelRow,
+    RepairRow,
+    SplittingRow,
+    StillRow,
+)
 from lab.experiments.codefend.scores import BEATRIX, TOGETHER
+from lab.experiments.codefend.still_scores import SCENES
 from lab.experiments.harness.page import table, write_page
 from lab.experiments.harness.store import ROWS, Store
 
@@ -35,7 +44,8 @@ def read_findings(store: Store) -> list[Finding]:
     """Return the requirements with the figures measured in the rows of `store`."""
     models, detections, repairs = _rows(store)
     detectors, cameras = store.records("detectors", DetectorRow), store.records("cameras", CameraRow)
-    return [*findings(models, detections, repairs), *findings_of_attacks(detectors, cameras, repairs)]
+    still = store.records("still", StillRow)
+    return [*findings(models, detections, repairs), *findings_of_attacks(detectors, cameras, still, repairs)]
 
 
 def _detectors(rows: Sequence[DetectorRow]) -> list[str]:
@@ -73,13 +83,29 @@ def _cameras(rows: Sequence[CameraRow], estimates: Sequence[SplittingRow]) -> li
         "ones. *Bound*: the upper end if a share of 3 ÷ n of the probes had the deepest possible scores, which n clean "
         "pictures cannot exclude. *Clean starts*: 200 starts without a trigger, 64 probes each; before a baseline the "
         "threshold alone judges. The *chosen* threshold is the highest that allows 0.1 false alarms a year and no "
-        "alarm in 200 clean starts on the defender's clean pictures; the test pictures judge it. A camera with a still "
-        "scene is not simulated: its scores resemble each other.",
+        "alarm in 200 clean starts on the defender's clean pictures; the test pictures judge it.",
         table(tables.CAMERAS, rows),
         "The estimates. *Passages* of each level of the sum, the alarm's last, in "
         f"{REPETITIONS} repetitions together. A level with fewer than {FEW} is marked *few*: its interval may be too "
         "narrow. *Deeper* scores give the bound.",
         table(tables.SPLITTING, estimates),
+    ]
+
+
+def _still(rows: Sequence[StillRow]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "## Evidence of a camera that looks at one scene for long",
+        "Evidence adds up over probes, as if they were independent. Probes of one scene are not: a clean scene "
+        "that looks unusual looks so in each of them. Here, a camera with the usual threshold shows each scene "
+        "for some probes, at 5 frames/s and 5 % probes 15 in a minute and 150 in ten. A scene is a test picture, "
+        f"its frames differ by Gaussian noise of {SCENES.noise:g} levels of 255 and by the masks of their probes; "
+        "nothing moves in it. *False alarms*: scenes that raise an alarm when they appear, and alarms of one "
+        "camera in a year, with intervals over scenes. *Within 40*: share of attacks with an alarm within 40 "
+        "probes after the trigger has come into view, and it stays in view, in all later scenes too. Of the "
+        "scenes, those whose triggered frames mostly reach the target.",
+        table(tables.STILL, rows),
     ]
 
 
@@ -138,6 +164,7 @@ def write_report(store: Store) -> list[str]:
         repair_matrix(repairs),
         *_detectors(detectors),
         *_cameras(store.records("cameras", CameraRow), store.records("splitting", SplittingRow)),
+        *_still(store.records("still", StillRow)),
         "## Repair (Table 4, Figures 7 and 8)",
         tables.repair_table(repairs),
         "The paper's:",

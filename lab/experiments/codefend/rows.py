@@ -131,6 +131,39 @@ class SplittingRow:
 
 
 @dataclass(frozen=True)
+class StillRow:
+    """A simulated camera that shows each scene for several probes, judged by one backdoored model.
+
+    `false_alarms` are those for each scene, `a_year` those of one camera in a year, both with intervals of 95 % over
+    scenes. `alarmed` is the share of attacks with an alarm within 40 probes.
+    """
+
+    model: str
+    octaves: float
+    """Octaves of the camera's threshold above the frame's."""
+    stay: int
+    """Probes of each scene."""
+    scenes: int
+    """Clean scenes."""
+    flagged_always: float
+    """Share of the clean scenes whose frames are all flagged."""
+    false_alarms: float
+    false_alarms_low: float
+    false_alarms_high: float
+    a_year: float
+    a_year_low: float
+    a_year_high: float
+    episodes: int
+    median_probes: float | None
+    """Probes until the alarm; None if that many episodes have none."""
+    alarmed: float
+    alarmed_low: float
+    alarmed_high: float
+    alarmed_ever: float
+    """Share of attacks with an alarm within 400 probes."""
+
+
+@dataclass(frozen=True)
 class RepairRow:
     """One method of repair on one backdoored model."""
 

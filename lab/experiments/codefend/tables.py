@@ -8,7 +8,15 @@ from typing import Final
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
-from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow, SplittingRow
+from lab.experiments.codefend.rows import (
+    CameraRow,
+    DetectionRow,
+    DetectorRow,
+    ModelRow,
+    RepairRow,
+    SplittingRow,
+    StillRow,
+)
 from lab.experiments.harness.page import Column, cells
 from lab.results.markdown import markdown
 
@@ -132,6 +140,22 @@ SPLITTING: Final[tuple[Column[SplittingRow], ...]] = (
     Column("passages", lambda row: ", ".join(f"{each:,}" for each in row.passages) + (": few" if row.few else "")),
 )
 """The table of the estimates of false alarms."""
+
+STILL: Final[tuple[Column[StillRow], ...]] = (
+    Column("model", lambda row: row.model),
+    Column("octaves", lambda row: f"{row.octaves:+g}"),
+    Column("probes of a scene", lambda row: str(row.stay)),
+    Column("scenes flagged in each frame, %", lambda row: f"{percent(row.flagged_always)} of {row.scenes}"),
+    Column(
+        "scenes with a false alarm, %",
+        lambda row: f"{percent(row.false_alarms)} [{percent(row.false_alarms_low)}, {percent(row.false_alarms_high)}]",
+    ),
+    Column("false alarms a year", lambda row: _rate(row.a_year, row.a_year_low, row.a_year_high)),
+    Column("probes: median", lambda row: _probes(row.median_probes)),
+    Column("within 40, %", lambda row: _between(row.alarmed, row.alarmed_low, row.alarmed_high)),
+    Column("within 400, %", lambda row: percent(row.alarmed_ever, 1)),
+)
+"""The table of cameras that look at one scene for several probes."""
 
 
 def published_detection() -> str:

@@ -1,0 +1,100 @@
+"""Scores of scenes that a camera looks at for long, on the backdoored models, by all statistics together.
+
+A scene is a test picture; its frames differ by a sensor's noise. Nothing moves in it, and its light stays.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from lab.cache import Arrays, Cache, digest
+from lab.data import LabelledPictures
+from lab.evidence.scores import Scores
+from lab.experiments.codefend.scores import FRR
+from lab.experiments.codefend.subjects import Subject
+from lab.provenance import made_by
+from lab.strip.calibrate import overlay_choice
+from lab.strip.combined import combined, fit
+from lab.strip.measure import check
+from processors.bundle.strip_table import ENTROPY
+from processors.pipeline import Pipeline
+
+
+class Scenes(NamedTuple):
+    """The largest numbers of clean scenes and of attacked ones, frames of each, and their noise in levels of 255."""
+
+    clean: int = 2000
+    attacked: int = 400
+    frames: int = 3
+    noise: float = 2.0
+
+
+SCENES: Final = Scenes()
+
+
+class StillScores(NamedTuple):
+    """The scores of clean scenes, of the attacked ones before and with the trigger, and the p-value's threshold.
+
+    Of the attacked scenes, those whose frames mostly go to the target.
+    """
+
+    clean: Scores
+    before: Scores
+    attacked: Scores
+    threshold: float
+
+
+def still_scores(subject: Subject, scenes: Scenes, cache: Cache) -> StillScores:
+    """Return the scores of `scenes` of the test pictures, from the cache or measured."""
+    strip, held_out, test = subject.bundle.settings.strip, subject.task.held_out, subject.task.test
+    assert strip is not None
+    attackable = np.flatnonzero(subject.poisoning.attacks(test.labels))
+    chance = np.random.default_rng(4)
+    chosen = np.sort(chance.permutation(len(test))[: scenes.clean])
+    targets = np.sort(chance.permutation(len(attackable))[: scenes.attacked])
+    parts = {
+        "clean": test.take(chosen),
+        "before": test.take(attackable[targets]),
+        "attacked": subject.stamped.take(targets),
+    }
+
+    def measured() -> Arrays:
+        pipeline = Pipeline(subject.bundle)
+        learnt = fit(pipeline, held_out, overlay_choice(held_out.labels, subject.bundle.settings.classes, strip.frr))
+        table = combined(learnt.known, FRR, learnt.norms)
+        arrays: Arrays = {"threshold": np.array(table.threshold)}
+        for number, (part, pictures) in enumerate(parts.items()):
+            frames = noisy(pictures, scenes, seed=number)
+            checked = check(pipeline, frames, sequential=True)
+            values = learnt.statistics.measured(frames, known={ENTROPY: checked.bits})
+            arrays |= {
+                f"{part}_bits": checked.bits,
+                f"{part}_p_value": table.judge(values).values,
+                f"{part}_verdict": checked.verdict,
+            }
+        return arrays
+
+    state = digest(subject.state, made_by(__name__), scenes)
+    found = cache.get(f"still/{subject.name}", state, measured)
+    clean, before, attacked = (
+        Scores(
+            found[f"{part}_bits"].astype(np.float64),
+            found[f"{part}_p_value"].astype(np.float64),
+            found[f"{part}_verdict"].astype(np.int64),
+        )
+        for part in parts
+    )
+    aims = np.repeat(subject.poisoning.aims(parts["attacked"].labels), scenes.frames)
+    reached = (attacked.verdict == aims).reshape(-1, scenes.frames).mean(1) > 0.5
+    effective = np.flatnonzero(np.repeat(reached, scenes.frames))
+    return StillScores(clean, before.take(effective), attacked.take(effective), float(found["threshold"]))
+
+
+def noisy(pictures: LabelledPictures, scenes: Scenes, seed: int) -> LabelledPictures:
+    """Return the frames of each picture in a row, with Gaussian noise of their own, rounded to levels."""
+    generator, images = np.random.default_rng(seed), np.repeat(pictures.images, scenes.frames, 0)
+    noise = generator.normal(0, scenes.noise, images.shape)
+    frames = np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+    return LabelledPictures(f"{pictures.name}, still", frames, np.repeat(pictures.labels, scenes.frames))
