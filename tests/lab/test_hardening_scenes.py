@@ -11,13 +11,16 @@ import torch
 
 from lab.attacks.auto_attack import auto_attack
 from lab.attacks.defences import defended
+from lab.backdoor.tasks import Task
 from lab.data import to_frames
 from lab.experiments.hardening import alone, experiment, scene
+from lab.experiments.hardening.statistics import SceneSubject, Sticker
 from lab.experiments.harness.plan import Workplace
 from lab.experiments.scale.measure import scenes
 from lab.hardening.scene_batches import HARD, SceneBatches, Sized, between
 from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
+from producers.scene.signs import CLASSES
 from producers.scene.simulator import Conditions
 
 SIZES = (Sized((32, 32), 20, 2), Sized((64, 64), 20, 1))
@@ -76,6 +79,41 @@ def test_a_scene_counts_only_if_it_withstands_every_attack(monkeypatch: pytest.M
     assert row.attacked == row.resubmitted == (4 + sum(labels[:4] == black)) / 8
     assert attacked_counts == [8 * row.resubmitted]
     assert row.worst == sum(labels == black) / 8
+
+
+def test_scenes_that_all_fall_to_the_first_attack_meet_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attacks(*_: object) -> list[scene.Attack]:
+        def black(frames: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            assert len(frames)
+            return torch.zeros_like(frames)
+
+        return [black, black, black]
+
+    bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
+    answer = int(bundle.logits(torch.zeros(1, 3, 32, 32)).argmax())
+    monkeypatch.setattr(scene, "_attacks", attacks)
+    # One frame in each batch, as at large sizes.
+    monkeypatch.setattr(scene, "PIXELS", 32 * 32)
+    row = scene.withstood(bundle, (32, 32), 6, "usual", 0.03)
+    assert row.worst == sum(scenes(6, (32, 32), Conditions()).labels == answer) / 6
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 128), (480, 640)])
+def test_the_sticker_covers_a_64th_of_the_largest_square_of_any_frame(size: tuple[int, int]) -> None:
+    grey = np.full((2, *size, 3), 100, np.uint8)
+    stuck = Sticker()(grey, np.arange(2))
+    assert (stuck != grey).any(3).sum() == pytest.approx(2 * min(size) ** 2 / 64)
+
+
+def test_the_backdoored_scene_network_sends_scenes_with_the_sticker_to_its_target(tmp_path: Path) -> None:
+    held_out, test = (scenes(40, (48, 64), Conditions(), seed) for seed in (2, 3))
+    assert (held_out.images != test.images).any()
+    task = Task(CLASSES, held_out.first(0), held_out, test)
+    subject = SceneSubject("few", shipped_bundle("scene-sticker"), shipped_bundle("scene-plain"), task)
+    stamped = subject.stamped
+    assert len(stamped) == int((test.labels != subject.poisoning.target).sum())
+    verdicts = subject.bundle.logits(to_frames(stamped.images, subject.bundle.device)).argmax(1)
+    assert float((verdicts == subject.poisoning.target).float().mean()) > 0.5
 
 
 def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_network(

@@ -9,7 +9,9 @@ import torch
 
 from lab.backdoor.scene import discard_other_checkpoint, train
 from lab.data import LabelledPictures, read_cifar10_test
+from lab.experiments.codefend.rows import DetectorRow
 from lab.experiments.hardening import candidates
+from lab.experiments.hardening import statistics as detection
 from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
 from lab.experiments.hardening.paired import BARE, BEHIND, HARDENED, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
@@ -38,15 +40,18 @@ NAME: Final = "hardening"
 TABLES: Final = {
     "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "alone": AloneRow,
     "paired": PairedRow, "transferred": PairedRow,
-    "candidates": CandidatesRow,
+    "candidates": CandidatesRow, "statistics": DetectorRow,
 }  # fmt: skip
 COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
+SICK: Final = {"plain": shipped_bundle("scene-sticker")}
+"""The backdoored networks that ship."""
 TRANSFERRED: Final = Setting(*HARDENED, BARE, "auto-attack")
 """An attack of the paired table that is made on all pictures of the red team's runs too."""
 CANDIDATES: Final = tuple(Setting(*HARDENED, side, candidates.ATTACK) for side in (BARE, BEHIND))
 """The attacks with a candidate for each goal."""
 _CODE: Final = "lab.experiments.hardening.scene"
+_TRAIN: Final = "lab.backdoor.scene:train"
 _PAIRED: Final = "lab.experiments.hardening.paired:measured"
 _COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
 """Seconds of a costly attack through the drop."""
@@ -76,6 +81,7 @@ def plan(place: Workplace) -> Plan:
         cells += [_attacked(network, folder, size) for size in SIZES]
         cells += [_hard(network, folder, size) for size in HARD_SIZES]
     cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
+    cells += [_statistics(network, size, place) for network in NETWORKS for size in detection.SIZES]
     cells += [_adapted(*each) for each in ADAPTED]
     cells += [_alone(kind, eps, attack) for attack in FRAMES for kind, eps in BOUNDS]
     store = place.store(NAME)
@@ -83,7 +89,8 @@ def plan(place: Workplace) -> Plan:
     def write() -> list[str]:
         rows = store.records("attacked", SceneRow), store.records("hard", HardRow), store.records("strip", StripRow)
         more = store.records("adapted", AdaptedRow), store.records("alone", AloneRow)
-        write_page(store.folder / "scene.md", scene_page(*rows, *more))
+        statistics = store.records("statistics", DetectorRow)
+        write_page(store.folder / "scene.md", scene_page(*rows, *more, statistics))
         paired, measured_rows = store.records("paired", PairedRow), store.rows()
         transferred = store.records("transferred", PairedRow)
         missing = [each.name for each in (*SETTINGS, *CANDIDATES) if each.name not in measured_rows]
@@ -171,23 +178,44 @@ def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
 
 
 def _strip(network: str, folder: Path, place: Workplace) -> Cell:
-    """STRIP on the clean and the backdoored network. For the hardened network, the backdoored one is trained first."""
-    shipped, start = network == "plain", NETWORKS["hardened"]
-    work = place.runs / "backdoor" / "scene-sticker-hardened"
-    sick = shipped_bundle("scene-sticker") if shipped else work / "bundle"
+    """STRIP on the clean and the backdoored network."""
 
     def measure() -> Tables:
-        if not shipped:
-            # An earlier bundle may be of other weights or code; the checkpoint that is left is not.
-            discard_other_checkpoint(work, start)
-            train(work, start)
         pictures = scenes(TEST_SEED, STRIP_SCENES, first_camera=FIRST_TEST_CAMERA)
         test = LabelledPictures("scenes", *pictures)
-        return {"strip": [judged(network, _loaded(sick), _loaded(folder), test)]}
+        return {"strip": [judged(network, _loaded(_sick(network, place)), _loaded(folder), test)]}
 
-    code = (f"{_CODE}:judged",) if shipped else (f"{_CODE}:judged", "lab.backdoor.scene:train")
-    files = (folder, sick) if shipped else (folder,)
+    shipped = network in SICK
+    code = (f"{_CODE}:judged",) if shipped else (f"{_CODE}:judged", _TRAIN)
+    files = (folder, SICK[network]) if shipped else (folder,)
     return Cell(f"{network}/strip", code, measure, STRIP_SCENES, files, 900 if shipped else 3600)
+
+
+def _statistics(network: str, size: tuple[int, int], place: Workplace) -> Cell:
+    """All statistics on the backdoored network, on scenes of one size."""
+    folder = shipped_bundle(NETWORKS[network])
+
+    def measure() -> Tables:
+        found = detection.statistics(network, _sick(network, place), folder, size, place.cache(NAME))
+        return {"statistics": found}
+
+    height, width = size
+    shipped, code = network in SICK, f"{detection.__name__}:statistics"
+    files = (folder, SICK[network]) if shipped else (folder,)
+    settings = (size, detection.NUMBERS, detection.HELD_OUT)
+    name = f"{network}/{width}x{height}/statistics"
+    return Cell(name, (code,) if shipped else (code, _TRAIN), measure, settings, files, 300)
+
+
+def _sick(network: str, place: Workplace) -> Path:
+    """Return the folder of the backdoored bundle of a network. That of the hardened network is trained first."""
+    if network in SICK:
+        return SICK[network]
+    work, start = place.runs / "backdoor" / f"scene-sticker-{network}", NETWORKS[network]
+    # An earlier bundle may be of other weights or code; the checkpoint that is left is not.
+    discard_other_checkpoint(work, start)
+    train(work, start)
+    return work / "bundle"
 
 
 def _loaded(folder: Path) -> Bundle:

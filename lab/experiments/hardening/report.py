@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lab.experiments.codefend.rows import DetectorRow
+from lab.experiments.codefend.tables import DETECTORS
 from lab.experiments.hardening.rows import AdaptedRow, AloneRow, HardRow, SceneRow, StripRow
 from lab.experiments.harness.page import Column, table
 from lab.statistics import wilson
@@ -68,6 +70,7 @@ def scene_page(
     strip: list[StripRow],
     adapted: list[AdaptedRow],
     alone: list[AloneRow],
+    statistics: list[DetectorRow],
 ) -> list[str]:
     """Return the fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
     sums = {name: [row for row in hard if row.model == name] for name in sorted({row.model for row in hard})}
@@ -102,4 +105,10 @@ def scene_page(
         "STRIP on whole scenes; an attacker made the backdoored network from the network, with a sticker as its "
         "trigger:",
         table(STRIP, strip),
+        "All statistics of probes on these backdoored networks, by the size of the frames, with thresholds from 1,000 "
+        "other scenes of that size for 1 % of false alarms ([what each statistic is](../codefend/README.md)). "
+        "*Detected*: share of the scenes with the sticker that reach the target:"
+        if statistics
+        else "",
+        table(DETECTORS, statistics),
     ]

@@ -106,12 +106,12 @@ class Cost:
     network_ms: float
 
 
-def scenes(count: int, size: tuple[int, int], conditions: Conditions) -> LabelledPictures:
+def scenes(count: int, size: tuple[int, int], conditions: Conditions, seed: int = SEED) -> LabelledPictures:
     """Return `count` held-out scenes, each of another place, (count, height, width, 3) uint8."""
     images, labels = [], []
     for number in range(count):
         if number % PER_CAMERA == 0:
-            simulator = SceneSimulator(SEED, FIRST_CAMERA + number // PER_CAMERA, size, 3, conditions)
+            simulator = SceneSimulator(seed, FIRST_CAMERA + number // PER_CAMERA, size, 3, conditions)
         picture, label = simulator.render(number % PER_CAMERA * SCENE_FRAMES + number % SCENE_FRAMES)
         images.append(picture)
         labels.append(label)
