@@ -21,6 +21,7 @@ from lab.experiments.preprocessing import attacked, choose, experiment, plots, t
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
 from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS, with_the_papers_steps
 from lab.experiments.preprocessing.plan import Budget
+from lab.experiments.preprocessing.random_crop import random_crop
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.report import Results, verdict, write_report
 from lab.experiments.preprocessing.subjects import Subject
@@ -280,3 +281,16 @@ def test_an_attack_that_does_not_break_the_undefended_network_is_marked_as_weak(
     rows = [measured(OURS, "bpda", 0.8, 0.1), measured(NONE, "bpda", 1 - bare, bare)]
     (line,) = verdict(Results("quadrants", None, rows, [], []))
     assert ("IT TELLS LITTLE" in line) == is_marked
+
+
+def test_a_random_crop_is_a_part_of_the_picture_enlarged_and_is_differentiable() -> None:
+    ramp = torch.linspace(0, 1, 56).expand(3, 2, 56, 56).clone().requires_grad_()
+    cropped = random_crop(ramp, torch.Generator().manual_seed(0))
+    assert cropped.shape == ramp.shape
+    # Across a crop of 90 of 224, the ramp rises by as much of its whole.
+    rise = (cropped[..., -1] - cropped[..., 0]).detach()
+    assert rise.flatten().tolist() == pytest.approx([90 / 224] * rise.numel(), abs=0.03)
+    assert len(cropped.detach()[:, 0, 0, 0].unique()) > 1  # type: ignore[no-untyped-call]  # torch does not annotate it
+    cropped.sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    assert ramp.grad is not None
+    assert 0 < float((ramp.grad != 0).float().mean()) < 0.3

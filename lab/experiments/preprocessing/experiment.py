@@ -14,7 +14,7 @@ from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.preprocessing.attacked import Attacker, Kind
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
-from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS, PapersSteps
+from lab.experiments.preprocessing.papers_steps import PAPERS_STEPS
 from lab.experiments.preprocessing.plan import (
     ADAPTIVE,
     BOUND,
@@ -32,6 +32,7 @@ from lab.experiments.preprocessing.plan import (
     Standard,
 )
 from lab.experiments.preprocessing.published import DELTAS
+from lab.experiments.preprocessing.random_crop import RANDOM_CROP, RandomCrop
 from lab.experiments.preprocessing.report import Chosen, write_report
 from lab.experiments.preprocessing.subjects import SUBJECTS, Subject, load_subject
 from lab.experiments.preprocessing.variance import VarianceRow, variance_row
@@ -84,12 +85,12 @@ class Laboratory:
     @cached_property
     def attacker(self) -> Attacker:
         """The attacks on the network."""
-        return PapersSteps(self.subject, self.budget, self.cache)
+        return RandomCrop(self.subject, self.budget, self.cache)
 
     @cached_property
     def eot_attacker(self) -> Attacker:
         """The attacks on the network through the mean over draws."""
-        return PapersSteps(self.subject, self.eot_budget, self.cache)
+        return RandomCrop(self.subject, self.eot_budget, self.cache)
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells of the subject, the most important first."""
@@ -108,6 +109,9 @@ class Laboratory:
         yield from (self._variance(name, imitated=False) for name in TABLE_3_DEFENCES if name != NONE)
         yield self._variance(OURS, imitated=True)
         yield from self._papers_steps()
+        yield self._variance(RANDOM_CROP, imitated=False)
+        yield self._released("eot-clean", RANDOM_CROP)
+        yield self._released("eot-current", RANDOM_CROP)
 
     def _chosen(self) -> Cell:
         def measure() -> Tables:
@@ -218,7 +222,8 @@ class Laboratory:
 
     @staticmethod
     def _steps_code(defence: str) -> tuple[str, ...]:
-        return (f"{_CODE}.papers_steps:PapersSteps",) if defence == PAPERS_STEPS else ()
+        own = {PAPERS_STEPS: "papers_steps:PapersSteps", RANDOM_CROP: "random_crop:RandomCrop"}
+        return (f"{_CODE}.{own[defence]}",) if defence in own else ()
 
     def _files(self) -> tuple[Path, ...]:
         if self.name == "cifar10":
