@@ -1,8 +1,7 @@
 """Cameras that look at one scene for many probes. Evidence adds up over probes, which then are not independent.
 
-A clean scene that looks unusual to the statistics looks so in each of its probes, and a trigger that they miss in one
-scene, they miss until the scene changes. Each scene has several frames of its own, which differ by the sensor's noise
-and by the masks of their probes.
+A clean scene that is unusual is unusual in each probe, and a trigger that is missed in a scene is missed until the
+scene changes. Each scene has some measured frames; each probe shows one of them, drawn at random.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from lab.evidence.episodes import MOST, NEVER, QUIET, Alarmed
 from lab.evidence.false_alarms import YEAR_S
 from lab.evidence.scores import Limits, Scores
 from lab.statistics import Interval, wilson
-from schemas.evidence.alarms import no_classes, track_probe
+from schemas.evidence.alarms import no_classes, rule_of, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe, Track, advance
 
 PROBES: Final = 400_000
-"""Clean probes that are simulated at least, if a scene is not shown more than `VISITS` times."""
+"""About as many clean probes are simulated, at least one appearance of each scene."""
 VISITS: Final = 20
-"""Most times that each clean scene is shown."""
+"""Maximum number of appearances of each clean scene."""
 
 Scene = Sequence[Probe]
 """The probes of the frames of one scene, as the camera's rule judges them."""
@@ -40,75 +39,88 @@ class SceneAlarms(NamedTuple):
     """False alarms of a camera without a trigger, with intervals over scenes."""
 
     of_scenes: Interval
-    """Share of the scenes that raise an alarm when they appear."""
+    """Share of the appearances of a scene that raise an alarm."""
     a_year: Interval
-    """Alarms in a year."""
+    """Alarms in a year, one for each such appearance."""
 
 
 def still_false_alarms(
-    clean: Scores, frames: int, limits: Limits, rule: EvidenceRule, stay: int, probes_per_s: float, *, seed: int = 0
+    clean: Scores,
+    frames: int,
+    limits: Limits,
+    rule: EvidenceRule,
+    stay_probes: int,
+    probes_per_s: float,
+    *,
+    seed: int = 0,
 ) -> SceneAlarms:
-    """Return the false alarms of a camera that shows the scenes of `clean`, each for `stay` probes.
+    """Return the false alarms of a camera that shows the scenes of `clean`, each for `stay_probes` probes.
 
-    `clean` has `frames` scores of each scene in a row. A scene raises its alarm in its first `MOST` probes, or hardly
-    ever.
+    `clean` has `frames` scores of each scene in a row. Of a longer stay, the first `MOST` probes are simulated.
     """
-    alarms = false_alarms_of_scenes(clean, frames, limits, rule, min(stay, MOST), seed=seed)
-    # The share of a scene's appearances varies less than a scene that raises an alarm always or never.
+    alarms = appearances_with_alarm(clean, frames, limits, rule, min(stay_probes, MOST), seed=seed)
+    # A mean of shares varies no more than a mean of zeros and ones with the same expectation.
     share = wilson(round(alarms.sum()), len(alarms))._replace(value=float(alarms.mean()))
-    appearances = probes_per_s * YEAR_S / stay
+    appearances = probes_per_s * YEAR_S / stay_probes
     return SceneAlarms(share, Interval(*(each * appearances for each in share)))
 
 
-def false_alarms_of_scenes(
-    clean: Scores, frames: int, limits: Limits, rule: EvidenceRule, stay: int, *, seed: int = 0
+def appearances_with_alarm(
+    clean: Scores, frames: int, limits: Limits, rule: EvidenceRule, stay_probes: int, *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Return the share of each scene's appearances that raise an alarm, (n,).
+    """Return the share of each scene's appearances that raise an alarm or more, (n,).
 
-    One camera shows all scenes in a random order, each for `stay` probes, again and again.
+    One camera shows all scenes in a random order, each for `stay_probes` probes, again and again.
     """
     generator = np.random.default_rng(seed)
-    scenes, judged = scenes_of(clean, frames, limits, rule), track_probe(limits.kind, _ANY, rule).rule
-    visits = int(np.clip(PROBES // (len(scenes) * stay), 1, VISITS))
+    scenes, track_rule = scenes_of(clean, frames, limits, rule), rule_of(limits.kind, rule)
+    visits = int(np.clip(PROBES // (len(scenes) * stay_probes), 1, VISITS))
     order = np.concatenate([generator.permutation(len(scenes)) for _ in range(visits)])
-    # A first run through some scenes gives the camera its history.
-    before = generator.integers(0, len(scenes), -(-2 * rule.history_probes // stay))
-    alarms, track = np.zeros(len(scenes)), Track()
-    for number, scene in enumerate([*before.tolist(), *order.tolist()]):
-        for probe in _shown(scenes[scene], stay, generator):
-            track, alarm = advance(track, probe, judged, no_classes)
-            alarms[scene] += alarm is not None and number >= len(before)
-    return alarms / visits
+    # Some scenes before give the camera its history.
+    earlier = generator.integers(0, len(scenes), -(-2 * rule.history_probes // stay_probes))
+    appearances, track = np.zeros(len(scenes)), Track()
+    for number, scene in enumerate([*earlier.tolist(), *order.tolist()]):
+        raised = False
+        for probe in _shown(scenes[scene], stay_probes, generator):
+            track, alarm = advance(track, probe, track_rule, no_classes)
+            raised |= alarm is not None
+        appearances[scene] += raised and number >= len(earlier)
+    return appearances / visits
 
 
 def still_episodes(
     clean: Scores,
+    before: Scores,
     attacked: Scores,
+    starts: NDArray[np.bool_],
     frames: int,
     limits: Limits,
     rule: EvidenceRule,
-    stay: int,
+    stay_probes: int,
     *,
     seed: int = 0,
 ) -> Alarmed:
-    """Simulate an attack for each scene: the trigger comes into view there, and stays in view in all later scenes.
+    """Simulate an attack that begins at each of the scenes `starts` (n,) of `attacked`.
 
-    `attacked` are the scenes of `clean` with the trigger, frame by frame. A camera stays `stay` probes at each, and
-    has shown `QUIET` clean probes when the trigger appears.
+    A camera stays `stay_probes` probes at each scene. It has shown `QUIET` probes without the trigger, of scenes of
+    `clean` and of the first attacked scene `before` the trigger appears in it. All later scenes, drawn from all of
+    `attacked`, have the trigger too, also where it misses its target.
     """
-    generator = np.random.default_rng(seed)
-    harmless, harmful = (scenes_of(each, frames, limits, rule) for each in (clean, attacked))
-    judged, first = track_probe(limits.kind, _ANY, rule).rule, list[float]()
-    for scene in range(len(harmful)):
-        # The camera has looked at the scene for 0 to `stay` - 1 probes when the trigger appears.
-        before = int(generator.integers(stay))
-        earlier = -(-max(0, QUIET - before) // stay)
-        shown = generator.integers(0, len(harmful), earlier + 1 + -(-MOST // stay))
-        shown[earlier] = scene
-        start, track, found = earlier * stay + before - QUIET, Track(), NEVER
-        for place in range(QUIET + MOST):
-            among = (harmless if place < QUIET else harmful)[shown[(start + place) // stay]]
-            track, alarm = advance(track, among[generator.integers(frames)], judged, no_classes)
+    generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
+    earlier, untouched, later = (scenes_of(each, frames, limits, rule) for each in (clean, before, attacked))
+    first = list[float]()
+    for scene in np.flatnonzero(starts).tolist():
+        # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
+        looked = int(generator.integers(stay_probes))
+        seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
+        quiet = [*_probes_of(earlier, QUIET - seen, stay_probes, generator), *_shown(untouched[scene], seen, generator)]
+        harmful = [
+            *_shown(later[scene], left, generator),
+            *_probes_of(later, MOST - left, stay_probes, generator),
+        ]
+        track, found = Track(), NEVER
+        for place, probe in enumerate([*quiet, *harmful]):
+            track, alarm = advance(track, probe, track_rule, no_classes)
             if alarm is not None and place >= QUIET:
                 found = place - QUIET + 1
                 break
@@ -116,8 +128,13 @@ def still_episodes(
     return Alarmed(np.array(first))
 
 
-def _shown(scene: Scene, stay: int, generator: np.random.Generator) -> Iterator[Probe]:
-    return map(scene.__getitem__, generator.integers(0, len(scene), stay).tolist())
+def _probes_of(
+    scenes: Sequence[Scene], count: int, stay_probes: int, generator: np.random.Generator
+) -> Iterator[Probe]:
+    """Yield `count` probes of random scenes, `stay_probes` of each."""
+    for start in range(0, count, stay_probes):
+        yield from _shown(scenes[generator.integers(len(scenes))], min(stay_probes, count - start), generator)
 
 
-_ANY: Final = Probe(0, 1.0, 1.0, False, 0, 1.0, 1.0)
+def _shown(scene: Scene, count: int, generator: np.random.Generator) -> Iterator[Probe]:
+    return map(scene.__getitem__, generator.integers(0, len(scene), count).tolist())

@@ -14,7 +14,7 @@ from lab.attacks.defences import defended
 from lab.backdoor.tasks import Task
 from lab.data import to_frames
 from lab.experiments.hardening import alone, experiment, scene
-from lab.experiments.hardening.statistics import SceneSubject, Sticker
+from lab.experiments.hardening.detection import SceneSubject, Sticker
 from lab.experiments.harness.plan import Workplace
 from lab.experiments.scale.measure import scenes
 from lab.hardening.scene_batches import HARD, SceneBatches, Sized, between
@@ -105,7 +105,7 @@ def test_the_sticker_covers_a_64th_of_the_largest_square_of_any_frame(size: tupl
     assert (stuck != grey).any(3).sum() == pytest.approx(2 * min(size) ** 2 / 64)
 
 
-def test_the_backdoored_scene_network_sends_scenes_with_the_sticker_to_its_target(tmp_path: Path) -> None:
+def test_the_backdoored_scene_network_sends_scenes_with_the_sticker_to_its_target() -> None:
     held_out, test = (scenes(40, (48, 64), Conditions(), seed) for seed in (2, 3))
     assert (held_out.images != test.images).any()
     task = Task(CLASSES, held_out.first(0), held_out, test)

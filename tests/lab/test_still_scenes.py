@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from lab.cache import Cache
 from lab.data import LabelledPictures
 from lab.evidence import still_scenes
 from lab.evidence.episodes import NEVER
 from lab.evidence.scores import Limits, Scores
-from lab.evidence.still_scenes import false_alarms_of_scenes, still_episodes, still_false_alarms
-from lab.experiments.codefend.still_scores import Scenes, noisy
+from lab.evidence.still_scenes import appearances_with_alarm, still_episodes, still_false_alarms
+from lab.experiments.codefend import still as experiment
+from lab.experiments.codefend.attacks import ATTACKS, findings_of_attacks
+from lab.experiments.codefend.plan import TEN
+from lab.experiments.codefend.rows import StillRow
+from lab.experiments.codefend.still_scores import Scenes, StillScores, noisy
+from lab.experiments.codefend.subjects import Subject
 from schemas.evidence.rule import EvidenceRule
 
 RULE = EvidenceRule()
 LIMITS = Limits(0.5, 0.001)
 FRAMES = 3
+DEEP = 2e-5
+"""A p-value so far below the threshold that six probes raise an alarm: each adds the most, 3 of 16."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +45,35 @@ def scenes(count: int, p_values: dict[int, float]) -> Scores:
     return Scores(np.full(len(found), 2.0), found, np.zeros(len(found), np.int64))
 
 
+def probes_until_alarm(
+    attacked: Scores, stay_probes: int, starts: NDArray[np.bool_] | None = None, clean: Scores | None = None
+) -> NDArray[np.float64]:
+    count = len(attacked) // FRAMES
+    usual, every = scenes(count, {}), np.ones(count, np.bool_)
+    return still_episodes(
+        usual if clean is None else clean, usual, attacked, every if starts is None else starts, FRAMES, LIMITS, RULE,
+        stay_probes,
+    ).probes  # fmt: skip
+
+
 def test_an_unusual_scene_raises_an_alarm_at_each_appearance_if_the_camera_stays() -> None:
-    clean = scenes(50, {7: 2e-5})
-    once = false_alarms_of_scenes(clean, FRAMES, LIMITS, RULE, 1)
-    staying = false_alarms_of_scenes(clean, FRAMES, LIMITS, RULE, 20)
+    clean = scenes(50, {7: DEEP})
+    once = appearances_with_alarm(clean, FRAMES, LIMITS, RULE, 1)
+    staying = appearances_with_alarm(clean, FRAMES, LIMITS, RULE, 20)
     assert not once.any()
     assert staying[7] > 0.9
     assert not np.delete(staying, 7).any()
 
 
+def test_an_appearance_counts_once_even_with_two_alarms() -> None:
+    clean = scenes(2, {})
+    # Unusual for ten probes and calm for ten, and so on: each appearance of 90 probes raises several alarms.
+    clean.p_value[:] = [DEEP, 0.5, 0.5] * 2
+    assert still_false_alarms(clean, FRAMES, LIMITS, RULE, 90, 0.25).of_scenes.value <= 1
+
+
 def test_false_alarms_of_a_year_follow_from_the_time_that_a_scene_stays() -> None:
-    clean = scenes(50, {7: 2e-5})
+    clean = scenes(50, {7: DEEP})
     minute, hour = (still_false_alarms(clean, FRAMES, LIMITS, RULE, 15 * minutes, 0.25) for minutes in (1, 60))
     assert minute.of_scenes.value == pytest.approx(0.02, abs=0.002)
     assert hour.of_scenes.value == pytest.approx(0.02, abs=0.002)
@@ -58,25 +86,76 @@ def test_false_alarms_of_a_year_follow_from_the_time_that_a_scene_stays() -> Non
 
 def test_a_scene_within_the_allowance_below_the_threshold_raises_no_alarm() -> None:
     barely = LIMITS.p_value * 2**-0.2
-    assert not false_alarms_of_scenes(scenes(50, {7: barely}), FRAMES, LIMITS, RULE, 20).any()
+    assert not appearances_with_alarm(scenes(50, {7: barely}), FRAMES, LIMITS, RULE, 20).any()
 
 
 def test_a_trigger_that_the_statistics_miss_in_its_scene_is_found_when_the_scene_changes() -> None:
-    clean = scenes(40, {})
-    attacked = replace(clean, p_value=clean.p_value.copy())
-    attacked.p_value[: 30 * FRAMES] = 2e-5
-    moving = still_episodes(clean, attacked, FRAMES, LIMITS, RULE, 1).probes
-    staying = still_episodes(clean, attacked, FRAMES, LIMITS, RULE, 10_000).probes
+    attacked = scenes(40, dict.fromkeys(range(30), DEEP))
+    moving, staying = probes_until_alarm(attacked, 1), probes_until_alarm(attacked, 10**9)
     assert (moving < 100).all()
-    assert (staying[:30] < 20).all()
+    assert (staying[:30] == 6).all()
     assert (staying[30:] == NEVER).all()
+    minutes = probes_until_alarm(attacked, 15)[30:]
+    # Six probes of another scene at the earliest, after at most 15 of the first.
+    assert (minutes >= 7).all()
+    assert (minutes <= 15 + 6).sum() > 0
+    assert (minutes < NEVER).all()
+
+
+def test_attacks_begin_only_at_the_given_scenes_and_go_on_in_all() -> None:
+    attacked = scenes(40, {0: DEEP})
+    starts = np.zeros(40, np.bool_)
+    starts[0] = True
+    assert probes_until_alarm(attacked, 10**9, starts).tolist() == [6]
+    # One probe of the first scene is not enough, and the trigger is missed in all others.
+    assert probes_until_alarm(attacked, 1, starts).tolist() == [NEVER]
 
 
 def test_no_alarm_counts_before_the_trigger() -> None:
-    # The clean scenes alone are unusual now and then, and the trigger does not show.
-    clean = scenes(40, {0: 2e-5})
-    found = still_episodes(clean, scenes(40, {}), FRAMES, LIMITS, RULE, 20).probes
-    assert (found == NEVER).all()
+    clean = scenes(40, {0: DEEP})
+    assert (probes_until_alarm(scenes(40, {}), 20, clean=clean) == NEVER).all()
+
+
+def test_a_row_for_each_threshold_and_stay_has_the_scenes_that_reach_the_target(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    reached = np.arange(30) < 20
+    found = StillScores(
+        scenes(50, {7: DEEP}), scenes(30, {}), scenes(30, dict.fromkeys(range(30), DEEP)), reached, 0.001
+    )
+    monkeypatch.setattr(experiment, "still_scores", lambda *_: found)
+    strip = SimpleNamespace(threshold_bits=0.5)
+    subject = SimpleNamespace(name="sick", bundle=SimpleNamespace(settings=SimpleNamespace(strip=strip)))
+    rows = experiment.still(cast(Subject, subject), Scenes(50, 30, FRAMES), cast(Cache, tmp_path))
+    assert [(row.octaves, row.stay) for row in rows] == [(o, s) for o in (0, -4) for s in (1, 15, 150)]
+    assert {(row.scenes, row.episodes, row.flagged_always) for row in rows} == {(50, 20, 0.02)}
+    # The unusual clean scene may end an alarm's episode too late.
+    assert all(row.alarmed >= 0.85 for row in rows if row.octaves == 0)
+    assert rows[2].false_alarms == pytest.approx(0.02)
+    # 2e-5 lies 5.6 octaves below the frame's threshold, and 1.6 below a threshold 4 octaves lower.
+    assert rows[5].median_probes is not None
+    assert rows[5].median_probes > 6
+
+
+def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
+    rows = [
+        StillRow(model, octaves, 150, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
+        for model in ATTACKS
+        for octaves, rate in ((0.0, 200.0), (-4.0, 0.0))
+    ]
+    found = {each.what.partition(", worst")[0]: each for each in findings_of_attacks([], [], rows, [])}
+    usual, lower = (
+        found[f"false alarms of a camera in a year, a scene in ten minutes, {at}"]
+        for at in ("usual threshold", "-4 octaves")
+    )
+    assert (usual.measured, usual.verdict, usual.spoiled) == (200, "missed", "")
+    assert (lower.measured, lower.verdict, lower.spoiled) == (0, "missed", "2,000 scenes cannot show so few")
+    alarmed = found["cameras with an alarm in 40 probes after an effective trigger, a scene in ten minutes, -4 octaves"]
+    assert (alarmed.measured, alarmed.verdict, alarmed.count) == (0.96, "must", 400)
+
+
+def test_the_ten_models_are_those_of_the_ten_attacks() -> None:
+    assert tuple(ATTACKS) == TEN
 
 
 def test_the_frames_of_a_scene_differ_by_their_noise_alone() -> None:

@@ -45,7 +45,8 @@ def evidence(
         float, typer.Option(help="Maximum false alarms a camera and year with the chosen threshold.", min=0.0)
     ] = 0.1,
     stay: Annotated[
-        float, typer.Option(help="Minutes for which a camera shows one scene, for `still_false_alarms`.", min=0.01)
+        float,
+        typer.Option(help="Minutes that a camera shows one picture, for `still_false_alarms`.", min=0.01),
     ] = 10.0,
     episodes: Annotated[int, typer.Option(help="Number of simulated attacks.", min=1)] = 200,
     seed: Seed = 0,
@@ -63,8 +64,8 @@ def evidence(
     on too few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     `still_false_alarms` are those in a year of a camera that shows each picture for `--stay` minutes, with their
-    interval over pictures: a scene that looks unusual looks so in each of its probes. They are far more. For cameras
-    that stay, set `combined_octaves` or `entropy_octaves` below 0.
+    interval over pictures: a picture that is unusual is unusual in each of its probes. A lower `combined_octaves` or
+    `entropy_octaves` raises fewer, and finds fewer triggers, and later.
     """
     with lab_extra():
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
@@ -106,7 +107,7 @@ def evidence(
             found[name] = figures
     settings = {
         "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "fps": fps,
-        "probe_share": probe_share, "allowed": allowed, "stay": stay, "episodes": episodes, "seed": seed,
+        "probe_share": probe_share, "allowed": allowed, "stay_min": stay, "episodes": episodes, "seed": seed,
         "clean_choosing": len(parts.choosing), "clean_judging": len(parts.judging), "attacked": len(attacked),
     }  # fmt: skip
     write_json(json, {**found, "settings": settings})

@@ -16,6 +16,7 @@ from lab.experiments.codefend.plan import BLENDED, CATALOGUE, FLAGGED, MAIN, OWN
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow, StillRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
 from lab.experiments.codefend.still import OCTAVES, STAYS
+from lab.experiments.codefend.still_scores import SCENES
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
 from lab.statistics import wilson
@@ -114,9 +115,13 @@ def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
         alarmed = {
             model: Share(row.alarmed, row.alarmed_low, row.alarmed_high, row.episodes) for model, row in chosen.items()
         }
-        yield _worst(f"cameras with an alarm in 40 probes, {at}", alarmed, 0.95, 1.0, larger=True)
+        yield _worst(
+            f"cameras with an alarm in 40 probes after an effective trigger, {at}", alarmed, 0.95, 1.0, larger=True
+        )
         a_year = {model: Share(row.a_year, row.a_year_low, row.a_year_high) for model, row in chosen.items()}
-        yield _worst(f"false alarms of a camera in a year, {at}", a_year, 1, 0.1, plain=True)
+        few = any(row.a_year <= 1 < row.a_year_high for row in chosen.values())
+        spoiled = f"{SCENES.clean:,} scenes cannot show so few" if few else ""
+        yield _worst(f"false alarms of a camera in a year, {at}", a_year, 1, 0.1, plain=True, spoiled=spoiled)
 
 
 def _cures(repairs: Sequence[RepairRow]) -> Iterator[Finding]:

@@ -20,7 +20,8 @@ from schemas.evidence.rule import EvidenceRule
 STAYS: Final = (1, 15, 150)
 """Probes of each scene: a scene of its own for each probe, and about one and ten minutes at the usual rate."""
 OCTAVES: Final = (0.0, -4.0)
-"""Distances of the camera's threshold from the frame's: the usual one, and one for cameras that stay."""
+"""Distances of the camera's threshold from the frame's: the usual one, and a lower one, chosen on the scores of the
+patch's network."""
 
 
 def still(subject: Subject, scenes: Scenes, cache: Cache) -> list[StillRow]:
@@ -33,7 +34,9 @@ def still(subject: Subject, scenes: Scenes, cache: Cache) -> list[StillRow]:
     for octaves, stay in product(OCTAVES, STAYS):
         rule = EvidenceRule(combined_octaves=octaves)
         clean = still_false_alarms(found.clean, frames, limits, rule, stay, Stream().probes_per_s)
-        alarmed = still_episodes(found.before, found.attacked, frames, limits, rule, stay)
+        alarmed = still_episodes(
+            found.clean, found.before, found.attacked, found.reached, frames, limits, rule, stay
+        )  # fmt: skip
         in_time = wilson(alarmed.in_time, len(alarmed.probes))
         rows.append(
             StillRow(

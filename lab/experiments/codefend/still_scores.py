@@ -5,9 +5,11 @@ A scene is a test picture; its frames differ by a sensor's noise. Nothing moves 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
@@ -35,49 +37,22 @@ SCENES: Final = Scenes()
 
 
 class StillScores(NamedTuple):
-    """The scores of clean scenes, of the attacked ones before and with the trigger, and the p-value's threshold.
-
-    Of the attacked scenes, those whose frames mostly go to the target.
-    """
+    """The scores of clean scenes and of attacked ones, before and with the trigger, the frames of a scene in a row."""
 
     clean: Scores
     before: Scores
     attacked: Scores
+    reached: NDArray[np.bool_]
+    """Attacked scenes whose frames mostly go to the target, (n,)."""
     threshold: float
+    """Of the p-value, for a frame."""
 
 
 def still_scores(subject: Subject, scenes: Scenes, cache: Cache) -> StillScores:
     """Return the scores of `scenes` of the test pictures, from the cache or measured."""
-    strip, held_out, test = subject.bundle.settings.strip, subject.task.held_out, subject.task.test
-    assert strip is not None
-    attackable = np.flatnonzero(subject.poisoning.attacks(test.labels))
-    chance = np.random.default_rng(4)
-    chosen = np.sort(chance.permutation(len(test))[: scenes.clean])
-    targets = np.sort(chance.permutation(len(attackable))[: scenes.attacked])
-    parts = {
-        "clean": test.take(chosen),
-        "before": test.take(attackable[targets]),
-        "attacked": subject.stamped.take(targets),
-    }
-
-    def measured() -> Arrays:
-        pipeline = Pipeline(subject.bundle)
-        learnt = fit(pipeline, held_out, overlay_choice(held_out.labels, subject.bundle.settings.classes, strip.frr))
-        table = combined(learnt.known, FRR, learnt.norms)
-        arrays: Arrays = {"threshold": np.array(table.threshold)}
-        for number, (part, pictures) in enumerate(parts.items()):
-            frames = noisy(pictures, scenes, seed=number)
-            checked = check(pipeline, frames, sequential=True)
-            values = learnt.statistics.measured(frames, known={ENTROPY: checked.bits})
-            arrays |= {
-                f"{part}_bits": checked.bits,
-                f"{part}_p_value": table.judge(values).values,
-                f"{part}_verdict": checked.verdict,
-            }
-        return arrays
-
-    state = digest(subject.state, made_by(__name__), scenes)
-    found = cache.get(f"still/{subject.name}", state, measured)
+    state = digest(subject.state, made_by(f"{__name__}:_measured"), scenes)
+    found = cache.get(f"still/{subject.name}", state, partial(_measured, subject, scenes))
+    parts = _pictures(subject, scenes)
     clean, before, attacked = (
         Scores(
             found[f"{part}_bits"].astype(np.float64),
@@ -88,8 +63,38 @@ def still_scores(subject: Subject, scenes: Scenes, cache: Cache) -> StillScores:
     )
     aims = np.repeat(subject.poisoning.aims(parts["attacked"].labels), scenes.frames)
     reached = (attacked.verdict == aims).reshape(-1, scenes.frames).mean(1) > 0.5
-    effective = np.flatnonzero(np.repeat(reached, scenes.frames))
-    return StillScores(clean, before.take(effective), attacked.take(effective), float(found["threshold"]))
+    return StillScores(clean, before, attacked, reached, float(found["threshold"]))
+
+
+def _pictures(subject: Subject, scenes: Scenes) -> dict[str, LabelledPictures]:
+    """Return the pictures of the clean scenes and of the attacked ones, the latter before and with the trigger."""
+    test, chance = subject.task.test, np.random.default_rng(4)
+    attackable = np.flatnonzero(subject.poisoning.attacks(test.labels))
+    chosen = np.sort(chance.permutation(len(test))[: scenes.clean])
+    targets = np.sort(chance.permutation(len(attackable))[: scenes.attacked])
+    return {
+        "clean": test.take(chosen),
+        "before": test.take(attackable[targets]),
+        "attacked": subject.stamped.take(targets),
+    }
+
+
+def _measured(subject: Subject, scenes: Scenes) -> Arrays:
+    strip, held_out, pipeline = subject.bundle.settings.strip, subject.task.held_out, Pipeline(subject.bundle)
+    assert strip is not None
+    learnt = fit(pipeline, held_out, overlay_choice(held_out.labels, subject.bundle.settings.classes, strip.frr))
+    table = combined(learnt.known, FRR, learnt.norms)
+    arrays: Arrays = {"threshold": np.array(table.threshold)}
+    for number, (part, pictures) in enumerate(_pictures(subject, scenes).items()):
+        frames = noisy(pictures, scenes, seed=number)
+        checked = check(pipeline, frames, sequential=True)
+        values = learnt.statistics.measured(frames, known={ENTROPY: checked.bits})
+        arrays |= {
+            f"{part}_bits": checked.bits,
+            f"{part}_p_value": table.judge(values).values,
+            f"{part}_verdict": checked.verdict,
+        }
+    return arrays
 
 
 def noisy(pictures: LabelledPictures, scenes: Scenes, seed: int) -> LabelledPictures:

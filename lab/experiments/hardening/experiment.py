@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,7 @@ import torch
 from lab.backdoor.scene import discard_other_checkpoint, train
 from lab.data import LabelledPictures, read_cifar10_test
 from lab.experiments.codefend.rows import DetectorRow
-from lab.experiments.hardening import candidates
-from lab.experiments.hardening import statistics as detection
+from lab.experiments.hardening import candidates, detection
 from lab.experiments.hardening.alone import BOUNDS, FRAMES, SIZE, alone
 from lab.experiments.hardening.paired import BARE, BEHIND, HARDENED, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
@@ -204,9 +204,11 @@ def _statistics(network: str, size: tuple[int, int], place: Workplace) -> Cell:
     files = (folder, SICK[network]) if shipped else (folder,)
     settings = (size, detection.NUMBERS, detection.HELD_OUT)
     name = f"{network}/{width}x{height}/statistics"
-    return Cell(name, (code,) if shipped else (code, _TRAIN), measure, settings, files, 300)
+    seconds = 300 if shipped else 600
+    return Cell(name, (code,) if shipped else (code, _TRAIN), measure, settings, files, seconds)
 
 
+@cache
 def _sick(network: str, place: Workplace) -> Path:
     """Return the folder of the backdoored bundle of a network. That of the hardened network is trained first."""
     if network in SICK:

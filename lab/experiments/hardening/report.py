@@ -105,9 +105,11 @@ def scene_page(
         "STRIP on whole scenes; an attacker made the backdoored network from the network, with a sticker as its "
         "trigger:",
         table(STRIP, strip),
-        "All statistics of probes on these backdoored networks, by the size of the frames, with thresholds from 1,000 "
-        "other scenes of that size for 1 % of false alarms ([what each statistic is](../codefend/README.md)). "
-        "*Detected*: share of the scenes with the sticker that reach the target:"
+        "All statistics of probes on these backdoored networks, by the size of the frames ([what each statistic "
+        "is](../codefend/README.md)). The bundle resizes each frame to the network's input, which squeezes the "
+        "sticker of a wide frame. The defender has 1,000 other scenes of that size: 100 are overlays, and 900 "
+        "set the thresholds, for 1 % of false alarms. *Clean + effective*: clean scenes, and those of 400 with "
+        "the sticker that reach the target. *Detected*: the share of the latter that is flagged:"
         if statistics
         else "",
         table(DETECTORS, statistics),

@@ -200,7 +200,7 @@ class Laboratory:
         return self._cell(attack, run, self.eot_budget.eot_images * (3 + 2 * each.samples) / 16, self.eot_budget)
 
     def _cell(self, attack: Attack, run: Callable[[], Scores], seconds: float, budget: Budget | None = None) -> Cell:
-        code, files = (f"{_CODE}.attacked:Attacker", *self._steps_code(attack.defence)), self._files()
+        code, files = (f"{_CODE}.attacked:Attacker", *self._own_code(attack.defence)), self._files()
         cost = seconds * _LARGER.get(self.name, 1.0)
         return Scored(attack, code, run, budget or self.budget, files, cost, self.budget.seed, self.cache).cell
 
@@ -214,14 +214,14 @@ class Laboratory:
 
         code = (
             f"{_CODE}.variance:variance_row", f"{_CODE}.choose:chosen", f"{_CODE}.defences:functions",
-            *self._steps_code(name),
+            *self._own_code(name),
         )  # fmt: skip
         settings = (name, imitated, self.budget.variance_images, self.budget.surrogate_steps)
         cell = f"{self.name}/{name}/variance{'-imitated' if imitated else ''}"
         return Cell(cell, code, measure, settings, self._files(), 15 * _LARGER.get(self.name, 1.0), self.budget.seed)
 
     @staticmethod
-    def _steps_code(defence: str) -> tuple[str, ...]:
+    def _own_code(defence: str) -> tuple[str, ...]:
         own = {PAPERS_STEPS: "papers_steps:PapersSteps", RANDOM_CROP: "random_crop:RandomCrop"}
         return (f"{_CODE}.{own[defence]}",) if defence in own else ()
 

@@ -102,7 +102,8 @@ BPDA_50: Final = {
 EOT_CLEAN_50: Final = {"ours": Attacked(0.60, 0.10)}
 """Section 6.3: "around 60 %", "less than 10 %"."""
 EOT_CURRENT_50: Final = {"Rand": Attacked(0.20, 1.00), "Random Crop": Attacked(0.20, 1.00)}
-"""Section 6.3: "below 20 %" and 100 %. The released notebook takes the gradient for Rand at the current picture."""
+"""Section 6.3: "below 20 %" and 100 %. The released notebook takes the gradient for Rand at the current picture; for
+Random Crop, this is assumed."""
 
 CLEAN_MUST: Final = 0.95
 BPDA_MUST: Final = 0.70

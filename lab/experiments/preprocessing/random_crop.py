@@ -1,4 +1,4 @@
-"""Random Crop (Guo et al. 2018), beside which section 6.3 of the paper shows its own function under BPDA and EOT.
+"""Random Crop (Guo et al. 2018), which section 6.3 of the paper compares with its own function under BPDA and EOT.
 
 A random crop of 90×90 of a picture of 224×224, enlarged to the picture's size. Other sizes are in proportion. As in the
 paper, each answer is of one crop, not the mean over 30 of Guo et al.
