@@ -119,7 +119,7 @@ def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
             f"cameras with an alarm in 40 probes after an effective trigger, {at}", alarmed, 0.95, 1.0, larger=True
         )
         a_year = {model: Share(row.a_year, row.a_year_low, row.a_year_high) for model, row in chosen.items()}
-        few = any(row.a_year <= 1 < row.a_year_high for row in chosen.values())
+        few = all(row.a_year <= 1 for row in chosen.values()) and any(row.a_year_high > 1 for row in chosen.values())
         spoiled = f"{SCENES.clean:,} scenes cannot show so few" if few else ""
         yield _worst(f"false alarms of a camera in a year, {at}", a_year, 1, 0.1, plain=True, spoiled=spoiled)
 

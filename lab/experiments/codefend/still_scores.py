@@ -45,7 +45,7 @@ class StillScores(NamedTuple):
     reached: NDArray[np.bool_]
     """Attacked scenes whose frames mostly go to the target, (n,)."""
     threshold: float
-    """Of the p-value, for a frame."""
+    """Threshold of a frame's p-value."""
 
 
 def still_scores(subject: Subject, scenes: Scenes, cache: Cache) -> StillScores:
