@@ -65,11 +65,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the workers of `--numprocesses auto`: one more than the usable cores, as tests with brokers often wait.
+    """Return the workers of `--numprocesses auto`: two more than the usable cores, as tests with brokers often wait.
 
     Each further worker costs the CPU time of another import and collection.
     """
-    return len(os.sched_getaffinity(0)) + 1
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -63,9 +63,10 @@ def evidence(
     interval; `false_alarms_bound` allows for deeper scores than measured. `few_passages` warns that an estimate rests
     on too few simulated alarms. `exceeds_allowed` marks thresholds with more false alarms than allowed.
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
-    `still_false_alarms` are those in a year of a camera that shows each picture for `--stay` minutes, with their
-    interval over pictures: a picture that is unusual is unusual in each of its probes. A lower `combined_octaves` or
-    `entropy_octaves` raises fewer, and finds fewer triggers, and later.
+    `still_false_alarms` is the number of appearances in a year that raise a false alarm, with its interval over
+    pictures, if a camera shows each picture for `--stay` minutes: a picture that is unusual is unusual in each of its
+    probes. All probes of a picture have its one score, and the first 400 of an appearance are simulated. A lower
+    `combined_octaves` or `entropy_octaves` raises fewer alarms, and finds fewer triggers, and later.
     """
     with lab_extra():
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of

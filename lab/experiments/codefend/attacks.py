@@ -107,7 +107,7 @@ def findings_of_attacks(
 
 
 def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
-    """Yield the same requirements on cameras that look at each scene for about a minute, and for about ten."""
+    """Yield the requirements on cameras that look at each scene for about a minute, and for about ten."""
     scenes = zip(("a scene a minute", "a scene in ten minutes"), STAYS[1:], strict=True)
     for (scene, stay), octaves in product(scenes, OCTAVES):
         chosen = {row.model: row for row in rows if (row.stay, row.octaves) == (stay, octaves)}

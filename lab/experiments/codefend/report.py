@@ -103,7 +103,7 @@ def _still(rows: Sequence[StillRow]) -> list[str]:
         "octaves lower (a sixteenth of the p-value; chosen on the scores of the patch's network). A scene is a "
         f"test picture, with {SCENES.frames} frames that differ by Gaussian noise of {SCENES.noise:g} levels of "
         "255 and by the masks of their probes; each probe shows one of them at random. Nothing moves. *False "
-        "alarms*: share of the appearances of clean scenes that raise an alarm, and how many of a camera do in "
+        "alarms*: share of the appearances of clean scenes that raise an alarm, and the number of these in "
         "a year, with intervals over scenes. *Attacks*: those of 400 attacked scenes whose triggered frames "
         "mostly reach the target. The trigger comes into view in such a scene after 64 clean probes, and stays "
         "in view in all later scenes, also where it misses its target. *Within 40*: share of these attacks with "

@@ -134,7 +134,7 @@ class SplittingRow:
 class StillRow:
     """A simulated camera that shows each scene for several probes, judged by one backdoored model.
 
-    `false_alarms` is the share of appearances of a scene that raise an alarm, `a_year` how many of one camera do in a
+    `false_alarms` is the share of appearances of a scene that raise an alarm, `a_year` the number of these in a
     year, both with intervals of 95 % over scenes. `alarmed` is the share of attacks with an alarm within 40 probes.
     """
 

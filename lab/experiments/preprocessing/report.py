@@ -250,8 +250,9 @@ CIFAR-10 and .45 to .65 on scene128, counted in the same way (20 pictures): it i
 and what it leaves to the function of Qiu et al. is an upper bound.
 - On Rand, EOT at the current picture leaves more than the paper's, counted in the same way: our attack is weaker there.
 - Random Crop sees two fifths of a picture's side (90 of 224, Guo et al. 2018). The paper states that it costs 30 to \
-40 points of clean accuracy. Here it costs more (Table 1), so its rows under attack tell little. It is measured \
-clean and under BPDA and EOT; its 0 % in the paper's Table 5 is not.
+40 points of clean accuracy. Here it costs more (Table 1), so its rows under attack show little. It is measured \
+clean and under BPDA and EOT; its 0 % in the paper's Table 5 is not. That the paper's figure for it belongs to EOT at \
+the current picture is assumed.
 - Table 4, over δ, was not measured with the paper's steps.
 - Of the other defences, Rand ends at the network's size, so the picture in it is smaller than before: it keeps less \
 clean accuracy than the paper's. SHIELD has no networks trained on its pictures, and Pixel Deflection no map of \
