@@ -133,7 +133,7 @@ def _probes_of(
 ) -> Iterator[Probe]:
     """Yield `count` probes of random scenes, `stay_probes` of each."""
     for start in range(0, count, stay_probes):
-        yield from _shown(scenes[generator.integers(len(scenes))], min(stay_probes, count - start), generator)
+        yield from _shown(scenes[int(generator.integers(len(scenes)))], min(stay_probes, count - start), generator)
 
 
 def _shown(scene: Scene, count: int, generator: np.random.Generator) -> Iterator[Probe]:
