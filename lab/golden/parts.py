@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.attacks import defended, eot_pgd, make_attack, random_targets, shown, square, transfer, undefended
+from lab.attacks.contract import margins
 from lab.attacks.eot import loss_gradient
 from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
@@ -30,7 +31,7 @@ from lab.evidence.scores import Limits, Scores
 from lab.experiments.certified.measure import Subject, certified
 from lab.experiments.codefend.scores import TOGETHER, Numbers, scores
 from lab.experiments.codefend.subjects import Subject as Sick
-from lab.experiments.hardening.scene import _attacks, attacked, hard, withstood
+from lab.experiments.hardening.scene import attacked, hard, scene_attacks, withstood
 from lab.experiments.scale.measure import CONDITIONS, scenes
 from lab.hardening.processes import Processes
 from lab.hardening.settings import HardenSettings
@@ -219,24 +220,15 @@ def scene_rows() -> Mapping[str, Tensor]:
     }
 
 
-def scene_attacks() -> Mapping[str, Tensor]:
-    """Return the mean margin of a hard scene's label after each attack on the hardened network, as a share of the
+def margins_of_scenes() -> Mapping[str, Tensor]:
+    """Return the attacker's mean margin on two hard scenes after each attack on the hardened network, as a share of the
     margin before."""
-    bundle = _bundle("scene")
-    chain_of_scenes = defended(_pipeline("scene"), RATIO)
-    pictures = scenes(2, (32, 32), CONDITIONS["hard"])
-    frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
-
-    def margin(shown_frames: Tensor) -> Tensor:
-        logits = chain_of_scenes(shown_frames, _chance(11))
-        own = logits.gather(1, labels[:, None])[:, 0]
-        return (own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)).mean()
-
-    attacks_of_scenes = _attacks(chain_of_scenes, EPS, _chance(10))
+    behind, pictures = defended(_pipeline("scene"), RATIO), scenes(2, (32, 32), CONDITIONS["hard"])
+    frames, labels = to_frames(pictures.images, torch.device("cpu")), torch.from_numpy(pictures.labels)
+    every = [frames, *(attack(frames, labels) for attack in scene_attacks(behind, EPS, _chance(10)))]
     with torch.no_grad():
-        before = margin(frames)
-    after = [margin(attack(frames, labels).detach()) for attack in attacks_of_scenes]
-    return {"margins": torch.stack(after).detach() / before}
+        before, *after = (margins(behind(each, _chance(11)), labels, None).mean() for each in every)
+    return {"margins": torch.stack(after) / before}
 
 
 def hardening() -> Mapping[str, Tensor]:
@@ -294,7 +286,7 @@ PARTS: Final = (
     Part("evidence", evidence, 0.5, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
-    Part("scene attacks", scene_attacks, 0.04),
+    Part("scene attacks", margins_of_scenes, 0.04),
     Part("hardening", hardening, 0.05),
 )
 

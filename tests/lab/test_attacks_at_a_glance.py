@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.experiments.codefend.attacks import ATTACKS, detection_matrix, findings_of_attacks, repair_matrix
+from lab.experiments.codefend.attacks import detection_matrix, findings_of_attacks, repair_matrix
 from lab.experiments.codefend.findings import Finding
-from lab.experiments.codefend.plan import OWN_MODE
+from lab.experiments.codefend.plan import ATTACKS, OWN_MODE
 from lab.experiments.codefend.rows import DetectorRow, RepairRow
 from lab.experiments.codefend.scores import TOGETHER, TYPICAL
 from lab.statistics import wilson

@@ -317,6 +317,7 @@ def test_the_command_writes_the_figures_of_both_rules(
         assert len(each["passages"]) == len(each["bound_passages"]) == LEVELS
         assert each["few_passages"]
     assert (document["settings"]["clean_choosing"], document["settings"]["attacked"]) == (60, 120)
+    assert document["settings"]["stay_min"] == 10
 
 
 @pytest.mark.usefixtures("few")
@@ -340,15 +341,16 @@ def test_alternating_classes_are_in_both_halves_of_the_scores(
         assert 0.2 < half.verdict.mean() < 0.8
 
 
-def test_an_infinite_frame_rate_is_rejected_before_the_work(
-    lab: Command, combined_bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("option", ["--fps", "--stay", "--allowed"])
+def test_an_infinite_number_is_rejected_before_the_work(
+    lab: Command, combined_bundle: Path, tmp_path: Path, option: str
 ) -> None:
     result = lab(
         "evidence", "--bundle", combined_bundle, "--clean", "nothing.npz", "--poisoned", "nothing.npz",
-        "--json", tmp_path / "evidence.json", "--fps", "inf",
+        "--json", tmp_path / "evidence.json", option, "inf",
     )  # fmt: skip
     assert result.code == 2
-    assert "--fps" in result.err
+    assert option in result.err
 
 
 def test_too_few_clean_pictures_are_rejected(lab: Command, combined_bundle: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_scene_counts_only_if_it_withstands_every_attack(monkeypatch: pytest.M
 
         return [first_half_black, counted]
 
-    monkeypatch.setattr(scene, "_attacks", attacks)
+    monkeypatch.setattr(scene, "scene_attacks", attacks)
     monkeypatch.setattr(scene, "TIMES", 2)
     row = scene.withstood(bundle, (32, 32), 8, "usual", 0.03)
     black = int(bundle.logits(torch.zeros(1, 3, 32, 32)).argmax())
@@ -91,7 +91,7 @@ def test_scenes_that_all_fall_to_the_first_attack_meet_no_other(monkeypatch: pyt
 
     bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
     answer = int(bundle.logits(torch.zeros(1, 3, 32, 32)).argmax())
-    monkeypatch.setattr(scene, "_attacks", attacks)
+    monkeypatch.setattr(scene, "scene_attacks", attacks)
     # One frame in each batch, as at large sizes.
     monkeypatch.setattr(scene, "PIXELS", 32 * 32)
     row = scene.withstood(bundle, (32, 32), 6, "usual", 0.03)
@@ -126,7 +126,7 @@ def test_the_attacks_of_a_scene_stay_within_the_bound_and_break_an_unhardened_ne
     frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
     chain = defended(Pipeline(bundle), 0.25)
     rng = torch.Generator().manual_seed(0)
-    for attack in scene._attacks(chain, 0.2, rng):
+    for attack in scene.scene_attacks(chain, 0.2, rng):
         changed = attack(frames, labels)
         assert float((changed - frames).abs().max()) <= 0.2 + 1e-6
         assert bool((chain(changed, rng).argmax(1) != labels).all())

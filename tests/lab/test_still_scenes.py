@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,11 +17,13 @@ from lab.evidence.episodes import NEVER
 from lab.evidence.scores import Limits, Scores
 from lab.evidence.still_scenes import appearances_with_alarm, scenes_of, still_episodes, still_false_alarms
 from lab.experiments.codefend import still as experiment
-from lab.experiments.codefend.attacks import ATTACKS, findings_of_attacks
-from lab.experiments.codefend.plan import TEN
+from lab.experiments.codefend.attacks import findings_of_attacks
+from lab.experiments.codefend.experiment import plan
+from lab.experiments.codefend.plan import ATTACKS, Budget
 from lab.experiments.codefend.rows import StillRow
 from lab.experiments.codefend.still_scores import Scenes, StillScores, noisy
 from lab.experiments.codefend.subjects import Subject
+from lab.experiments.harness.plan import Workplace
 from schemas.evidence.alarms import COMBINED, no_classes, rule_of
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
@@ -138,7 +141,7 @@ def test_a_row_for_each_threshold_and_stay_has_the_scenes_that_reach_the_target(
     rows = experiment.still(cast(Subject, subject), Scenes(50, 30, FRAMES), cast(Cache, tmp_path))
     assert [(row.octaves, row.stay) for row in rows] == [(o, s) for o in (0, -4) for s in (1, 15, 150)]
     assert {(row.scenes, row.episodes, row.flagged_always) for row in rows} == {(50, 20, 0.02)}
-    # The unusual clean scene may end an alarm's episode too late.
+    # An alarm on the unusual clean scene just before may hide that of the attack.
     assert all(row.alarmed >= 0.85 for row in rows if row.octaves == 0)
     assert rows[2].false_alarms == pytest.approx(0.02)
     # 2e-5 lies 5.6 octaves below the frame's threshold, and 1.6 below a threshold 4 octaves lower.
@@ -163,8 +166,12 @@ def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
     assert (alarmed.measured, alarmed.verdict, alarmed.count) == (0.96, "must", 400)
 
 
-def test_the_ten_models_are_those_of_the_ten_attacks() -> None:
-    assert tuple(ATTACKS) == TEN
+def test_each_of_the_ten_attacks_has_a_row_of_still_scenes_and_no_other_model(tmp_path: Path) -> None:
+    cells = plan(Workplace(tmp_path, tmp_path, tmp_path), Budget()).cells
+    assert [cell.name for cell in cells if "/still/" in cell.name] == [
+        f"{name}/still/whole" for name in Budget().models if name in ATTACKS
+    ]
+    assert sum("/still/" in cell.name for cell in cells) == 10
 
 
 def test_the_frames_of_a_scene_differ_by_their_noise_alone() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from lab.backdoor.catalogue import MODELS
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
-from lab.experiments.codefend.plan import BLENDED, CATALOGUE, FLAGGED, MAIN, OWN_MODE, SOURCE, WITHOUT_TRIGGER
+from lab.experiments.codefend.plan import ATTACKS, FLAGGED, OWN_MODE, SOURCE, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow, StillRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
 from lab.experiments.codefend.still import OCTAVES, STAYS
@@ -21,10 +21,6 @@ from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
 from lab.statistics import wilson
 
-ATTACKS: Final[Mapping[str, str]] = {
-    MAIN: "patch (BadNets)", BLENDED: "blended", SOURCE: "patch, source-specific", **CATALOGUE,
-}  # fmt: skip
-"""The model and the name of each attack."""
 STATISTICS: Final = (*OWN.values(), TOGETHER, SCALED, BEATRIX)
 OURS: Final = "ours"
 REPAIRS: Final = (OURS, FINE_TUNING, *WITHOUT_TRIGGER)

@@ -22,6 +22,7 @@ from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.plan import (
+    ATTACKS,
     CATALOGUE,
     EVERY,
     FEW_CAMERAS,
@@ -30,7 +31,6 @@ from lab.experiments.codefend.plan import (
     KINDS,
     PATCHES,
     REPEATS,
-    TEN,
     Budget,
 )
 from lab.experiments.codefend.report import write_report
@@ -88,7 +88,7 @@ class Laboratory:
             *(self._detection(name, each) for each in self.budget.detections(name)),
             self._detectors(name),
             self._cameras(name),
-            *([self._still(name)] if name in TEN else []),
+            *([self._still(name)] if name in ATTACKS else []),
             *(self._cure(name, method, kind) for method, kind in self.budget.cures(name)),
         ]
 

@@ -56,8 +56,10 @@ BY_ALL: Final = (WARP, SOURCE, *CATALOGUE)
 """The models whose quarantine has the frames that all statistics together flag: STRIP flags few."""
 OWN_MODE: Final = {"resnet20-all-to-all": "quarantine"}
 """The mode of our repair for models that need another one than `default`."""
-TEN: Final = (MAIN, BLENDED, SOURCE, *CATALOGUE)
-"""The models of the ten attacks."""
+ATTACKS: Final = {
+    MAIN: "patch (BadNets)", BLENDED: "blended", SOURCE: "patch, source-specific", **CATALOGUE,
+}  # fmt: skip
+"""The ten attacks: the model and the name of each."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
 """The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"

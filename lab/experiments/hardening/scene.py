@@ -94,7 +94,7 @@ def _judged(
     pictures = scenes(count, size, KINDS[kind])
     chain = defended(Pipeline(bundle), DROP)
     chance = torch.Generator().manual_seed(0)
-    first, *others = _attacks(chain, eps, chance)
+    first, *others = scene_attacks(chain, eps, chance)
     clean, once, stands, every = 0, 0, 0, 0
     for part in _parts(count, size):
         frames, labels = to_frames(pictures.images[part], bundle.device), torch.from_numpy(pictures.labels[part])
@@ -111,7 +111,7 @@ def _judged(
     return clean / count, (once / count, stands / count), every / count
 
 
-def _attacks(chain: Defended, eps: float, chance: torch.Generator) -> list[Attack]:
+def scene_attacks(chain: Defended, eps: float, chance: torch.Generator) -> list[Attack]:
     """Return the attacks of a row, EOT-PGD first. The others ascend margins, towards any class and single ones."""
     usual = partial(eot_pgd, chain, eps=eps, samples=SAMPLES, generator=chance)
     margin = partial(usual, margin=True, momentum=MOMENTUM)
