@@ -332,7 +332,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "certified_patch", "certified", "windows", "p_value", "p_value_threshold", "statistic", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "certified_patch", "certified", "windows", "p_value", "p_value_threshold", "statistic", "scene", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -368,6 +368,7 @@ class Verdict(_message.Message):
     P_VALUE_FIELD_NUMBER: _ClassVar[int]
     P_VALUE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     STATISTIC_FIELD_NUMBER: _ClassVar[int]
+    SCENE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -404,8 +405,9 @@ class Verdict(_message.Message):
     p_value: float
     p_value_threshold: float
     statistic: Statistic
+    scene: int
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., certified_patch: _Optional[int] = ..., certified: _Optional[bool] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., p_value: _Optional[float] = ..., p_value_threshold: _Optional[float] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., certified_patch: _Optional[int] = ..., certified: _Optional[bool] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., p_value: _Optional[float] = ..., p_value_threshold: _Optional[float] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., scene: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("class_name", "confidence")

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 """Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
 """
 
@@ -81,6 +81,7 @@ frames = Table(
     _number("p_value"),
     _number("p_value_threshold"),
     _integer("statistic"),
+    _integer("scene"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",

@@ -93,7 +93,7 @@ class Watch:
             if row.strip == CHECKED:
                 probe = Probe(
                     row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id,
-                    row.p_value, row.p_value_threshold, row.statistic,
+                    row.p_value, row.p_value_threshold, row.statistic, row.scene,
                 )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}

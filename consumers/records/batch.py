@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from consumers.records.rows import MOST_WINDOWS, FrameRow, LedgerRow, LetterRow, Window, windows_text
 from consumers.settings import RecordsSettings
 from schemas.errors import MalformedError, TooManyBootsError, UserError, WireError, typed_text
+from schemas.evidence.track import NO_SCENE
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_CAMERAS
@@ -267,6 +268,7 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         finite(verdict.p_value),
         finite(verdict.p_value_threshold),
         verdict.statistic if verdict.statistic in _STATISTICS else NO_STATISTIC,
+        verdict.scene if verdict.HasField("scene") and verdict.scene < SEQ_LIMIT else NO_SCENE,
     )
     return FrameRow._make(values)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from schemas.evidence.track import NO_SCENE
 from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import Statistic
 
@@ -55,6 +56,8 @@ class FrameRow(NamedTuple):
     """P-value below which a frame is suspect; 0 if the bundle has none."""
     statistic: int = 0
     """A `Statistic`: the one that finds the frame most unusual."""
+    scene: int = NO_SCENE
+    """Sequence number of the checked frame with which this one's scene began; `NO_SCENE` if it is unknown."""
 
 
 def statistic_name(statistic: int) -> str:

@@ -21,7 +21,7 @@ SUBJECTS: Final = {
     "Pixels and reconstruction": (2, 6, 7, 16, 22, 29),
     "Models and processors": (9, 28, 45, 63, 66, 67),
     "Attacks and hardening": (23, 24, 25, 26, 27, 68),
-    "Backdoors: evidence and repair": (8, 10, 11, 69, 76, 78, 79, 80, 81),
+    "Backdoors: evidence and repair": (8, 10, 11, 69, 76, 78, 79, 80, 81, 83),
     "Keys, rights and limits": (13, 33, 34, 36, 38, 39, 46, 47, 48, 49, 70, 82),
     "Console and alarms": (41, 44, 52, 61, 62, 73, 74),
     "The code and its tests": (20, 21, 54, 56, 57, 71),

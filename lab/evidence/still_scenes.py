@@ -1,38 +1,90 @@
 """Cameras that look at one scene for many probes. Evidence adds up over probes, which then are not independent.
 
 A clean scene that is unusual is unusual in each probe, and a trigger that is missed in a scene is missed until the
-scene changes. Each scene has some measured frames; each probe shows one of them, drawn at random.
+scene changes. Each scene has some measured frames; each probe shows one of them, drawn at random. The camera's
+processor recognises scenes by their pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lab.data import LabelledPictures
 from lab.evidence.episodes import MOST, NEVER, QUIET, Alarmed
 from lab.evidence.false_alarms import YEAR_S
 from lab.evidence.scores import Limits, Scores
 from lab.statistics import Interval, wilson
+from lab.strip.calibrate import AT_ONCE
+from processors.stages.scenes import Boot, Scenes, coarse_pictures
 from schemas.evidence.alarms import no_classes, rule_of, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe, Track, advance
 
 PROBES: Final = 400_000
-"""About as many clean probes are simulated, at least one appearance of each scene."""
-VISITS: Final = 20
+"""Usual number of clean probes to simulate, about; at least one appearance of each scene."""
+VISITS: Final = 40
 """Maximum number of appearances of each clean scene."""
-
-Scene = Sequence[Probe]
-"""The probes of the frames of one scene, as the camera's rule judges them."""
+_BOOT: Final[Boot] = ("camera", 1)
 
 
-def scenes_of(scores: Scores, frames: int, limits: Limits, rule: EvidenceRule) -> list[Scene]:
-    """Return the scenes of `scores` (n · `frames`,), the frames of a scene in a row."""
-    probes = [track_probe(limits.kind, each, rule).probe for each in scores.probes(limits)]
-    return [probes[first : first + frames] for first in range(0, len(probes), frames)]
+class SceneScores(NamedTuple):
+    """Scores of scenes, the `frames` of each in a row, and the pictures by which a processor recognises them, (n, c).
+
+    Without these pictures, the processor names no scenes.
+    """
+
+    scores: Scores
+    frames: int
+    coarse: NDArray[np.float32] | None = None
+
+
+def coarse_of(pictures: LabelledPictures) -> NDArray[np.float32]:
+    """Return the pictures by which a processor recognises the scenes of `pictures`, (n, c)."""
+    parts = (pictures.images[start : start + AT_ONCE] for start in range(0, len(pictures), AT_ONCE))
+    return np.concatenate([coarse_pictures(torch.from_numpy(part).permute(0, 3, 1, 2) / 255) for part in parts])
+
+
+class Frame(NamedTuple):
+    """A frame of a scene: its probe as the camera's rule judges it, and the picture that shows its scene, (c,)."""
+
+    probe: Probe
+    coarse: NDArray[np.float32] | None
+
+
+Scene = list[Frame]
+
+
+def scenes_of(found: SceneScores, limits: Limits, rule: EvidenceRule) -> list[Scene]:
+    """Return the frames of each scene."""
+    probes = [track_probe(limits.kind, each, rule).probe for each in found.scores.probes(limits)]
+    coarse = [None] * len(probes) if found.coarse is None else list(found.coarse)
+    frames = list(map(Frame, probes, coarse))
+    return [frames[first : first + found.frames] for first in range(0, len(frames), found.frames)]
+
+
+class Camera:
+    """A simulated camera's processor and recorder."""
+
+    def __init__(self, rule: EvidenceRule) -> None:
+        """Judge by `rule`, that of the track."""
+        self._rule = rule
+        self._scenes = Scenes(remembered=1)
+        self._track = Track()
+        self._seq = 0
+
+    def raises_alarm(self, frame: Frame) -> bool:
+        """Show a frame as the next probe. Return whether it raises an alarm."""
+        probe = frame.probe._replace(seq=self._seq)
+        if frame.coarse is not None:
+            probe = probe._replace(scene=self._scenes.number(_BOOT, self._seq, frame.coarse))
+        self._track, alarm = advance(self._track, probe, self._rule, no_classes)
+        self._seq += 1
+        return alarm is not None
 
 
 class SceneAlarms(NamedTuple):
@@ -45,20 +97,20 @@ class SceneAlarms(NamedTuple):
 
 
 def still_false_alarms(
-    clean: Scores,
-    frames: int,
+    clean: SceneScores,
     limits: Limits,
     rule: EvidenceRule,
     stay_probes: int,
     probes_per_s: float,
     *,
+    probes: int = PROBES,
     seed: int = 0,
 ) -> SceneAlarms:
     """Return the false alarms of a camera that shows the scenes of `clean`, each for `stay_probes` probes.
 
-    `clean` has `frames` scores of each scene in a row. Of a longer stay, the first `MOST` probes are simulated.
+    Of a longer stay, the first `MOST` probes are simulated.
     """
-    alarms = appearances_with_alarm(clean, frames, limits, rule, min(stay_probes, MOST), seed=seed)
+    alarms = appearances_with_alarm(clean, limits, rule, min(stay_probes, MOST), probes=probes, seed=seed)
     # A mean of shares varies no more than a mean of zeros and ones with the same expectation.
     share = wilson(round(alarms.sum()), len(alarms))._replace(value=float(alarms.mean()))
     appearances = probes_per_s * YEAR_S / stay_probes
@@ -66,34 +118,32 @@ def still_false_alarms(
 
 
 def appearances_with_alarm(
-    clean: Scores, frames: int, limits: Limits, rule: EvidenceRule, stay_probes: int, *, seed: int = 0
+    clean: SceneScores, limits: Limits, rule: EvidenceRule, stay_probes: int, *, probes: int = PROBES, seed: int = 0
 ) -> NDArray[np.float64]:
     """Return the share of each scene's appearances that raise an alarm or more, (n,).
 
     One camera shows all scenes in a random order, each for `stay_probes` probes, again and again.
     """
     generator = np.random.default_rng(seed)
-    scenes, track_rule = scenes_of(clean, frames, limits, rule), rule_of(limits.kind, rule)
-    visits = int(np.clip(PROBES // (len(scenes) * stay_probes), 1, VISITS))
+    scenes, track_rule = scenes_of(clean, limits, rule), rule_of(limits.kind, rule)
+    visits = int(np.clip(probes // (len(scenes) * stay_probes), 1, VISITS))
     order = np.concatenate([generator.permutation(len(scenes)) for _ in range(visits)])
     # Some scenes before give the camera its history.
     earlier = generator.integers(0, len(scenes), -(-2 * rule.history_probes // stay_probes))
-    appearances, track = np.zeros(len(scenes)), Track()
+    appearances, camera = np.zeros(len(scenes)), Camera(track_rule)
     for number, scene in enumerate([*earlier.tolist(), *order.tolist()]):
         raised = False
-        for probe in _shown(scenes[scene], stay_probes, generator):
-            track, alarm = advance(track, probe, track_rule, no_classes)
-            raised |= alarm is not None
+        for frame in _shown(scenes[scene], stay_probes, generator):
+            raised |= camera.raises_alarm(frame)
         appearances[scene] += raised and number >= len(earlier)
     return appearances / visits
 
 
 def still_episodes(
-    clean: Scores,
-    before: Scores,
-    attacked: Scores,
+    clean: SceneScores,
+    before: SceneScores,
+    attacked: SceneScores,
     starts: NDArray[np.bool_],
-    frames: int,
     limits: Limits,
     rule: EvidenceRule,
     stay_probes: int,
@@ -107,34 +157,31 @@ def still_episodes(
     `attacked`, have the trigger too, also where it misses its target.
     """
     generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
-    earlier, untouched, later = (scenes_of(each, frames, limits, rule) for each in (clean, before, attacked))
+    earlier, untouched, later = (scenes_of(each, limits, rule) for each in (clean, before, attacked))
     first = list[float]()
     for scene in np.flatnonzero(starts).tolist():
         # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
         looked = int(generator.integers(stay_probes))
         seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
-        quiet = [*_probes_of(earlier, QUIET - seen, stay_probes, generator), *_shown(untouched[scene], seen, generator)]
+        quiet = [*_frames_of(earlier, QUIET - seen, stay_probes, generator), *_shown(untouched[scene], seen, generator)]
         harmful = [
             *_shown(later[scene], left, generator),
-            *_probes_of(later, MOST - left, stay_probes, generator),
+            *_frames_of(later, MOST - left, stay_probes, generator),
         ]
-        track, found = Track(), NEVER
-        for place, probe in enumerate([*quiet, *harmful]):
-            track, alarm = advance(track, probe, track_rule, no_classes)
-            if alarm is not None and place >= QUIET:
+        camera, found = Camera(track_rule), NEVER
+        for place, frame in enumerate([*quiet, *harmful]):
+            if camera.raises_alarm(frame) and place >= QUIET:
                 found = place - QUIET + 1
                 break
         first.append(found)
     return Alarmed(np.array(first))
 
 
-def _probes_of(
-    scenes: Sequence[Scene], count: int, stay_probes: int, generator: np.random.Generator
-) -> Iterator[Probe]:
-    """Yield `count` probes of random scenes, `stay_probes` of each."""
+def _frames_of(scenes: list[Scene], count: int, stay_probes: int, generator: np.random.Generator) -> Iterator[Frame]:
+    """Yield `count` frames of random scenes, `stay_probes` of each."""
     for start in range(0, count, stay_probes):
         yield from _shown(scenes[int(generator.integers(len(scenes)))], min(stay_probes, count - start), generator)
 
 
-def _shown(scene: Scene, count: int, generator: np.random.Generator) -> Iterator[Probe]:
+def _shown(scene: Scene, count: int, generator: np.random.Generator) -> Iterator[Frame]:
     return map(scene.__getitem__, generator.integers(0, len(scene), count).tolist())

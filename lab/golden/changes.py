@@ -4,9 +4,9 @@ Definitions are compared between two checkouts as `provenance` reaches them. A d
 the same content as before, or if it is new there and its content left another place. A changed definition counts by its
 new statements: each must be executed, also if it only came from another branch. The branch of a removed statement must
 be executed as well. `raise` statements are exempt, because a row that exists did not end in one. A changed statement
-outside functions counts if every function that uses it is executed. A field that was added to a class with a constant
-default is exempt, because code that reads it is changed itself. A new conditional expression is never covered: its line
-does not show which side was executed.
+outside functions counts if every function that uses it is executed. A field that was added to a class with a default
+of constants alone is exempt, because code that reads it is changed itself. A new conditional expression is never
+covered: its line does not show which side was executed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Line(NamedTuple):
     numbers: tuple[int, ...]
     in_function: bool
     field: str = ""
-    """The name of a field with a constant default."""
+    """The name of a field with a default of constants alone."""
     branch: tuple[str, ...] = ()
     """The statements around it, with the part of each that it is in."""
     choices: frozenset[str] = frozenset()
@@ -211,9 +211,15 @@ def _choices(part: object) -> Iterator[ast.IfExp]:
 
 def _field(node: ast.stmt) -> str:
     match node:
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant()):
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if _is_constant(value):
             return name
     return ""
+
+
+def _is_constant(value: ast.expr) -> bool:
+    """Return whether a default has no name in it but those of what it calls."""
+    called = [each.func for each in ast.walk(value) if isinstance(each, ast.Call)]
+    return all(each in called for each in ast.walk(value) if isinstance(each, ast.Name | ast.Attribute))
 
 
 def _dumped(part: object) -> str:

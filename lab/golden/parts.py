@@ -28,6 +28,7 @@ from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
 from lab.evidence.episodes import MOST, clean_starts, episodes
 from lab.evidence.scores import Limits, Scores
+from lab.evidence.still_scenes import SceneScores, appearances_with_alarm, still_episodes
 from lab.experiments.certified.measure import Subject, certified
 from lab.experiments.codefend.scores import TOGETHER, Numbers, scores
 from lab.experiments.codefend.subjects import Subject as Sick
@@ -274,6 +275,30 @@ def evidence() -> Mapping[str, Tensor]:
     return found
 
 
+def evidence_of_scenes() -> Mapping[str, Tensor]:
+    """Return the false alarms of a simulated camera that stays at scenes, and the probes until it finds attacks."""
+    generator, count, frames = np.random.default_rng(12), 60, 3
+    size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
+    coarse = np.repeat(generator.normal(size=(count, 16)), frames, 0).astype(np.float32)
+
+    def scored(p_value: NDArray[np.float64]) -> SceneScores:
+        return SceneScores(Scores(2 * p_value, p_value, np.zeros(size, np.int64)), frames, coarse)
+
+    usual = generator.random(size) / 2 + 0.2
+    unusual = np.where(np.arange(size) < size // 4, 1e-4, usual)
+    triggered = scored(np.where(np.arange(size) < size // 2, 1e-4, usual))
+    alarms = appearances_with_alarm(scored(unusual), limits, rule, 40, probes=10_000)
+    starts = np.arange(count) % 5 == 0
+    found = still_episodes(scored(usual), scored(usual), triggered, starts, limits, rule, 40).probes
+    higher = EvidenceRule(entropy_octaves=1.0)
+    by_strip = appearances_with_alarm(scored(unusual), Limits(0.7), higher, 40, probes=10_000)
+    return {
+        "alarms": torch.from_numpy(alarms),
+        "probes": torch.from_numpy(np.minimum(found, MOST)),
+        "alarms by STRIP": torch.from_numpy(by_strip),
+    }
+
+
 PARTS: Final = (
     Part("judge", judge, 0.004),
     Part("gradient", gradient, 0.004, 0.01),
@@ -284,6 +309,7 @@ PARTS: Final = (
     Part("five p-values", p_values, 0.1, 0.1),
     Part("detection by five", detection, 0.1, 0.1),
     Part("evidence", evidence, 0.5, 0.1),
+    Part("evidence of scenes", evidence_of_scenes, 0.5, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("scene attacks", margins_of_scenes, 0.04),

@@ -79,6 +79,8 @@ class StripFinding:
     """P-value below which a frame is suspect; 0 if the bundle has no threshold, and the p-value is unknown."""
     statistic: str = ""
     """The name of the statistic that finds the frame most unusual; empty without a p-value."""
+    scene: int | None = None
+    """Sequence number of the probe with which the frame's scene began; see `processors.stages.scenes`."""
 
     @property
     def flagged(self) -> bool:

@@ -90,6 +90,8 @@ def verdict_record(
             verdict.p_value, verdict.p_value_threshold = finding.p_value, finding.p_value_threshold
             if finding.statistic:
                 verdict.MergeFrom(Verdict(statistic=finding.statistic.upper()))
+            if finding.scene is not None:
+                verdict.scene = finding.scene
     if job.certified is not None:
         verdict.certified_patch, verdict.certified, windows = job.certified
         for place, dependence in windows:

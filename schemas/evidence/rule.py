@@ -8,6 +8,29 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class SceneRule(BaseModel):
+    """The evidence of one scene of a camera. Its probes resemble each other, so they are no independent evidence.
+
+    A scene with enough frames in the camera's history is judged against these frames. Any other scene may just be
+    unusual, however many of its probes are. It adds at most `limit` to the sum.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: float = Field(default=8.0, gt=0)
+    """Largest part of the sum that a scene without enough frames in the history adds."""
+    probes: int = Field(default=8, ge=1)
+    """Minimum number of frames of a scene in the history for a baseline of its own."""
+    octaves: float = Field(default=4.0, ge=0)
+    """Distance of the threshold above the camera's, in octaves, for a scene with a baseline of its own."""
+    spreads: float = Field(default=2.0, ge=0)
+    """Number of spreads below the scene's own median from which the depth is measured."""
+    least_spread: float = Field(default=0.5, gt=0)
+    """Lower bound of a scene's spread, in octaves."""
+    fall: float = Field(default=2.0, gt=0)
+    """Largest step down for one frame of a scene with a baseline of its own."""
+
+
 class SumRule(BaseModel):
     """The cumulative sum. A frame adds its depth in octaves less `allowance`, between `-fall` and `rise`.
 
@@ -74,6 +97,8 @@ class EvidenceRule(BaseModel):
     stranger_frames: int = Field(default=60, ge=1)
     """Verdicts, or `history_probes` checked frames, after which a camera that was suspect from its first frame is
     assumed to show a clean scene of low entropy."""
+    scenes: SceneRule = SceneRule()
+    """The evidence of one scene, by p-values. STRIP alone judges the probes of all scenes alike."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
 

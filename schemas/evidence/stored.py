@@ -10,13 +10,14 @@ from typing import Final
 
 from schemas.errors import StateError
 from schemas.evidence.alarms import Tracks
-from schemas.evidence.track import OCTAVES, PastFrame, Probe, Track
+from schemas.evidence.track import NO_SCENE, OCTAVES, PastFrame, Probe, SceneSum, Track
 from schemas.identity import SEQ_LIMIT
 from schemas.pointillist_pb2 import Statistic
 
-_TRACK: Final = struct.Struct("<HHdqiqq")
-_PAST: Final = struct.Struct("<d?")
-_PROBE: Final = struct.Struct("<Qff?IffB")
+_TRACK: Final = struct.Struct("<HHHdqiqq")
+_PAST: Final = struct.Struct("<d?q")
+_PROBE: Final = struct.Struct("<Qff?IffBq")
+_SCENE: Final = struct.Struct("<qd")
 _NETWORK: Final = struct.Struct("<f")
 _STATISTICS: Final = frozenset(Statistic.values())
 
@@ -26,7 +27,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
-            each.flagged, each.class_id, each.p_value, each.p_value_threshold, each.statistic,
+            each.flagged, each.class_id, each.p_value, each.p_value_threshold, each.statistic, each.scene,
         )
         for each in probes
     )  # fmt: skip
@@ -48,7 +49,8 @@ def unpack_probes(data: bytes) -> tuple[Probe, ...]:
 
 def _is_possible(probe: Probe) -> bool:
     values = (probe.entropy_bits, probe.threshold_bits, probe.p_value, probe.p_value_threshold)
-    return probe.seq < SEQ_LIMIT and probe.statistic in _STATISTICS and all(map(math.isfinite, values))
+    named = probe.statistic in _STATISTICS and NO_SCENE <= probe.scene < SEQ_LIMIT
+    return probe.seq < SEQ_LIMIT and named and all(map(math.isfinite, values))
 
 
 def pack_tracks(tracks: Tracks) -> bytes:
@@ -58,9 +60,11 @@ def pack_tracks(tracks: Tracks) -> bytes:
 
 def _pack(track: Track) -> bytes:
     head = _TRACK.pack(
-        len(track.history), len(track.run), track.total, track.last, track.calm, track.class_id, track.run_from
-    )
-    return head + b"".join(_PAST.pack(*each) for each in track.history) + pack_probes(track.run)
+        len(track.history), len(track.run), len(track.scene_sums),
+        track.total, track.last, track.calm, track.class_id, track.run_from,
+    )  # fmt: skip
+    past = b"".join(_PAST.pack(*each) for each in track.history)
+    return head + past + b"".join(_SCENE.pack(*each) for each in track.scene_sums) + pack_probes(track.run)
 
 
 def unpack_tracks(data: bytes) -> Tracks:
@@ -91,15 +95,19 @@ def unpack_tracks(data: bytes) -> Tracks:
 
 def _unpack(data: bytes) -> tuple[Track, int]:
     """Return the first track of `data`, and the number of its bytes."""
-    known, running, total, last, calm, class_id, run_from = _TRACK.unpack_from(data)
-    until = _TRACK.size + _PAST.size * known
+    known, running, scenes, total, last, calm, class_id, run_from = _TRACK.unpack_from(data)
+    after_history = _TRACK.size + _PAST.size * known
+    until = after_history + _SCENE.size * scenes
     end = until + _PROBE.size * running
     if len(data) < end:
         raise struct.error(f"{len(data)} bytes for a track of {end}")
-    history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
+    history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : after_history]))
+    sums = tuple(SceneSum(*each) for each in _SCENE.iter_unpack(data[after_history:until]))
     least, most = OCTAVES
-    if not 0 <= total < math.inf or not all(least <= each.octaves <= most for each in history):
+    possible = all(least <= each.octaves <= most and each.scene >= NO_SCENE for each in history)
+    if not possible or not all(0 <= each < math.inf for each in (total, *(one.octaves for one in sums))):
         raise StateError(
             "evidence in the database: expected the sum and the history of a track, got others. Restore the database."
         )
-    return Track(history, unpack_probes(data[until:end]), total, last, calm, class_id, run_from), end
+    track = Track(history, unpack_probes(data[until:end]), total, last, calm, class_id, run_from, scene_sums=sums)
+    return track, end

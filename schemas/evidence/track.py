@@ -14,7 +14,7 @@ from ctypes import c_float
 from statistics import median
 from typing import Final, NamedTuple
 
-from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule, SceneRule, SumRule
 
 LEAST_BITS: Final = 2.0**-16
 """Lower bound of an entropy: below it, rounding outweighs the frame's content."""
@@ -22,6 +22,8 @@ OCTAVES: Final = (math.log2(LEAST_BITS), 128.0)
 """Bounds of the logarithm of an entropy, which is a float of four bytes."""
 LOW_QUANTILE: Final = 0.05
 """Quantile of a camera's own entropies that marks the lower end of its spread."""
+NO_SCENE: Final = -1
+"""The scene of a probe whose processor names none: it resembles no other probe."""
 
 
 Classes = Callable[[int, int], Sequence[int]]
@@ -41,13 +43,19 @@ class Probe(NamedTuple):
     p_value_threshold: float = 0.0
     statistic: int = 0
     """A `schemas.pointillist_pb2.Statistic`: the one that finds the frame most unusual."""
+    scene: int = -1
+    """`NO_SCENE`, or the sequence number of the probe with which its scene began. Probes of one scene resemble each
+    other."""
 
     def of_entropy(self, octaves: float = 0.0) -> Probe:
-        """Return the probe as STRIP alone judges it. The camera's threshold lies `octaves` above the frame's."""
-        flagged = self.entropy_bits < self.threshold_bits
+        """Return the probe as STRIP alone judges it, without its scene.
+
+        The camera's threshold lies `octaves` above the frame's.
+        """
+        found = self._replace(flagged=self.entropy_bits < self.threshold_bits, scene=NO_SCENE)
         if not octaves:
-            return self._replace(flagged=flagged)
-        return self._replace(threshold_bits=c_float(self.threshold_bits * 2**octaves).value, flagged=flagged)
+            return found
+        return found._replace(threshold_bits=c_float(self.threshold_bits * 2**octaves).value)
 
     def of_p_value(self, octaves: float) -> Probe:
         """Return the probe as all statistics together judge it, with the p-value in place of the entropy.
@@ -89,6 +97,15 @@ class PastFrame(NamedTuple):
     """Its entropy in octaves, on the scale of the network of the last frame."""
     turned: bool
     """True if its verdict differed from the verdict of the frame before."""
+    scene: int = -1
+    """That of its probe."""
+
+
+class SceneSum(NamedTuple):
+    """The part of the sum that comes from one scene."""
+
+    scene: int
+    octaves: float
 
 
 class Track(NamedTuple):
@@ -110,6 +127,8 @@ class Track(NamedTuple):
     """The verdict on the frame before the run."""
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
+    scene_sums: tuple[SceneSum, ...] = ()
+    """The parts of the sum that come from scenes without a baseline of their own, at most `history_probes`."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -128,16 +147,25 @@ class Track(NamedTuple):
         The spread reaches down to a low quantile, because a camera that passes many scenes meets low entropies now and
         then. The newest frames are left out once there are enough without them: a trigger may come into view slowly.
         """
-        if len(self.history) < rule.baseline_probes:
+        return _baseline([each.octaves for each in self.history], rule.baseline_probes, rule)
+
+    def scene_baseline(self, scene: int, rule: EvidenceRule) -> tuple[float, float] | None:
+        """Return the same of the frames of one scene; None while there are too few, and for `NO_SCENE`."""
+        if scene == NO_SCENE:
             return None
-        settled = max(rule.baseline_probes, len(self.history) - rule.unsettled_probes)
-        ordered = sorted(each.octaves for each in self.history[:settled])
-        middle = median(ordered)
-        return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
+        return _baseline([each.octaves for each in self.history if each.scene == scene], rule.scenes.probes, rule)
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the sum as a share of its alarm limit, 0 to 1; 1 during an episode."""
         return 1.0 if self.calm >= 0 else min(1.0, self.total / rule.sum.limit)
+
+
+def _baseline(octaves: Sequence[float], least: int, rule: EvidenceRule) -> tuple[float, float] | None:
+    if len(octaves) < least:
+        return None
+    ordered = sorted(octaves[: max(least, len(octaves) - rule.unsettled_probes)])
+    middle = median(ordered)
+    return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
 
 
 class Alarm(NamedTuple):
@@ -150,18 +178,23 @@ class Alarm(NamedTuple):
 
 
 def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = False) -> float:
-    """Return the amount that `probe` adds to the sum of `track`.
+    """Return the amount that `probe` adds to the sum of `track`, before the limit of its scene.
 
     A camera that moves past scenes may meet a scene of low entropy now and then. The allowance for it ends in an
     episode. A frame too weak to raise an alarm does not prove that the trigger has gone.
     """
-    base = track.baseline(rule)
     allowance, depth = rule.sum.allowance, probe.depth
+    limits: SumRule | SceneRule = rule.scenes
+    base = track.scene_baseline(probe.scene, rule)
+    if base is not None:
+        depth += rule.scenes.octaves
+    else:
+        limits, base = rule.sum, track.baseline(rule)
     if base is not None:
         middle, spread = base
-        depth = min(depth, middle - rule.sum.spreads * max(spread, rule.sum.least_spread) - probe.octaves)
+        depth = min(depth, middle - limits.spreads * max(spread, limits.least_spread) - probe.octaves)
         allowance += 0.0 if in_episode else _passing(track, rule) * rule.sum.passing
-    return max(-rule.sum.fall, min(rule.sum.rise, depth - allowance))
+    return max(-limits.fall, min(rule.sum.rise, depth - allowance))
 
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
@@ -175,9 +208,27 @@ def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[
     history = list(track.history)
     before = track.class_id
     for each in probes:
-        history.append(PastFrame(each.octaves, before not in (-1, each.class_id)))
+        history.append(PastFrame(each.octaves, before not in (-1, each.class_id), each.scene))
         before = each.class_id
     return tuple(history[-rule.history_probes :])
+
+
+def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) -> tuple[float, tuple[SceneSum, ...]]:
+    """Return the part of `added` that the limit of the probe's scene leaves, and the parts of all scenes after it.
+
+    A camera without a baseline has no limit: `advance` confirms its alarms otherwise.
+    """
+    sums = track.scene_sums
+    before = next((each.octaves for each in sums if each.scene == probe.scene), 0.0)
+    if probe.scene == NO_SCENE or (added <= 0 and not before):
+        return added, sums
+    if added > 0:
+        if len(track.history) < rule.baseline_probes or track.scene_baseline(probe.scene, rule) is not None:
+            return added, sums
+        added = min(added, max(0.0, rule.scenes.limit - before))
+    others = (each for each in sums if each.scene != probe.scene)
+    after = (*others, SceneSum(probe.scene, max(0.0, before + added)))
+    return added, after[-rule.history_probes :]
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
@@ -187,6 +238,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         calm = track.calm + 1 if added < 0 else 0
         ended = calm >= rule.calm_probes
         return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=probe.class_id), None
+    added, scene_sums = _within_scene(track, probe, added, rule)
     total = track.total + added
     if total <= 0:
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
@@ -196,11 +248,16 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < rule.sum.limit:
-        following = track._replace(run=run, total=total, last=probe.seq, class_id=probe.class_id, run_from=run_from)
+        following = track._replace(
+            run=run, total=total, last=probe.seq, class_id=probe.class_id, run_from=run_from, scene_sums=scene_sums
+        )
         return following, None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
-    return track._replace(run=(), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1), alarm
+    following = track._replace(
+        run=(), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=()
+    )
+    return following, alarm
 
 
 def flips(classes: Sequence[int]) -> float:

@@ -106,6 +106,11 @@ def test_a_verdict_with_a_confidence_of_nan_is_recorded() -> None:
     assert (row.confidence, row.entropy_bits) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(("named", "scene"), [(None, -1), (0, 0), (2**53 - 1, 2**53 - 1), (2**53, -1)])
+def test_a_verdict_without_a_possible_scene_has_none(named: int | None, scene: int) -> None:
+    assert frame_row((CAMERA, BOOT, 1), verdict(1, scene=named), 5).scene == scene
+
+
 def test_a_request_for_a_key_frame_is_left_to_the_bridges() -> None:
     batch = read([_record(SETTINGS.events_topic, b"\x09", kind="KeyRequest")], SETTINGS, KEYS, 5)
     assert batch.offsets == {(SETTINGS.events_topic, 1): (7, 8)}

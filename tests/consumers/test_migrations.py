@@ -167,6 +167,40 @@ def test_an_upgrade_from_version_7_keeps_the_strip_track_the_waiting_probes_and_
     engine.dispose()
 
 
+def test_an_upgrade_from_version_10_keeps_both_tracks_and_damaged_evidence(tmp_path: Path) -> None:
+    def probe(seq: int) -> bytes:
+        return struct.pack("<Qff?IffB", seq, 0.25, 0.5, True, 3, 0.125, 0.25, 2)
+
+    def track(total: float, run: bytes) -> bytes:
+        past = struct.pack("<d?", 1.5, False) + struct.pack("<d?", -2.5, True)
+        return struct.pack("<HHdqiqq", 2, 1, total, 11, -1, 3, 4) + past + run
+
+    tracks = track(2.5, probe(11)) + track(3.5, probe(10)) + struct.pack("<f", 0.5)
+    stored = {1: (probe(12) + probe(13), tracks), 2: (b"", b""), 3: (b"damaged", tracks[:-20])}
+    engine = open_engine(create_released(RELEASED[0], tmp_path), writes=True)
+    with engine.begin() as connection:
+        upgrade_to(connection, 10)
+        for boot, (waiting, held) in stored.items():
+            row = {"following": 12, "waiting": waiting, "track": held, "updated_ms": 1, "partition": 0}
+            connection.execute(evidence.insert().values(camera="a/b", boot=boot, **row))
+    with engine.begin() as connection:
+        assert read_version(connection) == 10
+        prepare_tables(connection)
+        assert read_version(connection) == SCHEMA_VERSION
+        assert set(connection.scalars(select(frames.c.scene))) == {-1}
+        found = {row.boot: row for row in connection.execute(select(evidence)).all()}
+        with pytest.raises(StateError):
+            unpack_tracks(found[3].track)
+        assert found[3].waiting == b"damaged"
+    history, run = (PastFrame(1.5, False), PastFrame(-2.5, True)), Probe(11, 0.25, 0.5, True, 3, 0.125, 0.25, 2)
+    strip = Track(history, (run,), 2.5, 11, -1, 3, 4, 0.5)
+    combined = Track(history, (run._replace(seq=10),), 3.5, 11, -1, 3, 4)
+    assert unpack_tracks(found[1].track) == Tracks(strip, combined)
+    assert unpack_probes(found[1].waiting) == (run._replace(seq=12), run._replace(seq=13))
+    assert (found[2].track, found[2].waiting) == (b"", b"")
+    engine.dispose()
+
+
 def test_an_upgrade_from_0_1_0_does_not_rewrite_the_frames(tmp_path: Path) -> None:
     """Check the size of the write-ahead log: a rewrite needs more space than the default limit of the frames leaves."""
     url, file = create_released(RELEASED[0], tmp_path), tmp_path / "pointillist.sqlite"
@@ -292,7 +326,7 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         assert len(spans_held(connection)) == 2
         insert_old_evidence(connection)
         for name, columns in {
-            "frames": ("windows", "p_value", "p_value_threshold", "statistic"),
+            "frames": ("windows", "p_value", "p_value_threshold", "statistic", "scene"),
             "alerts": (
                 *("window", "wanted", "confidence", "ended_ms", "partition"),
                 *("mean_p_value", "p_value_threshold", "baseline_p_value", "statistic"),
@@ -314,7 +348,7 @@ def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
         assert read_version(connection) == SCHEMA_VERSION
         assert differences(connection) == []
         check_evidence(connection)
-        added = frames.c["p_value", "p_value_threshold", "statistic", "windows"]
+        added = frames.c["p_value", "p_value_threshold", "statistic", "windows", "scene"]
         found = connection.execute(select(frames.c.seq, *added).order_by(frames.c.seq)).all()
-        assert found == [(1, 0.0, 0.0, 0, ""), (2, 0.0, 0.0, 0, "")]
+        assert found == [(1, 0.0, 0.0, 0, "", -1), (2, 0.0, 0.0, 0, "", -1)]
     engine.dispose()

@@ -342,6 +342,15 @@ def test_unusual_frames_raise_an_alert_by_their_p_values(rig: Rig) -> None:
     assert figures == pytest.approx((alert.mean_p_value, 0.002, alert.baseline_p_value, TYPICALITY))
 
 
+def test_unusual_frames_of_one_scene_raise_no_alert_until_another_is_unusual_too(rig: Rig) -> None:
+    for seq in range(80):
+        found = Verdict(p_value=0.5 if seq < 36 else 2.0**-12, p_value_threshold=0.002, statistic=TYPICALITY)
+        found.scene = 0 if seq < 36 else 36 if seq < 70 else 70
+        found.MergeFrom(verdict(seq, flagged=seq >= 36, entropy_bits=1.5))
+        rig.verdicts([found])
+        assert len(_alerts(rig)) == (seq > 71)
+
+
 def test_a_statistic_of_a_later_release_is_recorded_as_none(rig: Rig) -> None:
     found = verdict(0, flagged=True, p_value=0.001, p_value_threshold=0.002)
     found.statistic = 300  # type: ignore[assignment]

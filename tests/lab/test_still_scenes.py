@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 
 from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.evidence import still_scenes
 from lab.evidence.episodes import NEVER
 from lab.evidence.scores import Limits, Scores
-from lab.evidence.still_scenes import appearances_with_alarm, scenes_of, still_episodes, still_false_alarms
+from lab.evidence.still_scenes import (
+    Camera,
+    SceneScores,
+    appearances_with_alarm,
+    coarse_of,
+    scenes_of,
+    still_episodes,
+    still_false_alarms,
+)
 from lab.experiments.codefend import still as experiment
 from lab.experiments.codefend.attacks import findings_of_attacks
 from lab.experiments.codefend.experiment import plan
@@ -24,9 +31,8 @@ from lab.experiments.codefend.rows import StillRow
 from lab.experiments.codefend.still_scores import Scenes, StillScores, noisy
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Workplace
-from schemas.evidence.alarms import COMBINED, no_classes, rule_of
+from schemas.evidence.alarms import COMBINED, rule_of
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.track import Track, advance
 
 RULE = EvidenceRule()
 LIMITS = Limits(0.5, 0.001)
@@ -35,58 +41,83 @@ DEEP = 2e-5
 """A p-value so far below the threshold that six probes raise an alarm: each adds the most, 3 of 16."""
 
 
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate fewer probes."""
-    monkeypatch.setattr(still_scenes, "PROBES", 20_000)
+PROBES = 8_000
 
 
-def scenes(count: int, p_values: dict[int, float]) -> Scores:
-    """Return usual scenes, but with these p-values in all frames of some."""
+def scenes(count: int, p_values: dict[int, float], *, named: bool = False) -> SceneScores:
+    """Return usual scenes, but with these p-values in all frames of some. Without names, nothing limits a scene."""
     generator = np.random.default_rng(1)
     found = np.minimum(1, 0.5 * np.exp2(generator.normal(0, 0.3, count * FRAMES)))
     for scene, p_value in p_values.items():
         found[scene * FRAMES : (scene + 1) * FRAMES] = p_value
-    return Scores(np.full(len(found), 2.0), found, np.zeros(len(found), np.int64))
+    coarse = np.repeat(np.random.default_rng(2).normal(size=(count, 36)), FRAMES, 0).astype(np.float32)
+    scores = Scores(np.full(len(found), 2.0), found, np.zeros(len(found), np.int64))
+    return SceneScores(scores, FRAMES, coarse if named else None)
 
 
 def probes_until_alarm(
-    attacked: Scores, stay_probes: int, starts: NDArray[np.bool_] | None = None, clean: Scores | None = None
+    attacked: SceneScores,
+    stay_probes: int,
+    starts: NDArray[np.bool_] | None = None,
+    clean: SceneScores | None = None,
 ) -> NDArray[np.float64]:
-    count = len(attacked) // FRAMES
-    usual, every = scenes(count, {}), np.ones(count, np.bool_)
+    count = len(attacked.scores) // FRAMES
+    usual, every = scenes(count, {}, named=attacked.coarse is not None), np.ones(count, np.bool_)
     return still_episodes(
-        usual if clean is None else clean, usual, attacked, every if starts is None else starts, FRAMES, LIMITS, RULE,
+        usual if clean is None else clean, usual, attacked, every if starts is None else starts, LIMITS, RULE,
         stay_probes,
     ).probes  # fmt: skip
 
 
 def test_an_unusual_scene_raises_an_alarm_at_each_appearance_if_the_camera_stays() -> None:
     clean = scenes(50, {7: DEEP})
-    once = appearances_with_alarm(clean, FRAMES, LIMITS, RULE, 1)
-    staying = appearances_with_alarm(clean, FRAMES, LIMITS, RULE, 20)
+    once = appearances_with_alarm(clean, LIMITS, RULE, 1, probes=PROBES)
+    staying = appearances_with_alarm(clean, LIMITS, RULE, 20, probes=PROBES)
     assert not once.any()
     assert staying[7] > 0.9
     assert not np.delete(staying, 7).any()
 
 
+def test_an_unusual_scene_that_the_processor_names_raises_no_alarm() -> None:
+    assert not appearances_with_alarm(scenes(50, {7: DEEP}, named=True), LIMITS, RULE, 20, probes=PROBES).any()
+    # Half of the scenes are unusual, so two of them follow each other.
+    half = scenes(50, dict.fromkeys(range(25), DEEP), named=True)
+    assert appearances_with_alarm(half, LIMITS, RULE, 20, probes=PROBES)[:25].mean() > 0.2
+
+
+def test_a_trigger_that_comes_into_a_named_scene_is_found_there_and_one_that_comes_with_a_scene_later() -> None:
+    attacked = scenes(40, dict.fromkeys(range(40), DEEP), named=True)
+    staying, minutes = probes_until_alarm(attacked, 10**9), probes_until_alarm(attacked, 15)
+    assert (staying == 6).all()
+    # With fewer than eight probes of the first scene before, two scenes have to show it.
+    assert set(minutes.tolist()) >= {6}
+    assert 0.3 < (minutes > 6).mean() < 0.8
+    assert minutes.max() <= 15 + 15
+
+
+def test_frames_of_a_scene_have_the_same_coarse_picture_and_other_scenes_another() -> None:
+    images = np.random.default_rng(3).integers(0, 256, (20, 6, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
+    pictures = LabelledPictures("blocks", images, np.zeros(20, np.int64))
+    found = coarse_of(noisy(pictures, Scenes(frames=2, noise=2.0), seed=0)).reshape(20, 2, -1)
+    apart = np.sqrt(((found[:, None] - found[None]) ** 2).mean((2, 3)))
+    assert np.abs(found[:, 0] - found[:, 1]).max() < 0.2
+    assert (apart + np.eye(20) > 0.5).all()
+
+
 def test_an_appearance_counts_once_even_with_two_alarms() -> None:
     clean = scenes(2, {})
     # One of three frames is unusual, in random order. A calm run ends an episode, so that alarms follow each other.
-    clean.p_value[:] = [DEEP, 0.5, 0.5] * 2
-    found = still_false_alarms(clean, FRAMES, LIMITS, RULE, 400, 0.25).of_scenes.value
+    clean.scores.p_value[:] = [DEEP, 0.5, 0.5] * 2
+    found = still_false_alarms(clean, LIMITS, RULE, 400, 0.25, probes=PROBES).of_scenes.value
     assert 0 < found <= 1
-    alarms, track, generator = 0, Track(), np.random.default_rng(0)
-    probes = scenes_of(clean, FRAMES, LIMITS, RULE)[0]
-    for frame in generator.integers(0, FRAMES, 400).tolist():
-        track, alarm = advance(track, probes[frame], rule_of(COMBINED, RULE), no_classes)
-        alarms += alarm is not None
-    assert alarms > 1
+    camera, generator = Camera(rule_of(COMBINED, RULE)), np.random.default_rng(0)
+    frames = scenes_of(clean, LIMITS, RULE)[0]
+    assert sum(camera.raises_alarm(frames[place]) for place in generator.integers(0, FRAMES, 400).tolist()) > 1
 
 
 def test_false_alarms_of_a_year_follow_from_the_time_that_a_scene_stays() -> None:
     clean = scenes(50, {7: DEEP})
-    minute, hour = (still_false_alarms(clean, FRAMES, LIMITS, RULE, 15 * minutes, 0.25) for minutes in (1, 60))
+    minute, hour = (still_false_alarms(clean, LIMITS, RULE, 15 * minutes, 0.25, probes=PROBES) for minutes in (1, 60))
     assert minute.of_scenes.value == pytest.approx(0.02, abs=0.002)
     assert hour.of_scenes.value == pytest.approx(0.02, abs=0.002)
     assert hour.of_scenes.low < 0.02 < hour.of_scenes.high
@@ -98,7 +129,7 @@ def test_false_alarms_of_a_year_follow_from_the_time_that_a_scene_stays() -> Non
 
 def test_a_scene_within_the_allowance_below_the_threshold_raises_no_alarm() -> None:
     barely = LIMITS.p_value * 2**-0.2
-    assert not appearances_with_alarm(scenes(50, {7: barely}), FRAMES, LIMITS, RULE, 20).any()
+    assert not appearances_with_alarm(scenes(50, {7: barely}), LIMITS, RULE, 20, probes=PROBES).any()
 
 
 def test_a_trigger_that_the_statistics_miss_in_its_scene_is_found_when_the_scene_changes() -> None:
@@ -128,41 +159,41 @@ def test_no_alarm_counts_before_the_trigger() -> None:
     assert (probes_until_alarm(scenes(40, {}), 20, clean=clean) == NEVER).all()
 
 
-def test_a_row_for_each_threshold_and_stay_has_the_scenes_that_reach_the_target(
+def test_a_row_for_each_rule_and_stay_has_the_scenes_that_reach_the_target(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     reached = np.arange(30) < 20
-    found = StillScores(
-        scenes(50, {7: DEEP}), scenes(30, {}), scenes(30, dict.fromkeys(range(30), DEEP)), reached, 0.001
-    )
+    clean, before = scenes(50, {7: DEEP}, named=True), scenes(30, {}, named=True)
+    attacked = scenes(30, dict.fromkeys(range(30), DEEP), named=True)
+    found = StillScores(clean, before, attacked, reached, 0.001)
+    monkeypatch.setattr(experiment, "PROBES", PROBES)
     monkeypatch.setattr(experiment, "still_scores", lambda *_: found)
     strip = SimpleNamespace(threshold_bits=0.5)
     subject = SimpleNamespace(name="sick", bundle=SimpleNamespace(settings=SimpleNamespace(strip=strip)))
     rows = experiment.still(cast(Subject, subject), Scenes(50, 30, FRAMES), cast(Cache, tmp_path))
-    assert [(row.octaves, row.stay) for row in rows] == [(o, s) for o in (0, -4) for s in (1, 15, 150)]
+    assert [(row.limited, row.stay) for row in rows] == [
+        (limited, s) for limited in (True, False) for s in (1, 15, 150)
+    ]
     assert {(row.scenes, row.episodes, row.flagged_always) for row in rows} == {(50, 20, 0.02)}
     # An alarm on the unusual clean scene just before may hide that of the attack.
-    assert all(row.alarmed >= 0.85 for row in rows if row.octaves == 0)
-    assert rows[2].false_alarms == pytest.approx(0.02)
-    # 2e-5 lies 5.6 octaves below the frame's threshold, and 1.6 below a threshold 4 octaves lower.
-    assert rows[5].median_probes is not None
-    assert rows[5].median_probes > 6
+    assert all(row.alarmed >= 0.85 for row in rows)
+    assert [row.false_alarms for row in rows] == pytest.approx([0, 0, 0, 0, 0.02, 0.02], abs=0.004)
 
 
 def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
     rows = [
-        StillRow(model, octaves, 150, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
+        StillRow(model, limited, stay, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
         for model in ATTACKS
-        for octaves, rate in ((0.0, 200.0), (-4.0, 0.0))
+        for limited, stay, rate in ((False, 150, 900.0), (True, 15, 200.0), (True, 150, 0.0))
     ]
     found = {each.what.partition(", worst")[0]: each for each in findings_of_attacks([], [], rows, [])}
-    usual, lower = (
-        found[f"false alarms of a camera in a year, a scene in ten minutes, {at}"]
-        for at in ("usual threshold", "-4 octaves")
+    minute, minutes = (
+        found[f"false alarms of a camera in a year, {scene}"]
+        for scene in ("a scene a minute", "a scene in ten minutes")
     )
-    assert (usual.measured, usual.verdict, usual.spoiled) == (200, "missed", "")
-    assert (lower.measured, lower.verdict, lower.spoiled) == (0, "missed", "2,000 scenes cannot show so few")
-    alarmed = found["cameras with an alarm in 40 probes after an effective trigger, a scene in ten minutes, -4 octaves"]
+    assert (minute.measured, minute.verdict, minute.spoiled) == (200, "missed", "")
+    assert (minutes.measured, minutes.verdict, minutes.spoiled) == (0, "missed", "2,000 scenes cannot show so few")
+    alarmed = found["cameras with an alarm in 40 probes after an effective trigger, a scene in ten minutes"]
     assert (alarmed.measured, alarmed.verdict, alarmed.count) == (0.96, "must", 400)
 
 

@@ -240,3 +240,23 @@ def test_the_warm_up_runs_all_statistics(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Pipeline, "doubt", counted)
     assert (executor.warm(1) or 0) > 0
     assert seen == [1, 1]
+
+
+def test_the_verdict_of_a_probe_names_the_probe_with_which_its_scene_began(tmp_path: Path) -> None:
+    executor = batch_executor(complete_bundle(tmp_path))
+    assert [verdict(job).scene for job in probed(executor)] == [0, 1, 2]
+    again = [payload("site/cam-0", 9, shown=picture(1), encoding=Encoding(16, 1.0))]
+    (job,) = classify_copies(executor, [verified_job(each) for each in again])
+    executor.strip([job])
+    assert verdict(job).scene == 1
+
+
+def test_a_second_judgement_of_a_probe_names_no_scene_and_is_not_remembered(tmp_path: Path) -> None:
+    executor = batch_executor(complete_bundle(tmp_path))
+    for judged_before, scene in ((True, None), (False, 5)):
+        message = payload("site/cam-0", 5, shown=picture(1), encoding=Encoding(16, 1.0))
+        (job,) = classify_copies(executor, [verified_job(message)])
+        job.judged_before = judged_before
+        executor.strip([job])
+        assert finding_of(job).scene == scene
+        assert verdict(job).HasField("scene") != judged_before

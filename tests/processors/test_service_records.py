@@ -84,6 +84,7 @@ def test_large_evidence_is_scaled_down() -> None:
         (StripFinding(0.4, 0.5, 4, 0.004, 0.003, ENTROPY), CHECKED, False),
         (StripFinding(0.4, 0.5, 4, 0.003, 0.003, SCALED_NORMS), CHECKED, False),
         (StripFinding(None, 0.5, 0, 0.002, 0.003, TYPICALITY), SHED, False),
+        (StripFinding(0.6, 0.5, 4, 0.002, 0.003, DISAGREEMENT, 0), CHECKED, True),
     ],
 )
 def test_a_verdict_has_the_finding_of_strip(finding: StripFinding | None, strip: int, flagged: bool) -> None:
@@ -99,6 +100,7 @@ def test_a_verdict_has_the_finding_of_strip(finding: StripFinding | None, strip:
             Statistic.Value(finding.statistic.upper() or "NO_STATISTIC"),
         )
         assert found == ((0, 0, NO_STATISTIC) if shed else pytest.approx(wanted))
+        assert verdict.HasField("scene") == (finding.scene is not None)
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, CLASSES[1], 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"

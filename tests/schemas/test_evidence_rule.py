@@ -190,7 +190,9 @@ values = st.floats(0, 4, width=32)
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(values, st.integers(0, 2**31)), max_size=30))
 def test_probes_and_tracks_are_stored_without_loss(found: list[tuple[float, int]]) -> None:
-    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, kind, 0.25, 0.5, 4) for n, (bits, kind) in enumerate(found))
+    probes = tuple(
+        Probe(n, bits, 0.5, bits < 0.5, kind, 0.25, 0.5, 4, kind - 1) for n, (bits, kind) in enumerate(found)
+    )
     assert unpack_probes(pack_probes(probes)) == probes
     track = Track()
     for each in probes:

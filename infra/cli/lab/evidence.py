@@ -65,13 +65,14 @@ def evidence(
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     `still_false_alarms` is the number of appearances in a year that raise a false alarm, with its interval over
     pictures, if a camera shows each picture for `--stay` minutes: a picture that is unusual is unusual in each of its
-    probes. All probes of a picture have its one score, and the first 400 of an appearance are simulated. A lower
-    `combined_octaves` or `entropy_octaves` raises fewer alarms, and finds fewer triggers, and later.
+    probes. With p-values, the rule limits what one picture can add. All probes of a picture have its one score, and the
+    first 400 of an appearance are simulated. A lower `combined_octaves` or `entropy_octaves` raises fewer alarms, and
+    finds fewer triggers, and later.
     """
     with lab_extra():
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of
         from lab.evidence.scores import Limits, halves, scored
-        from lab.evidence.still_scenes import still_false_alarms
+        from lab.evidence.still_scenes import SceneScores, coarse_of, still_false_alarms
         from lab.strip.measure import threshold_for
         from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
@@ -95,6 +96,7 @@ def evidence(
         with progress_bar("evidence", passes * sum(map(len, files))) as advance:
             harmless, attacked = (scored(pipeline, file, advance) for file in files)
         parts = halves(harmless)
+        pictures = SceneScores(parts.judging, 1, coarse_of(files[0])[1::2])
         usual = EvidenceRule()
         chosen = chosen_rule(parts.choosing, limits, usual, stream, allowed)
         probes, found = max(1, round(60 * stay * stream.probes_per_s)), dict[str, dict[str, object]]()
@@ -102,7 +104,7 @@ def evidence(
             figures = figures_of(
                 parts.judging, attacked, limits, choice, stream, allowed=allowed, count=episodes, seed=seed
             ).figures()
-            still = still_false_alarms(parts.judging, 1, limits, choice.rule, probes, stream.probes_per_s, seed=seed)
+            still = still_false_alarms(pictures, limits, choice.rule, probes, stream.probes_per_s, seed=seed)
             figures["still_false_alarms"] = still.a_year.value
             figures["still_false_alarms_interval"] = list(still.a_year[1:])
             found[name] = figures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.plan import ATTACKS, FLAGGED, OWN_MODE, SOURCE, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow, StillRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
-from lab.experiments.codefend.still import OCTAVES, STAYS
+from lab.experiments.codefend.still import STAYS
 from lab.experiments.codefend.still_scores import SCENES
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
@@ -105,19 +104,18 @@ def findings_of_attacks(
 def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
     """Yield the requirements on cameras that look at each scene for about a minute, and for about ten."""
     scenes = zip(("a scene a minute", "a scene in ten minutes"), STAYS[1:], strict=True)
-    for (scene, stay), octaves in product(scenes, OCTAVES):
-        chosen = {row.model: row for row in rows if (row.stay, row.octaves) == (stay, octaves)}
-        at = f"{scene}, {f'{octaves:+g} octaves' if octaves else 'usual threshold'}"
+    for scene, stay in scenes:
+        chosen = {row.model: row for row in rows if (row.stay, row.limited) == (stay, True)}
         alarmed = {
             model: Share(row.alarmed, row.alarmed_low, row.alarmed_high, row.episodes) for model, row in chosen.items()
         }
         yield _worst(
-            f"cameras with an alarm in 40 probes after an effective trigger, {at}", alarmed, 0.95, 1.0, larger=True
+            f"cameras with an alarm in 40 probes after an effective trigger, {scene}", alarmed, 0.95, 1.0, larger=True
         )
         a_year = {model: Share(row.a_year, row.a_year_low, row.a_year_high) for model, row in chosen.items()}
         few = all(row.a_year <= 1 for row in chosen.values()) and any(row.a_year_high > 1 for row in chosen.values())
         spoiled = f"{SCENES.clean:,} scenes cannot show so few" if few else ""
-        yield _worst(f"false alarms of a camera in a year, {at}", a_year, 1, 0.1, plain=True, spoiled=spoiled)
+        yield _worst(f"false alarms of a camera in a year, {scene}", a_year, 1, 0.1, plain=True, spoiled=spoiled)
 
 
 def _cures(repairs: Sequence[RepairRow]) -> Iterator[Finding]:

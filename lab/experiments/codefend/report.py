@@ -98,9 +98,9 @@ def _still(rows: Sequence[StillRow]) -> list[str]:
     return [
         "## Evidence of a camera that looks at one scene for long",
         "Evidence adds up over probes, as if they were independent. Probes of one scene are not: a clean scene "
-        "that is unusual is unusual in each of them. Here, a simulated camera shows each scene for some probes, "
-        "at 5 frames/s and 5 % probes 15 in a minute and 150 in ten. Its threshold is the usual one, or 4 "
-        "octaves lower (a sixteenth of the p-value; chosen on the scores of the patch's network). A scene is a "
+        "that is unusual is unusual in each of them. The recorder therefore limits the evidence of one scene; "
+        "*not limited* are the same cameras if their processor names no scenes. Each shows a scene for some probes, "
+        "at 5 frames/s and 5 % probes 15 in a minute and 150 in ten. A scene is a "
         f"test picture, with {SCENES.frames} frames that differ by Gaussian noise of {SCENES.noise:g} levels of "
         "255 and by the masks of their probes; each probe shows one of them at random. Nothing moves. *False "
         "alarms*: share of the appearances of clean scenes that raise an alarm, and the number of these in "

@@ -139,8 +139,8 @@ class StillRow:
     """
 
     model: str
-    octaves: float
-    """Octaves of the camera's threshold above the frame's."""
+    limited: bool
+    """Whether the evidence of one scene is limited, as the recorder does."""
     stay: int
     """Probes of each scene."""
     scenes: int

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
 from lab.evidence.scores import Scores
+from lab.evidence.still_scenes import SceneScores, coarse_of
 from lab.experiments.codefend.scores import FRR
 from lab.experiments.codefend.subjects import Subject
 from lab.provenance import made_by
@@ -37,11 +38,11 @@ SCENES: Final = Scenes()
 
 
 class StillScores(NamedTuple):
-    """The scores of clean scenes and of attacked ones, before and with the trigger, the frames of a scene in a row."""
+    """The scores of clean scenes and of attacked ones, before and with the trigger."""
 
-    clean: Scores
-    before: Scores
-    attacked: Scores
+    clean: SceneScores
+    before: SceneScores
+    attacked: SceneScores
     reached: NDArray[np.bool_]
     """Attacked scenes whose frames mostly go to the target, (n,)."""
     threshold: float
@@ -54,15 +55,19 @@ def still_scores(subject: Subject, scenes: Scenes, cache: Cache) -> StillScores:
     found = cache.get(f"still/{subject.name}", state, partial(_measured, subject, scenes))
     parts = _pictures(subject, scenes)
     clean, before, attacked = (
-        Scores(
-            found[f"{part}_bits"].astype(np.float64),
-            found[f"{part}_p_value"].astype(np.float64),
-            found[f"{part}_verdict"].astype(np.int64),
+        SceneScores(
+            Scores(
+                found[f"{part}_bits"].astype(np.float64),
+                found[f"{part}_p_value"].astype(np.float64),
+                found[f"{part}_verdict"].astype(np.int64),
+            ),
+            scenes.frames,
+            coarse_of(noisy(pictures, scenes, seed=number)),
         )
-        for part in parts
+        for number, (part, pictures) in enumerate(parts.items())
     )
     aims = np.repeat(subject.poisoning.aims(parts["attacked"].labels), scenes.frames)
-    reached = (attacked.verdict == aims).reshape(-1, scenes.frames).mean(1) > 0.5
+    reached = (attacked.scores.verdict == aims).reshape(-1, scenes.frames).mean(1) > 0.5
     return StillScores(clean, before, attacked, reached, float(found["threshold"]))
 
 

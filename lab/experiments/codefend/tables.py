@@ -148,7 +148,7 @@ def _of_scenes(row: StillRow) -> str:
 
 STILL: Final[tuple[Column[StillRow], ...]] = (
     Column("model", lambda row: row.model),
-    Column("octaves", lambda row: f"{row.octaves:+g}"),
+    Column("evidence of a scene", lambda row: "limited" if row.limited else "not limited"),
     Column("probes of a scene", lambda row: str(row.stay)),
     Column("clean scenes flagged in each frame, %", lambda row: f"{percent(row.flagged_always)} of {row.scenes}"),
     # At one probe a scene, so few scenes bound both too loosely: the table of simulated cameras has an estimate.

@@ -1,0 +1,138 @@
+"""The evidence of one scene: an unusual one alone raises no alarm, and a trigger in a usual one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ctypes import c_float
+
+import numpy as np
+import pytest
+
+from schemas.evidence.alarms import KINDS, STRIP, Tracks, advance_all, no_classes
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.stored import pack_tracks, unpack_tracks
+from schemas.evidence.track import NO_SCENE, Probe, SceneSum, Track
+
+RULE = EvidenceRule()
+THRESHOLD = c_float(0.004).value
+DEEP = THRESHOLD / 2**8
+
+Shown = tuple[int, Sequence[float]]
+"""A scene, and the p-values of the probes that show it."""
+
+
+def usual(count: int, seed: int = 1, level: float = 0.4) -> list[float]:
+    noise = np.random.default_rng(seed).normal(0, 0.3, count)
+    return [min(1.0, float(level * 2**octaves)) for octaves in noise]
+
+
+def probes(shown: Iterable[Shown], kind: str = "combined") -> list[Probe]:
+    """Return the probes of a camera that shows one scene after another."""
+    limit = 0.0 if kind == STRIP else THRESHOLD
+    found = [(scene, c_float(each).value) for scene, values in shown for each in values]
+    return [
+        Probe(seq, 1.0 if limit else each, THRESHOLD, False, 0, each, limit, scene=scene)
+        for seq, (scene, each) in enumerate(found)
+    ]
+
+
+def alarms(found: Iterable[Probe], rule: EvidenceRule = RULE) -> list[int]:
+    """Return the sequence numbers of the probes that raise alarms."""
+    tracks, raised = Tracks(), []
+    for probe in found:
+        tracks, some = advance_all(tracks, probe, rule, no_classes)
+        # Every state can be stored.
+        assert unpack_tracks(pack_tracks(tracks)) == tracks
+        if some:
+            raised.append(probe.seq)
+    return raised
+
+
+BEFORE: list[Shown] = [(0, usual(30)), (30, usual(30, 2))]
+"""Two usual scenes, enough for a baseline of the camera and of both."""
+
+
+def test_an_unusual_scene_raises_no_alarm_however_long_it_stays() -> None:
+    shown = [*BEFORE, (60, [DEEP] * 500), (560, usual(30, 3))]
+    assert alarms(probes(shown)) == []
+    unnamed = [each._replace(scene=NO_SCENE) for each in probes(shown)]
+    assert alarms(unnamed) == [65]
+
+
+def test_two_unusual_scenes_in_a_row_raise_one_alarm() -> None:
+    shown = [*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 20), (100, [DEEP] * 20)]
+    # Three probes of each reach its limit, half of the alarm's.
+    assert alarms(probes(shown)) == [82]
+
+
+def test_usual_probes_between_two_unusual_scenes_take_the_evidence_away() -> None:
+    assert alarms(probes([*BEFORE, (60, [DEEP] * 20), (80, usual(8, 3)), (88, [DEEP] * 20)])) == []
+
+
+def test_a_scene_that_comes_again_adds_its_evidence_once() -> None:
+    there_and_back: list[Shown] = [(60, [DEEP] * 5), (0, usual(2, 4))] * 20
+    assert alarms(probes([*BEFORE, *there_and_back])) == []
+
+
+def test_a_trigger_in_a_usual_scene_raises_an_alarm_within_six_probes() -> None:
+    assert alarms(probes([*BEFORE, (30, [DEEP] * 20)])) == [65]
+
+
+@pytest.mark.parametrize("factor", [0.7, 4.0])
+def test_a_weak_trigger_is_found_in_a_usual_scene(factor: float) -> None:
+    weak = usual(40, 5, factor * THRESHOLD)
+    (first, *others) = alarms(probes([*BEFORE, (30, weak)]))
+    assert (60 < first < 80, others) == (True, [])
+    # In a new scene it is within what unusual scenes show.
+    assert alarms(probes([*BEFORE, (60, weak)])) == []
+
+
+def test_a_scene_that_was_always_unusual_is_judged_against_itself() -> None:
+    low = usual(60, 6, THRESHOLD / 4)
+    # The camera begins with it, so that it enters the history.
+    assert alarms(probes([(0, low)])) == []
+    assert len(alarms(probes([(0, low), (0, [DEEP / 2**4] * 20)]))) == 1
+
+
+def test_a_few_frames_of_a_scene_are_no_baseline_of_it() -> None:
+    few = [*BEFORE, (60, usual(RULE.scenes.probes - 1, 7)), (60, [DEEP] * 100)]
+    enough = [*BEFORE, (60, usual(RULE.scenes.probes, 7)), (60, [DEEP] * 100)]
+    assert alarms(probes(few)) == []
+    assert len(alarms(probes(enough))) == 1
+
+
+def test_a_camera_without_a_baseline_has_no_limit() -> None:
+    # Far below what clean scenes show, from the first frame on.
+    assert len(alarms(probes([(0, [DEEP] * 40)]))) == 1
+
+
+def test_strip_alone_judges_the_probes_of_all_scenes_alike() -> None:
+    shown = [*BEFORE, (60, [DEEP] * 20)]
+    named = probes(shown, STRIP)
+    assert alarms(named) == alarms(each._replace(scene=NO_SCENE) for each in named) != []
+
+
+def test_a_lower_limit_takes_nothing_from_the_sum() -> None:
+    tracks = Tracks()
+    for probe in probes([*BEFORE, (60, [DEEP] * 3)]):
+        tracks, _ = advance_all(tracks, probe, RULE, no_classes)
+    assert tracks.combined.total == RULE.scenes.limit
+    lower = RULE.model_copy(update={"scenes": RULE.scenes.model_copy(update={"limit": 2.0})})
+    after, _ = advance_all(tracks, probes([(60, [DEEP])])[0]._replace(seq=63), lower, no_classes)
+    assert after.combined.total == tracks.combined.total
+
+
+def test_the_sums_of_many_scenes_are_bounded() -> None:
+    # Each scene adds a little: more than it loses in between, and too little for an alarm.
+    limitless = RULE.model_copy(update={"combined": RULE.combined.model_copy(update={"limit": 1e9})})
+    tracks = Tracks()
+    for probe in probes([*BEFORE, *((scene, [DEEP]) for scene in range(60, 260))]):
+        tracks, _ = advance_all(tracks, probe, limitless, no_classes)
+    assert [each.scene for each in tracks.combined.scene_sums] == list(range(260 - RULE.history_probes, 260))
+
+
+def test_sums_of_scenes_are_stored_without_loss() -> None:
+    track = Track(total=3.0, scene_sums=(SceneSum(7, 2.5), SceneSum(2**53 - 1, 0.5)))
+    for kind in KINDS:
+        tracks = Tracks(**{kind: track})
+        assert unpack_tracks(pack_tracks(tracks)) == tracks
