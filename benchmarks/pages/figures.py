@@ -90,9 +90,10 @@ FRONT: Final = (
     ),
     Pick(
         "backdoors", "false alarms of a camera in a year, a scene in ten minutes",
-        "false alarms of a camera in a year, simulated with CIFAR-10 test pictures under a sensor's noise, another one "
-        "every ten minutes, all statistics, the worst of ten networks ({end}); another one every minute: {more[0]}. Of "
-        "the attacks that begin in a scene where they reach their target, the least share of any network found within "
+        "false alarms of a camera in a year, simulated with CIFAR-10 test pictures in random order under a sensor's "
+        "noise, another one every ten minutes, without movement, all statistics, the worst of ten networks; another "
+        "one every minute: {more[0]}. The rule was chosen on these pictures. Of the attacks that begin in a scene "
+        "where they reach their target, the least share of any network found within "
         "40 probes is {more[1]} at ten minutes and {more[2]} at one",
         (
             "false alarms of a camera in a year, a scene a minute",

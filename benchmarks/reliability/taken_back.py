@@ -22,15 +22,16 @@ from consumers.database.tables import (
 )
 
 VERSION: Final = 4
-_TRACK: Final = struct.Struct("<HHdqiqq")
-_PAST: Final = struct.Struct("<d?")
-_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?IffB")
+_TRACK, _WIDER_TRACK = struct.Struct("<HHdqiqq"), struct.Struct("<HHHdqiqq")
+_PAST, _WIDER_PAST = struct.Struct("<d?"), struct.Struct("<d?q")
+_PROBE, _WIDER = struct.Struct("<Qff?I"), struct.Struct("<Qff?IffBq")
+_SCENE: Final = struct.Struct("<qd")
 _COLUMNS: Final = 28
 """Columns of `frames` in that version, the first ones of this release."""
 _VALUES: Final = 7
 """Values of a camera's snapshot in that version, the first ones of this release."""
 _ADDED: Final = {
-    frames.name: ("windows", "p_value", "p_value_threshold", "statistic"),
+    frames.name: ("windows", "p_value", "p_value_threshold", "statistic", "scene"),
     alerts.name: (
         *("window", "wanted", "confidence", "ended_ms", "partition"),
         *("mean_p_value", "p_value_threshold", "baseline_p_value", "statistic"),
@@ -83,6 +84,10 @@ def _probes(data: bytes) -> bytes:
 def _first_track(data: bytes) -> bytes:
     if not data:
         return b""
-    past, run = _TRACK.unpack_from(data)[:2]
-    until = _TRACK.size + past * _PAST.size
-    return data[:until] + _probes(data[until : until + run * _WIDER.size])
+    past, run, scenes, *rest = _WIDER_TRACK.unpack_from(data)
+    after_history = _WIDER_TRACK.size + past * _WIDER_PAST.size
+    history = b"".join(
+        _PAST.pack(*each[:2]) for each in _WIDER_PAST.iter_unpack(data[_WIDER_TRACK.size : after_history])
+    )
+    until = after_history + scenes * _SCENE.size
+    return _TRACK.pack(past, run, *rest) + history + _probes(data[until : until + run * _WIDER.size])

@@ -2,7 +2,7 @@
 
 A clean scene that is unusual is unusual in each probe, and a trigger that is missed in a scene is missed until the
 scene changes. Each scene has some measured frames; each probe shows one of them, drawn at random. The camera's
-processor recognises scenes by their pictures.
+processor recognises scenes by their blocks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lab.evidence.false_alarms import YEAR_S
 from lab.evidence.scores import Limits, Scores
 from lab.statistics import Interval, wilson
 from lab.strip.calibrate import AT_ONCE
-from processors.stages.scenes import Boot, Scenes, coarse_pictures
-from schemas.evidence.alarms import no_classes, rule_of, track_probe
+from processors.stages.scenes import Boot, Coarse, SceneMemory, coarse_pictures
+from schemas.evidence.alarms import COMBINED, no_classes, rule_of, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe, Track, advance
 
@@ -33,9 +33,9 @@ _BOOT: Final[Boot] = ("camera", 1)
 
 
 class SceneScores(NamedTuple):
-    """Scores of scenes, the `frames` of each in a row, and the pictures by which a processor recognises them, (n, c).
+    """Scores of scenes, the `frames` of each in a row, and the blocks by which a processor recognises them (n, C, b).
 
-    Without these pictures, the processor names no scenes.
+    Without these blocks, the processor names no scenes.
     """
 
     scores: Scores
@@ -44,16 +44,16 @@ class SceneScores(NamedTuple):
 
 
 def coarse_of(pictures: LabelledPictures) -> NDArray[np.float32]:
-    """Return the pictures by which a processor recognises the scenes of `pictures`, (n, c)."""
+    """Return the blocks by which a processor recognises the scenes of `pictures`, (n, C, b)."""
     parts = (pictures.images[start : start + AT_ONCE] for start in range(0, len(pictures), AT_ONCE))
     return np.concatenate([coarse_pictures(torch.from_numpy(part).permute(0, 3, 1, 2) / 255) for part in parts])
 
 
 class Frame(NamedTuple):
-    """A frame of a scene: its probe as the camera's rule judges it, and the picture that shows its scene, (c,)."""
+    """A frame of a scene: its probe as the camera's rule judges it, and the blocks that show its scene."""
 
     probe: Probe
-    coarse: NDArray[np.float32] | None
+    coarse: Coarse | None
 
 
 Scene = list[Frame]
@@ -62,7 +62,9 @@ Scene = list[Frame]
 def scenes_of(found: SceneScores, limits: Limits, rule: EvidenceRule) -> list[Scene]:
     """Return the frames of each scene."""
     probes = [track_probe(limits.kind, each, rule).probe for each in found.scores.probes(limits)]
-    coarse = [None] * len(probes) if found.coarse is None else list(found.coarse)
+    # STRIP alone judges the probes of all scenes alike.
+    named = found.coarse if limits.kind == COMBINED else None
+    coarse = [None] * len(probes) if named is None else list(named)
     frames = list(map(Frame, probes, coarse))
     return [frames[first : first + found.frames] for first in range(0, len(frames), found.frames)]
 
@@ -73,7 +75,7 @@ class Camera:
     def __init__(self, rule: EvidenceRule) -> None:
         """Judge by `rule`, that of the track."""
         self._rule = rule
-        self._scenes = Scenes(remembered=1)
+        self._scenes = SceneMemory(remembered=1)
         self._track = Track()
         self._seq = 0
 

@@ -279,7 +279,7 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
     """Return the false alarms of a simulated camera that stays at scenes, and the probes until it finds attacks."""
     generator, count, frames = np.random.default_rng(12), 60, 3
     size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
-    coarse = np.repeat(generator.normal(size=(count, 16)), frames, 0).astype(np.float32)
+    coarse = np.repeat(generator.normal(size=(count, 3, 36)), frames, 0).astype(np.float32)
 
     def scored(p_value: NDArray[np.float64]) -> SceneScores:
         return SceneScores(Scores(2 * p_value, p_value, np.zeros(size, np.int64)), frames, coarse)

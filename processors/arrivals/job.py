@@ -15,6 +15,7 @@ from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle.model_toml import Answer, Scores
 from processors.stages.certify import Certificate
+from processors.stages.scenes import Coarse
 from schemas.errors import MalformedError, PointillistError, RevokedKeyError
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys.keys import CameraKey, KeyRing
@@ -151,7 +152,18 @@ class ServingModel(Protocol):
         """Go on with the certificate of a job on its thread, and return the seconds that this took."""
 
 
-_RESULTS: Final = ("stage", "error", "pixel_bytes", "scores", "shown", "as_sent", "changed", "probe", "finding")
+_RESULTS: Final = (
+    "stage",
+    "error",
+    "pixel_bytes",
+    "scores",
+    "shown",
+    "as_sent",
+    "changed",
+    "probe",
+    "coarse",
+    "finding",
+)
 """Fields of a job that the device sets."""
 
 
@@ -218,6 +230,8 @@ class FrameJob:
     `Decode` sets it: the camera has measured it."""
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
+    coarse: Coarse | None = None
+    """The blocks of a probe's whole frame, by which its scene is recognised."""
     rollout: Rollout | None = None
     """The rollout under which it was classified; None without one."""
     second: FrameJob | None = None

@@ -33,7 +33,7 @@ from processors.stages.classify import Ranking
 from processors.stages.planar import PlanarFrames, Unplaced
 from processors.stages.resample import fitted
 from processors.stages.scaler import shown_planes
-from processors.stages.scenes import Scenes
+from processors.stages.scenes import SceneMemory
 from processors.stages.squares import Squares
 from processors.stages.stillness import Stillness
 from schemas.batched import batched
@@ -85,7 +85,8 @@ class BatchExecutor:
         self._metrics = metrics
         self._device = self.pipeline.bundle.device
         self._stillness = Stillness()
-        self._scenes = Scenes()
+        self.scenes = SceneMemory()
+        """The scenes of the cameras; the next model takes them over."""
         self._preview_side = preview_side
         self._sticker = sticker or Sticker()
         self._codebooks = DeviceCodebooks(self._device)
@@ -242,7 +243,8 @@ class BatchExecutor:
                     self.drift.sample(deciding_pictures(self.pipeline, seen, rebuilt, seeds), logits)
             job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
-            job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
+            job.probe, job.coarse = probes.get(i, (None, None))
+            job.changed = changed.get(i, job.changed)
 
     @contextmanager
     def _optional(self, stage: str, jobs: Sequence[FrameJob]) -> Iterator[None]:
@@ -328,26 +330,20 @@ class BatchExecutor:
             found = self.pipeline.strip(pictures, seeds=seeds)
             bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
             judged = self._p_values(pictures, found.entropy_bits, map(_mask_seed, jobs), seeds)
-            scenes = self._scenes_of(jobs, pictures)
-        for job, entropy, count, (p_value, statistic), scene in zip(jobs, bits, passes, judged, scenes, strict=True):
+        for job, entropy, count, (p_value, statistic) in zip(jobs, bits, passes, judged, strict=True):
             if math.isnan(entropy) or math.isnan(p_value):
                 job.fail("strip", StageError(f"STRIP: expected numbers, got entropy {entropy} and p-value {p_value}"))
             else:
                 job.finding = StripFinding(
-                    entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic, scene
-                )
+                    entropy, self.strip_threshold_bits, count, p_value, self.p_value_threshold, statistic,
+                    self._scene_of(job),
+                )  # fmt: skip
 
-    def _scenes_of(self, jobs: Sequence[FrameJob], pictures: Tensor) -> list[int | None]:
-        """Return the number of each probe's scene, None for a probe that another model has judged."""
-        places = [i for i, job in enumerate(jobs) if not job.judged_before]
-        scenes: list[int | None] = [None] * len(jobs)
-        if places:
-            frames = [jobs[i].frame for i in places]
-            boots = [(str(jobs[i].camera_id), frame.boot_id) for i, frame in zip(places, frames, strict=True)]
-            found = self._scenes.numbers(boots, [frame.seq for frame in frames], pictures[places])
-            for i, scene in zip(places, found, strict=True):
-                scenes[i] = scene
-        return scenes
+    def _scene_of(self, job: FrameJob) -> int | None:
+        """Return the number of a probe's scene; None for a probe that another model has judged."""
+        if job.coarse is None or job.judged_before:
+            return None
+        return self.scenes.number((str(job.camera_id), job.frame.boot_id), job.frame.seq, job.coarse)
 
     def _p_values(
         self, pictures: Tensor, bits: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +12,16 @@ from processors.arrivals.job import FrameJob
 from processors.pipeline import Pipeline
 from processors.stages.planar import Unplaced
 from processors.stages.resample import resize
+from processors.stages.scenes import Coarse, coarse_pictures
 from processors.stages.squares import Squares, cut_frame
 from schemas.messages.moving import Box
+
+
+class ProbeInput(NamedTuple):
+    """STRIP's input (channels, height, width), and the blocks of the whole frame, which show the probe's scene."""
+
+    picture: Tensor
+    coarse: Coarse
 
 
 def probes_of(
@@ -21,8 +30,8 @@ def probes_of(
     frames: Tensor | Unplaced,
     seeds: Tensor | None = None,
     squares: Squares | None = None,
-) -> dict[int, Tensor]:
-    """Return STRIP's input, (channels, height, width) of the network, for each probe among `jobs` by its position.
+) -> dict[int, ProbeInput]:
+    """Return STRIP's input, of the network's size, for each probe among `jobs` by its position.
 
     There are none if the bundle has no overlays. `frames` (B, C, H, W) are the jobs' pixels in [0, 1]. `seeds` (B,) are
     those that the frames are classified with, and `squares` those of `Pipeline.squares`: STRIP sees the same square.
@@ -32,14 +41,14 @@ def probes_of(
         return {}
     wanted = pipeline.bundle.settings.input
     size = wanted.height, wanted.width
+    # Only the policies `resize` and `motion` have frames that are not placed.
+    shown = frames[whole].as_sent(*size) if isinstance(frames, Unplaced) else frames[whole]
+    coarse = coarse_pictures(shown)
     if squares is not None:
         shown = torch.cat([_square_of(frames, i, squares[i], size) for i in whole])
-    else:
-        # Only the policies `resize` and `motion` have frames that are not placed.
-        shown = frames[whole].as_sent(*size) if isinstance(frames, Unplaced) else frames[whole]
     inputs = pipeline.probe_input(shown, None if seeds is None else seeds[whole])
     # In memory of its own: a view would keep the others alive while it waits.
-    return {i: each.clone() for i, each in zip(whole, inputs, strict=True)}
+    return {i: ProbeInput(each.clone(), blocks) for i, each, blocks in zip(whole, inputs, coarse, strict=True)}
 
 
 def _square_of(frames: Tensor | Unplaced, place: int, part: Box | None, size: tuple[int, int]) -> Tensor:

@@ -265,6 +265,7 @@ class ModelSwap:
             return False
         seconds = time.monotonic() - start_s
         before, self.loaded, self._rejected = self.loaded, ready, None
+        ready.executor.scenes = before.executor.scenes
         self._since_ms = unix_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()

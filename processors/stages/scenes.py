@@ -1,17 +1,18 @@
 """The scene of a probe: which earlier probes of its camera show much the same.
 
-Evidence of a trigger adds up over probes, and probes of one scene are not independent. A scene is recognised by a
-coarse picture. Noise, a change of the light, a sticker and most moving things leave it much the same.
+Evidence of a trigger adds up over probes, and probes of one scene are not independent. A scene is recognised by the
+colours of a few blocks of the whole frame. Noise, a change of brightness or contrast, a sticker and small things leave
+it much the same; so do larger ones that come slowly.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -19,68 +20,79 @@ from torch.nn.functional import adaptive_avg_pool2d
 from schemas.limits import MAX_CAMERAS
 
 SIDE: Final = 6
-"""Blocks along each side of the coarse picture."""
+"""Blocks along each side of a frame."""
 LEAST_CONTRAST: Final = 8 / 255
-"""Lower bound of the spread by which a coarse picture is divided: below it, noise outweighs the scene."""
-SAME: Final = 0.5
-"""Largest root mean square difference of coarse pictures of one scene. They have a spread of 1."""
-SCENES: Final = 4
+"""Lower bound of the contrast by which differences are divided: below it, noise outweighs the scene."""
+IGNORED: Final = 4
+"""Blocks that may differ by any amount: a sticker covers some."""
+SAME: Final = 0.4
+"""Largest root mean square difference of the other blocks within one scene, as a share of its contrast."""
+SCENES: Final = 6
 """Scenes that are remembered for each camera, those shown last."""
 
 Boot = tuple[str, int]
 """A camera and its boot."""
+Coarse = NDArray[np.float32]
+"""The blocks of a frame, (C, `SIDE`²)."""
 
 
-class Scenes:
-    """The scenes of each boot of a camera, 1.7 kB each for the `remembered` boots whose probes came last."""
+class SceneMemory:
+    """The scenes of each boot of a camera, 2.6 kB for each of the `remembered` boots whose probes came last.
+
+    Models share it, each on its own thread.
+    """
 
     def __init__(self, remembered: int = MAX_CAMERAS) -> None:
         self._remembered = remembered
-        self._known: OrderedDict[Boot, OrderedDict[int, NDArray[np.float32]]] = OrderedDict()
+        self._known: OrderedDict[Boot, OrderedDict[int, Coarse]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def number(self, boot: Boot, seq: int, coarse: NDArray[np.float32]) -> int:
+    def number(self, boot: Boot, seq: int, coarse: Coarse) -> int:
         """Return the sequence number of the probe with which the scene of this one began: `seq` for a new scene.
 
         `coarse` is a row of `coarse_pictures`. The newest probe stands for its scene, which may change slowly.
         """
-        known = self._known.pop(boot, None) or OrderedDict()
-        scene = _nearest(known, coarse)
-        if scene is None:
-            scene = seq
-        else:
-            del known[scene]
-        known[scene] = coarse
-        if len(known) > SCENES:
-            known.popitem(last=False)
-        self._known[boot] = known
-        if len(self._known) > self._remembered:
-            self._known.popitem(last=False)
-        return scene
-
-    def numbers(self, boots: Sequence[Boot], seqs: Sequence[int], pictures: Tensor) -> list[int]:
-        """Return `number` of each of `pictures` (B, C, H, W) in [0, 1]."""
-        return [
-            self.number(boot, seq, coarse)
-            for boot, seq, coarse in zip(boots, seqs, coarse_pictures(pictures), strict=True)
-        ]
+        with self._lock:
+            known = self._known.setdefault(boot, OrderedDict())
+            scene = _nearest(known, coarse)
+            if scene is None:
+                scene = seq
+            # In memory of its own: a row would keep its whole batch alive.
+            known[scene] = coarse.copy()
+            known.move_to_end(scene)
+            if len(known) > SCENES:
+                known.popitem(last=False)
+            self._known.move_to_end(boot)
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+            return scene
 
 
-def _nearest(known: OrderedDict[int, NDArray[np.float32]], coarse: NDArray[np.float32]) -> int | None:
+def _nearest(known: Mapping[int, Coarse], coarse: Coarse) -> int | None:
     """Return the scene that differs least from `coarse`; None if all differ by more than `SAME`."""
-    if not known:
+    alike = [scene for scene, each in known.items() if each.shape == coarse.shape]
+    if not alike:
         return None
-    differences = np.sqrt(((np.stack(list(known.values())) - coarse) ** 2).mean(1))
-    place = int(differences.argmin())
-    return list(known)[place] if differences[place] <= SAME else None
+    found = differences(np.stack([known[scene] for scene in alike]), coarse)
+    found[np.isnan(found)] = np.inf
+    place = int(found.argmin())
+    return alike[place] if found[place] <= SAME else None
 
 
-def coarse_pictures(pictures: Tensor) -> NDArray[np.float32]:
-    """Return `pictures` (B, C, H, W) in [0, 1] as coarse ones, (B, C · `SIDE`²).
+def differences(known: NDArray[np.float32], coarse: Coarse) -> NDArray[np.float32]:
+    """Return how much a frame differs from `known` ones (n, C, `SIDE`²), as shares of their contrasts (n,).
 
-    Each has a mean of 0 and a spread of 1, less if its contrast is below `LEAST_CONTRAST`.
+    A change of the brightness that is the same in all blocks does not count, nor do the `IGNORED` largest differences.
     """
-    blocks = adaptive_avg_pool2d(pictures.float(), SIDE).flatten(1)
-    centred = blocks - blocks.mean(1, keepdim=True)
-    spread = centred.std(1, correction=0, keepdim=True).clamp_min(LEAST_CONTRAST)
-    found: NDArray[np.float32] = (centred / spread).to(torch.float32).cpu().numpy()
+    apart = coarse - known
+    apart -= np.median(apart, axis=2, keepdims=True)
+    of_blocks = np.sort((apart**2).mean(1), axis=1)[:, : SIDE**2 - IGNORED]
+    contrast = (known - known.mean(2, keepdims=True)).reshape(len(known), -1).std(1)
+    found: NDArray[np.float32] = np.sqrt(of_blocks.mean(1)) / np.maximum(contrast, LEAST_CONTRAST)
+    return found
+
+
+def coarse_pictures(frames: Tensor) -> NDArray[np.float32]:
+    """Return the mean colours of the blocks of `frames` (B, C, H, W) in [0, 1], (B, C, `SIDE`²)."""
+    found: NDArray[np.float32] = adaptive_avg_pool2d(frames.float(), SIDE).flatten(2).cpu().numpy()
     return found

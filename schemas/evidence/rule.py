@@ -1,11 +1,14 @@
 """The settings of the rule of evidence: the weight of a checked frame, and the limits of an alarm.
 
-`schemas.evidence.track` applies the rule; `docs/adr/0008-evidence.md` gives the origin of the values.
+`schemas.evidence.track` applies the rule; `docs/adr/0008-evidence.md` and `docs/adr/0083-evidence-of-a-scene.md` give
+the origin of the values.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SceneRule(BaseModel):
@@ -15,20 +18,19 @@ class SceneRule(BaseModel):
     unusual, however many of its probes are. It adds at most `limit` to the sum.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     limit: float = Field(default=8.0, gt=0)
     """Largest part of the sum that a scene without enough frames in the history adds."""
     probes: int = Field(default=8, ge=1)
     """Minimum number of frames of a scene in the history for a baseline of its own."""
-    octaves: float = Field(default=4.0, ge=0)
-    """Distance of the threshold above the camera's, in octaves, for a scene with a baseline of its own."""
     spreads: float = Field(default=2.0, ge=0)
     """Number of spreads below the scene's own median from which the depth is measured."""
+    low_quantile: float = Field(default=0.2, ge=0, lt=0.5)
+    """Quantile of the scene's frames that marks the lower end of its spread: a few frames with a trigger, seen before,
+    do not lower it."""
     least_spread: float = Field(default=0.5, gt=0)
     """Lower bound of a scene's spread, in octaves."""
-    fall: float = Field(default=2.0, gt=0)
-    """Largest step down for one frame of a scene with a baseline of its own."""
 
 
 class SumRule(BaseModel):
@@ -78,7 +80,7 @@ class EvidenceRule(BaseModel):
     combined_octaves: float = 0.0
     """Distance of the camera's threshold for p-values above the frame's threshold, in octaves (factors of two).
 
-    Above 0 they also find triggers that are weak or miss their target, and raise an alert on unusual clean scenes.
+    Above 0 they also find triggers that are weak or miss their target, and raise more alerts on clean scenes.
     """
     baseline_probes: int = Field(default=12, ge=1)
     """Minimum number of checked frames for a camera's baseline."""
@@ -101,6 +103,14 @@ class EvidenceRule(BaseModel):
     """The evidence of one scene, by p-values. STRIP alone judges the probes of all scenes alike."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
+
+    @model_validator(mode="after")
+    def _check_scenes(self) -> Self:
+        if self.scenes.probes > self.history_probes:
+            raise ValueError(f"scenes.probes: expected at most history_probes, {self.history_probes}. Correct it.")
+        if self.scenes.limit >= self.combined.limit:
+            raise ValueError(f"scenes.limit: expected less than combined.limit, {self.combined.limit:g}. Correct it.")
+        return self
 
     @property
     def of_p_values(self) -> EvidenceRule:

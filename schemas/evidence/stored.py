@@ -49,8 +49,8 @@ def unpack_probes(data: bytes) -> tuple[Probe, ...]:
 
 def _is_possible(probe: Probe) -> bool:
     values = (probe.entropy_bits, probe.threshold_bits, probe.p_value, probe.p_value_threshold)
-    named = probe.statistic in _STATISTICS and NO_SCENE <= probe.scene < SEQ_LIMIT
-    return probe.seq < SEQ_LIMIT and named and all(map(math.isfinite, values))
+    in_range = probe.seq < SEQ_LIMIT and NO_SCENE <= probe.scene < SEQ_LIMIT and probe.statistic in _STATISTICS
+    return in_range and all(map(math.isfinite, values))
 
 
 def pack_tracks(tracks: Tracks) -> bytes:
@@ -104,8 +104,13 @@ def _unpack(data: bytes) -> tuple[Track, int]:
     history = tuple(PastFrame(*each) for each in _PAST.iter_unpack(data[_TRACK.size : after_history]))
     sums = tuple(SceneSum(*each) for each in _SCENE.iter_unpack(data[after_history:until]))
     least, most = OCTAVES
-    possible = all(least <= each.octaves <= most and each.scene >= NO_SCENE for each in history)
-    if not possible or not all(0 <= each < math.inf for each in (total, *(one.octaves for one in sums))):
+    possible = (
+        0 <= total < math.inf
+        and all(least <= each.octaves <= most and NO_SCENE <= each.scene < SEQ_LIMIT for each in history)
+        and all(0 <= each.octaves < math.inf and 0 <= each.scene < SEQ_LIMIT for each in sums)
+        and len({each.scene for each in sums}) == len(sums)
+    )
+    if not possible:
         raise StateError(
             "evidence in the database: expected the sum and the history of a track, got others. Restore the database."
         )

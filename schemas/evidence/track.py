@@ -2,8 +2,8 @@
 
 A camera is judged against its own history by Page's cumulative sum (1954), on the logarithm of the entropy. On that
 scale, clean entropies differ mostly between scenes, and a trigger lowers all of them. Each checked frame adds its depth
-less an allowance. The sum never falls below zero; at its limit it raises an alarm. `docs/adr/0008-evidence.md` has the
-reasons and the figures.
+less an allowance. The sum never falls below zero; at its limit it raises an alarm. `docs/adr/0008-evidence.md` and
+`docs/adr/0083-evidence-of-a-scene.md` have the reasons and the figures.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class PastFrame(NamedTuple):
     turned: bool
     """True if its verdict differed from the verdict of the frame before."""
     scene: int = -1
-    """That of its probe."""
+    """The scene of its probe."""
 
 
 class SceneSum(NamedTuple):
@@ -147,25 +147,28 @@ class Track(NamedTuple):
         The spread reaches down to a low quantile, because a camera that passes many scenes meets low entropies now and
         then. The newest frames are left out once there are enough without them: a trigger may come into view slowly.
         """
-        return _baseline([each.octaves for each in self.history], rule.baseline_probes, rule)
+        return _baseline([each.octaves for each in self.history], rule.baseline_probes, LOW_QUANTILE, rule)
 
     def scene_baseline(self, scene: int, rule: EvidenceRule) -> tuple[float, float] | None:
-        """Return the same of the frames of one scene; None while there are too few, and for `NO_SCENE`."""
+        """Return the baseline of one scene's frames; None while there are too few, and for `NO_SCENE`."""
         if scene == NO_SCENE:
             return None
-        return _baseline([each.octaves for each in self.history if each.scene == scene], rule.scenes.probes, rule)
+        frames = [each.octaves for each in self.history if each.scene == scene]
+        return _baseline(frames, rule.scenes.probes, rule.scenes.low_quantile, rule)
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the sum as a share of its alarm limit, 0 to 1; 1 during an episode."""
         return 1.0 if self.calm >= 0 else min(1.0, self.total / rule.sum.limit)
 
 
-def _baseline(octaves: Sequence[float], least: int, rule: EvidenceRule) -> tuple[float, float] | None:
+def _baseline(
+    octaves: Sequence[float], least: int, low_quantile: float, rule: EvidenceRule
+) -> tuple[float, float] | None:
     if len(octaves) < least:
         return None
     ordered = sorted(octaves[: max(least, len(octaves) - rule.unsettled_probes)])
     middle = median(ordered)
-    return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
+    return middle, middle - ordered[int(low_quantile * len(ordered))]
 
 
 class Alarm(NamedTuple):
@@ -186,15 +189,13 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
     allowance, depth = rule.sum.allowance, probe.depth
     limits: SumRule | SceneRule = rule.scenes
     base = track.scene_baseline(probe.scene, rule)
-    if base is not None:
-        depth += rule.scenes.octaves
-    else:
+    if base is None:
         limits, base = rule.sum, track.baseline(rule)
     if base is not None:
         middle, spread = base
         depth = min(depth, middle - limits.spreads * max(spread, limits.least_spread) - probe.octaves)
         allowance += 0.0 if in_episode else _passing(track, rule) * rule.sum.passing
-    return max(-limits.fall, min(rule.sum.rise, depth - allowance))
+    return max(-rule.sum.fall, min(rule.sum.rise, depth - allowance))
 
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
@@ -243,7 +244,9 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     if total <= 0:
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        history = _learnt(start, (*track.run, probe), rule)
+        # A scene that added to the sum may hold a trigger: its frames are not usual.
+        unusual = {each.scene for each in track.scene_sums}
+        history = _learnt(start, (each for each in (*track.run, probe) if each.scene not in unusual), rule)
         return Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id

@@ -33,6 +33,7 @@ from processors.models import feed as model_feed
 from processors.models import swap as model_swap
 from processors.models.feed import ModelFeed
 from processors.models.store import ModelStore
+from processors.stages.scenes import SceneMemory
 from schemas.keys.signers import Signer
 from schemas.messages.frame import Encoding
 from schemas.messages.models import LIVE_KEY, live, publish, seal, sign, withdraw
@@ -179,12 +180,14 @@ async def test_waiting_probes_are_checked_with_their_own_model_which_is_then_fre
     models = [bundled(tmp_path, "1", 0.25), bundled(tmp_path, "2", 1.5)]
     thresholds = {models[0].model_id: 0.25, models[1].model_id: 1.5}
     executors: list[weakref.ref[BatchExecutor]] = []
+    memories: list[SceneMemory] = []
     original = BatchExecutor.strip
     switched = threading.Event()
 
     def slow(self: BatchExecutor, *arguments: object) -> object:
         if self not in [each() for each in executors]:
             executors.append(weakref.ref(self))
+            memories.append(self.scenes)
         time.sleep(0.02 if switched.is_set() else 0.2)  # a slow device keeps probes in the queue
         return original(self, *arguments)  # type: ignore[arg-type]
 
@@ -205,6 +208,7 @@ async def test_waiting_probes_are_checked_with_their_own_model_which_is_then_fre
         assert len(executors) == 2
         assert executors[0]() is None
         assert executors[1]() is not None
+    assert memories[0] is memories[1]
     for (verdict,) in system.rig.verdicts.values():
         assert verdict.strip == CHECKED
         assert verdict.threshold_bits == pytest.approx(thresholds[verdict.model_id])

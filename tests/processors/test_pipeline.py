@@ -17,15 +17,18 @@ from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle
 from processors.device.batch_executor import choose_device, most_pixels
 from processors.device.memory import lacks_memory
+from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.modes import DenoiseSettings
 from processors.stages.reconstruct import reconstruct
+from processors.stages.scenes import coarse_pictures
 from schemas.errors import BadPixelsError, ConfigError, StageError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, decode_picture
+from schemas.messages.moving import Box
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
 from tests.processors.test_strip_entropy import strip_entropy
 from tests.processors.tiny import (
@@ -341,3 +344,12 @@ def test_an_unreferenced_chain_is_freed_without_garbage_collection(bundle: Bundl
         assert freed() is None
     finally:
         gc.enable()
+
+
+def test_the_scene_of_a_probe_is_that_of_the_whole_frame_also_if_the_network_sees_a_square(bundle: Bundle) -> None:
+    executor = batch_executor(bundle)
+    jobs = [verified_job(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=picture(5)))]
+    frames = torch.from_numpy(picture(5).transpose(2, 0, 1)[None].copy()).float() / 255
+    for squares in (None, [Box(0, 16, 8, 24)]):
+        found = probes_of(executor.pipeline, jobs, frames, squares=squares)[0]
+        np.testing.assert_array_equal(found.coarse, coarse_pictures(frames)[0])

@@ -7,37 +7,55 @@ import pytest
 import torch
 from torch import Tensor
 
-from processors.stages.scenes import SCENES, SIDE, Scenes, coarse_pictures
+from processors.stages.scenes import SCENES, SIDE, Coarse, SceneMemory, coarse_pictures
 
 BOOT = ("lab/door", 7)
 SIZES = [(32, 32), (48, 80), (480, 640)]
 
 
-def scene(seed: int, size: tuple[int, int] = (48, 80)) -> Tensor:
-    """Return a picture (3, H, W) of large areas of different brightness."""
-    areas = torch.from_numpy(np.random.default_rng(seed).uniform(0.1, 0.9, (1, 1, SIDE, SIDE))).float()
-    return torch.nn.functional.interpolate(areas, size, mode="bilinear")[0].repeat(3, 1, 1)
+def scene(seed: int, size: tuple[int, int] = (48, 80), contrast: float = 0.8) -> Tensor:
+    """Return a picture (3, H, W) of large areas, whose brightness covers a range of `contrast`."""
+    areas = torch.from_numpy(np.random.default_rng(seed).uniform(-0.5, 0.5, (1, 1, SIDE, SIDE))).float()
+    return torch.nn.functional.interpolate(0.5 + contrast * areas, size, mode="bilinear")[0].repeat(3, 1, 1)
+
+
+def coarse(picture: Tensor) -> Coarse:
+    found: Coarse = coarse_pictures(picture[None])[0]
+    return found
 
 
 def numbers(pictures: list[Tensor]) -> list[int]:
     """Return the scene of each picture of one camera."""
-    found = Scenes()
-    return [found.numbers([BOOT], [seq], each[None])[0] for seq, each in enumerate(pictures)]
+    found = SceneMemory()
+    return [found.number(BOOT, seq, coarse(each)) for seq, each in enumerate(pictures)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_noise_light_and_a_sticker_leave_a_scene_the_same(size: tuple[int, int]) -> None:
     first, generator = scene(1, size), torch.Generator().manual_seed(0)
     noisy = (first + 0.02 * torch.randn(first.shape, generator=generator)).clamp(0, 1)
-    darker, stuck = 0.6 * first, first.clone()
-    stuck[:, : size[0] // 8, : size[1] // 8] = 1.0
-    assert numbers([first, noisy, darker, stuck, first]) == [0] * 5
+    darker, brighter = 0.7 * first, (first + 0.1).clamp(0, 1)
+    assert numbers([first, noisy, darker, first, brighter, first]) == [0] * 6
+
+
+@pytest.mark.parametrize("contrast", [0.8, 0.3, 0.1])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sticker_of_a_fiftieth_leaves_a_scene_the_same_at_any_contrast(
+    size: tuple[int, int], contrast: float
+) -> None:
+    chance, side = np.random.default_rng(0), round((0.02 * size[0] * size[1]) ** 0.5)
+    for seed in range(20):
+        first = scene(seed, size, contrast)
+        top, left = (int(chance.integers(0, each - side)) for each in size)
+        stuck = first.clone()
+        stuck[:, top : top + side, left : left + side] = float(seed % 2)
+        assert numbers([first, stuck, stuck, first]) == [0] * 4
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_each_other_picture_is_another_scene_and_an_earlier_one_is_recognised(size: tuple[int, int]) -> None:
     several = [scene(seed, size) for seed in range(SCENES)]
-    assert numbers([*several, *reversed(several)]) == [0, 1, 2, 3, 3, 2, 1, 0]
+    assert numbers([*several, *reversed(several)]) == [*range(SCENES), *reversed(range(SCENES))]
 
 
 def test_a_scene_that_changes_slowly_stays_the_same() -> None:
@@ -58,16 +76,28 @@ def test_only_the_scenes_shown_last_are_remembered() -> None:
 
 
 def test_boots_and_cameras_have_scenes_of_their_own_and_the_oldest_are_forgotten() -> None:
-    found, picture = Scenes(remembered=2), scene(1)[None]
+    found, blocks = SceneMemory(remembered=2), coarse(scene(1))
     boots = [BOOT, ("lab/door", 8), BOOT, ("lab/gate", 7), BOOT, ("lab/door", 8)]
-    seen = [found.numbers([boot], [seq], picture)[0] for seq, boot in enumerate(boots)]
-    assert seen == [0, 1, 0, 3, 0, 5]
+    assert [found.number(boot, seq, blocks) for seq, boot in enumerate(boots)] == [0, 1, 0, 3, 0, 5]
+
+
+def test_frames_of_another_form_or_without_numbers_are_new_scenes() -> None:
+    found, blocks = SceneMemory(), coarse(scene(1))
+    unknown = np.full_like(blocks, np.nan)
+    shown = [blocks, blocks[:1], unknown, unknown, blocks, blocks[:1]]
+    assert [found.number(BOOT, seq, each) for seq, each in enumerate(shown)] == [0, 1, 2, 3, 0, 1]
+
+
+def test_a_remembered_scene_keeps_no_batch_alive() -> None:
+    found = SceneMemory()
+    for seq, blocks in enumerate(coarse_pictures(torch.stack([scene(seed) for seed in range(3)]))):
+        found.number(BOOT, seq, blocks)
+    assert all(each.base is None for each in found._known[BOOT].values())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_coarse_pictures_have_a_mean_of_zero_and_a_spread_of_one(channels: int) -> None:
-    pictures = torch.stack([scene(seed)[:channels] for seed in range(4)])
-    found = coarse_pictures(pictures)
-    assert found.shape == (4, channels * SIDE**2)
-    np.testing.assert_allclose(found.mean(1), 0, atol=1e-5)
-    np.testing.assert_allclose(found.std(1), 1, rtol=1e-4)
+def test_coarse_pictures_are_the_means_of_blocks(channels: int) -> None:
+    frames = torch.rand(2, channels, 12, 24, generator=torch.Generator().manual_seed(0))
+    found = coarse_pictures(frames)
+    expected = frames.reshape(2, channels, SIDE, 2, SIDE, 4).mean((3, 5)).flatten(2)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)

@@ -65,9 +65,10 @@ def evidence(
     `alarmed_clean_starts` is the share of starts without a trigger that raise an alarm in their first 64 probes.
     `still_false_alarms` is the number of appearances in a year that raise a false alarm, with its interval over
     pictures, if a camera shows each picture for `--stay` minutes: a picture that is unusual is unusual in each of its
-    probes. With p-values, the rule limits what one picture can add. All probes of a picture have its one score, and the
-    first 400 of an appearance are simulated. A lower `combined_octaves` or `entropy_octaves` raises fewer alarms, and
-    finds fewer triggers, and later.
+    probes. With p-values, one picture adds at most half of an alarm's evidence. The pictures follow each other at
+    random, and none changes while it is shown: all its probes have its one score, and the first 400 of an appearance
+    are simulated. A lower `combined_octaves` or `entropy_octaves` raises fewer alarms, and finds fewer triggers, and
+    later.
     """
     with lab_extra():
         from lab.evidence.measure import Choice, Stream, chosen_rule, figures_of

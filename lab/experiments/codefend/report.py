@@ -99,15 +99,16 @@ def _still(rows: Sequence[StillRow]) -> list[str]:
         "## Evidence of a camera that looks at one scene for long",
         "Evidence adds up over probes, as if they were independent. Probes of one scene are not: a clean scene "
         "that is unusual is unusual in each of them. The recorder therefore limits the evidence of one scene; "
-        "*not limited* are the same cameras if their processor names no scenes. Each shows a scene for some probes, "
+        "*not limited* are the same cameras if their processor names no scenes. The limit was chosen on the networks "
+        "of the patch and of WaNet, on the scenes of this table. Each camera shows a scene for some probes, "
         "at 5 frames/s and 5 % probes 15 in a minute and 150 in ten. A scene is a "
         f"test picture, with {SCENES.frames} frames that differ by Gaussian noise of {SCENES.noise:g} levels of "
-        "255 and by the masks of their probes; each probe shows one of them at random. Nothing moves. *False "
-        "alarms*: share of the appearances of clean scenes that raise an alarm, and the number of these in "
-        "a year, with intervals over scenes. *Attacks*: those of 400 attacked scenes whose triggered frames "
-        "mostly reach the target. The trigger comes into view in such a scene after 64 clean probes, and stays "
-        "in view in all later scenes, also where it misses its target. *Within 40*: share of these attacks with "
-        "an alarm within 40 probes. The noise costs WaNet a part of its success.",
+        "255 and by the masks of their probes; each probe shows one of them at random. Scenes come in random "
+        "order, and nothing moves. *False alarms*: share of the appearances of clean scenes that raise an alarm, "
+        "and the number of these in a year, with intervals over scenes. *Attacks*: those of 400 attacked scenes whose "
+        "triggered frames mostly reach the target. The trigger comes into view in such a scene after 64 clean probes, "
+        "and stays in view in all later scenes, also where it misses its target. *Within 40*: share of these attacks "
+        "with an alarm within 40 probes. The noise costs WaNet a part of its success.",
         table(tables.STILL, rows),
     ]
 

@@ -23,7 +23,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name == "postgresql":
         # Another recorder may still run: it would write the old form.
-        op.execute("LOCK TABLE evidence IN ACCESS EXCLUSIVE MODE")
+        op.execute("LOCK TABLE frames, evidence IN ACCESS EXCLUSIVE MODE")
     op.add_column("frames", Column("scene", BigInteger(), nullable=False, server_default=str(_NO_SCENE)))
     evidence = table("evidence", column("camera", Text), column("boot", BigInteger), column("waiting", LargeBinary),
                      column("track", LargeBinary))  # fmt: skip
