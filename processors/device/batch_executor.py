@@ -86,7 +86,7 @@ class BatchExecutor:
         self._device = self.pipeline.bundle.device
         self._stillness = Stillness()
         self.scenes = SceneMemory()
-        """The scenes of the cameras; the next model takes them over."""
+        """The scenes of the cameras, which all models of a processor share."""
         self._preview_side = preview_side
         self._sticker = sticker or Sticker()
         self._codebooks = DeviceCodebooks(self._device)

@@ -25,6 +25,7 @@ from processors.models.store import PassingBundleError, StoreUnavailableError, f
 from processors.results.delivery import Emitter
 from processors.results.records import OutgoingRecord, served_record
 from processors.settings import ProcessorSettings
+from processors.stages.scenes import SceneMemory
 from schemas.clock import unix_ms
 from schemas.errors import BundleError, ConfigError, first_line, typed_text
 from schemas.keys.signers import TrustedSigners
@@ -51,6 +52,8 @@ class ModelLoader:
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
         self._fetches: dict[str, asyncio.Future[Path]] = {}
         """Fetches that have not ended, by digest."""
+        self._scenes = SceneMemory()
+        """The scenes of the cameras, for all models: the next one, and a candidate, know them from the beginning."""
 
     async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> LoadedModel:
         """Load the published model, or the processor's own for None. It counts in `metrics`, or in the processor's.
@@ -69,6 +72,7 @@ class ModelLoader:
             with self._counted(model):
                 async with asyncio.timeout_at(ends_at):
                     loaded = await load_model(self._settings, metrics, folder, digest)
+            loaded.executor.scenes = self._scenes
         except TimeoutError:
             raise BundleError(
                 f"{name}: expected a loaded bundle within {self._settings.model_load_s:g} s, got none. Raise "
@@ -265,7 +269,6 @@ class ModelSwap:
             return False
         seconds = time.monotonic() - start_s
         before, self.loaded, self._rejected = self.loaded, ready, None
-        ready.executor.scenes = before.executor.scenes
         self._since_ms = unix_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()

@@ -1,8 +1,8 @@
 """The scene of a probe: which earlier probes of its camera show much the same.
 
 Evidence of a trigger adds up over probes, and probes of one scene are not independent. A scene is recognised by the
-colours of a few blocks of the whole frame. Noise, a change of brightness or contrast, a sticker and small things leave
-it much the same; so do larger ones that come slowly.
+colours of a few blocks of the whole frame. Noise, a slight change of the light, a sticker and small things leave it
+much the same; so do larger changes that come slowly.
 """
 
 from __future__ import annotations

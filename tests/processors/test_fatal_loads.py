@@ -59,7 +59,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     async def load_model(settings: object, metrics: object, folder: Path, digest: str) -> Any:
         begun.append(digest)
-        return SimpleNamespace(model_id=HEAVY.model_id, close=lambda: None)
+        return SimpleNamespace(executor=SimpleNamespace(), model_id=HEAVY.model_id, close=lambda: None)
 
     monkeypatch.setattr(swap, "load_model", load_model)
     return begun
