@@ -107,9 +107,15 @@ class EvidenceRule(BaseModel):
     @model_validator(mode="after")
     def _check_scenes(self) -> Self:
         if self.scenes.probes > self.history_probes:
-            raise ValueError(f"scenes.probes: expected at most history_probes, {self.history_probes}. Correct it.")
+            raise ValueError(
+                f"evidence.scenes.probes: expected at most evidence.history_probes, {self.history_probes}, "
+                f"got {self.scenes.probes}. Correct one."
+            )
         if self.scenes.limit >= self.combined.limit:
-            raise ValueError(f"scenes.limit: expected less than combined.limit, {self.combined.limit:g}. Correct it.")
+            raise ValueError(
+                f"evidence.scenes.limit: expected less than evidence.combined.limit, {self.combined.limit:g}, "
+                f"got {self.scenes.limit:g}. Correct one."
+            )
         return self
 
     @property

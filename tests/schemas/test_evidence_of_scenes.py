@@ -166,8 +166,14 @@ def test_sums_of_scenes_are_stored_without_loss() -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"history_probes": 7}, "scenes.probes: expected at most history_probes, 7"),
-        ({"scenes": {"limit": 16}}, "scenes.limit: expected less than combined.limit, 16"),
+        (
+            {"history_probes": 7},
+            r"evidence.scenes.probes: expected at most evidence.history_probes, 7, got 8\. Correct one\.",
+        ),
+        (
+            {"scenes": {"limit": 16}},
+            r"evidence.scenes.limit: expected less than evidence.combined.limit, 16, got 16\. Correct one\.",
+        ),
         ({"scenes": {"limit": float("nan")}}, "finite number"),
     ],
 )
