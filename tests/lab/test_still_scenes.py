@@ -86,6 +86,13 @@ def test_an_unusual_scene_that_the_processor_names_raises_no_alarm() -> None:
     assert appearances_with_alarm(half, LIMITS, RULE, 20, probes=PROBES)[:25].mean() > 0.2
 
 
+def test_strip_alone_gets_no_names_of_scenes() -> None:
+    named = scenes(2, {}, named=True)
+    for limits, is_named in ((LIMITS, True), (Limits(0.5), False)):
+        found = [frame.coarse is not None for scene in scenes_of(named, limits, RULE) for frame in scene]
+        assert found == [is_named] * 6
+
+
 def test_a_trigger_that_comes_into_a_named_scene_is_found_there_and_one_that_comes_with_a_scene_later() -> None:
     attacked = scenes(40, dict.fromkeys(range(40), DEEP), named=True)
     staying, minutes = probes_until_alarm(attacked, 10**9), probes_until_alarm(attacked, 15)

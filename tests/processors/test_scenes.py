@@ -73,6 +73,8 @@ def test_noise_in_a_dark_picture_is_no_scene() -> None:
 def test_only_the_scenes_shown_last_are_remembered() -> None:
     several = [scene(seed) for seed in range(SCENES + 1)]
     assert numbers([*several, several[1], several[0]])[-2:] == [1, SCENES + 2]
+    # The first one was shown again, so that the second is forgotten.
+    assert numbers([*several[:-1], several[0], several[-1], several[0], several[1]])[-2:] == [0, SCENES + 3]
 
 
 def test_boots_and_cameras_have_scenes_of_their_own_and_the_oldest_are_forgotten() -> None:

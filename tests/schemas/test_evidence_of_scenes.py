@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import StateError
-from schemas.evidence.alarms import KINDS, STRIP, Tracks, advance_all, no_classes
+from schemas.evidence.alarms import KINDS, STRIP, TrackAlarm, Tracks, advance_all, no_classes
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_tracks, unpack_tracks
 from schemas.evidence.track import NO_SCENE, PastFrame, Probe, SceneSum, Track
@@ -101,7 +101,7 @@ def test_frames_of_a_limited_scene_are_not_learnt_and_a_later_trigger_is_found()
     assert alarms(probes([*shown, *shown[2:], *shown[2:]])) == []
 
 
-@pytest.mark.parametrize("flashes", [1, 3])
+@pytest.mark.parametrize("flashes", [1, 3, 6])
 def test_earlier_flashes_of_a_trigger_do_not_hide_it_in_a_usual_scene(flashes: int) -> None:
     seen = usual(48)
     for place in range(flashes):
@@ -135,6 +135,7 @@ def test_strip_alone_judges_the_probes_of_all_scenes_alike() -> None:
     shown = [*BEFORE, (60, [DEEP] * 20)]
     named = probes(shown, STRIP)
     assert alarms(named) == alarms(each._replace(scene=NO_SCENE) for each in named) != []
+    assert [each.of_entropy(octaves).scene for each in named[-1:] for octaves in (0.0, 1.0)] == [NO_SCENE] * 2
 
 
 def test_a_lower_limit_takes_nothing_from_the_sum() -> None:
@@ -145,6 +146,14 @@ def test_a_lower_limit_takes_nothing_from_the_sum() -> None:
     lower = RULE.model_copy(update={"scenes": RULE.scenes.model_copy(update={"limit": 2.0})})
     after, _ = advance_all(tracks, probes([(60, [DEEP])])[0]._replace(seq=63), lower, no_classes)
     assert after.combined.total == tracks.combined.total
+
+
+def test_an_alarm_leaves_no_sum_of_a_scene() -> None:
+    tracks, found = Tracks(), list[TrackAlarm]()
+    for probe in probes([*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 3)]):
+        tracks, found = advance_all(tracks, probe, RULE, no_classes)
+    assert len(found) == 1
+    assert tracks.combined.scene_sums == ()
 
 
 def test_the_sums_of_many_scenes_are_bounded() -> None:
