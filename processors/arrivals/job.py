@@ -231,7 +231,7 @@ class FrameJob:
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
     coarse: Coarse | None = None
-    """The blocks of a probe's whole frame, by which its scene is recognised."""
+    """The blocks of a probe's whole frame, by which its scene is recognised; None for a bundle without p-values."""
     rollout: Rollout | None = None
     """The rollout under which it was classified; None without one."""
     second: FrameJob | None = None

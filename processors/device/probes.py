@@ -18,10 +18,13 @@ from schemas.messages.moving import Box
 
 
 class ProbeInput(NamedTuple):
-    """STRIP's input (channels, height, width), and the blocks of the whole frame, which show the probe's scene."""
+    """STRIP's input (channels, height, width), and the blocks of the whole frame, which show the probe's scene.
+
+    The scene counts for p-values only: without the table `strip.combined` there are no blocks.
+    """
 
     picture: Tensor
-    coarse: Coarse
+    coarse: Coarse | None
 
 
 def probes_of(
@@ -37,18 +40,27 @@ def probes_of(
     those that the frames are classified with, and `squares` those of `Pipeline.squares`: STRIP sees the same square.
     """
     whole = [i for i, job in enumerate(jobs) if job.frame.whole]
-    if pipeline.bundle.settings.strip is None or not whole:
+    strip = pipeline.bundle.settings.strip
+    if strip is None or not whole:
         return {}
     wanted = pipeline.bundle.settings.input
     size = wanted.height, wanted.width
-    # Only the policies `resize` and `motion` have frames that are not placed.
-    shown = frames[whole].as_sent(*size) if isinstance(frames, Unplaced) else frames[whole]
-    coarse = coarse_pictures(shown)
-    if squares is not None:
+    if squares is None:
+        shown = _whole_frames(frames, whole, size)
+    else:
         shown = torch.cat([_square_of(frames, i, squares[i], size) for i in whole])
+    coarse: Sequence[Coarse | None] = [None] * len(whole)
+    if strip.combined is not None:
+        # Not of the square: the camera's view stays while things move in it.
+        coarse = list(coarse_pictures(shown if squares is None else _whole_frames(frames, whole, size)))
     inputs = pipeline.probe_input(shown, None if seeds is None else seeds[whole])
     # In memory of its own: a view would keep the others alive while it waits.
     return {i: ProbeInput(each.clone(), blocks) for i, each, blocks in zip(whole, inputs, coarse, strict=True)}
+
+
+def _whole_frames(frames: Tensor | Unplaced, places: Sequence[int], size: tuple[int, int]) -> Tensor:
+    # Only the policies `resize` and `motion` have frames that are not placed.
+    return frames[places].as_sent(*size) if isinstance(frames, Unplaced) else frames[places]
 
 
 def _square_of(frames: Tensor | Unplaced, place: int, part: Box | None, size: tuple[int, int]) -> Tensor:

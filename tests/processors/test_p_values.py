@@ -251,16 +251,6 @@ def test_the_verdict_of_a_probe_names_the_probe_with_which_its_scene_began(tmp_p
     assert verdict(job).scene == 1
 
 
-def test_the_next_model_takes_over_the_scenes(tmp_path: Path) -> None:
-    first, second = (batch_executor(complete_bundle(tmp_path / name)) for name in ("a", "b"))
-    probed(first)
-    second.scenes = first.scenes
-    message = payload("site/cam-0", 9, shown=picture(1), encoding=Encoding(16, 1.0))
-    (job,) = classify_copies(second, [verified_job(message)])
-    second.strip([job])
-    assert verdict(job).scene == 1
-
-
 def test_a_second_judgement_of_a_probe_names_no_scene_and_is_not_remembered(tmp_path: Path) -> None:
     executor = batch_executor(complete_bundle(tmp_path))
     for judged_before, scene in ((True, None), (False, 5)):

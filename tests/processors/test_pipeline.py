@@ -346,10 +346,21 @@ def test_an_unreferenced_chain_is_freed_without_garbage_collection(bundle: Bundl
         gc.enable()
 
 
-def test_the_scene_of_a_probe_is_that_of_the_whole_frame_also_if_the_network_sees_a_square(bundle: Bundle) -> None:
-    executor = batch_executor(bundle)
+def test_the_scene_of_a_probe_is_that_of_the_whole_frame_also_if_the_network_sees_a_square(tmp_path: Path) -> None:
+    pipeline = Pipeline(tiny_bundle(tmp_path, combined=0.01))
     jobs = [verified_job(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=picture(5)))]
     frames = torch.from_numpy(picture(5).transpose(2, 0, 1)[None].copy()).float() / 255
     for squares in (None, [Box(0, 16, 8, 24)]):
-        found = probes_of(executor.pipeline, jobs, frames, squares=squares)[0]
+        found = probes_of(pipeline, jobs, frames, squares=squares)[0]
+        assert found.coarse is not None
         np.testing.assert_array_equal(found.coarse, coarse_pictures(frames)[0])
+
+
+def test_a_bundle_without_p_values_names_no_scene(bundle: Bundle) -> None:
+    executor = batch_executor(bundle)
+    probes = [verified_job(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=picture(5)))]
+    job = without_error(classify_copies(executor, probes)[0])
+    executor.strip([job])
+    assert job.coarse is None
+    assert job.finding is not None
+    assert job.finding.scene is None
