@@ -1,8 +1,8 @@
 """Cameras that look at one scene for many probes. Evidence adds up over probes, which then are not independent.
 
 A clean scene that is unusual is unusual in each probe, and a trigger that is missed in a scene is missed until the
-scene changes. Each scene has some measured frames; each probe shows one of them, drawn at random. The camera's
-processor recognises scenes by their blocks.
+scene changes. A camera may show a new scene each time, or go round a few views. Each scene has some measured frames;
+each probe shows one of them, drawn at random. The camera's processor recognises scenes by their blocks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PROBES: Final = 400_000
 """Usual number of clean probes to simulate, about; at least one appearance of each scene."""
 VISITS: Final = 40
 """Maximum number of appearances of each clean scene."""
+ROUNDS: Final = 3
+"""Rounds of its views that a camera makes before an attack on one of them."""
 _BOOT: Final[Boot] = ("camera", 1)
 
 
@@ -105,14 +107,16 @@ def still_false_alarms(
     stay_probes: int,
     probes_per_s: float,
     *,
+    views: int = 0,
     probes: int = PROBES,
     seed: int = 0,
 ) -> SceneAlarms:
     """Return the false alarms of a camera that shows the scenes of `clean`, each for `stay_probes` probes.
 
-    Of a longer stay, the first `MOST` probes are simulated.
+    Of a longer stay, the first `MOST` probes are simulated. `views` are as in `appearances_with_alarm`.
     """
-    alarms = appearances_with_alarm(clean, limits, rule, min(stay_probes, MOST), probes=probes, seed=seed)
+    stay = min(stay_probes, MOST)
+    alarms = appearances_with_alarm(clean, limits, rule, stay, views=views, probes=probes, seed=seed)
     # A mean of shares varies no more than a mean of zeros and ones with the same expectation.
     share = wilson(round(alarms.sum()), len(alarms))._replace(value=float(alarms.mean()))
     appearances = probes_per_s * YEAR_S / stay_probes
@@ -120,16 +124,24 @@ def still_false_alarms(
 
 
 def appearances_with_alarm(
-    clean: SceneScores, limits: Limits, rule: EvidenceRule, stay_probes: int, *, probes: int = PROBES, seed: int = 0
+    clean: SceneScores,
+    limits: Limits,
+    rule: EvidenceRule,
+    stay_probes: int,
+    *,
+    views: int = 0,
+    probes: int = PROBES,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Return the share of each scene's appearances that raise an alarm or more, (n,).
 
-    One camera shows all scenes in a random order, each for `stay_probes` probes, again and again.
+    One camera shows all scenes in a random order, each for `stay_probes` probes, again and again. If it has `views`,
+    it goes round that many scenes for all their appearances before it goes on to others.
     """
     generator = np.random.default_rng(seed)
     scenes, track_rule = scenes_of(clean, limits, rule), rule_of(limits.kind, rule)
     visits = int(np.clip(probes // (len(scenes) * stay_probes), 1, VISITS))
-    order = np.concatenate([generator.permutation(len(scenes)) for _ in range(visits)])
+    order = _order(len(scenes), visits, views, generator)
     # Some scenes before give the camera its history.
     earlier = generator.integers(0, len(scenes), -(-2 * rule.history_probes // stay_probes))
     appearances, camera = np.zeros(len(scenes)), Camera(track_rule)
@@ -141,6 +153,13 @@ def appearances_with_alarm(
     return appearances / visits
 
 
+def _order(scenes: int, visits: int, views: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    if not views:
+        return np.concatenate([generator.permutation(scenes) for _ in range(visits)])
+    shuffled = generator.permutation(scenes)
+    return np.concatenate([np.tile(shuffled[first : first + views], visits) for first in range(0, scenes, views)])
+
+
 def still_episodes(
     clean: SceneScores,
     before: SceneScores,
@@ -150,6 +169,7 @@ def still_episodes(
     rule: EvidenceRule,
     stay_probes: int,
     *,
+    views: int = 0,
     seed: int = 0,
 ) -> Alarmed:
     """Simulate an attack that begins at each of the scenes `starts` (n,) of `attacked`.
@@ -157,26 +177,42 @@ def still_episodes(
     A camera stays `stay_probes` probes at each scene. It has shown `QUIET` probes without the trigger, of scenes of
     `clean` and of the first attacked scene `before` the trigger appears in it. All later scenes, drawn from all of
     `attacked`, have the trigger too, also where it misses its target.
+
+    A camera with `views` goes round that many scenes, and has done so `ROUNDS` times. The trigger is put into one of
+    them while the camera looks at the others, which have none.
     """
     generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
     earlier, untouched, later = (scenes_of(each, limits, rule) for each in (clean, before, attacked))
     first = list[float]()
     for scene in np.flatnonzero(starts).tolist():
-        # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
-        looked = int(generator.integers(stay_probes))
-        seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
-        quiet = [*_frames_of(earlier, QUIET - seen, stay_probes, generator), *_shown(untouched[scene], seen, generator)]
-        harmful = [
-            *_shown(later[scene], left, generator),
-            *_frames_of(later, MOST - left, stay_probes, generator),
-        ]
+        if views:
+            others = [earlier[each] for each in generator.choice(len(earlier), views - 1, replace=False).tolist()]
+            rounds = -(-MOST // (views * stay_probes))
+            quiet = _round_of([untouched[scene], *others], ROUNDS, stay_probes, generator)
+            harmful = _round_of([later[scene], *others], rounds, stay_probes, generator)[:MOST]
+        else:
+            # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
+            looked = int(generator.integers(stay_probes))
+            seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
+            quiet = [
+                *_frames_of(earlier, QUIET - seen, stay_probes, generator),
+                *_shown(untouched[scene], seen, generator),
+            ]
+            harmful = [
+                *_shown(later[scene], left, generator),
+                *_frames_of(later, MOST - left, stay_probes, generator),
+            ]
         camera, found = Camera(track_rule), NEVER
         for place, frame in enumerate([*quiet, *harmful]):
-            if camera.raises_alarm(frame) and place >= QUIET:
-                found = place - QUIET + 1
+            if camera.raises_alarm(frame) and place >= len(quiet):
+                found = place - len(quiet) + 1
                 break
         first.append(found)
     return Alarmed(np.array(first))
+
+
+def _round_of(views: list[Scene], rounds: int, stay_probes: int, generator: np.random.Generator) -> list[Frame]:
+    return [frame for each in views * rounds for frame in _shown(each, stay_probes, generator)]
 
 
 def _frames_of(scenes: list[Scene], count: int, stay_probes: int, generator: np.random.Generator) -> Iterator[Frame]:

@@ -276,7 +276,10 @@ def evidence() -> Mapping[str, Tensor]:
 
 
 def evidence_of_scenes() -> Mapping[str, Tensor]:
-    """Return the false alarms of a simulated camera that stays at scenes, and the probes until it finds attacks."""
+    """Return the false alarms of simulated cameras that stay at scenes, and the probes until they find attacks.
+
+    One goes from scene to scene, the other round four of them.
+    """
     generator, count, frames = np.random.default_rng(12), 60, 3
     size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
     coarse = np.repeat(generator.normal(size=(count, 3, 36)), frames, 0).astype(np.float32)
@@ -288,13 +291,19 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
     unusual = np.where(np.arange(size) < size // 4, 1e-4, usual)
     triggered = scored(np.where(np.arange(size) < size // 2, 1e-4, usual))
     alarms = appearances_with_alarm(scored(unusual), limits, rule, 40, probes=10_000)
+    in_turn = appearances_with_alarm(scored(unusual), limits, rule, 15, views=4, probes=10_000)
     starts = np.arange(count) % 5 == 0
-    found = still_episodes(scored(usual), scored(usual), triggered, starts, limits, rule, 40).probes
+    new, known = (
+        still_episodes(scored(usual), scored(usual), triggered, starts, limits, rule, stay, views=views).probes
+        for stay, views in ((40, 0), (15, 4))
+    )
     higher = EvidenceRule(entropy_octaves=1.0)
     by_strip = appearances_with_alarm(scored(unusual), Limits(0.7), higher, 40, probes=10_000)
     return {
         "alarms": torch.from_numpy(alarms),
-        "probes": torch.from_numpy(np.minimum(found, MOST)),
+        "probes": torch.from_numpy(np.minimum(new, MOST)),
+        "alarms, scenes in turn": torch.from_numpy(in_turn),
+        "probes, scenes in turn": torch.from_numpy(np.minimum(known, MOST)),
         "alarms by STRIP": torch.from_numpy(by_strip),
     }
 
@@ -309,7 +318,7 @@ PARTS: Final = (
     Part("five p-values", p_values, 0.1, 0.1),
     Part("detection by five", detection, 0.1, 0.1),
     Part("evidence", evidence, 0.5, 0.1),
-    Part("evidence of scenes", evidence_of_scenes, 0.5, 0.1),
+    Part("evidence of known scenes", evidence_of_scenes, 0.5, 0.1),
     Part("certificates", certificates, 0.01),
     Part("scene-rows", scene_rows, 0.02),
     Part("scene attacks", margins_of_scenes, 0.04),

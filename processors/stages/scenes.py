@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ IGNORED: Final = 4
 SAME: Final = 0.4
 """Largest root mean square difference of the other blocks within one scene, as a share of its contrast."""
 SCENES: Final = 6
-"""Scenes that are remembered for each camera, those shown last."""
+"""Scenes that are remembered for each camera."""
+COUNTED: Final = 48
+"""Probes of a boot that count for its scenes. As many as a camera's history has, so that both forget alike."""
 
 Boot = tuple[str, int]
 """A camera and its boot."""
@@ -36,15 +38,24 @@ Coarse = NDArray[np.float32]
 """The blocks of a frame, (C, `SIDE`²)."""
 
 
+class _Scene(NamedTuple):
+    coarse: Coarse
+    """The newest probe's."""
+    probes: int
+    """The probes of this scene that count."""
+
+
 class SceneMemory:
     """The scenes of each boot of a camera, 2.6 kB for each of the `remembered` boots whose probes came last.
 
-    Models share it, each on its own thread.
+    A boot has `SCENES`. A new scene takes the place of the one that fewest probes showed: a hand that waves at a camera
+    makes it forget other moments, and no view that it has looked at for long. Models share the memory, each on its own
+    thread.
     """
 
     def __init__(self, remembered: int = MAX_CAMERAS) -> None:
         self._remembered = remembered
-        self._known: OrderedDict[Boot, OrderedDict[int, Coarse]] = OrderedDict()
+        self._known: OrderedDict[Boot, OrderedDict[int, _Scene]] = OrderedDict()
         self._lock = threading.Lock()
 
     def number(self, boot: Boot, seq: int, coarse: Coarse) -> int:
@@ -58,22 +69,34 @@ class SceneMemory:
             if scene is None:
                 scene = seq
             # In memory of its own: a row would keep its whole batch alive.
-            known[scene] = coarse.copy()
+            known[scene] = _Scene(coarse.copy(), known[scene].probes + 1 if scene in known else 1)
             known.move_to_end(scene)
-            if len(known) > SCENES:
-                known.popitem(last=False)
+            _forget(known)
             self._known.move_to_end(boot)
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
             return scene
 
 
-def _nearest(known: Mapping[int, Coarse], coarse: Coarse) -> int | None:
+def _forget(known: OrderedDict[int, _Scene]) -> None:
+    """Remove a scene if there is one too many, or a probe if one too many counts. The newest scene is the last.
+
+    Of scenes with equally many probes, the one that was shown least recently is affected.
+    """
+    if len(known) > SCENES:
+        *others, _ = known
+        del known[min(others, key=lambda scene: known[scene].probes)]
+    if sum(each.probes for each in known.values()) > COUNTED:
+        most = max(known, key=lambda scene: known[scene].probes)
+        known[most] = known[most]._replace(probes=known[most].probes - 1)
+
+
+def _nearest(known: Mapping[int, _Scene], coarse: Coarse) -> int | None:
     """Return the scene that differs least from `coarse`; None if all differ by more than `SAME`."""
-    alike = [scene for scene, each in known.items() if each.shape == coarse.shape]
+    alike = [scene for scene, each in known.items() if each.coarse.shape == coarse.shape]
     if not alike:
         return None
-    found = differences(np.stack([known[scene] for scene in alike]), coarse)
+    found = differences(np.stack([known[scene].coarse for scene in alike]), coarse)
     found[np.isnan(found)] = np.inf
     place = int(found.argmin())
     return alike[place] if found[place] <= SAME else None

@@ -85,7 +85,7 @@ class EvidenceRule(BaseModel):
     baseline_probes: int = Field(default=12, ge=1)
     """Minimum number of checked frames for a camera's baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
-    """Maximum number of checked frames in the baseline, the newest ones."""
+    """Maximum number of checked frames in the baseline: the newest ones, and with scenes, the newest ones of each."""
     unsettled_probes: int = Field(default=8, ge=0)
     """Number of newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)

@@ -9,6 +9,7 @@ less an allowance. The sum never falls below zero; at its limit it raises an ala
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import c_float
 from statistics import median
@@ -128,7 +129,7 @@ class Track(NamedTuple):
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
     scene_sums: tuple[SceneSum, ...] = ()
-    """The parts of the sum that come from scenes without a baseline of their own, at most `history_probes`."""
+    """The parts of the sum that come from each scene, at most `history_probes`."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -211,7 +212,25 @@ def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[
     for each in probes:
         history.append(PastFrame(each.octaves, before not in (-1, each.class_id), each.scene))
         before = each.class_id
-    return tuple(history[-rule.history_probes :])
+        while len(history) > rule.history_probes:
+            del history[_dispensable(history, rule)]
+    return tuple(history)
+
+
+def _dispensable(history: Sequence[PastFrame], rule: EvidenceRule) -> int:
+    """Return the place of the frame that the newest displaces: the oldest of the scene with most frames.
+
+    So a camera remembers a scene while it shows another. Scenes with too few frames for a baseline count as one: they
+    neither displace those that have one, nor keep each other from getting one.
+    """
+    frames, enough = Counter([each.scene for each in history]), rule.scenes.probes
+    few = sum(count for count in frames.values() if count < enough)
+    sizes = {scene: count if count >= enough else few for scene, count in frames.items()}
+    # The scene in view first gets a baseline.
+    if frames[history[-1].scene] <= enough:
+        del sizes[history[-1].scene]
+    most = max(sizes.values())
+    return next(place for place, each in enumerate(history) if sizes.get(each.scene) == most)
 
 
 def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) -> tuple[float, tuple[SceneSum, ...]]:
@@ -224,9 +243,10 @@ def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) 
     if probe.scene == NO_SCENE or (added <= 0 and not before):
         return added, sums
     if added > 0:
-        if len(track.history) < rule.baseline_probes or track.scene_baseline(probe.scene, rule) is not None:
+        if len(track.history) < rule.baseline_probes:
             return added, sums
-        added = min(added, max(0.0, rule.scenes.limit - before))
+        if track.scene_baseline(probe.scene, rule) is None:
+            added = min(added, max(0.0, rule.scenes.limit - before))
     others = (each for each in sums if each.scene != probe.scene)
     after = (*others, SceneSum(probe.scene, max(0.0, before + added)))
     return added, after[-rule.history_probes :]

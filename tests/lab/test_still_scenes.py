@@ -17,6 +17,7 @@ from lab.evidence.scores import Limits, Scores
 from lab.evidence.still_scenes import (
     Camera,
     SceneScores,
+    _order,
     appearances_with_alarm,
     coarse_of,
     scenes_of,
@@ -61,12 +62,13 @@ def probes_until_alarm(
     stay_probes: int,
     starts: NDArray[np.bool_] | None = None,
     clean: SceneScores | None = None,
+    views: int = 0,
 ) -> NDArray[np.float64]:
     count = len(attacked.scores) // FRAMES
     usual, every = scenes(count, {}, named=attacked.coarse is not None), np.ones(count, np.bool_)
     return still_episodes(
         usual if clean is None else clean, usual, attacked, every if starts is None else starts, LIMITS, RULE,
-        stay_probes,
+        stay_probes, views=views,
     ).probes  # fmt: skip
 
 
@@ -101,6 +103,31 @@ def test_a_trigger_that_comes_into_a_named_scene_is_found_there_and_one_that_com
     assert set(minutes.tolist()) >= {6}
     assert 0.3 < (minutes > 6).mean() < 0.8
     assert minutes.max() <= 15 + 15
+
+
+def test_a_trigger_in_one_of_the_views_of_a_camera_is_found_when_the_camera_looks_there_again() -> None:
+    attacked = scenes(40, dict.fromkeys(range(40), DEEP), named=True)
+    assert (probes_until_alarm(attacked, 15, views=4) == 6).all()
+    # It is in one view alone: with fewer probes of each, the others take the evidence away.
+    assert (probes_until_alarm(attacked, 5, views=4) == NEVER).all()
+    missed = scenes(40, {}, named=True)
+    assert (probes_until_alarm(missed, 15, views=4) == NEVER).all()
+
+
+def test_a_camera_that_goes_round_its_views_raises_no_alarm_for_an_unusual_one() -> None:
+    one = scenes(40, {7: DEEP}, named=True)
+    assert not appearances_with_alarm(one, LIMITS, RULE, 20, views=4, probes=PROBES).any()
+    unlimited = appearances_with_alarm(one._replace(coarse=None), LIMITS, RULE, 20, views=4, probes=PROBES)
+    assert unlimited[7] > 0.9
+    assert not np.delete(unlimited, 7).any()
+
+
+def test_a_camera_shows_all_scenes_equally_often() -> None:
+    for views in (0, 1, 4):
+        order = _order(40, 3, views, np.random.default_rng(0))
+        assert np.bincount(order).tolist() == [3] * 40
+    first = order[:12].reshape(3, 4)
+    assert (first == first[0]).all()
 
 
 def test_frames_of_a_scene_have_the_same_coarse_picture_and_other_scenes_another() -> None:
@@ -181,18 +208,18 @@ def test_a_row_for_each_rule_and_stay_has_the_scenes_that_reach_the_target(
     strip = SimpleNamespace(threshold_bits=0.5)
     subject = SimpleNamespace(name="sick", bundle=SimpleNamespace(settings=SimpleNamespace(strip=strip)))
     rows = experiment.still(cast(Subject, subject), Scenes(50, 30, FRAMES), cast(Cache, tmp_path))
-    assert [(row.limited, row.stay) for row in rows] == [
-        (limited, s) for limited in (True, False) for s in (1, 15, 150)
+    assert [(row.limited, row.stay, row.views) for row in rows] == [
+        (limited, *watch) for limited in (True, False) for watch in ((1, 0), (15, 0), (150, 0), (15, 4))
     ]
     assert {(row.scenes, row.episodes, row.flagged_always) for row in rows} == {(50, 20, 0.02)}
     # An alarm on the unusual clean scene just before may hide that of the attack.
     assert all(row.alarmed >= 0.85 for row in rows)
-    assert [row.false_alarms for row in rows] == pytest.approx([0, 0, 0, 0, 0.02, 0.02], abs=0.004)
+    assert [row.false_alarms for row in rows] == pytest.approx([0, 0, 0, 0, 0, 0.02, 0.02, 0.02], abs=0.004)
 
 
 def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
     rows = [
-        StillRow(model, limited, stay, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
+        StillRow(model, limited, stay, 0, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
         for model in ATTACKS
         for limited, stay, rate in ((False, 150, 900.0), (True, 15, 200.0), (True, 150, 0.0))
     ]

@@ -70,7 +70,22 @@ def test_noise_in_a_dark_picture_is_no_scene() -> None:
     assert numbers([*dark, scene(1)]) == [0] * 5 + [5]
 
 
-def test_only_the_scenes_shown_last_are_remembered() -> None:
+def test_scenes_shown_for_a_moment_make_room_for_others_and_a_view_stays() -> None:
+    view, moments = scene(0), [scene(seed) for seed in range(1, 60)]
+    assert numbers([*[view] * 10, *moments, view])[-1] == 0
+    # Of the moments, the last ones are remembered.
+    assert numbers([*[view] * 10, *moments, *moments[-SCENES + 1 :]])[1 - SCENES :] == [*range(70 - SCENES, 69)]
+
+
+def test_a_view_that_does_not_come_again_makes_room_for_others() -> None:
+    tour = [each for seed in range(1, SCENES + 1) for each in [scene(seed)] * 10] * 6
+    found = numbers([*[scene(0)] * 500, *tour])
+    # In the end, all views of the tour are known.
+    assert len(set(found[-10 * SCENES :])) == SCENES
+    assert set(found[-10 * SCENES :]) == set(found[-20 * SCENES : -10 * SCENES])
+
+
+def test_of_scenes_shown_equally_often_those_shown_last_are_remembered() -> None:
     several = [scene(seed) for seed in range(SCENES + 1)]
     assert numbers([*several, several[1], several[0]])[-2:] == [1, SCENES + 2]
     # The first one was shown again, so that the second is forgotten.
@@ -94,7 +109,7 @@ def test_a_remembered_scene_keeps_no_batch_alive() -> None:
     found = SceneMemory()
     for seq, blocks in enumerate(coarse_pictures(torch.stack([scene(seed) for seed in range(3)]))):
         found.number(BOOT, seq, blocks)
-    assert all(each.base is None for each in found._known[BOOT].values())
+    assert all(each.coarse.base is None for each in found._known[BOOT].values())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -50,6 +50,14 @@ def alarms(found: Iterable[Probe], rule: EvidenceRule = RULE) -> list[int]:
     return raised
 
 
+def shown_to(shown: Iterable[Shown]) -> Track:
+    """Return the track of a camera that has shown these scenes."""
+    tracks = Tracks()
+    for probe in probes(shown):
+        tracks, _ = advance_all(tracks, probe, RULE, no_classes)
+    return tracks.combined
+
+
 BEFORE: list[Shown] = [(0, usual(30)), (30, usual(30, 2))]
 """Two usual scenes, enough for a baseline of the camera and of both."""
 
@@ -89,12 +97,10 @@ def test_a_weak_trigger_is_found_in_a_usual_scene_alone() -> None:
 
 
 def test_frames_of_a_limited_scene_are_not_learnt_and_a_later_trigger_is_found() -> None:
-    tracks = Tracks()
     shown: list[Shown] = [*BEFORE, (60, [DEEP] * 40), (0, usual(9, 3))]
-    for probe in probes(shown):
-        tracks, _ = advance_all(tracks, probe, RULE, no_classes)
-    assert tracks.combined.total == 0
-    assert min(each.octaves for each in tracks.combined.history) > -4
+    after = shown_to(shown)
+    assert after.total == 0
+    assert min(each.octaves for each in after.history) > -4
     assert len(alarms(probes([*shown, (0, [DEEP] * 20)]))) == 1
     assert len(alarms(probes([*shown, (200, [DEEP] * 20), (220, [DEEP] * 20)]))) == 1
     # Two visits to the limited scene, with others in between, are still one scene.
@@ -110,6 +116,60 @@ def test_earlier_flashes_of_a_trigger_do_not_hide_it_in_a_usual_scene(flashes: i
     found = alarms(probes([(0, seen), (0, [DEEP] * 40)]))
     assert len(found) == 1
     assert found[0] - len(seen) < 10
+
+
+@pytest.mark.parametrize("every", [4, 5, 8])
+def test_a_trigger_that_flashes_for_long_does_not_make_itself_usual(every: int) -> None:
+    seen = usual(48)
+    for place in range(60):
+        seen += [DEEP, *usual(every - 1, place)]
+    assert alarms(probes([(0, seen)])) == []
+    assert alarms(probes([(0, seen), (0, [DEEP] * 40)])) == [len(seen) + 5]
+
+
+@pytest.mark.parametrize("covered", [10, 80, 2000])
+def test_a_scene_stays_known_while_the_camera_shows_another(covered: int) -> None:
+    shown = [*BEFORE, (60, usual(covered, 3)), (30, [DEEP] * 20)]
+    assert alarms(probes(shown)) == [60 + covered + 5]
+
+
+def test_all_views_of_a_tour_stay_known() -> None:
+    views = RULE.history_probes // RULE.scenes.probes
+    tour = [(100 * view, usual(15, view)) for view in range(views)] * 3
+    for view in range(views):
+        shown = [*tour, (100 * view, [DEEP] * 20)]
+        assert alarms(probes(shown)) == [15 * views * 3 + 5]
+
+
+@pytest.mark.parametrize("moments", [10, 3 * RULE.history_probes])
+def test_scenes_shown_for_a_moment_do_not_displace_a_known_one(moments: int) -> None:
+    new = [(scene, usual(1, scene)) for scene in range(60, 60 + moments)]
+    assert alarms(probes([*BEFORE, *new, (30, [DEEP] * 20)])) == [60 + moments + 5]
+    history = shown_to([*BEFORE, *new]).history
+    # The others keep to the newest of them.
+    others = [each.scene for each in history if each.scene >= 60]
+    assert others == [scene for scene, _ in new[-len(others) :]]
+    assert len(others) == min(moments, len(history) // 3)
+
+
+@pytest.mark.parametrize("history_probes", [8, 9, 15, 16, 48, 100])
+def test_a_scene_becomes_known_by_its_first_frames_whatever_came_before(history_probes: int) -> None:
+    rule, generator, seq = RULE.model_copy(update={"history_probes": history_probes}), np.random.default_rng(5), 0
+    tracks = Tracks()
+    for _ in range(100):
+        scene, stay = seq, int(generator.integers(1, 20))
+        for probe in probes([(scene, usual(stay, seq))]):
+            tracks, _ = advance_all(tracks, probe._replace(seq=seq), rule, no_classes)
+            seq += 1
+            assert len(tracks.combined.history) <= history_probes
+        known = tracks.combined.scene_baseline(scene, rule) is not None
+        assert known == (stay >= rule.scenes.probes)
+
+
+def test_the_history_of_scenes_without_a_name_is_that_of_the_newest_probes() -> None:
+    shown: list[Shown] = [(NO_SCENE, usual(100))]
+    newest = [each.p_value for each in probes(shown)[-RULE.history_probes :]]
+    assert [2**each.octaves for each in shown_to(shown).history] == pytest.approx(newest)
 
 
 def test_a_scene_that_was_always_unusual_is_judged_against_itself() -> None:

@@ -14,7 +14,7 @@ from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.plan import ATTACKS, FLAGGED, OWN_MODE, SOURCE, WITHOUT_TRIGGER
 from lab.experiments.codefend.rows import CameraRow, DetectorRow, RepairRow, StillRow
 from lab.experiments.codefend.scores import BEATRIX, OWN, SCALED, TOGETHER
-from lab.experiments.codefend.still import STAYS
+from lab.experiments.codefend.still import A_MINUTE, FOUR_VIEWS, TEN_MINUTES
 from lab.experiments.codefend.still_scores import SCENES
 from lab.experiments.codefend.tables import percent
 from lab.results.markdown import markdown
@@ -102,10 +102,12 @@ def findings_of_attacks(
 
 
 def _of_still_cameras(rows: Sequence[StillRow]) -> Iterator[Finding]:
-    """Yield the requirements on cameras that look at each scene for about a minute, and for about ten."""
-    scenes = zip(("a scene a minute", "a scene in ten minutes"), STAYS[1:], strict=True)
-    for scene, stay in scenes:
-        chosen = {row.model: row for row in rows if (row.stay, row.limited) == (stay, True)}
+    """Yield the requirements on cameras that look at each scene for long."""
+    scenes = {
+        "a scene a minute": A_MINUTE, "a scene in ten minutes": TEN_MINUTES, "four views, a minute each": FOUR_VIEWS,
+    }  # fmt: skip
+    for scene, watch in scenes.items():
+        chosen = {row.model: row for row in rows if (row.limited, row.stay, row.views) == (True, *watch)}
         alarmed = {
             model: Share(row.alarmed, row.alarmed_low, row.alarmed_high, row.episodes) for model, row in chosen.items()
         }

@@ -143,6 +143,8 @@ class StillRow:
     """Whether the evidence of one scene is limited, as the recorder does."""
     stay: int
     """Probes of each scene."""
+    views: int
+    """Number of scenes that the camera goes round; 0 if each scene is new."""
     scenes: int
     """Clean scenes."""
     flagged_always: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,32 +17,45 @@ from lab.experiments.codefend.subjects import Subject
 from lab.statistics import wilson
 from schemas.evidence.rule import EvidenceRule
 
-STAYS: Final = (1, 15, 150)
-"""Probes of each scene: a scene of its own for each probe, and about one and ten minutes at the usual rate."""
+
+class Watch(NamedTuple):
+    """What a camera looks at: `stay` probes of each scene, new scenes or `views` that it goes round."""
+
+    stay: int
+    views: int = 0
+
+
+A_MINUTE: Final = Watch(15)
+"""A new scene about every minute, at the usual rate."""
+TEN_MINUTES: Final = Watch(150)
+FOUR_VIEWS: Final = Watch(15, 4)
+"""The same four scenes in turn, about a minute each."""
+WATCHES: Final = (Watch(1), A_MINUTE, TEN_MINUTES, FOUR_VIEWS)
 
 PROBES: Final = 1_200_000
 """Clean probes that are simulated."""
 
 
 def still(subject: Subject, scenes: Scenes, cache: Cache) -> list[StillRow]:
-    """Return a row for each of `STAYS`, with the evidence of one scene limited and without."""
+    """Return a row for each of `WATCHES`, with the evidence of one scene limited and without."""
     found, rows, rule = still_scores(subject, scenes, cache), list[StillRow](), EvidenceRule()
     strip = subject.bundle.settings.strip
     assert strip is not None
     limits = Limits(strip.threshold_bits, found.threshold)
     flagged = (found.clean.scores.p_value < limits.p_value).reshape(-1, scenes.frames)
-    for limited, stay in product((True, False), STAYS):
+    for limited, (stay, views) in product((True, False), WATCHES):
         clean, before, attacked = (
             each if limited else each._replace(coarse=None) for each in (found.clean, found.before, found.attacked)
         )
-        false = still_false_alarms(clean, limits, rule, stay, Stream().probes_per_s, probes=PROBES)
-        alarmed = still_episodes(clean, before, attacked, found.reached, limits, rule, stay)
+        false = still_false_alarms(clean, limits, rule, stay, Stream().probes_per_s, views=views, probes=PROBES)
+        alarmed = still_episodes(clean, before, attacked, found.reached, limits, rule, stay, views=views)
         in_time = wilson(alarmed.in_time, len(alarmed.probes))
         rows.append(
             StillRow(
                 model=subject.name,
                 limited=limited,
                 stay=stay,
+                views=views,
                 scenes=len(flagged),
                 flagged_always=float(flagged.all(1).mean()),
                 false_alarms=false.of_scenes.value,

@@ -150,6 +150,7 @@ STILL: Final[tuple[Column[StillRow], ...]] = (
     Column("model", lambda row: row.model),
     Column("evidence of a scene", lambda row: "limited" if row.limited else "not limited"),
     Column("probes of a scene", lambda row: str(row.stay)),
+    Column("scenes", lambda row: f"{row.views} in turn" if row.views else "new"),
     Column("clean scenes flagged in each frame, %", lambda row: f"{percent(row.flagged_always)} of {row.scenes}"),
     # At one probe a scene, so few scenes bound both too loosely: the table of simulated cameras has an estimate.
     Column("clean scenes with an alarm, %", lambda row: _of_scenes(row) if row.stay > 1 else "–"),
