@@ -8,6 +8,7 @@ each probe shows one of them, drawn at random. The camera's processor recognises
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,8 +30,10 @@ PROBES: Final = 400_000
 """Usual number of clean probes to simulate, about; at least one appearance of each scene."""
 VISITS: Final = 40
 """Maximum number of appearances of each clean scene."""
-ROUNDS: Final = 3
+QUIET_ROUNDS: Final = 3
 """Rounds of its views that a camera makes before an attack on one of them."""
+ROUNDS: Final = 8
+"""Rounds of its views that a camera makes before it gets others."""
 _BOOT: Final[Boot] = ("camera", 1)
 
 
@@ -136,28 +139,34 @@ def appearances_with_alarm(
     """Return the share of each scene's appearances that raise an alarm or more, (n,).
 
     One camera shows all scenes in a random order, each for `stay_probes` probes, again and again. If it has `views`,
-    it goes round that many scenes for all their appearances before it goes on to others.
+    it goes round that many scenes `ROUNDS` times before it gets others; appearances in the first round do not count.
     """
     generator = np.random.default_rng(seed)
     scenes, track_rule = scenes_of(clean, limits, rule), rule_of(limits.kind, rule)
     visits = int(np.clip(probes // (len(scenes) * stay_probes), 1, VISITS))
-    order = _order(len(scenes), visits, views, generator)
     # Some scenes before give the camera its history.
     earlier = generator.integers(0, len(scenes), -(-2 * rule.history_probes // stay_probes))
-    appearances, camera = np.zeros(len(scenes)), Camera(track_rule)
-    for number, scene in enumerate([*earlier.tolist(), *order.tolist()]):
+    appearances, alarms, camera = np.zeros(len(scenes)), np.zeros(len(scenes)), Camera(track_rule)
+    order = ((scene, False) for scene in earlier.tolist())
+    for scene, counts in chain(order, _order(len(scenes), visits, views, generator)):
         raised = False
         for frame in _shown(scenes[scene], stay_probes, generator):
             raised |= camera.raises_alarm(frame)
-        appearances[scene] += raised and number >= len(earlier)
-    return appearances / visits
+        appearances[scene] += counts
+        alarms[scene] += raised and counts
+    return alarms / appearances
 
 
-def _order(scenes: int, visits: int, views: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _order(scenes: int, visits: int, views: int, generator: np.random.Generator) -> Iterator[tuple[int, bool]]:
+    """Yield the scenes that a camera shows, and whether each appearance counts."""
     if not views:
-        return np.concatenate([generator.permutation(scenes) for _ in range(visits)])
-    shuffled = generator.permutation(scenes)
-    return np.concatenate([np.tile(shuffled[first : first + views], visits) for first in range(0, scenes, views)])
+        yield from ((scene, True) for _ in range(visits) for scene in generator.permutation(scenes).tolist())
+        return
+    for _ in range(-(-visits // ROUNDS)):
+        shuffled = generator.permutation(scenes).tolist()
+        for first in range(0, scenes, views):
+            for number in range(ROUNDS):
+                yield from ((scene, number > 0) for scene in shuffled[first : first + views])
 
 
 def still_episodes(
@@ -178,8 +187,8 @@ def still_episodes(
     `clean` and of the first attacked scene `before` the trigger appears in it. All later scenes, drawn from all of
     `attacked`, have the trigger too, also where it misses its target.
 
-    A camera with `views` goes round that many scenes, and has done so `ROUNDS` times. The trigger is put into one of
-    them while the camera looks at the others, which have none.
+    A camera with `views` goes round that many scenes, and has done so `QUIET_ROUNDS` times. The trigger is put into one
+    of them while the camera looks at the others, which have none, and whose alarms do not count.
     """
     generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
     earlier, untouched, later = (scenes_of(each, limits, rule) for each in (clean, before, attacked))
@@ -188,8 +197,8 @@ def still_episodes(
         if views:
             others = [earlier[each] for each in generator.choice(len(earlier), views - 1, replace=False).tolist()]
             rounds = -(-MOST // (views * stay_probes))
-            quiet = _round_of([untouched[scene], *others], ROUNDS, stay_probes, generator)
-            harmful = _round_of([later[scene], *others], rounds, stay_probes, generator)[:MOST]
+            quiet = _rounds([untouched[scene], *others], QUIET_ROUNDS, stay_probes, generator)
+            harmful = _rounds([later[scene], *others], rounds, stay_probes, generator)[:MOST]
         else:
             # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
             looked = int(generator.integers(stay_probes))
@@ -203,15 +212,18 @@ def still_episodes(
                 *_frames_of(later, MOST - left, stay_probes, generator),
             ]
         camera, found = Camera(track_rule), NEVER
-        for place, frame in enumerate([*quiet, *harmful]):
-            if camera.raises_alarm(frame) and place >= len(quiet):
-                found = place - len(quiet) + 1
+        for frame in quiet:
+            camera.raises_alarm(frame)
+        for place, frame in enumerate(harmful):
+            with_trigger = not views or place // stay_probes % views == 0
+            if camera.raises_alarm(frame) and with_trigger:
+                found = place + 1
                 break
         first.append(found)
     return Alarmed(np.array(first))
 
 
-def _round_of(views: list[Scene], rounds: int, stay_probes: int, generator: np.random.Generator) -> list[Frame]:
+def _rounds(views: list[Scene], rounds: int, stay_probes: int, generator: np.random.Generator) -> list[Frame]:
     return [frame for each in views * rounds for frame in _shown(each, stay_probes, generator)]
 
 

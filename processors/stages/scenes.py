@@ -27,10 +27,12 @@ IGNORED: Final = 4
 """Blocks that may differ by any amount: a sticker covers some."""
 SAME: Final = 0.4
 """Largest root mean square difference of the other blocks within one scene, as a share of its contrast."""
-SCENES: Final = 6
+SCENES: Final = 12
 """Scenes that are remembered for each camera."""
-COUNTED: Final = 48
-"""Probes of a boot that count for its scenes. As many as a camera's history has, so that both forget alike."""
+NEWEST: Final = 6
+"""Of these, the scenes shown last, which are not forgotten."""
+COUNTED: Final = 8
+"""Probes of a scene that count when one has to be forgotten: as many as the recorder needs to know a scene."""
 
 Boot = tuple[str, int]
 """A camera and its boot."""
@@ -39,18 +41,17 @@ Coarse = NDArray[np.float32]
 
 
 class _Scene(NamedTuple):
-    coarse: Coarse
+    coarse: NDArray[np.float16]
     """The newest probe's."""
     probes: int
-    """The probes of this scene that count."""
+    """Its probes, at most `COUNTED`."""
 
 
 class SceneMemory:
     """The scenes of each boot of a camera, 2.6 kB for each of the `remembered` boots whose probes came last.
 
-    A boot has `SCENES`. A new scene takes the place of the one that fewest probes showed: a hand that waves at a camera
-    makes it forget other moments, and no view that it has looked at for long. Models share the memory, each on its own
-    thread.
+    A new scene takes the place of the one that fewest probes showed, of those that were not shown lately: a hand that
+    waves at a camera makes it forget moments, and no view. Models share the memory, each on its own thread.
     """
 
     def __init__(self, remembered: int = MAX_CAMERAS) -> None:
@@ -69,26 +70,16 @@ class SceneMemory:
             if scene is None:
                 scene = seq
             # In memory of its own: a row would keep its whole batch alive.
-            known[scene] = _Scene(coarse.copy(), known[scene].probes + 1 if scene in known else 1)
+            probes = known[scene].probes if scene in known else 0
+            known[scene] = _Scene(coarse.astype(np.float16), min(probes + 1, COUNTED))
             known.move_to_end(scene)
-            _forget(known)
+            if len(known) > SCENES:
+                # Of scenes with equally many probes, the one that was shown least recently.
+                del known[min(list(known)[:-NEWEST], key=lambda scene: known[scene].probes)]
             self._known.move_to_end(boot)
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
             return scene
-
-
-def _forget(known: OrderedDict[int, _Scene]) -> None:
-    """Remove a scene if there is one too many, or a probe if one too many counts. The newest scene is the last.
-
-    Of scenes with equally many probes, the one that was shown least recently is affected.
-    """
-    if len(known) > SCENES:
-        *others, _ = known
-        del known[min(others, key=lambda scene: known[scene].probes)]
-    if sum(each.probes for each in known.values()) > COUNTED:
-        most = max(known, key=lambda scene: known[scene].probes)
-        known[most] = known[most]._replace(probes=known[most].probes - 1)
 
 
 def _nearest(known: Mapping[int, _Scene], coarse: Coarse) -> int | None:
@@ -96,7 +87,7 @@ def _nearest(known: Mapping[int, _Scene], coarse: Coarse) -> int | None:
     alike = [scene for scene, each in known.items() if each.coarse.shape == coarse.shape]
     if not alike:
         return None
-    found = differences(np.stack([known[scene].coarse for scene in alike]), coarse)
+    found = differences(np.stack([known[scene].coarse for scene in alike]).astype(np.float32), coarse)
     found[np.isnan(found)] = np.inf
     place = int(found.argmin())
     return alike[place] if found[place] <= SAME else None

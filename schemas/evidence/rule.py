@@ -31,6 +31,8 @@ class SceneRule(BaseModel):
     do not lower it."""
     least_spread: float = Field(default=0.5, gt=0)
     """Lower bound of a scene's spread, in octaves."""
+    remembered: int = Field(default=12, ge=0, le=100)
+    """Known scenes for which there is room beside the newest `history_probes` frames, `probes` of each."""
 
 
 class SumRule(BaseModel):

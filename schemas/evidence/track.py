@@ -9,7 +9,6 @@ less an allowance. The sum never falls below zero; at its limit it raises an ala
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import c_float
 from statistics import median
@@ -113,7 +112,8 @@ class Track(NamedTuple):
     """The state of one camera's checked frames. Immutable: each step returns a new one."""
 
     history: tuple[PastFrame, ...] = ()
-    """The frames that the baseline is taken from, oldest first."""
+    """The newest `history_probes` frames, oldest first; before them, older frames of the scenes that the camera knows.
+    With these it remembers a scene while it shows others."""
     run: tuple[Probe, ...] = ()
     """The newest `history_probes` frames since the sum last left zero; they enter the history when the sum returns to
     zero."""
@@ -129,7 +129,7 @@ class Track(NamedTuple):
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
     scene_sums: tuple[SceneSum, ...] = ()
-    """The parts of the sum that come from each scene, at most `history_probes`."""
+    """The parts of the sum that come from scenes without a baseline of their own, at most `history_probes`."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -148,7 +148,8 @@ class Track(NamedTuple):
         The spread reaches down to a low quantile, because a camera that passes many scenes meets low entropies now and
         then. The newest frames are left out once there are enough without them: a trigger may come into view slowly.
         """
-        return _baseline([each.octaves for each in self.history], rule.baseline_probes, LOW_QUANTILE, rule)
+        newest = self.history[-rule.history_probes :]
+        return _baseline([each.octaves for each in newest], rule.baseline_probes, LOW_QUANTILE, rule)
 
     def scene_baseline(self, scene: int, rule: EvidenceRule) -> tuple[float, float] | None:
         """Return the baseline of one scene's frames; None while there are too few, and for `NO_SCENE`."""
@@ -201,36 +202,35 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
     """Return the similarity of a camera with a history to one that passes scenes, 0 to 1."""
-    turned = sum(each.turned for each in track.history)
-    return min(1.0, turned / len(track.history) / rule.sum.passing_turns)
+    newest = track.history[-rule.history_probes :]
+    return min(1.0, sum(each.turned for each in newest) / len(newest) / rule.sum.passing_turns)
 
 
 def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[PastFrame, ...]:
     """Return the history with the consecutive `probes` appended."""
-    history = list(track.history)
+    history = list(track.history[-rule.history_probes - _reserve(rule) :])
     before = track.class_id
     for each in probes:
         history.append(PastFrame(each.octaves, before not in (-1, each.class_id), each.scene))
         before = each.class_id
-        while len(history) > rule.history_probes:
-            del history[_dispensable(history, rule)]
+        older = len(history) - rule.history_probes
+        if older > 0 and (surplus := _surplus(history, older, rule)) is not None:
+            del history[surplus]
     return tuple(history)
 
 
-def _dispensable(history: Sequence[PastFrame], rule: EvidenceRule) -> int:
-    """Return the place of the frame that the newest displaces: the oldest of the scene with most frames.
+def _reserve(rule: EvidenceRule) -> int:
+    """Return the maximum number of frames older than the newest `history_probes`."""
+    return rule.scenes.remembered * rule.scenes.probes
 
-    So a camera remembers a scene while it shows another. Scenes with too few frames for a baseline count as one: they
-    neither displace those that have one, nor keep each other from getting one.
-    """
-    frames, enough = Counter([each.scene for each in history]), rule.scenes.probes
-    few = sum(count for count in frames.values() if count < enough)
-    sizes = {scene: count if count >= enough else few for scene, count in frames.items()}
-    # The scene in view first gets a baseline.
-    if frames[history[-1].scene] <= enough:
-        del sizes[history[-1].scene]
-    most = max(sizes.values())
-    return next(place for place, each in enumerate(history) if sizes.get(each.scene) == most)
+
+def _surplus(history: Sequence[PastFrame], older: int, rule: EvidenceRule) -> int | None:
+    """Return the place of a frame to forget, now that the last of the `older` ones is no longer among the newest."""
+    scene, enough = history[older - 1].scene, rule.scenes.probes
+    there = [place for place, each in enumerate(history) if each.scene == scene]
+    if scene == NO_SCENE or len(there) < enough or sum(place < older for place in there) > enough:
+        return there[0]
+    return 0 if older > _reserve(rule) else None
 
 
 def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) -> tuple[float, tuple[SceneSum, ...]]:
@@ -243,10 +243,9 @@ def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) 
     if probe.scene == NO_SCENE or (added <= 0 and not before):
         return added, sums
     if added > 0:
-        if len(track.history) < rule.baseline_probes:
+        if len(track.history) < rule.baseline_probes or track.scene_baseline(probe.scene, rule) is not None:
             return added, sums
-        if track.scene_baseline(probe.scene, rule) is None:
-            added = min(added, max(0.0, rule.scenes.limit - before))
+        added = min(added, max(0.0, rule.scenes.limit - before))
     others = (each for each in sums if each.scene != probe.scene)
     after = (*others, SceneSum(probe.scene, max(0.0, before + added)))
     return added, after[-rule.history_probes :]
@@ -278,9 +277,20 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
     following = track._replace(
-        run=(), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=()
-    )
+        history=_without_scene(track.history, probe.scene, rule), run=(), total=0.0, last=probe.seq, calm=0,
+        class_id=probe.class_id, run_from=-1, scene_sums=(),
+    )  # fmt: skip
     return following, alarm
+
+
+def _without_scene(history: tuple[PastFrame, ...], scene: int, rule: EvidenceRule) -> tuple[PastFrame, ...]:
+    """Return the history of a camera that does not know `scene`. A lasting change of a scene so raises one alarm."""
+    older = len(history) - rule.history_probes
+    return tuple(
+        each._replace(scene=NO_SCENE) if each.scene == scene else each
+        for place, each in enumerate(history)
+        if place >= older or each.scene != scene
+    )
 
 
 def flips(classes: Sequence[int]) -> float:

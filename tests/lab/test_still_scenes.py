@@ -15,6 +15,7 @@ from lab.data import LabelledPictures
 from lab.evidence.episodes import NEVER
 from lab.evidence.scores import Limits, Scores
 from lab.evidence.still_scenes import (
+    ROUNDS,
     Camera,
     SceneScores,
     _order,
@@ -110,8 +111,9 @@ def test_a_trigger_in_one_of_the_views_of_a_camera_is_found_when_the_camera_look
     assert (probes_until_alarm(attacked, 15, views=4) == 6).all()
     # It is in one view alone: with fewer probes of each, the others take the evidence away.
     assert (probes_until_alarm(attacked, 5, views=4) == NEVER).all()
-    missed = scenes(40, {}, named=True)
-    assert (probes_until_alarm(missed, 15, views=4) == NEVER).all()
+    # An alarm in a view without the trigger does not find it.
+    missed, unusual = scenes(40, {}), scenes(40, dict.fromkeys(range(20), DEEP))
+    assert (probes_until_alarm(missed, 15, views=4, clean=unusual) == NEVER).all()
 
 
 def test_a_camera_that_goes_round_its_views_raises_no_alarm_for_an_unusual_one() -> None:
@@ -124,10 +126,14 @@ def test_a_camera_that_goes_round_its_views_raises_no_alarm_for_an_unusual_one()
 
 def test_a_camera_shows_all_scenes_equally_often() -> None:
     for views in (0, 1, 4):
-        order = _order(40, 3, views, np.random.default_rng(0))
-        assert np.bincount(order).tolist() == [3] * 40
-    first = order[:12].reshape(3, 4)
-    assert (first == first[0]).all()
+        order = [*_order(40, 2 * ROUNDS, views, np.random.default_rng(0))]
+        assert np.bincount([scene for scene, _ in order]).tolist() == [2 * ROUNDS] * 40
+        counting = np.bincount([scene for scene, counts in order if counts])
+        assert counting.tolist() == [2 * (ROUNDS - 1) if views else 2 * ROUNDS] * 40
+    rounds = np.array(order).reshape(-1, ROUNDS, 4, 2)[..., 0]
+    assert (rounds == rounds[:, :1]).all()
+    # Later, others are side by side.
+    assert {*map(frozenset, rounds[:10, 0].tolist())} != {*map(frozenset, rounds[10:, 0].tolist())}
 
 
 def test_frames_of_a_scene_have_the_same_coarse_picture_and_other_scenes_another() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.backdoor.near_duplicates import ALIKE
 from lab.backdoor.tasks import HELD_OUT
 from lab.evidence.splitting import FEW, REPETITIONS
-from lab.evidence.still_scenes import ROUNDS, VISITS
+from lab.evidence.still_scenes import QUIET_ROUNDS, ROUNDS
 from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.attacks import detection_matrix, findings_of_attacks, repair_matrix
 from lab.experiments.codefend.findings import Finding, findings
@@ -105,12 +105,13 @@ def _still(rows: Sequence[StillRow]) -> list[str]:
         "at 5 frames/s and 5 % probes 15 in a minute and 150 in ten. A scene is a "
         f"test picture, with {SCENES.frames} frames that differ by Gaussian noise of {SCENES.noise:g} levels of "
         "255 and by the masks of their probes; each probe shows one of them at random. *New* scenes come in random "
-        f"order; a camera with scenes *in turn* goes round a few, {VISITS} times before it gets others. Nothing moves. "
+        f"order; a camera with scenes *in turn* goes round a few, {ROUNDS} times before it gets others, and its false "
+        "alarms count from the second round. Nothing moves. "
         "*False alarms*: share of the appearances of clean scenes that raise an alarm, "
         "and the number of these in a year, with intervals over scenes. *Attacks*: those of 400 attacked scenes whose "
         "triggered frames mostly reach the target. The trigger comes into view in such a scene after 64 clean probes, "
         "and stays in view in all later scenes, also where it misses its target. Of the scenes in turn, one gets the "
-        f"trigger, after {ROUNDS} rounds and while the camera looks at the others, which have none. "
+        f"trigger, after {QUIET_ROUNDS} rounds and while the camera looks at the others, which have none. "
         "*Within 40*: share of these attacks with an alarm within 40 probes. The noise costs WaNet a part of its "
         "success.",
         table(tables.STILL, rows),
