@@ -51,7 +51,8 @@ class SceneMemory:
     """The scenes of each boot of a camera, 2.6 kB for each of the `remembered` boots whose probes came last.
 
     A new scene takes the place of the one that fewest probes showed, of those that were not shown lately: a hand that
-    waves at a camera makes it forget moments, and no view. Models share the memory, each on its own thread.
+    waves at a camera makes it forget moments, and none of up to six views. Models share the memory, each on its own
+    thread.
     """
 
     def __init__(self, remembered: int = MAX_CAMERAS) -> None:

@@ -6,9 +6,12 @@ the origin of the values.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_OLDER: Final = 1000
+"""Maximum number of frames of known scenes that are older than a camera's newest ones."""
 
 
 class SceneRule(BaseModel):
@@ -31,8 +34,9 @@ class SceneRule(BaseModel):
     do not lower it."""
     least_spread: float = Field(default=0.5, gt=0)
     """Lower bound of a scene's spread, in octaves."""
-    remembered: int = Field(default=12, ge=0, le=100)
-    """Known scenes for which there is room beside the newest `history_probes` frames, `probes` of each."""
+    remembered: int = Field(default=12, ge=0)
+    """Scenes that the camera still knows when the newest `history_probes` frames show others, by `probes` frames of
+    each."""
 
 
 class SumRule(BaseModel):
@@ -87,7 +91,7 @@ class EvidenceRule(BaseModel):
     baseline_probes: int = Field(default=12, ge=1)
     """Minimum number of checked frames for a camera's baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
-    """Maximum number of checked frames in the baseline: the newest ones, and with scenes, the newest ones of each."""
+    """Maximum number of checked frames in the camera's baseline, the newest ones."""
     unsettled_probes: int = Field(default=8, ge=0)
     """Number of newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)
@@ -112,6 +116,11 @@ class EvidenceRule(BaseModel):
             raise ValueError(
                 f"evidence.scenes.probes: expected at most evidence.history_probes, {self.history_probes}, "
                 f"got {self.scenes.probes}. Correct one."
+            )
+        if self.scenes.remembered * self.scenes.probes > MAX_OLDER:
+            raise ValueError(
+                f"evidence.scenes.remembered: expected at most {MAX_OLDER // self.scenes.probes}, {MAX_OLDER:,} frames "
+                f"of {self.scenes.probes} for each scene, got {self.scenes.remembered}. Correct one."
             )
         if self.scenes.limit >= self.combined.limit:
             raise ValueError(

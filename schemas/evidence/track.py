@@ -115,8 +115,8 @@ class Track(NamedTuple):
     """The newest `history_probes` frames, oldest first; before them, older frames of the scenes that the camera knows.
     With these it remembers a scene while it shows others."""
     run: tuple[Probe, ...] = ()
-    """The newest `history_probes` frames since the sum last left zero; they enter the history when the sum returns to
-    zero."""
+    """The newest `history_probes` frames since the sum last left zero; the usual ones enter the history when the sum
+    returns to zero. In an episode, the frame that raised the alarm."""
     total: float = 0.0
     last: int = -1
     """Sequence number of the last frame, -1 before the first."""
@@ -256,16 +256,14 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
-        ended = calm >= rule.calm_probes
-        return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=probe.class_id), None
+        following = track._replace(calm=calm, last=probe.seq, class_id=probe.class_id)
+        return _ended(following, probe, rule) if calm >= rule.calm_probes else following, None
     added, scene_sums = _within_scene(track, probe, added, rule)
     total = track.total + added
     if total <= 0:
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        # A scene that added to the sum may hold a trigger: its frames are not usual.
-        unusual = {each.scene for each in track.scene_sums}
-        history = _learnt(start, (each for each in (*track.run, probe) if each.scene not in unusual), rule)
+        history = _learnt(start, [each for each in (*track.run, probe) if _is_usual(track, each, rule)], rule)
         return Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
@@ -277,20 +275,36 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
     following = track._replace(
-        history=_without_scene(track.history, probe.scene, rule), run=(), total=0.0, last=probe.seq, calm=0,
-        class_id=probe.class_id, run_from=-1, scene_sums=(),
-    )  # fmt: skip
+        run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=()
+    )
     return following, alarm
 
 
-def _without_scene(history: tuple[PastFrame, ...], scene: int, rule: EvidenceRule) -> tuple[PastFrame, ...]:
-    """Return the history of a camera that does not know `scene`. A lasting change of a scene so raises one alarm."""
-    older = len(history) - rule.history_probes
-    return tuple(
-        each._replace(scene=NO_SCENE) if each.scene == scene else each
-        for place, each in enumerate(history)
-        if place >= older or each.scene != scene
-    )
+def _is_usual(track: Track, probe: Probe, rule: EvidenceRule) -> bool:
+    """Return whether a probe of a run that raised no alarm shows nothing that may be a trigger.
+
+    In a scene of its own sum, each probe may. In a known one, those that added to the sum may.
+    """
+    if any(each.scene == probe.scene for each in track.scene_sums):
+        return False
+    return track.scene_baseline(probe.scene, rule) is None or gain(track, probe, rule) <= 0
+
+
+def _ended(track: Track, probe: Probe, rule: EvidenceRule) -> Track:
+    """Return the track after the last probe of an episode.
+
+    Calm probes of other scenes end it while the scene of the alarm is as it was. The camera then no longer knows that
+    scene: if it has changed for good, it raises no alarm each time it comes into view.
+    """
+    history, scene = track.history, track.run[0].scene if track.run else NO_SCENE
+    if scene not in (NO_SCENE, probe.scene):
+        older = len(history) - rule.history_probes
+        history = tuple(
+            each._replace(scene=NO_SCENE) if each.scene == scene else each
+            for place, each in enumerate(history)
+            if place >= older or each.scene != scene
+        )
+    return track._replace(history=history, run=(), calm=-1)
 
 
 def flips(classes: Sequence[int]) -> float:
@@ -318,4 +332,4 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
     if len(seen) < rule.stranger_frames and len(alarm.run) < rule.history_probes:
         return after._replace(run=alarm.run, total=rule.sum.limit, calm=-1, run_from=track.run_from), None
     history = _learnt(after._replace(class_id=track.run_from), alarm.run, rule)
-    return after._replace(history=history, calm=-1), None
+    return after._replace(history=history, run=(), calm=-1), None

@@ -225,10 +225,14 @@ def test_a_row_for_each_rule_and_stay_has_the_scenes_that_reach_the_target(
 
 def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
     rows = [
-        StillRow(model, limited, stay, 0, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0)
+        StillRow(
+            model, limited, stay, views, 2000, 0.0, 0.0, 0.0, 0.002, rate, 0.0, 100.0, 400, 6.0, 0.96, 0.94, 0.98, 1.0
+        )
         for model in ATTACKS
-        for limited, stay, rate in ((False, 150, 900.0), (True, 15, 200.0), (True, 150, 0.0))
-    ]
+        for limited, stay, views, rate in (
+            (False, 150, 0, 900.0), (True, 15, 0, 200.0), (True, 150, 0, 0.0), (True, 15, 4, 7.0),
+        )
+    ]  # fmt: skip
     found = {each.what.partition(", worst")[0]: each for each in findings_of_attacks([], [], rows, [])}
     minute, minutes = (
         found[f"false alarms of a camera in a year, {scene}"]
@@ -236,6 +240,7 @@ def test_so_few_scenes_show_no_low_rate_of_false_alarms() -> None:
     )
     assert (minute.measured, minute.verdict, minute.spoiled) == (200, "missed", "")
     assert (minutes.measured, minutes.verdict, minutes.spoiled) == (0, "missed", "2,000 scenes cannot show so few")
+    assert found["false alarms of a camera in a year, four views, a minute each"].measured == 7
     alarmed = found["cameras with an alarm in 40 probes after an effective trigger, a scene in ten minutes"]
     assert (alarmed.measured, alarmed.verdict, alarmed.count) == (0.96, "must", 400)
 

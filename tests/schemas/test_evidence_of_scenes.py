@@ -118,13 +118,27 @@ def test_earlier_flashes_of_a_trigger_do_not_hide_it_in_a_usual_scene(flashes: i
     assert found[0] - len(seen) < 10
 
 
-@pytest.mark.parametrize("share", [0.15, 0.25, 0.3])
-def test_a_trigger_that_flashes_for_long_does_not_make_itself_usual(share: float) -> None:
+@pytest.mark.parametrize(("share", "least"), [(0.15, 6), (0.2, 2)])
+def test_a_trigger_that_flashes_for_long_does_not_make_itself_usual(share: float, least: int) -> None:
+    silent = 0
     for seed in range(20):
-        flashes = np.random.default_rng(seed).random(240) < share
-        seen = [DEEP if flash else each for flash, each in zip(flashes, usual(240, seed), strict=True)]
-        # Many flashes in a row raise the alarm at once.
-        assert alarms(probes([(0, [*usual(48), *seen, *[DEEP] * 20])])) != []
+        flashes = np.random.default_rng(seed).random(200) < share
+        seen = [DEEP if flash else each for flash, each in zip(flashes, usual(200, seed), strict=True)]
+        shown: list[Shown] = [(0, [*usual(48), *seen, *usual(8, 99)])]
+        # Several flashes in short order may raise an alarm at once.
+        silent += not alarms(probes(shown))
+        assert alarms(probes([(0, [DEEP] * 20)], first=300), shown_to(shown)) != []
+    assert silent >= least
+
+
+@pytest.mark.parametrize("views", [1, 4, 6])
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_a_trigger_just_before_the_camera_looks_away_does_not_make_itself_usual(frames: int, views: int) -> None:
+    quiet = [(view, usual(15, view)) for _ in range(4) for view in range(views)]
+    away: list[Shown] = [(view, usual(15, view)) for view in range(1, views)] or [(900, usual(60, 7))]
+    seen = [*quiet, (0, [*usual(8, 9), *[DEEP] * frames]), *away]
+    assert alarms(probes(seen)) == []
+    assert alarms(probes([(0, [DEEP] * 20)], first=2000), shown_to(seen)) == [2005]
 
 
 def test_a_scene_that_gets_darker_for_an_hour_raises_no_alarm() -> None:
@@ -168,13 +182,23 @@ def test_views_with_new_numbers_become_known(stay: int) -> None:
 
 def test_the_baseline_of_the_camera_is_that_of_its_newest_probes() -> None:
     """What a camera showed long ago does not blind it for new scenes."""
-    rising = [float(0.4 * 2 ** (-each / 2)) for each in range(1, 30)] + [DEEP] * 12
-    covers: list[Shown] = [(1000 * cover, [*usual(10), *rising]) for cover in range(1, 6)]
-    after = shown_to([(0, usual(200)), *covers, (0, usual(200, 5))])
-    base = after.baseline(RULE)
+    lower = [(1000 * cover, usual(30, cover, 0.02)) for cover in range(1, 12)]
+    after = shown_to([(0, usual(100)), *lower, (0, usual(100, 5))])
+    newest = after.history[-RULE.history_probes :]
+    assert {each.scene for each in newest} == {0}
+    assert after.baseline(RULE) == after._replace(history=newest).baseline(RULE)
+    assert len(after.history) > RULE.history_probes + 8 * RULE.scenes.probes
+
+
+def test_a_scene_is_remembered_by_its_newest_frames() -> None:
+    moved = [(0, usual(60)), (0, usual(60, 2, 0.02)), (500, usual(200, 3))]
+    base = shown_to(moved).scene_baseline(0, RULE)
     assert base is not None
-    assert base[0] > -2
-    assert len(after.history) <= RULE.history_probes + RULE.scenes.remembered * RULE.scenes.probes
+    assert base[0] == pytest.approx(np.log2(0.02), abs=0.4)
+    # The baseline follows after an absence, too.
+    later = shown_to([*moved, (0, usual(60, 4)), (500, usual(200, 5))]).scene_baseline(0, RULE)
+    assert later is not None
+    assert later[0] == pytest.approx(np.log2(0.4), abs=0.4)
 
 
 def test_a_trigger_that_comes_slowly_into_a_known_view_is_found() -> None:
@@ -208,6 +232,24 @@ def test_a_lasting_change_of_one_view_raises_one_alarm() -> None:
     after = shown_to(shown)
     assert len(alarms(probes([*tour(1, 15)[:-1], (2, [DEEP] * 20)], first=9000), after)) == 1
     assert len(alarms(probes([*tour(2, 15), (VIEWS - 1, [DEEP] * 20)], first=9000), after)) == 1
+
+
+def test_an_episode_that_other_scenes_end_makes_its_scene_unknown() -> None:
+    seen = [*tour(4, 15), (0, [DEEP] * 6)]
+    before, after = shown_to(seen), shown_to([*seen, (1, usual(RULE.calm_probes, 3))])
+    assert (before.calm, after.calm, after.run, after.scene_baseline(0, RULE)) == (0, -1, (), None)
+    # The camera's own baseline is as before.
+    assert after.baseline(RULE) == before.baseline(RULE)
+    assert {each.scene for each in before.history} - {each.scene for each in after.history} == {0}
+    # Of the older frames, only those of this scene are forgotten.
+    older = before.history[: -RULE.history_probes]
+    assert len(before.history) - len(after.history) == sum(each.scene == 0 for each in older) > 0
+
+
+@pytest.mark.parametrize("hidden", [5, 8, 12, 20])
+def test_a_trigger_that_hides_for_a_moment_after_its_alarm_raises_another(hidden: int) -> None:
+    shown = [(0, usual(200)), (0, [DEEP] * 10), (0, usual(hidden, 3)), (0, [DEEP] * 20)]
+    assert alarms(probes(shown)) == [205, 210 + hidden + 5]
 
 
 def test_the_history_of_scenes_without_a_name_is_that_of_the_newest_probes() -> None:
@@ -288,6 +330,10 @@ def test_sums_of_scenes_are_stored_without_loss() -> None:
             r"evidence.scenes.limit: expected less than evidence.combined.limit, 16, got 16\. Correct one\.",
         ),
         ({"scenes": {"limit": float("nan")}}, "finite number"),
+        (
+            {"scenes": {"remembered": 126}},
+            r"scenes.remembered: expected at most 125, 1,000 frames of 8 for each scene, got 126\. Correct one\.",
+        ),
     ],
 )
 def test_settings_that_would_switch_the_limit_off_are_rejected(changed: dict[str, object], expected: str) -> None:

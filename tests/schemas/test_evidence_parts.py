@@ -52,7 +52,7 @@ def test_the_baseline_is_the_median_and_the_low_tail_of_settled_frames() -> None
     # Of eight, the first six.
     assert Track(past(0, 1, 2, 3, 4, 5, -9, -9)).baseline(RULE) == (2.5, 2.5)
     deep = past(*range(40))
-    assert Track(deep).baseline(RULE) == (18.5, 18.5 - 1)
+    assert Track(deep).baseline(RULE.model_copy(update={"history_probes": 40})) == (18.5, 18.5 - 1)
 
 
 def test_the_level_is_the_fraction_of_the_limit_and_one_during_an_episode() -> None:
@@ -127,7 +127,7 @@ def test_an_alarm_carries_run_sum_and_baseline_and_starts_an_episode() -> None:
     assert none is None
     second, alarm = step(first, probe(-9, 5, 1), RULE)
     assert alarm == Alarm((probe(-9, 4, 1), probe(-9, 5, 1)), 10.0, 0.25)
-    assert second == Track(track.history, (), 0.0, 5, 0, 1)
+    assert second == Track(track.history, (probe(-9, 5, 1),), 0.0, 5, 0, 1)
 
 
 def test_a_sum_exactly_at_the_limit_is_an_alarm() -> None:
