@@ -28,7 +28,7 @@ from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
 from lab.evidence.episodes import MOST, clean_starts, episodes
 from lab.evidence.scores import Limits, Scores
-from lab.evidence.still_scenes import SceneScores, appearances_with_alarm, still_episodes
+from lab.evidence.still_scenes import Camera, SceneScores, appearances_with_alarm, scenes_of, still_episodes
 from lab.experiments.certified.measure import Subject, certified
 from lab.experiments.codefend.scores import TOGETHER, Numbers, scores
 from lab.experiments.codefend.subjects import Subject as Sick
@@ -49,6 +49,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.strip_table import LAYER_DISAGREEMENT, TYPICALITY
 from processors.pipeline import Pipeline
 from processors.stages.typicality import channel_means
+from schemas.evidence.alarms import rule_of
 from schemas.evidence.rule import EvidenceRule
 
 Outputs = Mapping[str, NDArray[np.float16]]
@@ -278,7 +279,7 @@ def evidence() -> Mapping[str, Tensor]:
 def evidence_of_scenes() -> Mapping[str, Tensor]:
     """Return the false alarms of simulated cameras that stay at scenes, and the probes until they find attacks.
 
-    One goes from scene to scene, the other round four of them.
+    One goes from scene to scene, the other round four of them. A third has four views, of which one changes for good.
     """
     generator, count, frames = np.random.default_rng(12), 60, 3
     size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
@@ -297,6 +298,9 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
         still_episodes(scored(usual), scored(usual), triggered, starts, limits, rule, stay, views=views).probes
         for stay, views in ((40, 0), (15, 4))
     )
+    camera, views = Camera(rule_of(limits.kind, rule)), scenes_of(scored(usual), limits, rule)[:4]
+    changed = [scenes_of(triggered, limits, rule)[0], *views[1:]]
+    raised = [camera.raises_alarm(scene[place % frames]) for scene in views * 3 + changed * 3 for place in range(15)]
     higher = EvidenceRule(entropy_octaves=1.0)
     by_strip = appearances_with_alarm(scored(unusual), Limits(0.7), higher, 40, probes=10_000)
     return {
@@ -304,6 +308,7 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
         "probes": torch.from_numpy(np.minimum(new, MOST)),
         "alarms, scenes in turn": torch.from_numpy(in_turn),
         "probes, scenes in turn": torch.from_numpy(np.minimum(known, MOST)),
+        "alarms of a changed view": torch.tensor(raised, dtype=torch.float64),
         "alarms by STRIP": torch.from_numpy(by_strip),
     }
 

@@ -230,7 +230,9 @@ def _surplus(history: Sequence[PastFrame], older: int, rule: EvidenceRule) -> in
     there = [place for place, each in enumerate(history) if each.scene == scene]
     if scene == NO_SCENE or len(there) < enough or sum(place < older for place in there) > enough:
         return there[0]
-    return 0 if older > _reserve(rule) else None
+    if older > _reserve(rule):
+        return 0
+    return None
 
 
 def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) -> tuple[float, tuple[SceneSum, ...]]:
@@ -257,7 +259,9 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
         following = track._replace(calm=calm, last=probe.seq, class_id=probe.class_id)
-        return _ended(following, probe, rule) if calm >= rule.calm_probes else following, None
+        if calm >= rule.calm_probes:
+            following = _ended(following, probe, rule)
+        return following, None
     added, scene_sums = _within_scene(track, probe, added, rule)
     total = track.total + added
     if total <= 0:
@@ -296,15 +300,13 @@ def _ended(track: Track, probe: Probe, rule: EvidenceRule) -> Track:
     Calm probes of other scenes end it while the scene of the alarm is as it was. The camera then no longer knows that
     scene: if it has changed for good, it raises no alarm each time it comes into view.
     """
-    history, scene = track.history, track.run[0].scene if track.run else NO_SCENE
-    if scene not in (NO_SCENE, probe.scene):
-        older = len(history) - rule.history_probes
-        history = tuple(
-            each._replace(scene=NO_SCENE) if each.scene == scene else each
-            for place, each in enumerate(history)
-            if place >= older or each.scene != scene
-        )
-    return track._replace(history=history, run=(), calm=-1)
+    changed, older, history = {each.scene for each in track.run}, len(track.history) - rule.history_probes, []
+    for place, each in enumerate(track.history):
+        if each.scene == probe.scene or each.scene not in changed:
+            history.append(each)
+        elif place >= older:
+            history.append(each._replace(scene=NO_SCENE))
+    return track._replace(history=tuple(history), run=(), calm=-1)
 
 
 def flips(classes: Sequence[int]) -> float:
