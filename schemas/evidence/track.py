@@ -102,7 +102,7 @@ class PastFrame(NamedTuple):
 
 
 class SceneSum(NamedTuple):
-    """The part of the sum that comes from one scene."""
+    """What one scene has added to the sum."""
 
     scene: int
     octaves: float
@@ -129,7 +129,8 @@ class Track(NamedTuple):
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
     scene_sums: tuple[SceneSum, ...] = ()
-    """The parts of the sum that come from scenes without a baseline of their own, at most `history_probes`."""
+    """What scenes without a baseline of their own have added to the sum, the newest `history_probes` of them. Usual
+    frames of a scene take its part away: until then, it counts once however often the scene comes into view."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -268,7 +269,9 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
         history = _learnt(start, [each for each in (*track.run, probe) if _is_usual(track, each, rule)], rule)
-        return Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits), None
+        left = tuple(each for each in scene_sums if each.octaves > 0)
+        following = Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits)
+        return following._replace(scene_sums=left), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < rule.sum.limit:
@@ -279,7 +282,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
     following = track._replace(
-        run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=()
+        run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=scene_sums
     )
     return following, alarm
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import StateError
-from schemas.evidence.alarms import KINDS, STRIP, TrackAlarm, Tracks, advance_all, no_classes
+from schemas.evidence.alarms import KINDS, STRIP, Tracks, advance_all, no_classes
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_tracks, unpack_tracks
 from schemas.evidence.track import NO_SCENE, PastFrame, Probe, SceneSum, Track
@@ -294,12 +294,26 @@ def test_a_lower_limit_takes_nothing_from_the_sum() -> None:
     assert after.combined.total == tracks.combined.total
 
 
-def test_an_alarm_leaves_no_sum_of_a_scene() -> None:
-    tracks, found = Tracks(), list[TrackAlarm]()
-    for probe in probes([*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 3)]):
-        tracks, found = advance_all(tracks, probe, RULE, no_classes)
-    assert len(found) == 1
-    assert tracks.combined.scene_sums == ()
+def test_a_scene_counts_once_until_it_looks_usual_for_as_many_probes() -> None:
+    raised: list[Shown] = [*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 20), (0, usual(20))]
+    assert alarms(probes(raised)) == [82]
+    # The same two scenes later, and one of them with a third.
+    assert alarms(probes([(60, [DEEP] * 20), (80, [DEEP] * 20)], first=500), shown_to(raised)) == []
+    assert alarms(probes([(60, [DEEP] * 20), (90, [DEEP] * 20)], first=500), shown_to(raised)) == []
+    assert alarms(probes([(90, [DEEP] * 20), (95, [DEEP] * 20)], first=500), shown_to(raised)) == [522]
+    # Eight usual probes, one octave each, take away what the scene has added.
+    for count, found in ((4, []), (8, [522])):
+        usual_again: list[Shown] = [*raised, (60, usual(count)), (80, usual(count, 2))]
+        after = shown_to(usual_again)
+        assert alarms(probes([(60, [DEEP] * 20), (80, [DEEP] * 20)], first=500), after) == found
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_two_views_that_stay_unusual_side_by_side_raise_at_most_two_alarms(known: bool) -> None:
+    low: list[Shown] = [(200, usual(15, 8, THRESHOLD / 16)), (201, usual(15, 9, THRESHOLD / 16))]
+    before: list[Shown] = [(scene, usual(15, scene)) for scene in (200, 201)] if known else []
+    changed = [each for _ in range(20) for each in [*tour(1, 15), *low]]
+    assert 1 <= len(alarms(probes([*[*tour(1, 15), *before] * 3, *changed]))) <= 2
 
 
 def test_the_sums_of_many_scenes_are_bounded() -> None:
