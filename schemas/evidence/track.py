@@ -129,8 +129,9 @@ class Track(NamedTuple):
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
     scene_sums: tuple[SceneSum, ...] = ()
-    """What scenes without a baseline of their own have added to the sum, the newest `history_probes` of them. Usual
-    frames of a scene take its part away: until then, it counts once however often the scene comes into view."""
+    """The parts of the sum that scenes without a baseline of their own have added, the `history_probes` that changed
+    last. Those of scenes that raised an alarm stay until usual frames of the scene have taken them away: so it raises
+    one, however often it comes into view."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -246,7 +247,7 @@ def _within_scene(track: Track, probe: Probe, added: float, rule: EvidenceRule) 
     if probe.scene == NO_SCENE or (added <= 0 and not before):
         return added, sums
     if added > 0:
-        if len(track.history) < rule.baseline_probes or track.scene_baseline(probe.scene, rule) is not None:
+        if track.baseline(rule) is None or track.scene_baseline(probe.scene, rule) is not None:
             return added, sums
         added = min(added, max(0.0, rule.scenes.limit - before))
     others = (each for each in sums if each.scene != probe.scene)
@@ -259,7 +260,8 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
-        following = track._replace(calm=calm, last=probe.seq, class_id=probe.class_id)
+        scene_sums = _within_scene(track, probe, min(0.0, added), rule)[1]
+        following = track._replace(calm=calm, last=probe.seq, class_id=probe.class_id, scene_sums=scene_sums)
         if calm >= rule.calm_probes:
             following = _ended(following, probe, rule)
         return following, None
@@ -269,7 +271,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
         history = _learnt(start, [each for each in (*track.run, probe) if _is_usual(track, each, rule)], rule)
-        left = tuple(each for each in scene_sums if each.octaves > 0)
+        left = tuple(each for each in scene_sums if each.octaves > rule.scenes.limit)
         following = Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits)
         return following._replace(scene_sums=left), None
     run = (*track.run, probe)[-rule.history_probes :]
@@ -281,10 +283,18 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         return following, None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
+    raised = tuple(_raised(each.scene, rule) for each in scene_sums)
     following = track._replace(
-        run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=scene_sums
+        run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=raised
     )
     return following, alarm
+
+
+def _raised(scene: int, rule: EvidenceRule) -> SceneSum:
+    """Return the part of a scene that has raised an alarm: it adds nothing more until usual frames of it take away as
+    much as it may add.
+    """
+    return SceneSum(scene, 2 * rule.scenes.limit)
 
 
 def _is_usual(track: Track, probe: Probe, rule: EvidenceRule) -> bool:
@@ -303,13 +313,16 @@ def _ended(track: Track, probe: Probe, rule: EvidenceRule) -> Track:
     Calm probes of other scenes end it while the scene of the alarm is as it was. The camera then no longer knows that
     scene: if it has changed for good, it raises no alarm each time it comes into view.
     """
-    changed, older, history = {each.scene for each in track.run}, len(track.history) - rule.history_probes, []
+    changed = {each.scene for each in track.run} - {probe.scene, NO_SCENE}
+    older, history = len(track.history) - rule.history_probes, []
     for place, each in enumerate(track.history):
-        if each.scene == probe.scene or each.scene not in changed:
+        if each.scene not in changed:
             history.append(each)
         elif place >= older:
             history.append(each._replace(scene=NO_SCENE))
-    return track._replace(history=tuple(history), run=(), calm=-1)
+    others = [each for each in track.scene_sums if each.scene not in changed]
+    sums = (*others, *(_raised(scene, rule) for scene in changed))
+    return track._replace(history=tuple(history), run=(), calm=-1, scene_sums=sums[-rule.history_probes :])
 
 
 def flips(classes: Sequence[int]) -> float:

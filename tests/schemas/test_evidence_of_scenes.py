@@ -294,26 +294,46 @@ def test_a_lower_limit_takes_nothing_from_the_sum() -> None:
     assert after.combined.total == tracks.combined.total
 
 
-def test_a_scene_counts_once_until_it_looks_usual_for_as_many_probes() -> None:
-    raised: list[Shown] = [*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 20), (0, usual(20))]
+def test_a_scene_that_raised_an_alarm_raises_no_other_until_it_looks_usual() -> None:
+    raised: list[Shown] = [*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 3), (0, usual(20))]
     assert alarms(probes(raised)) == [82]
-    # The same two scenes later, and one of them with a third.
+    assert shown_to(raised[:-1]).scene_sums == tuple(SceneSum(scene, 2 * RULE.scenes.limit) for scene in (60, 80))
+    # The same two scenes later, one of them with a third, and two others.
     assert alarms(probes([(60, [DEEP] * 20), (80, [DEEP] * 20)], first=500), shown_to(raised)) == []
     assert alarms(probes([(60, [DEEP] * 20), (90, [DEEP] * 20)], first=500), shown_to(raised)) == []
     assert alarms(probes([(90, [DEEP] * 20), (95, [DEEP] * 20)], first=500), shown_to(raised)) == [522]
-    # Eight usual probes, one octave each, take away what the scene has added.
+    # Eight usual probes, one octave each, take away what the scene may add.
     for count, found in ((4, []), (8, [522])):
         usual_again: list[Shown] = [*raised, (60, usual(count)), (80, usual(count, 2))]
         after = shown_to(usual_again)
         assert alarms(probes([(60, [DEEP] * 20), (80, [DEEP] * 20)], first=500), after) == found
 
 
+def test_a_scene_without_an_alarm_counts_again_each_time_it_comes() -> None:
+    moments: list[Shown] = [(60, [DEEP] * 3), (0, usual(8)), (80, [DEEP] * 3), (0, usual(8, 2))]
+    assert alarms(probes([*BEFORE, *moments, (60, [DEEP] * 3), (80, [DEEP] * 3)])) == [60 + 22 + 5]
+
+
+def test_a_new_scene_with_a_flashing_trigger_becomes_known() -> None:
+    visits: list[Shown] = [(60, usual(5)), (60, [DEEP] * 2), (0, usual(15, 2))]
+    after = shown_to([*BEFORE, *visits * 20])
+    assert alarms(probes([(60, [DEEP] * 20)], first=600), after) == [605]
+
+
+@pytest.mark.parametrize("hidden", [16, 30])
+def test_a_trigger_that_hides_after_an_alarm_of_new_scenes_raises_another(hidden: int) -> None:
+    shown = [*BEFORE, (60, [DEEP] * 20), (80, [DEEP] * 20), (80, usual(hidden)), (80, [DEEP] * 20)]
+    assert alarms(probes(shown)) == [82, 100 + hidden + 5]
+
+
 @pytest.mark.parametrize("known", [True, False])
-def test_two_views_that_stay_unusual_side_by_side_raise_at_most_two_alarms(known: bool) -> None:
+@pytest.mark.parametrize("turn", range(VIEWS + 2))
+def test_two_views_that_stay_unusual_side_by_side_raise_at_most_two_alarms(turn: int, known: bool) -> None:
     low: list[Shown] = [(200, usual(15, 8, THRESHOLD / 16)), (201, usual(15, 9, THRESHOLD / 16))]
     before: list[Shown] = [(scene, usual(15, scene)) for scene in (200, 201)] if known else []
-    changed = [each for _ in range(20) for each in [*tour(1, 15), *low]]
-    assert 1 <= len(alarms(probes([*[*tour(1, 15), *before] * 3, *changed]))) <= 2
+    changed = [*tour(1, 15), *low]
+    found = alarms(probes([*[*tour(1, 15), *before] * 3, *[*changed[turn:], *changed[:turn]] * 12]))
+    assert 1 <= len(found) <= 2
 
 
 def test_the_sums_of_many_scenes_are_bounded() -> None:
