@@ -1,8 +1,8 @@
-"""Video files of given pictures."""
+"""Video files of given pictures, and the pictures of video files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,17 @@ def write_video(file: Path, pictures: Iterable[Picture], fps: float = 10.0, **op
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode(None))
     return file
+
+
+def timed_pictures_at(file: Path, fps: float) -> Iterator[tuple[float, Picture]]:
+    """Yield the pictures (H, W, 3) of a video at `fps`, each with its time in seconds."""
+    due_s = 0.0
+    with av.open(str(file)) as opened:
+        for frame in opened.decode(video=0):
+            if frame.time is None or frame.time < due_s:
+                continue
+            due_s += 1 / fps
+            yield frame.time, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def shades(count: int, width: int, height: int, step: int = 10) -> Iterable[Picture]:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
+from benchmarks.harness.videos import timed_pictures_at
 from infra.bundling.certainty import Certainty, by_labels
 from lab.data import to_frames
 from lab.results.markdown import markdown
@@ -76,16 +76,11 @@ class Seen(NamedTuple):
 
 def moving_frames(file: Path) -> Iterator[tuple[Picture, Box | None]]:
     """Yield pictures (H, W, 3) of a video at `FPS`, with the box of what moves as the camera sends it."""
-    gate, due_s = MotionGate(MotionSettings()), 0.0
-    with av.open(str(file)) as opened:
-        for frame in opened.decode(video=0):
-            if frame.time is None or frame.time < due_s:
-                continue
-            due_s += 1 / FPS
-            picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-            gate.passes(picture, round(1000 * frame.time))
-            size = picture.shape[:2]
-            yield picture, unpack_moving(pack_moving(gate.box, *size), *size)
+    gate = MotionGate(MotionSettings())
+    for time_s, picture in timed_pictures_at(file, FPS):
+        gate.passes(picture, round(1000 * time_s))
+        size = picture.shape[:2]
+        yield picture, unpack_moving(pack_moving(gate.box, *size), *size)
 
 
 @torch.inference_mode()

@@ -48,6 +48,7 @@ from lab.strip.typicality import feature_layers, feature_values, fitted, write_f
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.strip_table import LAYER_DISAGREEMENT, TYPICALITY
 from processors.pipeline import Pipeline
+from processors.stages.scenes import SIDE
 from processors.stages.typicality import channel_means
 from schemas.evidence.alarms import rule_of
 from schemas.evidence.rule import EvidenceRule
@@ -283,7 +284,7 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
     """
     generator, count, frames = np.random.default_rng(12), 60, 3
     size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
-    coarse = np.repeat(generator.normal(size=(count, 3, 36)), frames, 0).astype(np.float32)
+    coarse = np.repeat(generator.normal(size=(count, 3, SIDE**2)), frames, 0).astype(np.float32)
 
     def scored(p_value: NDArray[np.float64]) -> SceneScores:
         return SceneScores(Scores(2 * p_value, p_value, np.zeros(size, np.int64)), frames, coarse)

@@ -19,13 +19,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from schemas.limits import MAX_CAMERAS
 
-SIDE: Final = 6
+SIDE: Final = 8
 """Blocks along each side of a frame."""
 LEAST_CONTRAST: Final = 8 / 255
 """Lower bound of the contrast by which differences are divided: below it, noise outweighs the scene."""
-IGNORED: Final = 4
-"""Blocks that may differ by any amount: a sticker covers some."""
-SAME: Final = 0.4
+IGNORED: Final = 12
+"""Blocks that may differ by any amount: a sticker covers or touches some."""
+SAME: Final = 0.35
 """Largest root mean square difference of the other blocks within one scene, as a share of its contrast."""
 SCENES: Final = 12
 """Scenes that are remembered for each camera."""
@@ -48,7 +48,7 @@ class _Scene(NamedTuple):
 
 
 class SceneMemory:
-    """The scenes of each boot of a camera, 2.6 kB for each of the `remembered` boots whose probes came last.
+    """The scenes of each boot of a camera, 5 kB for each of the `remembered` boots whose probes came last.
 
     A new scene takes the place of the one that fewest probes showed, of those that were not shown lately: a hand that
     waves at a camera makes it forget moments, and none of up to six views. Models share the memory, each on its own
@@ -100,9 +100,10 @@ def differences(known: NDArray[np.float32], coarse: Coarse) -> NDArray[np.float3
     A change of the brightness that is the same in all blocks does not count, nor do the `IGNORED` largest differences.
     """
     apart = coarse - known
-    apart -= np.median(apart, axis=2, keepdims=True)
-    of_blocks = np.sort((apart**2).mean(1), axis=1)[:, : SIDE**2 - IGNORED]
-    contrast = (known - known.mean(2, keepdims=True)).reshape(len(known), -1).std(1)
+    apart -= np.partition(apart, SIDE**2 // 2, axis=2)[..., SIDE**2 // 2, None]
+    counted = SIDE**2 - IGNORED
+    of_blocks = np.partition((apart**2).mean(1), counted - 1, axis=1)[:, :counted]
+    contrast = known.var(2).mean(1) ** 0.5
     found: NDArray[np.float32] = np.sqrt(of_blocks.mean(1)) / np.maximum(contrast, LEAST_CONTRAST)
     return found
 

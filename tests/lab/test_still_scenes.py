@@ -33,7 +33,7 @@ from lab.experiments.codefend.rows import StillRow
 from lab.experiments.codefend.still_scores import Scenes, StillScores, noisy
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Workplace
-from processors.stages.scenes import differences
+from processors.stages.scenes import SIDE, differences
 from schemas.evidence.alarms import COMBINED, rule_of
 from schemas.evidence.rule import EvidenceRule
 
@@ -53,7 +53,7 @@ def scenes(count: int, p_values: dict[int, float], *, named: bool = False) -> Sc
     found = np.minimum(1, 0.5 * np.exp2(generator.normal(0, 0.3, count * FRAMES)))
     for scene, p_value in p_values.items():
         found[scene * FRAMES : (scene + 1) * FRAMES] = p_value
-    coarse = np.repeat(np.random.default_rng(2).normal(size=(count, 3, 36)), FRAMES, 0).astype(np.float32)
+    coarse = np.repeat(np.random.default_rng(2).normal(size=(count, 3, SIDE**2)), FRAMES, 0).astype(np.float32)
     scores = Scores(np.full(len(found), 2.0), found, np.zeros(len(found), np.int64))
     return SceneScores(scores, FRAMES, coarse if named else None)
 
@@ -137,9 +137,9 @@ def test_a_camera_shows_all_scenes_equally_often() -> None:
 
 
 def test_frames_of_a_scene_have_the_same_coarse_picture_and_other_scenes_another() -> None:
-    images = np.random.default_rng(3).integers(0, 256, (20, 6, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
+    images = np.random.default_rng(3).integers(0, 256, (20, SIDE, SIDE, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
     pictures = LabelledPictures("blocks", images, np.zeros(20, np.int64))
-    found = coarse_of(noisy(pictures, Scenes(frames=2, noise=2.0), seed=0)).reshape(20, 2, 3, 36)
+    found = coarse_of(noisy(pictures, Scenes(frames=2, noise=2.0), seed=0)).reshape(20, 2, 3, SIDE**2)
     for number, (first, second) in enumerate(found):
         apart = differences(found[:, 0], second)
         assert apart[number] < 0.1

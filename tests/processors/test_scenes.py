@@ -10,7 +10,7 @@ from torch import Tensor
 from processors.stages.scenes import SCENES, SIDE, Coarse, SceneMemory, coarse_pictures
 
 BOOT = ("lab/door", 7)
-SIZES = [(32, 32), (48, 80), (480, 640)]
+SIZES = [(32, 32), (48, 80), (480, 640), (432, 768)]
 
 
 def scene(seed: int, size: tuple[int, int] = (48, 80), contrast: float = 0.8) -> Tensor:
@@ -114,7 +114,7 @@ def test_a_remembered_scene_keeps_no_batch_alive() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_coarse_pictures_are_the_means_of_blocks(channels: int) -> None:
-    frames = torch.rand(2, channels, 12, 24, generator=torch.Generator().manual_seed(0))
+    frames = torch.rand(2, channels, 2 * SIDE, 4 * SIDE, generator=torch.Generator().manual_seed(0))
     found = coarse_pictures(frames)
     expected = frames.reshape(2, channels, SIDE, 2, SIDE, 4).mean((3, 5)).flatten(2)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
