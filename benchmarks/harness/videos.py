@@ -32,12 +32,13 @@ def write_video(file: Path, pictures: Iterable[Picture], fps: float = 10.0, **op
 
 def timed_pictures_at(file: Path, fps: float) -> Iterator[tuple[float, Picture]]:
     """Yield the pictures (H, W, 3) of a video at `fps`, each with its time in seconds."""
-    due_s = 0.0
+    number = 0
     with av.open(str(file)) as opened:
         for frame in opened.decode(video=0):
-            if frame.time is None or frame.time < due_s:
+            # A frame may be due at a time that rounding moves a little.
+            if frame.time is None or frame.time < number / fps - 1e-6:
                 continue
-            due_s += 1 / fps
+            number += 1
             yield frame.time, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 

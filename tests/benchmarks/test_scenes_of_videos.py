@@ -1,0 +1,58 @@
+"""The scenes that a processor recognises in videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.harness.videos import shades, timed_pictures_at, write_video
+from benchmarks.models.scenes import INTERVALS, SHARE, STICKERS, of_file, rows, stuck
+from processors.stages.scenes import SIDE
+
+BLOCKS = SIDE**2
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return the blocks of `count` frames of one scene, (count, 3, blocks)."""
+    scene = np.random.default_rng(seed).random((1, 3, BLOCKS), np.float32)
+    return scene.repeat(count, 0)
+
+
+def test_a_fixed_scene_is_one_and_a_sticker_is_recognised_unless_it_changes_the_whole_frame() -> None:
+    clean, other = pictures(40), pictures(40, 1)
+    slight = clean.copy()
+    slight[:, :, 0] = 1 - slight[:, :, 0]
+    found = rows("hall", clean, [slight, other])
+    assert [row.interval_s for row in found] == [0.2, 1.0, 4.0]
+    for row, step in zip(found, INTERVALS, strict=True):
+        assert (row.cameras, row.probes, row.scenes, row.in_commonest) == (step, 40, 1.0, 1.0)
+        assert (row.with_sticker, row.recognised) == (2 * 20, 0.5)
+
+
+def test_a_camera_that_turns_shows_two_scenes() -> None:
+    turned = np.concatenate([pictures(30), pictures(10, 1)])
+    found = rows("hall", turned, [turned])
+    assert found[0].scenes == 2
+    assert found[0].in_commonest == 0.75
+    # Before the middle, the camera has shown the first scene alone.
+    assert found[0].recognised == 0.5
+
+
+def test_a_sticker_has_its_share_of_the_frame_and_the_picture_stays() -> None:
+    picture = np.full((432, 768, 3), 100, np.uint8)
+    for place, level in STICKERS:
+        found = stuck(picture, place, level)
+        assert (found != 100).all(2).mean() == pytest.approx(SHARE, rel=0.02)
+    assert (picture == 100).all()
+
+
+def test_a_video_is_read_at_the_given_rate(tmp_path: Path) -> None:
+    file = write_video(tmp_path / "hall.mp4", shades(20, 64, 48), fps=10.0)
+    times, frames = zip(*timed_pictures_at(file, 5.0), strict=True)
+    assert times == pytest.approx([0.2 * number for number in range(10)])
+    assert frames[0].shape == (48, 64, 3)
+    found = of_file(file)
+    assert [row.probes for row in found] == [10, 10, 10]
+    assert {row.video for row in found} == {"hall"}
