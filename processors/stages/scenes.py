@@ -30,7 +30,7 @@ SAME: Final = 0.35
 SCENES: Final = 12
 """Scenes that are remembered for each camera."""
 NEWEST: Final = 6
-"""Of these, the scenes shown last, which are not forgotten."""
+"""Number of these that were shown last and are not forgotten."""
 COUNTED: Final = 8
 """Probes of a scene that count when one has to be forgotten: as many as the recorder needs to know a scene."""
 

@@ -102,7 +102,7 @@ class PastFrame(NamedTuple):
 
 
 class SceneSum(NamedTuple):
-    """What one scene has added to the sum."""
+    """The part of the sum that one scene has added."""
 
     scene: int
     octaves: float

@@ -181,7 +181,7 @@ def test_views_with_new_numbers_become_known(stay: int) -> None:
 
 
 def test_the_baseline_of_the_camera_is_that_of_its_newest_probes() -> None:
-    """What a camera showed long ago does not blind it for new scenes."""
+    """Views of long ago do not blind a camera for new scenes."""
     lower = [(1000 * cover, usual(30, cover, 0.02)) for cover in range(1, 12)]
     after = shown_to([(0, usual(100)), *lower, (0, usual(100, 5))])
     newest = after.history[-RULE.history_probes :]

@@ -19,7 +19,7 @@ from schemas.evidence.rule import EvidenceRule
 
 
 class Watch(NamedTuple):
-    """What a camera looks at: `stay` probes of each scene, new scenes or `views` that it goes round."""
+    """The scenes of a camera, `stay` probes of each: new ones, or `views` that it goes round."""
 
     stay: int
     views: int = 0
