@@ -30,15 +30,15 @@ def write_video(file: Path, pictures: Iterable[Picture], fps: float = 10.0, **op
     return file
 
 
-def timed_pictures_at(file: Path, fps: float) -> Iterator[tuple[float, Picture]]:
+def sampled_pictures(file: Path, fps: float) -> Iterator[tuple[float, Picture]]:
     """Yield the pictures (H, W, 3) of a video at `fps`, each with its time in seconds."""
     number = 0
     with av.open(str(file)) as opened:
         for frame in opened.decode(video=0):
-            # A frame may be due at a time that rounding moves a little.
+            # Rounding may put the time of a frame slightly before the time at which it is due.
             if frame.time is None or frame.time < number / fps - 1e-6:
                 continue
-            number += 1
+            number = int(frame.time * fps + 1e-6) + 1
             yield frame.time, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 

@@ -25,7 +25,7 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.general import general_bundle
-from benchmarks.harness.videos import timed_pictures_at
+from benchmarks.harness.videos import sampled_pictures
 from infra.bundling.certainty import Certainty, by_labels
 from lab.data import to_frames
 from lab.results.markdown import markdown
@@ -77,7 +77,7 @@ class Seen(NamedTuple):
 def moving_frames(file: Path) -> Iterator[tuple[Picture, Box | None]]:
     """Yield pictures (H, W, 3) of a video at `FPS`, with the box of what moves as the camera sends it."""
     gate = MotionGate(MotionSettings())
-    for time_s, picture in timed_pictures_at(file, FPS):
+    for time_s, picture in sampled_pictures(file, FPS):
         gate.passes(picture, round(1000 * time_s))
         size = picture.shape[:2]
         yield picture, unpack_moving(pack_moving(gate.box, *size), *size)

@@ -23,16 +23,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import av
 import cv2
 import numpy as np
 import torch
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.data_sets import sample_videos
+from benchmarks.harness.videos import sampled_pictures
 from consumers.cameras.picture_health import FROZEN_LEVELS, PictureHealth
 from processors.stages.plate import reconstruct_plate
 from processors.stages.stillness import Stillness
@@ -63,14 +64,7 @@ class Seen:
 
 def video_pictures(file: Path) -> list[Picture]:
     """Return one picture for each second of a video, at most `LOOKS`."""
-    found: list[Picture] = []
-    with av.open(str(file)) as opened:
-        for frame in opened.decode(video=0):
-            if frame.time is not None and frame.time >= len(found):
-                found.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
-            if len(found) == LOOKS:
-                break
-    return found
+    return [picture for _, picture in islice(sampled_pictures(file, 1.0), LOOKS)]
 
 
 def scene_pictures(camera: int, side: int) -> list[Picture]:

@@ -140,6 +140,7 @@ def appearances_with_alarm(
 
     One camera shows all scenes in a random order, each for `stay_probes` probes, again and again. If it has `views`,
     it goes round that many scenes `ROUNDS` times before it gets others; appearances in the first round do not count.
+    `views` is at most the number of scenes, and divides it if no group is to be smaller.
     """
     generator = np.random.default_rng(seed)
     scenes, track_rule = scenes_of(clean, limits, rule), rule_of(limits.kind, rule)
@@ -183,12 +184,13 @@ def still_episodes(
 ) -> Alarmed:
     """Simulate an attack that begins at each of the scenes `starts` (n,) of `attacked`.
 
-    A camera stays `stay_probes` probes at each scene. It has shown `QUIET` probes without the trigger, of scenes of
-    `clean` and of the first attacked scene `before` the trigger appears in it. All later scenes, drawn from all of
-    `attacked`, have the trigger too, also where it misses its target.
+    A camera stays `stay_probes` probes at each scene. Before the trigger, it shows `QUIET` probes: scenes of `clean`,
+    then the attacked scene as in `before`. All later scenes, drawn from all of `attacked`, have the trigger too, also
+    where it misses its target.
 
-    A camera with `views` goes round that many scenes, and has done so `QUIET_ROUNDS` times. The trigger is put into one
-    of them while the camera looks at the others, which have none, and whose alarms do not count.
+    A camera with `views`, at most one more than `clean` has, goes round that many scenes, and has done so
+    `QUIET_ROUNDS` times. The trigger is put into one of them while the camera looks at the others, which have none, and
+    whose alarms do not count.
     """
     generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
     earlier, untouched, later = (scenes_of(each, limits, rule) for each in (clean, before, attacked))

@@ -280,7 +280,7 @@ def evidence() -> Mapping[str, Tensor]:
 def evidence_of_scenes() -> Mapping[str, Tensor]:
     """Return the false alarms of simulated cameras that stay at scenes, and the probes until they find attacks.
 
-    One goes from scene to scene, the other round four of them. A third has four views, of which one changes for good.
+    The first shows new scenes, the second four in turn, the third four in turn of which one changes for good.
     """
     generator, count, frames = np.random.default_rng(12), 60, 3
     size, limits, rule = count * frames, Limits(0.1, 0.01), EvidenceRule()
@@ -299,9 +299,9 @@ def evidence_of_scenes() -> Mapping[str, Tensor]:
         still_episodes(scored(usual), scored(usual), triggered, starts, limits, rule, stay, views=views).probes
         for stay, views in ((40, 0), (15, 4))
     )
-    camera, views = Camera(rule_of(limits.kind, rule)), scenes_of(scored(usual), limits, rule)[:4]
-    changed = [scenes_of(triggered, limits, rule)[0], *views[1:]]
-    raised = [camera.raises_alarm(scene[place % frames]) for scene in views * 3 + changed * 3 for place in range(15)]
+    camera, shown = Camera(rule_of(limits.kind, rule)), scenes_of(scored(usual), limits, rule)[:4]
+    changed = [scenes_of(triggered, limits, rule)[0], *shown[1:]]
+    raised = [camera.raises_alarm(scene[place % frames]) for scene in shown * 3 + changed * 3 for place in range(15)]
     higher = EvidenceRule(entropy_octaves=1.0)
     by_strip = appearances_with_alarm(scored(unusual), Limits(0.7), higher, 40, probes=10_000)
     return {

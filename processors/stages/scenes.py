@@ -1,8 +1,8 @@
-"""The scene of a probe: which earlier probes of its camera show much the same.
+"""Recognition of scenes: probes of one camera whose frames look alike.
 
 Evidence of a trigger adds up over probes, and probes of one scene are not independent. A scene is recognised by the
-colours of a few blocks of the whole frame. Noise, a slight change of the light, a sticker and small things leave it
-much the same; so do larger changes that come slowly.
+mean colours of blocks of the whole frame. Noise, slight changes of the light, stickers, small objects and slow changes
+leave the scene the same.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ IGNORED: Final = 12
 SAME: Final = 0.35
 """Largest root mean square difference of the other blocks within one scene, as a share of its contrast."""
 SCENES: Final = 12
-"""Scenes that are remembered for each camera."""
-NEWEST: Final = 6
-"""Number of these that were shown last and are not forgotten."""
+"""Scenes that are remembered for each camera: as many as the recorder keeps frames of, by its usual settings."""
+PROTECTED: Final = 6
+"""Number of scenes, those shown last, that are never replaced."""
 COUNTED: Final = 8
-"""Probes of a scene that count when one has to be forgotten: as many as the recorder needs to know a scene."""
+"""Probes of a scene that count when one is replaced: as many as the recorder needs to know a scene, by its usual
+settings."""
 
 Boot = tuple[str, int]
 """A camera and its boot."""
@@ -48,10 +49,11 @@ class _Scene(NamedTuple):
 
 
 class SceneMemory:
-    """The scenes of each boot of a camera, 5 kB for each of the `remembered` boots whose probes came last.
+    """The scenes of each boot of a camera: about 5 kB of blocks for each of the `remembered` boots whose probes came
+    last.
 
-    A new scene takes the place of the one that fewest probes showed, of those that were not shown lately: a hand that
-    waves at a camera makes it forget moments, and none of up to six views. Models share the memory, each on its own
+    A new scene replaces the one with the fewest probes, but none of those shown last. So a hand that waves at a camera
+    makes it forget moments, and none of up to six views of `COUNTED` probes. Models share the memory, each on its own
     thread.
     """
 
@@ -76,7 +78,7 @@ class SceneMemory:
             known.move_to_end(scene)
             if len(known) > SCENES:
                 # Of scenes with equally many probes, the one that was shown least recently.
-                del known[min(list(known)[:-NEWEST], key=lambda scene: known[scene].probes)]
+                del known[min(list(known)[:-PROTECTED], key=lambda scene: known[scene].probes)]
             self._known.move_to_end(boot)
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
@@ -97,7 +99,7 @@ def _nearest(known: Mapping[int, _Scene], coarse: Coarse) -> int | None:
 def differences(known: NDArray[np.float32], coarse: Coarse) -> NDArray[np.float32]:
     """Return how much a frame differs from `known` ones (n, C, `SIDE`²), as shares of their contrasts (n,).
 
-    A change of the brightness that is the same in all blocks does not count, nor do the `IGNORED` largest differences.
+    A change that is the same in all blocks of a channel does not count, nor do the `IGNORED` largest differences.
     """
     apart = coarse - known
     apart -= np.partition(apart, SIDE**2 // 2, axis=2)[..., SIDE**2 // 2, None]

@@ -35,8 +35,8 @@ class SceneRule(BaseModel):
     least_spread: float = Field(default=0.5, gt=0)
     """Lower bound of a scene's spread, in octaves."""
     remembered: int = Field(default=12, ge=0)
-    """Scenes that the camera still knows when the newest `history_probes` frames show others, by `probes` frames of
-    each."""
+    """Maximum number of known scenes, `probes` frames of each, that the history keeps besides the newest
+    `history_probes` frames. A processor recognises at most 12 scenes of a camera."""
 
 
 class SumRule(BaseModel):
@@ -119,8 +119,8 @@ class EvidenceRule(BaseModel):
             )
         if self.scenes.remembered * self.scenes.probes > MAX_OLDER:
             raise ValueError(
-                f"evidence.scenes.remembered: expected at most {MAX_OLDER // self.scenes.probes}, {MAX_OLDER:,} frames "
-                f"of {self.scenes.probes} for each scene, got {self.scenes.remembered}. Correct one."
+                f"evidence.scenes.remembered: expected at most {MAX_OLDER // self.scenes.probes} ({MAX_OLDER:,} "
+                f"frames, {self.scenes.probes} for each scene), got {self.scenes.remembered}. Correct one."
             )
         if self.scenes.limit >= self.combined.limit:
             raise ValueError(

@@ -102,7 +102,7 @@ class PastFrame(NamedTuple):
 
 
 class SceneSum(NamedTuple):
-    """The part of the sum that one scene has added."""
+    """The evidence of one scene, in octaves."""
 
     scene: int
     octaves: float
@@ -112,11 +112,11 @@ class Track(NamedTuple):
     """The state of one camera's checked frames. Immutable: each step returns a new one."""
 
     history: tuple[PastFrame, ...] = ()
-    """The newest `history_probes` frames, oldest first; before them, older frames of the scenes that the camera knows.
-    With these it remembers a scene while it shows others."""
+    """The newest `history_probes` frames, oldest first. Before them, up to `scenes.probes` older frames of each known
+    scene, so that the camera still knows it when it returns."""
     run: tuple[Probe, ...] = ()
     """The newest `history_probes` frames since the sum last left zero; the usual ones enter the history when the sum
-    returns to zero. In an episode, the frame that raised the alarm."""
+    returns to zero. In an episode, the newest frame of the scene that raised the alarm, alone."""
     total: float = 0.0
     last: int = -1
     """Sequence number of the last frame, -1 before the first."""
@@ -129,9 +129,9 @@ class Track(NamedTuple):
     network_bits: float = 0.0
     """STRIP's threshold of the network of the last frame; 0 before the first, and if p-values are judged."""
     scene_sums: tuple[SceneSum, ...] = ()
-    """The parts of the sum that scenes without a baseline of their own have added, the `history_probes` that changed
-    last. Those of scenes that raised an alarm stay until usual frames of the scene have taken them away: so it raises
-    one, however often it comes into view."""
+    """The evidence of each scene without a baseline of its own: what it has added to the sum, or twice `scenes.limit`
+    after an alarm. From `scenes.limit` on, a scene adds nothing. Its usual frames lower the value. At most
+    `history_probes` scenes, those that changed last."""
 
     def with_network(self, bits: float) -> Track:
         """Return the track for frames of a network with this threshold: it has other entropies of the same scenes.
@@ -150,8 +150,12 @@ class Track(NamedTuple):
         The spread reaches down to a low quantile, because a camera that passes many scenes meets low entropies now and
         then. The newest frames are left out once there are enough without them: a trigger may come into view slowly.
         """
-        newest = self.history[-rule.history_probes :]
-        return _baseline([each.octaves for each in newest], rule.baseline_probes, LOW_QUANTILE, rule)
+        newest = [each.octaves for each in self.newest(rule)]
+        return _baseline(newest, rule.baseline_probes, LOW_QUANTILE, rule)
+
+    def newest(self, rule: EvidenceRule) -> tuple[PastFrame, ...]:
+        """Return the newest frames of the history, at most `history_probes`."""
+        return self.history[-rule.history_probes :]
 
     def scene_baseline(self, scene: int, rule: EvidenceRule) -> tuple[float, float] | None:
         """Return the baseline of one scene's frames; None while there are too few, and for `NO_SCENE`."""
@@ -191,6 +195,8 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
     episode. A frame too weak to raise an alarm does not prove that the trigger has gone.
     """
     allowance, depth = rule.sum.allowance, probe.depth
+    if depth - allowance <= -rule.sum.fall:
+        return -rule.sum.fall  # A baseline only lowers the depth.
     limits: SumRule | SceneRule = rule.scenes
     base = track.scene_baseline(probe.scene, rule)
     if base is None:
@@ -204,7 +210,7 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
     """Return the similarity of a camera with a history to one that passes scenes, 0 to 1."""
-    newest = track.history[-rule.history_probes :]
+    newest = track.newest(rule)
     return min(1.0, sum(each.turned for each in newest) / len(newest) / rule.sum.passing_turns)
 
 
@@ -227,10 +233,11 @@ def _reserve(rule: EvidenceRule) -> int:
 
 
 def _surplus(history: Sequence[PastFrame], older: int, rule: EvidenceRule) -> int | None:
-    """Return the place of a frame to forget, now that the last of the `older` ones is no longer among the newest."""
+    """Return the index of the frame to delete after `history[older - 1]` has left the newest ones; None to keep all."""
     scene, enough = history[older - 1].scene, rule.scenes.probes
     there = [place for place, each in enumerate(history) if each.scene == scene]
-    if scene == NO_SCENE or len(there) < enough or sum(place < older for place in there) > enough:
+    old = sum(place < older for place in there)
+    if scene == NO_SCENE or len(there) < enough or old > enough:
         return there[0]
     if older > _reserve(rule):
         return 0
@@ -262,18 +269,22 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         calm = track.calm + 1 if added < 0 else 0
         scene_sums = _within_scene(track, probe, min(0.0, added), rule)[1]
         following = track._replace(calm=calm, last=probe.seq, class_id=probe.class_id, scene_sums=scene_sums)
+        if track.run and probe.scene == track.run[0].scene:
+            following = following._replace(run=(probe,))
         if calm >= rule.calm_probes:
-            following = _ended(following, probe, rule)
+            following = _ended(following, rule)
         return following, None
     added, scene_sums = _within_scene(track, probe, added, rule)
     total = track.total + added
     if total <= 0:
         # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        history = _learnt(start, [each for each in (*track.run, probe) if _is_usual(track, each, rule)], rule)
+        history = _learnt(start, [each for each in (*track.run, probe) if _is_learnable(track, each, rule)], rule)
         left = tuple(each for each in scene_sums if each.octaves > rule.scenes.limit)
-        following = Track(history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits)
-        return following._replace(scene_sums=left), None
+        following = Track(
+            history, last=probe.seq, class_id=probe.class_id, network_bits=track.network_bits, scene_sums=left
+        )
+        return following, None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < rule.sum.limit:
@@ -283,7 +294,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         return following, None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
-    raised = tuple(_raised(each.scene, rule) for each in scene_sums)
+    raised = tuple(_raised(each.scene, rule) for each in scene_sums if each.octaves > 0)
     following = track._replace(
         run=(probe,), total=0.0, last=probe.seq, calm=0, class_id=probe.class_id, run_from=-1, scene_sums=raised
     )
@@ -291,29 +302,28 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
 
 
 def _raised(scene: int, rule: EvidenceRule) -> SceneSum:
-    """Return the part of a scene that has raised an alarm: it adds nothing more until usual frames of it take away as
-    much as it may add.
-    """
+    """Return the evidence of a scene after an alarm: it adds nothing until its usual frames have lowered the value."""
     return SceneSum(scene, 2 * rule.scenes.limit)
 
 
-def _is_usual(track: Track, probe: Probe, rule: EvidenceRule) -> bool:
-    """Return whether a probe of a run that raised no alarm shows nothing that may be a trigger.
+def _is_learnable(track: Track, probe: Probe, rule: EvidenceRule) -> bool:
+    """Return whether a probe enters the history after a run without an alarm.
 
-    In a scene of its own sum, each probe may. In a known one, those that added to the sum may.
+    No probe of a scene in `scene_sums` does: each may show a trigger. Of a known scene, only probes that added nothing
+    to the sum do.
     """
     if any(each.scene == probe.scene for each in track.scene_sums):
         return False
-    return track.scene_baseline(probe.scene, rule) is None or gain(track, probe, rule) <= 0
+    return gain(track, probe, rule) <= 0 or track.scene_baseline(probe.scene, rule) is None
 
 
-def _ended(track: Track, probe: Probe, rule: EvidenceRule) -> Track:
-    """Return the track after the last probe of an episode.
+def _ended(track: Track, rule: EvidenceRule) -> Track:
+    """Return the track after an episode.
 
-    Calm probes of other scenes end it while the scene of the alarm is as it was. The camera then no longer knows that
-    scene: if it has changed for good, it raises no alarm each time it comes into view.
+    If the scene of the alarm was still unusual when the camera showed it last, it becomes unknown. A view that changed
+    for good then raises one alarm, not one at each return.
     """
-    changed = {each.scene for each in track.run} - {probe.scene, NO_SCENE}
+    changed = {each.scene for each in track.run if gain(track, each, rule, in_episode=True) >= 0} - {NO_SCENE}
     older, history = len(track.history) - rule.history_probes, []
     for place, each in enumerate(track.history):
         if each.scene not in changed:

@@ -77,6 +77,14 @@ def test_scenes_shown_for_a_moment_make_room_for_others_and_a_view_stays() -> No
     assert numbers([*[view] * 10, *moments, *moments[-SCENES + 1 :]])[1 - SCENES :] == [*range(70 - SCENES, 69)]
 
 
+@pytest.mark.parametrize("covers", [5, 6])
+def test_a_view_is_forgotten_after_twelve_others_of_which_six_stay(covers: int) -> None:
+    others = [each for seed in range(1, 13) for each in [scene(seed)] * (8 if seed <= covers else 1)]
+    view = [scene(0)] * 10
+    found = numbers([*view, *others, scene(0)])
+    assert (found[-1] == 0) == (covers < 6)
+
+
 def test_a_view_that_does_not_come_again_makes_room_for_others() -> None:
     tour = [each for seed in range(1, SCENES + 1) for each in [scene(seed)] * 10] * 6
     found = numbers([*[scene(0)] * 500, *tour])

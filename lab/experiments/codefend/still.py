@@ -47,7 +47,7 @@ def still(subject: Subject, scenes: Scenes, cache: Cache) -> list[StillRow]:
         clean, before, attacked = (
             each if limited else each._replace(coarse=None) for each in (found.clean, found.before, found.attacked)
         )
-        # With a scene for each probe, so few scenes show no rate: the table of simulated cameras has an estimate.
+        # At one probe a scene, so few scenes show no rate: the table of simulated cameras has an estimate.
         probes = PROBES if stay > 1 else 1
         false = still_false_alarms(clean, limits, rule, stay, Stream().probes_per_s, views=views, probes=probes)
         alarmed = still_episodes(clean, before, attacked, found.reached, limits, rule, stay, views=views)
