@@ -13,7 +13,7 @@ from schemas.errors import StateError
 from schemas.evidence.alarms import KINDS, STRIP, Tracks, advance_all, no_classes
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_tracks, unpack_tracks
-from schemas.evidence.track import NO_SCENE, PastFrame, Probe, SceneSum, Track
+from schemas.evidence.track import NO_SCENE, PastFrame, Probe, SceneSum, Track, gain
 
 RULE = EvidenceRule()
 THRESHOLD = c_float(0.004).value
@@ -242,6 +242,24 @@ def test_a_lasting_change_of_one_view_raises_one_alarm() -> None:
     assert len(alarms(probes([*tour(2, 15), (VIEWS - 1, [DEEP] * 20)], first=9000), after)) == 1
 
 
+def test_a_history_from_larger_settings_is_cut_at_the_next_usual_probe() -> None:
+    scenes = RULE.scenes.model_copy(update={"remembered": 1})
+    rule = RULE.model_copy(update={"history_probes": 16, "scenes": scenes})
+    before = shown_to(tour(4, 15))
+    assert len(before.history) > 16 + rule.scenes.probes
+    (probe,) = probes([(0, usual(1))], first=1000)
+    after, _ = advance_all(Tracks(combined=before), probe, rule, no_classes)
+    assert len(after.combined.history) <= 16 + rule.scenes.probes
+    assert after.combined.history[-1].octaves == pytest.approx(np.log2(probe.p_value))
+
+
+@pytest.mark.parametrize(("octaves", "expected"), [(3.0, -1.0), (0.5, -0.75), (-0.25, 0.0), (-1.0, 0.75), (-9.0, 3.0)])
+def test_a_frame_adds_its_depth_less_the_allowance_within_bounds(octaves: float, expected: float) -> None:
+    (probe,) = probes([(0, [THRESHOLD * 2**octaves])])
+    judged = probe.of_p_value(0.0)
+    assert gain(Track(), judged, RULE.of_p_values) == pytest.approx(expected, abs=1e-5)
+
+
 def test_an_episode_that_other_scenes_end_makes_its_scene_unknown() -> None:
     seen = [*tour(4, 15), (0, [DEEP] * 6)]
     before, after = shown_to(seen), shown_to([*seen, (1, usual(RULE.calm_probes, 3))])
@@ -329,6 +347,13 @@ def test_a_scene_that_raised_an_alarm_raises_no_other_until_it_looks_usual() -> 
         usual_again: list[Shown] = [*raised, (60, usual(count)), (80, usual(count, 2))]
         after = shown_to(usual_again)
         assert alarms(probes([(60, [DEEP] * 20), (80, [DEEP] * 20)], first=500), after) == found
+
+
+def test_a_scene_that_has_paid_back_what_it_added_has_no_part_in_an_alarm() -> None:
+    odd: list[Shown] = [(0, [DEEP] * 2), (60, [DEEP]), (60, usual(4)), (0, [DEEP] * 5)]
+    after = shown_to([*BEFORE, *odd])
+    assert after.calm >= 0
+    assert after.scene_sums == ()
 
 
 def test_a_scene_without_an_alarm_counts_again_each_time_it_comes() -> None:
