@@ -26,7 +26,8 @@ from benchmarks.harness.data_sets import sample_videos
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.videos import sampled_pictures
 from lab.data import to_frames
-from processors.stages.scenes import Coarse, SceneMemory, coarse_pictures
+from processors.stages.scenes import SIDE, Coarse, SceneMemory, coarse_pictures
+from producers.scene import paste_sticker
 from schemas.pixels.packing import Picture
 
 FPS: Final = 5.0
@@ -34,8 +35,8 @@ INTERVALS: Final = (1, 5, 20)
 """Frames from one probe to the next."""
 SHARE: Final = 0.02
 """Area of a sticker, as a share of the frame."""
-PLACES: Final = ((0.1, 0.1), (0.1, 0.75), (0.7, 0.1), (0.45, 0.45))
-"""Upper left corners of stickers, as shares of height and width."""
+PLACES: Final = ((0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.5, 0.5))
+"""Positions of stickers, down and across, as `paste_sticker` takes them."""
 STICKERS: Final = tuple(product(PLACES, (0, 255)))
 Blocks = NDArray[np.float32]
 """The blocks of frames, (n, C, blocks)."""
@@ -60,13 +61,12 @@ class Row(NamedTuple):
     """The same share of the probes with a sticker."""
 
 
-def add_sticker(picture: Picture, place: tuple[float, float], level: int) -> Picture:
-    """Return a picture (H, W, 3) with a square sticker."""
-    height, width = picture.shape[:2]
-    side, (top, left) = round((SHARE * height * width) ** 0.5), (round(place[0] * height), round(place[1] * width))
-    found = picture.copy()
-    found[top : top + side, left : left + side] = level
-    return found
+def with_stickers(picture: Picture) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) as it is and with each of `STICKERS`, (1 + stickers, H, W, 3)."""
+    short, long = sorted(picture.shape[:2])
+    side = (SHARE * long / short) ** 0.5
+    stuck = [paste_sticker(picture, place, side, np.full((1, 1, 3), level, np.uint8)) for place, level in STICKERS]
+    return np.stack([picture, *stuck])
 
 
 def scenes(shown: Iterable[Coarse]) -> list[int]:
@@ -111,15 +111,14 @@ def _recognised(shown: list[int]) -> list[bool]:
 
 def of_file(file: Path) -> list[Row]:
     """Return the rows of a video file. Raises SystemExit for a video without frames."""
-    shown = [
-        coarse_pictures(
-            to_frames(np.stack([each, *(add_sticker(each, *sticker) for sticker in STICKERS)]), torch.device("cpu"))
-        )
-        for _, each in sampled_pictures(file, FPS)
-    ]
-    if not shown:
+    pictures = [picture for _, picture in sampled_pictures(file, FPS)]
+    if not pictures:
         raise SystemExit(f"{file}: expected a video with frames, got none. Remove the file.")
-    clean, *attacked = np.stack(shown, axis=1)
+    # In one array: small ones between the frames' large ones would keep gigabytes of freed memory.
+    shown = np.empty((1 + len(STICKERS), len(pictures), 3, SIDE**2), np.float32)
+    for place, picture in enumerate(pictures):
+        shown[:, place] = coarse_pictures(to_frames(with_stickers(picture), torch.device("cpu")))
+    clean, *attacked = shown
     return rows(file.stem, clean, attacked)
 
 
