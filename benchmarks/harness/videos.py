@@ -35,9 +35,9 @@ def sampled_pictures(file: Path, fps: float) -> Iterator[tuple[float, Picture]]:
     number = 0
     with av.open(str(file)) as opened:
         for frame in opened.decode(video=0):
-            # Rounding may put the time of a frame slightly before the time at which it is due.
-            if frame.time is None or frame.time < number / fps - 1e-6:
+            if frame.time is None or frame.time < number / fps:
                 continue
+            # Rounding may put the product slightly below a whole number.
             number = int(frame.time * fps + 1e-6) + 1
             yield frame.time, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
