@@ -13,7 +13,7 @@ from producers.fleet.camera_file import ListedCamera, load_camera_file
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
-from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.followed_file import FileVersion, file_version
 from schemas.settings import address
 from schemas.transport.access import Login, Tls
 

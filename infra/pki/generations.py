@@ -10,9 +10,8 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from infra.state_folder.environment import accepted_generations
-from schemas.errors import error_text
 from schemas.keys.keys import KeyRing
-from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.followed_file import FollowedFile
 from schemas.waiting import cancel
 
 POLL_S: Final = 0.25
@@ -34,22 +33,15 @@ async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, 
 
 
 async def _follow(file: Path, keys: KeyRing) -> None:
-    # Changes since the role read the file at its start count too.
-    seen: FileVersion = None
-    failure = ""
+    def accept(file: Path) -> int:
+        lowest = accepted_generations(file)
+        keys.accept_from(lowest)
+        return len(lowest)
+
+    # Changes since the role read the file at its start count too. After a failed read, revocations stay in force: a
+    # damaged file makes no generation acceptable.
+    followed = FollowedFile(file, accept, "generations_not_read", version=None)
     while True:
-        now = file_version(file)
-        if now != seen and now is not None:
-            try:
-                lowest = accepted_generations(file)
-                keys.accept_from(lowest)
-            except Exception as error:  # whatever it is, the next poll tries again
-                # Revocations stay in force: a damaged file makes no generation acceptable.
-                detail = error_text(error)
-                if failure != detail:
-                    failure = detail
-                    log.error("generations_not_read", error=failure)
-            else:
-                seen, failure = now, ""
-                log.info("generations_read", raised=len(lowest))
+        if (raised := followed.changed()) is not None:
+            log.info("generations_read", raised=raised)
         await asyncio.sleep(POLL_S)

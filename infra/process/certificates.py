@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from schemas.metrics import CERTIFICATE_EXPIRATION
-from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.followed_file import FileVersion, file_version
 from schemas.transport.access import KafkaAccess, MqttAccess, Tls
 
 Certificates = Mapping[str, Collection[Path] | Callable[[], float]]

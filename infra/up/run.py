@@ -70,7 +70,7 @@ from schemas.clock import unix_ms
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.disk import full_disk_error, is_full
-from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.followed_file import FileVersion, file_version
 from schemas.runtime.json_files import write_json
 
 if TYPE_CHECKING:

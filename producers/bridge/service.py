@@ -22,7 +22,7 @@ from producers.bridge.mqtt.broker_log import LOG_TOPIC
 from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
-from producers.bridge.rates import CameraRates
+from producers.bridge.rates import read_rates
 from producers.bridge.records import Record, RecordFactory, stamp_records
 from producers.bridge.rejections import Rejections
 from producers.bridge.requests.forwarder import key_requests, probe_requests, refusals
@@ -34,6 +34,7 @@ from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
+from schemas.runtime.followed_file import FollowedFile
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
@@ -72,7 +73,8 @@ class Bridge:
         self._records = RecordFactory(settings.name, keys)
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
-        self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
+        file = settings.camera_rates
+        self._rates = None if file is None else FollowedFile(file, read_rates, "camera_rates_not_read")
         self._unprocessed = UnprocessedFrames()
         self._settled: list[Ticket] = []
         self._confirmations = Confirmations(keys)

@@ -33,7 +33,6 @@ from infra.pki.refusals import refuse, refused
 from infra.pki.roles import SERVERS, Roles, rights_file, role_folder, role_tls, share_name
 from infra.pki.serials import serials
 from infra.state_folder import Layout, passphrase
-from infra.state_folder.environment import accepted_generations
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKeyError, SecretError, StateError
@@ -616,26 +615,6 @@ async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
     with capture_logs() as logs:
         await following(file, keys, work())
     assert accepted == [{DOOR: 3}]
-
-
-@pytest.mark.parametrize("error", [ConfigError("too many open files"), RuntimeError("a defect")])
-async def test_a_failed_read_of_the_generations_is_logged_once_and_retried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    monkeypatch.setattr(generations, "POLL_S", 0.0)
-    file, keys = tmp_path / "generations.json", KeyRing(SECRET)
-    write_json(file, {DOOR: 3})
-    failures = [error] * 3
-
-    def fails_at_first(file: Path) -> dict[str, int]:
-        if failures:
-            raise failures.pop()
-        return accepted_generations(file)
-
-    monkeypatch.setattr(generations, "accepted_generations", fails_at_first)
-    with capture_logs() as logs:
-        await following(file, keys, until(lambda: keys.accepted_from == {DOOR: 3}, within_s=10))
-    assert [each["event"] for each in logs] == ["generations_not_read", "generations_read"]
 
 
 def test_every_authority_in_a_bundle_of_certificates_is_trusted(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,18 @@ from infra.cameras.rates import USUAL_MIB, allow_rate
 from infra.state_folder import Layout
 from producers.bridge.confirmations import Receipt
 from producers.bridge.kafka.unprocessed_frames import UnprocessedFrames
-from producers.bridge.rates import CameraRates
+from producers.bridge.rates import read_rates
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.runtime import atomic_file
+from schemas.runtime.followed_file import FollowedFile
 
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
 
 def test_an_attached_camera_is_in_the_rate_file_at_once(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    rates = CameraRates(layout.camera_rates)
+    rates = FollowedFile(layout.camera_rates, read_rates, "not_read")
     assert rates.changed() == {}
     assert rates.changed() is None
     allow_rate(layout, DOOR)
@@ -57,58 +57,34 @@ def test_an_empty_rate_file_has_no_rates_and_a_new_rate_survives_a_power_cut(
     assert synced == [layout.camera_rates.read_text(), tmp_path]
 
 
-def test_a_file_that_could_not_be_read_is_read_again_without_a_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+UNUSUAL = (f'{{"site/door": 1{400 * "0"}}}', 100_000 * "[")
+"""A rate that is too large for a float, and a text that is too deep."""
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}', *UNUSUAL],
+    ids=["no-json", "no-object", "no-number", "negative", "nan", "huge", "deep"],
+)  # fmt: skip
+def test_the_rates_stay_while_the_file_is_invalid(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rates.json"
-    file.write_text(json.dumps({DOOR: 3}))
-    rates = CameraRates(file)
-
-    def refuse(_path: Path) -> str:
-        raise PermissionError("mode 000")
-
-    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
-        patched.setattr(Path, "read_text", refuse)
+    file.write_text(text)
+    rates = FollowedFile(file, read_rates, "not_read")
+    with structlog.testing.capture_logs() as logs:
         assert (rates.changed(), rates.changed()) == (None, None)
-    assert [each["event"] for each in logs] == ["camera_rates_not_read"]
-    assert rates.changed() == {DOOR: 3 * 2**20}
-    assert rates.changed() is None
-
-
-def test_an_invalid_file_changes_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "rates.json"
-    rates = CameraRates(file)
-    rates.changed()
-    texts = ("{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}')
-    unusual = (f'{{"site/door": 1{400 * "0"}}}', 100_000 * "[")  # too large for a float, and too deep
-    for number, text in enumerate((*texts, *unusual)):
-        file.write_text(text)
-        os.utime(file, (number, number))
-        assert rates.changed() is None
+    assert [each["event"] for each in logs] == ["not_read"]
     file.write_text(json.dumps({DOOR: 3}))
     assert rates.changed() == {DOOR: 3 * 2**20}
 
 
 @pytest.mark.parametrize("name", ["door", "Site/door", "site/gate/door", ""])
-def test_an_invalid_camera_name_is_logged_once_and_the_other_rates_apply(tmp_path: Path, name: str) -> None:
+def test_an_invalid_camera_name_is_logged_and_the_other_rates_apply(tmp_path: Path, name: str) -> None:
     file = tmp_path / "rates.json"
-    rates = CameraRates(file)
     file.write_text(json.dumps({name: 3, YARD: 2}))
     with structlog.testing.capture_logs() as logs:
-        assert rates.changed() == {YARD: 2 * 2**20}
-        assert rates.changed() is None
+        assert read_rates(file) == {YARD: 2 * 2**20}
     (line,) = logs
     assert line["event"] == "camera_rate_ignored"
     assert f"expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got {name!r}" in line["error"]
-
-
-def test_a_path_through_a_file_is_logged_once_and_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    rates = CameraRates(tmp_path / "file" / "rates.json")
-    with structlog.testing.capture_logs() as logs:
-        assert rates.changed() is None
-        assert rates.changed() is None
-    assert [each["event"] for each in logs] == ["camera_rates_not_read"]
 
 
 def receipts(*frames: tuple[CameraId, int, int]) -> list[tuple[Receipt, int]]:

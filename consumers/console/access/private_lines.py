@@ -18,7 +18,7 @@ from consumers.console.access.rights import ROLES_FORM, Roles
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import write_durably
 from schemas.runtime.file_lock import locked_folder
-from schemas.runtime.file_version import FileVersion, file_version
+from schemas.runtime.followed_file import FollowedFile, file_version
 
 NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 """Names of users and tokens."""
@@ -123,32 +123,24 @@ def remove_line(file: Path, kind: LineFormat[E], name: str) -> None:
 class FollowedLines(Generic[E]):
     """The entries of a file, read again after each change of the file.
 
-    While the file is missing or damaged there are none: a damaged line must not keep a removed entry. A file that could
-    not be read is read again at each use, because a corrected mode is no new version of the file.
+    While the file is missing or damaged there are none: a damaged line must not keep a removed entry.
     """
 
     def __init__(self, file: Path, kind: LineFormat[E]) -> None:
         """Read the file if it exists. Raises ConfigError if it is damaged."""
-        self._file = file
-        self._kind = kind
-        self._version: FileVersion = file_version(file)
+        version = file_version(file)
         self._known = read_lines(file, kind) if file.exists() else {}
-        self._failure = ""
+        self._file = file
+        self._followed = FollowedFile(file, lambda file: read_lines(file, kind), "logins_not_read", version=version)
 
     def __call__(self) -> dict[str, E]:
         """Return the current entries by name. Costs one `stat` call."""
-        now = file_version(self._file)
-        if now != self._version:
-            try:
-                self._known = read_lines(self._file, self._kind)
-            except ConfigError as error:
-                self._version, self._known = None, {}
-                if self._failure != str(error):
-                    self._failure = str(error)
-                    log.error("logins_not_read", file=str(self._file), error=self._failure)
-            else:
-                self._version, self._failure = now, ""
-                log.info("logins_read", file=str(self._file), entries=len(self._known))
+        changed = self._followed.changed()
+        if changed is not None:
+            self._known = changed
+            log.info("logins_read", file=str(self._file), entries=len(changed))
+        elif self._followed.failure:
+            self._known = {}
         return self._known
 
     def holds(self, entry: E) -> bool:
