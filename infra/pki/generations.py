@@ -40,7 +40,7 @@ async def _follow(file: Path, keys: KeyRing) -> None:
 
     # Changes since the role read the file at its start count too. After a failed read, revocations stay in force: a
     # damaged file makes no generation acceptable.
-    followed = FollowedFile(file, accept, "generations_not_read", version=None)
+    followed = FollowedFile(file, accept, version=None)
     while True:
         if (raised := followed.changed()) is not None:
             log.info("generations_read", raised=raised)

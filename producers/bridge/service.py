@@ -74,7 +74,7 @@ class Bridge:
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
         file = settings.camera_rates
-        self._rates = None if file is None else FollowedFile(file, read_rates, "camera_rates_not_read")
+        self._rates = None if file is None else FollowedFile(file, read_rates)
         self._unprocessed = UnprocessedFrames()
         self._settled: list[Ticket] = []
         self._confirmations = Confirmations(keys)

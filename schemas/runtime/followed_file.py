@@ -36,11 +36,10 @@ class FollowedFile(Generic[T]):
     A file that could not be read is read again at each look, because a corrected mode is no new version of the file.
     """
 
-    def __init__(self, file: Path, read: Callable[[Path], T], failed: str, *, version: FileVersion = UNREAD) -> None:
-        """`failed` is the event that is logged for a failed read. A file of `version` is not read at first."""
+    def __init__(self, file: Path, read: Callable[[Path], T], *, version: FileVersion = UNREAD) -> None:
+        """A file of `version` is not read at first."""
         self._file = file
         self._read = read
-        self._failed = failed
         self._version = version
         self.failure = ""
         """The error of the last read, "" after a successful one."""
@@ -60,7 +59,7 @@ class FollowedFile(Generic[T]):
             self._version = UNREAD
             if self.failure != (failure := error_text(error)):
                 self.failure = failure
-                log.error(self._failed, file=str(self._file), error=failure)
+                log.error("file_not_read", file=str(self._file), error=failure)
             return None
         self._version, self.failure = version, ""
         return found

@@ -333,7 +333,7 @@ def test_a_users_file_is_read_again_after_its_mode_is_corrected(users: Path, tmp
     fresh.replace(file)
     with capture_logs() as logs:
         assert (found(), found()) == ({}, {})
-    assert [each["event"] for each in logs] == ["logins_not_read"]
+    assert [each["event"] for each in logs] == ["file_not_read"]
     file.chmod(0o600)
     assert found() == known
 

@@ -610,7 +610,7 @@ async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
     async def work() -> None:
         await until(lambda: accepted)
         file.write_text("{damaged")
-        await until(lambda: any(each["event"] == "generations_not_read" for each in logs))
+        await until(lambda: any(each["event"] == "file_not_read" for each in logs))
 
     with capture_logs() as logs:
         await following(file, keys, work())

@@ -41,8 +41,9 @@ def sized(monkeypatch: pytest.MonkeyPatch, repetitions: int, path: int, trials: 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use short paths, few starts and few candidates, which suffice for very different scores."""
+    """Use short paths, few starts, appearances and candidates, which suffice for very different scores."""
     sized(monkeypatch, 4, 500, 50)
+    monkeypatch.setattr("lab.evidence.still_scenes.VISITS", 1)
     monkeypatch.setattr("lab.evidence.measure.STARTS", 30)
     monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 

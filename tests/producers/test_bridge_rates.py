@@ -23,7 +23,7 @@ DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 
 def test_an_attached_camera_is_in_the_rate_file_at_once(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    rates = FollowedFile(layout.camera_rates, read_rates, "not_read")
+    rates = FollowedFile(layout.camera_rates, read_rates)
     assert rates.changed() == {}
     assert rates.changed() is None
     allow_rate(layout, DOOR)
@@ -68,10 +68,10 @@ UNUSUAL = (f'{{"site/door": 1{400 * "0"}}}', 100_000 * "[")
 def test_the_rates_stay_while_the_file_is_invalid(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rates.json"
     file.write_text(text)
-    rates = FollowedFile(file, read_rates, "not_read")
+    rates = FollowedFile(file, read_rates)
     with structlog.testing.capture_logs() as logs:
         assert (rates.changed(), rates.changed()) == (None, None)
-    assert [each["event"] for each in logs] == ["not_read"]
+    assert [each["event"] for each in logs] == ["file_not_read"]
     file.write_text(json.dumps({DOOR: 3}))
     assert rates.changed() == {DOOR: 3 * 2**20}
 

@@ -18,7 +18,7 @@ def text_of(file: Path) -> str:
 def test_a_file_is_read_once_after_each_change(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("first")
-    followed = FollowedFile(file, text_of, "not_read")
+    followed = FollowedFile(file, text_of)
     assert (followed.changed(), followed.changed()) == ("first", None)
     os.utime(file, ns=(1, 1))
     assert (followed.changed(), followed.changed()) == ("first", None)
@@ -31,10 +31,10 @@ def test_a_file_is_read_once_after_each_change(tmp_path: Path) -> None:
 
 def test_a_file_of_a_known_version_is_not_read_at_first(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    missing = FollowedFile(file, text_of, "not_read", version=None)
+    missing = FollowedFile(file, text_of, version=None)
     assert (missing.changed(), missing.failure) == (None, "")
     file.write_text("first")
-    known = FollowedFile(file, text_of, "not_read", version=file_version(file))
+    known = FollowedFile(file, text_of, version=file_version(file))
     assert (missing.changed(), known.changed()) == ("first", None)
 
 
@@ -49,17 +49,20 @@ def test_a_failed_read_is_logged_once_and_repeated_without_a_change(tmp_path: Pa
             raise failures.pop()
         return text_of(file)
 
-    followed = FollowedFile(file, fails_at_first, "not_read")
+    followed = FollowedFile(file, fails_at_first)
     with capture_logs() as logs:
         assert [followed.changed() for _ in range(3)] == [None, None, None]
-    assert [(each["event"], each["error"]) for each in logs] == [("not_read", str(error)), ("not_read", "another")]
+    assert [(each["event"], each["error"]) for each in logs] == [
+        ("file_not_read", str(error)),
+        ("file_not_read", "another"),
+    ]
     assert (followed.failure, followed.changed(), followed.failure) == ("another", "content", "")
 
 
 def test_a_file_that_comes_back_unchanged_is_read_again(tmp_path: Path) -> None:
     file, away = tmp_path / "file", tmp_path / "away"
     file.write_text("content")
-    followed = FollowedFile(file, text_of, "not_read")
+    followed = FollowedFile(file, text_of)
     assert followed.changed() == "content"
     file.rename(away)
     assert followed.changed() is None

@@ -131,7 +131,7 @@ class FollowedLines(Generic[E]):
         version = file_version(file)
         self._known = read_lines(file, kind) if file.exists() else {}
         self._file = file
-        self._followed = FollowedFile(file, lambda file: read_lines(file, kind), "logins_not_read", version=version)
+        self._followed = FollowedFile(file, lambda file: read_lines(file, kind), version=version)
 
     def __call__(self) -> dict[str, E]:
         """Return the current entries by name. Costs one `stat` call."""
