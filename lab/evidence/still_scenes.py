@@ -193,26 +193,13 @@ def still_episodes(
     whose alarms do not count.
     """
     generator, track_rule = np.random.default_rng(seed), rule_of(limits.kind, rule)
-    earlier, untouched, later = (scenes_of(each, limits, rule) for each in (clean, before, attacked))
+    known = _Scenes(*(scenes_of(each, limits, rule) for each in (clean, before, attacked)))
     first = list[float]()
     for scene in np.flatnonzero(starts).tolist():
         if views:
-            others = [earlier[each] for each in generator.choice(len(earlier), views - 1, replace=False).tolist()]
-            rounds = -(-MOST // (views * stay_probes))
-            quiet = _rounds([untouched[scene], *others], QUIET_ROUNDS, stay_probes, generator)
-            harmful = _rounds([later[scene], *others], rounds, stay_probes, generator)[:MOST]
+            quiet, harmful = _attack_on_view(known, scene, views, stay_probes, generator)
         else:
-            # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
-            looked = int(generator.integers(stay_probes))
-            seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
-            quiet = [
-                *_frames_of(earlier, QUIET - seen, stay_probes, generator),
-                *_shown(untouched[scene], seen, generator),
-            ]
-            harmful = [
-                *_shown(later[scene], left, generator),
-                *_frames_of(later, MOST - left, stay_probes, generator),
-            ]
+            quiet, harmful = _attack_on_scene(known, scene, stay_probes, generator)
         camera, found = Camera(track_rule), NEVER
         for frame in quiet:
             camera.raises_alarm(frame)
@@ -223,6 +210,43 @@ def still_episodes(
                 break
         first.append(found)
     return Alarmed(np.array(first))
+
+
+class _Scenes(NamedTuple):
+    """Scenes without a trigger, the attacked ones before it appears, and with it."""
+
+    clean: list[Scene]
+    before: list[Scene]
+    attacked: list[Scene]
+
+
+_Attack = tuple[list[Frame], list[Frame]]
+"""The frames of a camera before a trigger appears, and from then on."""
+
+
+def _attack_on_scene(known: _Scenes, scene: int, stay_probes: int, generator: np.random.Generator) -> _Attack:
+    # The camera has looked at the scene for 0 to `stay_probes` - 1 probes when the trigger appears.
+    looked = int(generator.integers(stay_probes))
+    seen, left = min(QUIET, looked), min(MOST, stay_probes - looked)
+    quiet = [
+        *_frames_of(known.clean, QUIET - seen, stay_probes, generator),
+        *_shown(known.before[scene], seen, generator),
+    ]
+    harmful = [
+        *_shown(known.attacked[scene], left, generator),
+        *_frames_of(known.attacked, MOST - left, stay_probes, generator),
+    ]
+    return quiet, harmful
+
+
+def _attack_on_view(
+    known: _Scenes, scene: int, views: int, stay_probes: int, generator: np.random.Generator
+) -> _Attack:
+    others = [known.clean[each] for each in generator.choice(len(known.clean), views - 1, replace=False).tolist()]
+    rounds = -(-MOST // (views * stay_probes))
+    quiet = _rounds([known.before[scene], *others], QUIET_ROUNDS, stay_probes, generator)
+    harmful = _rounds([known.attacked[scene], *others], rounds, stay_probes, generator)[:MOST]
+    return quiet, harmful
 
 
 def _rounds(views: list[Scene], rounds: int, stay_probes: int, generator: np.random.Generator) -> list[Frame]:
