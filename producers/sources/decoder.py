@@ -13,6 +13,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from producers.sources.clock import StreamClock
+from producers.sources.deinterlacing import deinterlace
 from producers.sources.framing import Framing
 from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
@@ -73,7 +74,7 @@ def decode_video(
     clock: StreamClock | None = None,
     size: StreamSize | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frames of the first video stream in presentation order.
+    """Yield the frames of the first video stream in presentation order, deinterlaced.
 
     A packet that does not decode is skipped. Invalid data ends a recording; a failed read, or a recording whose packets
     all do not decode, raises `SourceError`.
@@ -82,6 +83,14 @@ def decode_video(
     opened with the same read timeout, because only FFmpeg can interrupt a read. Each packet is passed to `clock`, and
     its bytes to `size`.
     """
+    frames = _decoded(container, name, hang_s, clock, size)
+    # FFmpeg's decoder of HEVC marks pictures of single fields, which have no rows of another moment.
+    return frames if container.streams.video[0].codec_context.name == "hevc" else deinterlace(frames, name)
+
+
+def _decoded(
+    container: InputContainer, name: str, hang_s: float | None, clock: StreamClock | None, size: StreamSize | None
+) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
     since = time.monotonic()
     refused = ""

@@ -72,7 +72,7 @@ class Container:
 
     def __init__(self, *packets: Any, error: av.FFmpegError | None = None) -> None:
         self._error = error or av.FFmpegError(5, "Input/output error")
-        self.streams = SimpleNamespace(video=[SimpleNamespace(index=0)])
+        self.streams = SimpleNamespace(video=[SimpleNamespace(index=0, codec_context=SimpleNamespace(name="h264"))])
         self._packets = packets
         self.closed = False
 
