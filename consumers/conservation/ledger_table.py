@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
 from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedger
 from consumers.database.archive import RowKind
 from consumers.database.engine import upsert
 from consumers.database.runs import boot_numbers
-from consumers.database.tables import ledgers, summed_ledgers
+from consumers.database.tables import archived, ledgers, summed_ledgers
 from consumers.records.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger
@@ -31,22 +31,30 @@ class LedgerTable:
     """The tables `ledgers` and `summed_ledgers`. For the database thread only."""
 
     def __init__(self, engine: Engine) -> None:
-        insertion = upsert(engine, ledgers)
+        row = {column.name: bindparam(column.name, type_=column.type) for column in ledgers.columns}
+        summed = select(archived.c.boot).where(
+            archived.c.kind == RowKind.LEDGER.value,
+            archived.c.camera == row["camera"],
+            archived.c.boot == row["boot"],
+        )
+        insertion = upsert(engine, ledgers).from_select(list(row), select(*row.values()).where(~summed.exists()))
         self._put = insertion.on_conflict_do_update(
             index_elements=[ledgers.c.camera, ledgers.c.boot],
             set_={column.name: insertion.excluded[column.name] for column in ledgers.columns if not column.primary_key},
             where=insertion.excluded.revision > ledgers.c.revision,
         )
+        # Another recorder may have stored a ledger while this one summed it.
+        self._archive = upsert(engine, archived).on_conflict_do_nothing()
 
     def record(self, connection: Connection, rows: Collection[LedgerRow]) -> None:
-        """Store each ledger unless the database holds a later revision."""
+        """Store each ledger unless the database holds a later revision, or has summed it: a replay counts once."""
         connection.execute(self._put, [row._asdict() for row in rows])
 
     def purge(self, connection: Connection, keep: int) -> int:
         """Sum and remove the oldest ledgers of cameras that have more than `keep`. Return the number removed.
 
         A ledger is settled if its boot is closed and each of its frames has a fate. An unsettled ledger stays until its
-        camera has `UNSETTLED_TIMES` times `keep` ledgers: a later revision of a removed ledger would count twice.
+        camera has `UNSETTLED_TIMES` times `keep` ledgers: a later revision of one that was removed counts twice.
         """
         counts = select(ledgers.c.camera, func.count()).group_by(ledgers.c.camera).having(func.count() > keep)
         crowded = connection.execute(counts.order_by(ledgers.c.camera)).all()
@@ -59,11 +67,19 @@ class LedgerTable:
         over = count - UNSETTLED_TIMES * keep
         for row in [LedgerRow(*row) for row in rows]:
             boot = _audited(connection, row)
-            if len(removed) < over or (row.closed and not (boot.pending or boot.lost)):
+            if len(removed) < over or _is_settled(row, boot):
                 removed.append((row, boot))
         if removed:
             _remove(connection, camera, removed)
+        if settled := [row.boot for row, boot in removed if _is_settled(row, boot)]:
+            mine = {"kind": RowKind.LEDGER.value, "camera": camera, "first": 0, "last": 0}
+            connection.execute(self._archive, [mine | {"boot": boot} for boot in settled])
         return len(removed)
+
+
+def _is_settled(row: LedgerRow, boot: BootAudit) -> bool:
+    """Return whether a boot is closed and each of its frames has a fate."""
+    return row.closed and not (boot.pending or boot.lost)
 
 
 def _remove(connection: Connection, camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> None:

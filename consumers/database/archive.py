@@ -21,6 +21,8 @@ class RowKind(StrEnum):
 
     FRAME = "frame"
     DEAD_LETTER = "dead_letter"
+    LEDGER = "ledger"
+    """A settled ledger that was summed: its boot has the range from 0 to 0."""
 
 
 def load(

@@ -1,6 +1,7 @@
 """The last status and meta message of each camera, in the database.
 
-Each camera signs both. A message older than the stored one is ignored, so retained or replayed messages change nothing.
+Each camera signs both. A message older than the stored one is ignored, and so is a message of an ended boot after that
+of another boot. Therefore retained or replayed messages change nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import DecodeError
 from sqlalchemy import ColumnElement, Connection, Engine, case, delete, func, select
 
+from consumers.database.archive import RowKind
 from consumers.database.engine import insert_or_replace
-from consumers.database.tables import boots, cameras
+from consumers.database.tables import archived, boots, cameras, ledgers
 from consumers.records.batch import Batch, clean
 from consumers.records.rows import CameraRow
 from schemas.batched import batched
@@ -50,6 +52,25 @@ def _stored(kind: type[M], message: bytes) -> M | None:
     return None
 
 
+def _replaces(connection: Connection, camera: str, message: M, stored: M | None, seen_ms: int) -> bool:
+    """Return whether a message replaces the stored one, which was received at `seen_ms`."""
+    if stored is None:
+        return True
+    if not is_newer(message, stored, seen_ms):
+        return False
+    # By its own clock, which may have been ahead, a replayed message is newer than those of later boots.
+    return message.boot_id == stored.boot_id or not _has_ended(connection, camera, message.boot_id)
+
+
+def _has_ended(connection: Connection, camera: str, boot: int) -> bool:
+    """Return whether the last ledger of a boot is recorded: its camera sends no message of it after that of another."""
+    closed = select(ledgers.c.boot).where(ledgers.c.camera == camera, ledgers.c.boot == boot, ledgers.c.closed)
+    summed = select(archived.c.boot).where(
+        archived.c.kind == RowKind.LEDGER.value, archived.c.camera == camera, archived.c.boot == boot
+    )
+    return connection.execute(closed.union_all(summed)).first() is not None
+
+
 class CameraRows:
     """Writes the table `cameras`. For the database thread only."""
 
@@ -59,7 +80,10 @@ class CameraRows:
         """Whether cameras may have been added since `purge_strangers` found no excess; False saves an index scan."""
 
     def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
-        """Apply the batch's status and meta messages in order. Return the changed rows."""
+        """Apply the batch's status and meta messages in order. Return the changed rows.
+
+        Call `update` before the batch's ledgers are recorded: they may end a boot that these messages announce.
+        """
         names = {camera for camera, _ in batch.statuses} | {camera for camera, _ in batch.metas}
         found = connection.execute(select(cameras).where(cameras.c.camera.in_(names)))
         known = {row.camera: CameraRow(*row) for row in found}
@@ -67,12 +91,12 @@ class CameraRows:
         for name, meta in batch.metas:
             row = changed.get(name) or known.get(name) or CameraRow(name)
             stored_meta = _stored(Meta, row.meta)
-            if stored_meta is None or is_newer(meta, stored_meta, row.seen_ms):
+            if _replaces(connection, name, meta, stored_meta, row.seen_ms):
                 changed[name] = row._replace(meta=meta.SerializeToString(), seen_ms=batch.recorded_ms)
         for name, status in batch.statuses:
             row = changed.get(name) or known.get(name) or CameraRow(name)
             stored_status = _stored(Status, row.status)
-            if stored_status is None or is_newer(status, stored_status, row.seen_ms):
+            if _replaces(connection, name, status, stored_status, row.seen_ms):
                 changed[name] = row._replace(
                     state=status.state,
                     state_ms=batch.recorded_ms,

@@ -310,9 +310,13 @@ class Records:
 
 
 def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
-    """Yield the condition that a row names a boot: only verified dead letters do."""
+    """Yield the condition that a row names a boot of `Records.boots`: an unverified dead letter or summed ledger does
+    not.
+    """
     if table is dead_letters:
         yield dead_letters.c.verified
+    elif table is archived:
+        yield archived.c.kind != RowKind.LEDGER.value
 
 
 def _captured(since_ms: int, until_ms: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -115,7 +115,7 @@ archived = Table(
     _integer("last"),
     sqlite_with_rowid=False,
 )
-"""The identities of purged rows as ranges, both ends included; `kind` is "frame" or "dead_letter".
+"""The identities of purged rows as ranges, both ends included; `kind` is "frame", "dead_letter" or "ledger".
 
 On PostgreSQL, the ranges of frames cover all frames ever recorded and decide which are new.
 """

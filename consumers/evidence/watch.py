@@ -199,7 +199,7 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
             condition.append(dead_letters.c.verified)
         for (seq,) in connection.execute(select(table.c.seq).where(*condition).order_by(table.c.seq)):
             found.add(seq)
-    for kind in RowKind:
+    for kind in (RowKind.FRAME, RowKind.DEAD_LETTER):
         found.update(load(connection, kind, camera, boot_id, start, last))
     ledger = connection.execute(
         select(ledgers.c.first, ledgers.c.message).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)

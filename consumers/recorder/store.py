@@ -215,11 +215,11 @@ class Store:
             if batch.letters:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
+            if batch.statuses or batch.metas:
+                written.cameras = self.camera_rows.update(connection, batch)
             if batch.ledgers:
                 self.ledgers.record(connection, batch.ledgers.values())
                 touched.update(batch.ledgers)
-            if batch.statuses or batch.metas:
-                written.cameras = self.camera_rows.update(connection, batch)
             pending = self.watch.fold(connection, written.rows)
             picture_of = _AlarmPictures(partial(self._picture_of, batch), pictures)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, picture_of, batch.partitions)

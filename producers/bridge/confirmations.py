@@ -115,7 +115,10 @@ def refusal_of(receipt: Receipt, letter: DeadLetter, keys: KeyRing) -> tuple[str
         boot_id=receipt.boot_id,
         seq=receipt.seq,
         reason=TooLargeError.reason,
-        detail=f"{letter.error}. Set a smaller size for the camera, or raise max.message.bytes of the topic.",
+        detail=(
+            f"{letter.error}. Set a smaller size for the camera, or a higher crf under the profile video, or raise "
+            "max.message.bytes of the topic."
+        ),
         refused_ms=unix_ms(),
     )
     return mqtt_topic(receipt.camera_id, Channel.REFUSAL), sign_message(key, refusal)

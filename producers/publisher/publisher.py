@@ -298,7 +298,7 @@ class Publisher:
             limit = f"{self._packet_bytes} bytes" if packet_bytes > self._packet_bytes else "what the broker accepts"
             detail = (
                 f"MQTT packet: expected at most {limit}, got a frame of {packet_bytes} bytes. Set a smaller size for "
-                "the camera, or raise the broker's limit."
+                "the camera, or a higher crf under the profile video, or raise the broker's limit."
             )
             self.presence.report_fault(_OVERSIZE_CONDITION, detail)
             _log.error("frame_too_large", camera=self._key.camera_id, detail=detail)

@@ -164,15 +164,15 @@ class GroupEncoder:
             from producers.video.encoder import encode_alone
 
             message.whole = True
-            unit = AccessUnit(Codec.H264, colour, encode_alone(unmasked(picture)))
+            pixels = pack_unit(AccessUnit(Codec.H264, colour, encode_alone(unmasked(picture))))
         else:
             setup = _Setup(boot_id, shape, encoding.dropped_per_block, colour, self._rate)
             try:
-                unit = self._encode(picture, message, setup)
+                pixels = pack_unit(self._encode(picture, message, setup))
             except BaseException:
                 self.end()
                 raise
-        payload = seal_frame(self._key, message, pack_unit(unit))
+        payload = seal_frame(self._key, message, pixels)
         if self._limit is not None and not message.whole:
             self._limit.spend(len(payload))
         return payload

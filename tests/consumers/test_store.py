@@ -28,9 +28,11 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import LAST_MESSAGE
 from schemas.messages.frame import Truth, sign_message
 from schemas.pointillist_pb2 import (
+    DEGRADED,
     NO_STATISTIC,
     OFFLINE,
     ONLINE,
+    PAUSED,
     SHED,
     TYPICALITY,
     Alert,
@@ -483,6 +485,30 @@ def test_a_replayed_event_of_a_camera_changes_nothing(rig: Rig) -> None:
     assert events.state_and_share()[1] == 0.5
     events.meta(0.6, 2, (1, 1), 200)
     events.feed(older, "Meta")
+    assert events.state_and_share()[1] == 0.6
+
+
+def test_a_replayed_event_of_an_ended_boot_changes_nothing_even_if_its_clock_was_ahead(rig: Rig) -> None:
+    events, now_ms = CameraEvents(rig), time.time_ns() // 10**6
+    meta = events.meta(0.9, 1, (1, 1), now_ms + 10**10)
+    fault = events.status(DEGRADED, 1, (1, 2), now_ms + 10**10)
+    assert events.state_and_share() == ("degraded", 0.9)
+    rig.ledger(Ledger(boot_id=1, revision=2, next=1, closed=True))
+    events.meta(0.4, 2, (1, 1), now_ms + 10_000)
+    events.status(PAUSED, 2, (1, 2), now_ms + 10_000)
+    events.feed(meta, "Meta")
+    events.feed(fault, "Status")
+    assert events.state_and_share() == ("paused", 0.4)
+
+
+def test_the_events_of_a_short_boot_count_if_they_are_recorded_together_with_its_last_ledger(rig: Rig) -> None:
+    events = CameraEvents(rig)
+    events.meta(0.4, 1, (1, 1), 100)
+    meta = signed(Meta(boot_id=2, probe_share=0.6, turn=Turn(connection=1, message=1, at_ms=200)))
+    last = signed(Ledger(boot_id=2, revision=2, next=1, closed=True))
+    topic, key = rig.settings.events_topic, CAMERA.encode()
+    start = rig.offsets[topic, 0]
+    rig.feed([rig.record(topic, key, meta, "Meta", start), rig.record(topic, key, last, "Ledger", start + 1)])
     assert events.state_and_share()[1] == 0.6
 
 

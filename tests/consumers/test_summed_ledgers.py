@@ -139,3 +139,27 @@ def test_later_sums_are_added_to_earlier_ones(make_rig: MakeRig) -> None:
     with rig.records() as records:
         [row] = records.summed_ledgers().values()
     assert (row.ledgers, row.shed, row.started_ms) == (40 - rig.count("ledgers"), 2 * (40 - rig.count("ledgers")), 1001)
+
+
+def test_a_replayed_ledger_that_was_summed_counts_once(make_rig: MakeRig) -> None:
+    bounds = Bounds(camera_ledgers=KEEP)
+    rig = make_rig(bounds=bounds)
+    made = [
+        Ledger(
+            boot_id=boot, revision=1, next=2, closed=True, confirmed_to=2, shed=[Range(first=0, last=1)],
+            frames_skipped=boot,
+        )
+        for boot in range(1, 11)
+    ]  # fmt: skip
+    rig.ledgers(made)
+    before = counts(rig)
+    purge_ledgers(rig, bounds)
+    rig.ledgers(made)
+    assert counts(rig) == before
+    purge_ledgers(rig, bounds)
+    assert (counts(rig), rig.count("ledgers")) == (before, KEEP)
+    rig.ledger(Ledger(boot_id=11, revision=1, next=1, closed=True, confirmed_to=1, shed=[Range(first=0, last=0)]))
+    assert counts(rig)["frames_shed"] == before["frames_shed"] + 1
+    with rig.records() as records:
+        kept = {row.boot for row in records.ledgers()}
+        assert {boot for _, boot in records.boots()} == kept

@@ -253,6 +253,18 @@ def test_an_encoder_that_fails_ends_its_group(monkeypatch: pytest.MonkeyPatch) -
     assert places(messages(encoder, 1, first=2)) == [(2, 0)]
 
 
+def test_a_picture_that_the_codec_makes_too_large_ends_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 2)
+    for shown in (scene(2), 255 - scene(2)):  # a later frame of the group, and a key frame
+        with monkeypatch.context() as patched:
+            patched.setattr("schemas.messages.access_unit.MAX_FRAME_BYTES", 10)
+            with pytest.raises(BadSizeError, match="expected at most 10 bytes"):
+                encoder.encode(shown, BOOT, 2, 1080, MASKED)
+        assert encoder.group is None
+    assert places(messages(encoder, 2, first=2)) == [(2, 0), (2, 1)]
+
+
 def _broken(*_: object) -> bytes:
     raise SourceError("encoder failed")
 
