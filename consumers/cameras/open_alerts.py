@@ -16,6 +16,7 @@ from schemas.clock import unix_ms
 
 HOLD_S: Final = 300.0
 """Seconds for which a sighting that has ended still counts as lasting, for notifications."""
+_HOLD_MS: Final = round(1000 * HOLD_S)
 BACKDOORS: Final = alerts.c.wanted == ""
 SIGHTINGS: Final = alerts.c.wanted != ""
 KINDS: Final = (BACKDOORS, SIGHTINGS)
@@ -107,14 +108,18 @@ def _causes(is_included: ColumnElement[bool]) -> CTE:
 def _lasting(connection: Connection, now_ms: int) -> list[AlertSummary]:
     """Return the sightings that last. Each camera has at most one without an end for each class."""
     ended, found = alerts.c.ended_ms, list[AlertSummary]()
-    for lasting in (ended == 0, ended > now_ms - round(1000 * HOLD_S)):  # SQLite uses no partial index for OR
+    held = ended.between(now_ms - _HOLD_MS + 1, now_ms + _HOLD_MS)
+    for lasting in (ended == 0, held):  # SQLite uses no partial index for OR
         found += (AlertSummary(*row) for row in connection.execute(select(*_FOUND).where(SIGHTINGS, lasting)))
     return found
 
 
 def is_lasting(found: AlertSummary, now_ms: int) -> bool:
-    """Return whether an alert lasts for notifications: a sighting ends `HOLD_S` after its last agreeing frame."""
-    return not found.ended_ms or found.ended_ms > now_ms - 1000 * HOLD_S
+    """Return whether an alert lasts for notifications: a sighting ends `HOLD_S` after its last agreeing frame.
+
+    An end that is further ahead was written before the clock was set back.
+    """
+    return not found.ended_ms or -_HOLD_MS <= now_ms - found.ended_ms < _HOLD_MS
 
 
 def lasting_sightings(connection: Connection, now_ms: int) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -26,6 +27,12 @@ from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import UNFINISHED
+
+_LEAST_REBUILT: Final = 2**40
+"""Lowest revision of a rebuilt ledger: the milliseconds from 1970 to 2004.
+
+Revisions are counted from 1. On a device without a battery, the clock may have begun in 1970 a moment ago.
+"""
 
 _log = structlog.get_logger()
 
@@ -149,7 +156,7 @@ def _rebuilt(camera_id: CameraId, files: list[SegmentContent]) -> BootLedger:
     started_ms = min([record.captured_ms for record in records] + [now_ms])
     ledger = BootLedger(camera_id, files[0].boot_id, ordinal=0, started_ms=started_ms)
     # The server may hold revisions of the lost file: the new revision must be higher.
-    ledger.revision = now_ms
+    ledger.revision = max(now_ms, _LEAST_REBUILT)
     ledger.next = max(file.next for file in files)
     if records:
         ledger.position = records[-1].position + 1

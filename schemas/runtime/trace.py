@@ -68,7 +68,7 @@ class _Trace:
         stamps = [(stamped_ns, what, frame) for frame in frames]
         with self._changing:
             self._stamps += stamps
-        if now_ns - self._written_ns > WRITE_AFTER_S * 1e9:
+        if abs(now_ns - self._written_ns) > WRITE_AFTER_S * 1e9:  # the clock may have been set back
             self._written_ns = now_ns
             self.write()
 

@@ -178,6 +178,21 @@ def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_counts_the_missing_
     again.close()
 
 
+def test_a_ledger_rebuilt_under_a_clock_that_begins_in_1970_has_a_higher_revision_than_the_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 2)
+    spool.current.revision = 100_000  # after days
+    spool.close()
+    for copy in ledger_copies(tmp_path, boot_id):
+        flip(copy, 60)
+    monkeypatch.setattr("producers.spool.recovery.unix_ms", lambda: 20_000)
+    again = Spool(tmp_path, CAMERA, ROOM)
+    assert ledger_of(again, boot_id).revision > 100_000
+    again.close()
+
+
 @pytest.mark.parametrize("damaged", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
 def test_the_source_continues_after_the_last_boot_even_if_ledgers_are_damaged(
     tmp_path: Path, damaged: tuple[int, ...]

@@ -58,6 +58,9 @@ def test_stamps_are_written_within_half_a_second_of_the_next_stamp(
     now_ns += int(trace.WRITE_AFTER_S * 1e9) + 1
     trace.stamp("spooled", FRAME)
     assert file.read_text().count("\n") == 2
+    now_ns -= 10**12  # the clock is set back
+    trace.stamp("confirmed", FRAME)
+    assert file.read_text().count("\n") == 3
 
 
 def test_a_full_disk_raises_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
