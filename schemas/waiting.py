@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +16,16 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
+
+
+@contextmanager
+def noticing_delay(seconds: float, notice: Callable[[], object]) -> Iterator[None]:
+    """Call `notice` once if the block, which goes on, has not ended after these seconds."""
+    timer = asyncio.get_running_loop().call_later(seconds, notice)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def ends_before(task: asyncio.Task[Any], stop: asyncio.Event, timeout_s: float | None = None) -> bool:

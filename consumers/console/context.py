@@ -37,6 +37,7 @@ from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
 from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
+from consumers.console.query_threads import QueryThreads
 from consumers.console.settings import ConsoleSettings
 from consumers.database.changes import change_recorded
 from consumers.database.console_store import AuditLog, Review
@@ -112,10 +113,14 @@ class ConsoleContext:
     """An HTML file with the runbooks; None serves none."""
     switch_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a switch of a group is saved, so that its commands go out at once."""
-    read: WorkerThreads = field(default_factory=lambda: WorkerThreads(2, "reading"))
+    read: QueryThreads = field(default_factory=lambda: QueryThreads(2, "reading", "the console's database"))
     """Runs queries of the console's own database."""
-    use_recorder: WorkerThreads = field(default_factory=lambda: WorkerThreads(_RECORDER_THREADS, "recorded"))
-    """Runs actions that read the recorder's database, which may be slow."""
+    use_recorder: QueryThreads = field(
+        default_factory=lambda: QueryThreads(_RECORDER_THREADS, "recorded", "the recorder's database")
+    )
+    """Runs queries of the recorder's database, which may be slow."""
+    sum_up: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "sums"))
+    """Sums up frames of the recorder's database, which may take long."""
     fetch: WorkerThreads = field(default_factory=lambda: WorkerThreads(4, "fetching"))
     """Reads files of the quarantine, which may be on another machine."""
     write: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "writing"))
@@ -130,8 +135,8 @@ class ConsoleContext:
         self.logins = Logins(self.login_methods, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
-        # The poller and the job that copies frames read it too.
-        self.recorded = RecorderDatabase(self.settings.database, _RECORDER_THREADS + 2)
+        # The poller, the sums and the job that copies frames read it too.
+        self.recorded = RecorderDatabase(self.settings.database, _RECORDER_THREADS + 3)
         # Before an export, one of those threads checks that it responds.
         self.exported = RecorderDatabase(self.settings.database, _RECORDER_THREADS + MOST_EXPORTS)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
@@ -192,7 +197,7 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        readers, writers = (self.read, self.use_recorder, self.fetch), (self.write, self._change)
+        readers, writers = (self.read, self.use_recorder, self.sum_up, self.fetch), (self.write, self._change)
         for threads in (*readers, *writers, self.run_on_kept_files, self.command):
             threads.close()
         self.watch.close()

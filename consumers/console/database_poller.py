@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, select
@@ -32,8 +33,12 @@ from schemas.errors import error_text
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
 from schemas.runtime.worker_threads import WorkerThreads
+from schemas.waiting import noticing_delay
 
 POLL_INTERVAL_S: Final = 1.0
+LATE_S: Final = 10.0
+"""Seconds after which a database that has neither answered nor failed counts as away."""
+LATE: Final = f"no response for {LATE_S:g} s"
 MOST_COUNTED: Final = 1_000
 """The newest dead letters are counted up to this number, those of all sites together."""
 
@@ -93,7 +98,8 @@ class DatabasePoller:
         """Poll until cancelled."""
         while True:
             try:
-                seen = await self._run_in_thread(self.poll)
+                with noticing_delay(LATE_S, partial(self._health.set, "database", False, LATE)):
+                    seen = await self._run_in_thread(self.poll)
             except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, error_text(error))
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0

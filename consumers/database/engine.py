@@ -44,7 +44,14 @@ _SSL_MODES: Final = ("verify-full", "disable")
 """PostgreSQL's modes for another machine: verified TLS, or by choice none."""
 _READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
 """Parameters that PostgreSQL reports by itself, from version 14 on: a new connection may get other values."""
-_POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
+_POSTGRESQL: Final = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    # A query whose server has vanished ends after 15 s. By default, it would take the kernel two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "options": "-c statement_timeout=30000",
+}
 
 Row = tuple[Any, ...]
 """The values of one row: types of its table, in the order of its columns."""

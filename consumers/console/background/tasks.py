@@ -16,11 +16,12 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.rollup import Rollup
+from consumers.console.database_poller import LATE, LATE_S
 from schemas.clock import monotonic_ms
 from schemas.errors import error_text
 from schemas.runtime.repeat import attempt, repeat
 from schemas.runtime.settled_clock import SettledClock
-from schemas.waiting import wait_at_most
+from schemas.waiting import noticing_delay, wait_at_most
 
 _COLLECT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
@@ -66,11 +67,11 @@ async def roll_up(context: ConsoleContext) -> None:
 
     async def sum_up() -> bool:
         nonlocal rollup, purge_at_s
-        engine = await context.use_recorder(context.recorded.engine)
+        engine = await context.sum_up(context.recorded.engine)
         if rollup is None or rollup.recorded is not engine:
             rollup = Rollup(engine, context.store.engine)
         rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
-        part = await context.use_recorder(rollup.read)
+        part = await context.sum_up(rollup.read)
         more = part is not None and await context.write(rollup.add, part)
         if time.monotonic() >= purge_at_s:
             left = await context.write(rollup.purge, age_clock.now_ms())
@@ -91,15 +92,18 @@ async def follow_forgotten(context: ConsoleContext) -> None:
     """
     health = context.health
 
+    def note(responds: bool, detail: str = "") -> None:
+        if health is not None:
+            health.set("store", responds, detail)
+
     async def forget() -> None:
         try:
-            removed = await context.write(context.store.removed_cameras)
+            with noticing_delay(LATE_S, partial(note, False, LATE)):
+                removed = await context.write(context.store.removed_cameras)
         except Exception as error:
-            if health is not None:
-                health.set("store", False, error_text(error))
+            note(False, error_text(error))
             raise
-        if health is not None:
-            health.set("store", True)
+        note(True)
         context.fleet.forget_all(removed)
 
     await repeat(forget, _FORGOTTEN_S, "forgotten_not_read")
