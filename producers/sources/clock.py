@@ -66,7 +66,7 @@ class StreamClock:
             return True
         if not _PLAUSIBLE_MS[0] <= skew_ms <= _PLAUSIBLE_MS[1]:
             self._doubted_ms = now_ms
-        if now_ms - self._doubted_ms < _PLAUSIBLE_FOR_MS:
+        if 0 <= now_ms - self._doubted_ms < _PLAUSIBLE_FOR_MS:  # less than 0 after our clock was set back
             return False
         self._doubted_ms = None
         return True

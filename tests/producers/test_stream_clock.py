@@ -86,6 +86,15 @@ def test_a_clock_at_the_bound_of_its_skew_does_not_alternate_between_frames(boun
     assert found == [False, *switch, *4 * [False], True, True, *switch, *8 * [False], True, True]
 
 
+def test_the_streams_clock_counts_again_at_once_after_our_clock_was_set_back_to_it() -> None:
+    clock, now_ms = StreamClock(), 1_700_000_000_000
+    found = []
+    for second, ahead_ms in enumerate([0, 3_600_000, 3_600_000, 0, 0]):
+        clock.note(packet(second, 1000 * now_ms))
+        found.append(clock.captured_ms(frame(second), now_ms + ahead_ms))
+    assert found == [now_ms, None, None, now_ms, now_ms]
+
+
 def test_frames_read_in_a_burst_keep_the_intervals_of_their_capture() -> None:
     with RtspServer("--counted", 64, 48, FPS) as server:
         source = UrlSource(SourceSettings(kind="url", address=SecretStr(server.address("counted"))))
