@@ -15,10 +15,11 @@ from scipy.stats import binomtest, multinomial
 from lab.attacks import to_8_bits
 from lab.cache import Arrays, Cache
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.hardening import paired
+from lab.experiments.hardening import experiment, paired
 from lab.experiments.hardening.paired import Setting, measured, packed, standing, unpacked
 from lab.experiments.hardening.paired_report import LEVEL, PRIMARY, Against, adjusted, made, paired_page, summaries
 from lab.experiments.hardening.rows import PairedRow
+from lab.experiments.harness.plan import Workplace
 from lab.red_team import plan
 from lab.red_team.attack import adversarial
 from processors.bundle import Bundle, load_bundle
@@ -162,6 +163,25 @@ def test_an_attack_is_submitted_to_both_sides_and_a_run_resumes(
 
     monkeypatch.setattr(paired, "judged", never)
     assert measured(setting, bundle, pictures, cache) == found
+
+
+def test_only_the_checkpoints_of_the_row_of_hours_stand_beside_the_rows(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, folders = Workplace(tmp_path / "results", tmp_path / "runs", tmp_path), list[Path]()
+
+    def noted(setting: Setting, bundle: Bundle, pictures: LabelledPictures, cache: Cache) -> None:
+        folders.append(cache.folder)
+
+    monkeypatch.setattr(experiment, "measured", noted)
+    monkeypatch.setattr(experiment, "_loaded", lambda _: bundle)
+    monkeypatch.setattr(experiment, "read_cifar10_test", lambda *_: coloured_pictures(1))
+    cells = [cell for cell in experiment.plan(place).cells if cell.name.endswith("/bare/auto-attack")]
+    for cell in cells:
+        cell.measure()
+    assert [cell.name.partition("/")[0] for cell in cells] == ["paired", "paired", "transferred"]
+    usual = tmp_path / "runs" / "hardening"
+    assert folders == [usual, usual, tmp_path / "results" / "hardening" / "checkpoints"]
 
 
 def test_attacks_through_the_drop_and_on_the_bare_network_make_different_pictures(

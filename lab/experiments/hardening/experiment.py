@@ -108,7 +108,8 @@ def _paired(setting: Setting, place: Workplace, count: int = PICTURES, table: st
     def measure() -> Tables:
         bundle = _loaded(folder)
         pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), count)
-        return {table: [measured(setting, bundle, pictures, place.cache(NAME))]}
+        cache = place.committed_cache(NAME) if table == "transferred" else place.cache(NAME)
+        return {table: [measured(setting, bundle, pictures, cache)]}
 
     files = (folder, place.data_set("cifar10"))
     costly = _COSTLY if setting.made_on == BEHIND else _BARE_SECONDS

@@ -43,6 +43,10 @@ class Workplace:
         """Return the checkpoints of the experiment `name`."""
         return Cache(self.runs / name)
 
+    def committed_cache(self, name: str) -> Cache:
+        """Return the checkpoints that stand beside the rows, so that another checkout continues a row of hours."""
+        return Cache(self.results / name / "checkpoints")
+
     def store(self, name: str) -> Store:
         """Return the rows of the experiment `name`."""
         return Store(self.results / name)
