@@ -67,7 +67,7 @@ def measure(folder: Path, with_tests: bool) -> dict[str, Any]:
         tests = subprocess.run(
             ["make", "test"],
             cwd=clone,
-            env=surroundings,
+            env=surroundings | {"COLUMNS": "400"},  # pytest cuts the reason of a failure at the width of a terminal
             check=False,
             timeout=PATIENCE_S,
             capture_output=True,
@@ -77,7 +77,7 @@ def measure(folder: Path, with_tests: bool) -> dict[str, Any]:
         result |= {
             "make_test_status": tests.returncode,
             "make_test_s": time.time() - begun,
-            "make_test_failed": [line for line in tests.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))],
+            "make_test_failed": re.findall(r"^(?:FAILED|ERROR) tests/.*$", tests.stdout, re.MULTILINE),
             "make_test_said": closing[-1].strip("= ") if closing else tests.stdout[-500:],
         }
     return result
