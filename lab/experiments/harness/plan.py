@@ -44,7 +44,7 @@ class Workplace:
         return Cache(self.runs / name)
 
     def committed_cache(self, name: str) -> Cache:
-        """Return the checkpoints that stand beside the rows, so that another checkout continues a row of hours."""
+        """Return the checkpoints that are committed with the rows, so that another machine continues a row of hours."""
         return Cache(self.results / name / "checkpoints")
 
     def store(self, name: str) -> Store:
