@@ -119,8 +119,8 @@ class ConsoleContext:
         default_factory=lambda: QueryThreads(_RECORDER_THREADS, "recorded", "the recorder's database")
     )
     """Runs queries of the recorder's database, which may be slow."""
-    sum_up: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "sums"))
-    """Sums up frames of the recorder's database, which may take long."""
+    read_long: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "long"))
+    """Runs queries of the recorder's database that may take long: sums, and the search for frames to replay."""
     fetch: WorkerThreads = field(default_factory=lambda: WorkerThreads(4, "fetching"))
     """Reads files of the quarantine, which may be on another machine."""
     write: WorkerThreads = field(default_factory=lambda: WorkerThreads(1, "writing"))
@@ -135,7 +135,7 @@ class ConsoleContext:
         self.logins = Logins(self.login_methods, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
-        # The poller, the sums and the job that copies frames read it too.
+        # The poller, the long queries and the job that copies frames read it too.
         self.recorded = RecorderDatabase(self.settings.database, _RECORDER_THREADS + 3)
         # Before an export, one of those threads checks that it responds.
         self.exported = RecorderDatabase(self.settings.database, _RECORDER_THREADS + MOST_EXPORTS)
@@ -197,7 +197,7 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        readers, writers = (self.read, self.use_recorder, self.sum_up, self.fetch), (self.write, self._change)
+        readers, writers = (self.read, self.use_recorder, self.read_long, self.fetch), (self.write, self._change)
         for threads in (*readers, *writers, self.run_on_kept_files, self.command):
             threads.close()
         self.watch.close()

@@ -1,7 +1,7 @@
 """The last status and meta message of each camera, in the database.
 
 Each camera signs both. A message older than the stored one is ignored, and so is a message of an ended boot after that
-of another boot. Therefore retained or replayed messages change nothing.
+of a running one. Therefore retained or replayed messages change nothing while a camera runs.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ def _replaces(connection: Connection, camera: str, message: M, stored: M | None,
         return True
     if not is_newer(message, stored, seen_ms):
         return False
-    # By its own clock, which may have been ahead, a replayed message is newer than those of later boots.
-    return message.boot_id == stored.boot_id or not _has_ended(connection, camera, message.boot_id)
+    # By its own clock, which may have been ahead, a replayed message is newer than those of the running boot.
+    return (
+        message.boot_id == stored.boot_id
+        or not _has_ended(connection, camera, message.boot_id)
+        or _has_ended(connection, camera, stored.boot_id)
+    )
 
 
 def _has_ended(connection: Connection, camera: str, boot: int) -> bool:
-    """Return whether the last ledger of a boot is recorded: its camera sends no message of it after that of another."""
+    """Return whether the last ledger of a boot is recorded."""
     closed = select(ledgers.c.boot).where(ledgers.c.camera == camera, ledgers.c.boot == boot, ledgers.c.closed)
     summed = select(archived.c.boot).where(
         archived.c.kind == RowKind.LEDGER.value, archived.c.camera == camera, archived.c.boot == boot

@@ -310,9 +310,7 @@ class Records:
 
 
 def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
-    """Yield the condition that a row names a boot of `Records.boots`: an unverified dead letter or summed ledger does
-    not.
-    """
+    """Yield the condition that `Records.boots` includes a row: only verified dead letters, and no summed ledgers."""
     if table is dead_letters:
         yield dead_letters.c.verified
     elif table is archived:

@@ -251,8 +251,7 @@ class AlertNotifier:
                 for alert_id in each.alert_ids
             }
             return {each.alert_id: None for each in lasting if each.alert_id in opened}
-        # One that is further ahead was raised before the clock was set back.
-        return {each.alert_id: None for each in lasting if abs(each.raised_ms - now_ms) <= EPISODE_MS}
+        return {each.alert_id: None for each in lasting if each.raised_ms >= now_ms - EPISODE_MS}
 
     def _open_before_damage(self, alert_ids: Sequence[str]) -> dict[str, None]:
         """Return the ids of the backdoor alerts that only a database set aside holds, and that nobody has closed."""

@@ -31,7 +31,8 @@ from schemas.runtime.atomic_file import UNFINISHED
 _LEAST_REBUILT: Final = 2**40
 """Lowest revision of a rebuilt ledger: the milliseconds from 1970 to 2004.
 
-Revisions are counted from 1. On a device without a battery, the clock may have begun in 1970 a moment ago.
+Revisions are counted from 1. On a device without a battery, the clock may have begun in 1970 a moment ago. A ledger
+that is rebuilt twice by such a clock has the same revision twice, and the second one is ignored.
 """
 
 _log = structlog.get_logger()

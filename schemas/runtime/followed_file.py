@@ -33,11 +33,11 @@ def file_version(file: Path) -> FileVersion:
 class FollowedFile(Generic[T]):
     """A file that is read again after each change.
 
-    A file that could not be read is read again at each look, because a corrected mode is no new version of the file.
+    A file that could not be read is read again by each call of `changed`, because a corrected mode is no new version.
     """
 
     def __init__(self, file: Path, read: Callable[[Path], T], *, version: FileVersion = UNREAD) -> None:
-        """A file of `version` is not read at first."""
+        """`version` is the version of the file that the caller has already read."""
         self._file = file
         self._read = read
         self._version = version
@@ -47,8 +47,7 @@ class FollowedFile(Generic[T]):
     def changed(self) -> T | None:
         """Return the content if the file is not the one that was read last, else None. It costs one call of `stat`.
 
-        An error of `read`, of any type, is logged once, until another one occurs or the file is read. Then it is None
-        too.
+        An error of `read`, of any type, gives None. It is logged once, until another one occurs or the file is read.
         """
         version = file_version(self._file)
         if version == self._version:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
+import time
 from html import unescape
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from consumers.console.data.store import Store
 from consumers.console.query_threads import QueryThreads
 from consumers.database.engine import open_engine
 from schemas.errors import BrokerError
+from schemas.waiting import cancel
 from tests.consumers.console_rig import raise_alert
 from tests.consumers.recorder_rig import Rig
 from tests.consumers.served_console import get, serving
@@ -40,6 +43,40 @@ async def test_a_query_that_takes_too_long_is_given_up_and_one_that_waits_behind
         await until(lambda: not threads._late)
         await threads(ran.append, "after")
         assert ran == ["after"]
+    finally:
+        answers.set()
+        threads.close()
+
+
+async def test_queries_wait_briefly_after_a_slow_failure_and_while_the_query_of_a_visitor_who_left_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumers.console.query_threads.SHORT_PATIENCE_S", 0.05)
+    threads, answers, begun = QueryThreads(1, "test", "the database"), threading.Event(), threading.Event()
+
+    def fail_slowly() -> None:
+        time.sleep(0.06)
+        raise ConnectionError("no answer")
+
+    def wait_for_answers() -> None:
+        begun.set()
+        answers.wait()
+
+    try:
+        with pytest.raises(ConnectionError):
+            await threads(fail_slowly)
+        with pytest.raises(BrokerError, match="does not respond"):
+            await threads(answers.wait)
+        monkeypatch.setattr("consumers.console.query_threads.WARNED_S", 0.0)
+        answers.set()
+        await until(lambda: not threads._late)
+        threads._warned_until_s = 0.0
+        answers.clear()
+        visit = asyncio.ensure_future(threads(wait_for_answers))
+        await until(begun.is_set)
+        await cancel(visit)
+        with pytest.raises(BrokerError, match="does not respond"):
+            await threads(answers.wait)
     finally:
         answers.set()
         threads.close()

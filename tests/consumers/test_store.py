@@ -501,6 +501,15 @@ def test_a_replayed_event_of_an_ended_boot_changes_nothing_even_if_its_clock_was
     assert events.state_and_share() == ("paused", 0.4)
 
 
+def test_the_first_event_of_an_ended_boot_counts_after_the_end_of_the_boot_before(rig: Rig) -> None:
+    events = CameraEvents(rig)
+    events.meta(0.4, 1, (1, 1), 100)
+    for boot in (1, 2):
+        rig.ledger(Ledger(boot_id=boot, revision=2, next=1, closed=True))
+    events.meta(0.6, 2, (1, 1), 200)
+    assert events.state_and_share()[1] == 0.6
+
+
 def test_the_events_of_a_short_boot_count_if_they_are_recorded_together_with_its_last_ledger(rig: Rig) -> None:
     events = CameraEvents(rig)
     events.meta(0.4, 1, (1, 1), 100)

@@ -27,7 +27,7 @@ async def replay_reason(context: ConsoleContext, request: Request, reason: str) 
     begin_long_answer(request.scope, math.inf)
     for site, part in sites.items():
         try:
-            found, recorded = await context.read_recorded(letters, reason, part)
+            found, recorded = await context.read_long(context.recorded.read, letters, reason, part)
             outcome = await replay(settings.kafka, settings.frames_topic, found, recorded) if found else None
         except UserError as error:
             await context.note(who, "replay", reason, "", str(error), site)

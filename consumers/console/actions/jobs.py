@@ -21,7 +21,7 @@ from consumers.console.data.quarantined import cameras_of
 from consumers.console.jobs.bundles import OWN
 from consumers.console.jobs.jobs import SHOWN, Jobs
 from consumers.console.jobs.rows import Job, JobKind
-from schemas.errors import ConfigError, StateError, UserError
+from schemas.errors import BrokerError, ConfigError, StateError, UserError
 from schemas.messages.rollout import slots
 
 NONE = "jobs.folder is missing: set it to start jobs from this console"
@@ -126,6 +126,8 @@ async def run_action(context: ConsoleContext, act: Act, request: Request, sent: 
         return await act(context, context.jobs, request, sent | request.path_params)
     except StateError as error:
         return error_response(409, str(error))
+    except BrokerError:
+        raise
     except UserError as error:
         return error_response(400, str(error))
 

@@ -67,11 +67,11 @@ async def roll_up(context: ConsoleContext) -> None:
 
     async def sum_up() -> bool:
         nonlocal rollup, purge_at_s
-        engine = await context.sum_up(context.recorded.engine)
+        engine = await context.read_long(context.recorded.engine)
         if rollup is None or rollup.recorded is not engine:
             rollup = Rollup(engine, context.store.engine)
         rollup.note({card.name: card.evidence for card in context.fleet.own_cards() if card.evidence})
-        part = await context.sum_up(rollup.read)
+        part = await context.read_long(rollup.read)
         more = part is not None and await context.write(rollup.add, part)
         if time.monotonic() >= purge_at_s:
             left = await context.write(rollup.purge, age_clock.now_ms())
