@@ -20,7 +20,7 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
 
 @contextmanager
 def noticing_delay(seconds: float, notice: Callable[[], object]) -> Iterator[None]:
-    """Call `notice` once if the block, which goes on, has not ended after these seconds."""
+    """Call `notice` once if the block takes longer than these seconds. The block goes on."""
     timer = asyncio.get_running_loop().call_later(seconds, notice)
     try:
         yield

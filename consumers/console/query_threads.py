@@ -22,6 +22,7 @@ PATIENCE_S: Final = ANSWER_S - 3
 SHORT_PATIENCE_S: Final = 1.0
 """Longest wait while an abandoned query runs, and for `WARNED_S` after a slow failure. A page may need several."""
 WARNED_S: Final = 10.0
+"""Seconds after a failure that took longer than `SHORT_PATIENCE_S`."""
 
 
 class QueryThreads(WorkerThreads):

@@ -61,7 +61,7 @@ class _Bwdif:
         """Return the held frame, deinterlaced if it is interlaced, and hold the one that follows; None ends."""
         self._graph.vpush(following)
         frame = self._graph.vpull()
-        # The filter doubles them, also the number that stands for none.
+        # The filter doubles each time, and gives a frame without a time a wrong one.
         frame.pts, frame.time_base = self._held.pts, self._held.time_base
         if following is not None:
             self._held = following

@@ -23,7 +23,7 @@ from consumers.console.jobs.output import PICTURES_FOLDER, Progress, last_messag
 from consumers.console.jobs.rows import JobKind, JobState
 from infra.local.process import ProcessId
 from lab.repair.report import PICTURES
-from schemas.errors import MalformedError, StateError
+from schemas.errors import BrokerError, MalformedError, StateError
 from schemas.evidence.flagged_pictures import open_flagged, seal_flagged
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -336,6 +336,18 @@ async def test_a_repair_without_the_recorders_database_is_answered_with_status_5
         answer = await browser.post(f"{ROOT}/jobs/repair", json={"bundle": SICK, "camera": CAMERA})
     assert answer.status_code == 503
     assert "expected the recorder's database" in answer.json()["error"]
+
+
+async def test_a_change_of_a_job_while_the_database_does_not_respond_is_answered_with_status_503(
+    rig: JobsRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_: str) -> None:
+        raise BrokerError("the console's database does not respond")
+
+    monkeypatch.setattr(rig.jobs, "find", hang)
+    async with rig.browser() as browser:
+        answer = await browser.post(f"{ROOT}/jobs/{'0' * 16}/cancel", json={})
+    assert (answer.status_code, answer.json()["error"]) == (503, "the console's database does not respond")
 
 
 async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: Rig) -> None:

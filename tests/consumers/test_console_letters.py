@@ -140,6 +140,14 @@ def test_only_an_admin_replays_letters(console: ConsoleRig, recorder: Rig) -> No
     assert "no+frame+to+send" in answer.headers["location"]
 
 
+def test_a_search_for_letters_may_take_longer_than_a_page_waits(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.query_threads.PATIENCE_S", 0.0)
+    answer = console.browser().post(f"{ROOT}/dead-letters/replay", json={"reason": "bad_pixels"})
+    assert answer.json() == {"outcome": "no frame to send again; 0 recorded meanwhile"}
+
+
 def test_a_failed_replay_is_reported_and_logged(
     console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

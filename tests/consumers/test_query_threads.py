@@ -48,35 +48,45 @@ async def test_a_query_that_takes_too_long_is_given_up_and_one_that_waits_behind
         threads.close()
 
 
-async def test_queries_wait_briefly_after_a_slow_failure_and_while_the_query_of_a_visitor_who_left_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a query be abandoned within the test only after a short wait."""
+    monkeypatch.setattr("consumers.console.query_threads.PATIENCE_S", 600.0)
     monkeypatch.setattr("consumers.console.query_threads.SHORT_PATIENCE_S", 0.05)
-    threads, answers, begun = QueryThreads(1, "test", "the database"), threading.Event(), threading.Event()
+
+
+@pytest.mark.usefixtures("long_patience")
+async def test_after_a_slow_failure_a_query_is_abandoned_soon() -> None:
+    threads, answers = QueryThreads(1, "test", "the database"), threading.Event()
 
     def fail_slowly() -> None:
         time.sleep(0.06)
         raise ConnectionError("no answer")
+
+    try:
+        with pytest.raises(ConnectionError):
+            await threads(fail_slowly)
+        with pytest.raises(BrokerError, match="does not respond"):
+            await asyncio.wait_for(threads(answers.wait), 30)
+    finally:
+        answers.set()
+        threads.close()
+
+
+@pytest.mark.usefixtures("long_patience")
+async def test_while_the_query_of_a_visitor_who_left_runs_a_query_is_abandoned_soon() -> None:
+    threads, answers, begun = QueryThreads(1, "test", "the database"), threading.Event(), threading.Event()
 
     def wait_for_answers() -> None:
         begun.set()
         answers.wait()
 
     try:
-        with pytest.raises(ConnectionError):
-            await threads(fail_slowly)
-        with pytest.raises(BrokerError, match="does not respond"):
-            await threads(answers.wait)
-        monkeypatch.setattr("consumers.console.query_threads.WARNED_S", 0.0)
-        answers.set()
-        await until(lambda: not threads._late)
-        threads._warned_until_s = 0.0
-        answers.clear()
         visit = asyncio.ensure_future(threads(wait_for_answers))
         await until(begun.is_set)
         await cancel(visit)
         with pytest.raises(BrokerError, match="does not respond"):
-            await threads(answers.wait)
+            await asyncio.wait_for(threads(answers.wait), 30)
     finally:
         answers.set()
         threads.close()

@@ -62,16 +62,28 @@ UNUSUAL = (f'{{"site/door": 1{400 * "0"}}}', 100_000 * "[")
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}', *UNUSUAL],
-    ids=["no-json", "no-object", "no-number", "negative", "nan", "huge", "deep"],
+    ("text", "error"),
+    [
+        ("{", "double quotes"),
+        ("[]", "expected a JSON object of MiB a second by camera"),
+        ('{"site/door": "fast"}', "fast"),
+        ('{"site/door": -1}', "expected finite rates from 0"),
+        ('{"site/door": NaN}', "expected finite rates from 0"),
+        ('{"site/door": Infinity}', "expected finite rates from 0"),
+        (UNUSUAL[0], "too large"),
+        (UNUSUAL[1], "recursion"),
+    ],
+    ids=["no-json", "no-object", "no-number", "negative", "nan", "infinite", "huge", "deep"],
 )  # fmt: skip
-def test_the_rates_stay_while_the_file_is_invalid(tmp_path: Path, text: str) -> None:
+def test_the_rates_stay_while_the_file_is_invalid(tmp_path: Path, text: str, error: str) -> None:
     file = tmp_path / "rates.json"
     file.write_text(text)
     rates = FollowedFile(file, read_rates)
     with structlog.testing.capture_logs() as logs:
         assert (rates.changed(), rates.changed()) == (None, None)
-    assert [each["event"] for each in logs] == ["file_not_read"]
+    (line,) = logs
+    assert line["event"] == "file_not_read"
+    assert error in line["error"]
     file.write_text(json.dumps({DOOR: 3}))
     assert rates.changed() == {DOOR: 3 * 2**20}
 
