@@ -23,7 +23,7 @@ from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.rollup import DAY_MS
 from consumers.database.console_store import Review
-from consumers.database.engine import settled_at_ms
+from consumers.database.engine import LATE, LATE_S, settled_at_ms
 from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
@@ -36,9 +36,6 @@ from schemas.runtime.worker_threads import WorkerThreads
 from schemas.waiting import noticing_delay
 
 POLL_INTERVAL_S: Final = 1.0
-LATE_S: Final = 10.0
-"""Seconds after which a database that has neither answered nor failed counts as away."""
-LATE: Final = f"no response for {LATE_S:g} s"
 MOST_COUNTED: Final = 1_000
 """The newest dead letters are counted up to this number, those of all sites together."""
 

@@ -22,6 +22,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from schemas.batched import batched
 from schemas.errors import ConfigError, StateError
 
+LATE_S: Final = 10.0
+"""Seconds after which a database that has neither answered nor failed counts as away."""
+LATE: Final = f"no response for {LATE_S:g} s"
 BUSY_TIMEOUT_MS: Final = 2_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
 SQLITE_WAL_PAGES: Final = 4_000

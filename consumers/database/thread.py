@@ -12,9 +12,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
 from consumers.database.damage import is_damaged, reason
+from consumers.database.engine import LATE_S
 from schemas.errors import UserError
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
+from schemas.waiting import noticing_delay
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class DatabaseThread:
     """Runs database actions one after the other, until `stop` is set.
 
     The conditions `database` and `quarantine` of its role hold while no action waits to be retried for that cause.
+    `database` does not hold either while an action takes long: nothing is recorded meanwhile.
     """
 
     def __init__(
@@ -69,10 +72,17 @@ class DatabaseThread:
         backoff = Backoff()
         loop = asyncio.get_running_loop()
         this = object()
+
+        def note_delay() -> None:
+            # It may also be the quarantine that does not respond: an action can use both.
+            self._waiting[this] = "database", f"an action takes longer than {LATE_S:g} s"
+            self._show()
+
         try:
             while True:
                 try:
-                    result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
+                    with noticing_delay(LATE_S, note_delay):
+                        result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
                 except self._raises:
                     raise
                 except Exception as error:  # drivers and object stores use many errors for an outage

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from consumers.database.engine import database_id
+from consumers.database.engine import LATE, LATE_S, database_id
 from consumers.database.recorded import RecorderDatabase
 from consumers.homeassistant.discovery import ORIGIN, CameraSnapshot, config, config_topic, state_topic, status_topic
 from consumers.homeassistant.reading import DatabaseReader
@@ -27,7 +28,7 @@ from schemas.runtime.worker_threads import WorkerThreads
 from schemas.topics import DISCOVERY_ROOT
 from schemas.transport.mqtt.background import BackgroundClient
 from schemas.transport.mqtt.connection import Subscription
-from schemas.waiting import wait_at_most
+from schemas.waiting import noticing_delay, wait_at_most
 
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
@@ -58,7 +59,8 @@ async def run_announcer(
         while not stop.is_set():
             begun = time.monotonic()
             try:
-                found = await run_in_thread(reading.poll)
+                with noticing_delay(LATE_S, partial(health.set, "database", False, LATE)):
+                    found = await run_in_thread(reading.poll)
                 health.set("database", True)
                 announcer.announce(found, reading.removed)
                 # A database that replaces a damaged one has no cameras at first.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from sqlalchemy import delete, insert, select, update
 from consumers.cameras.open_alerts import HOLD_S, newest_alerts
 from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.console.data.store import Store
-from consumers.database.engine import SETTLED_MS
+from consumers.database.engine import LATE, SETTLED_MS
 from consumers.database.recorded import RecorderDatabase
 from consumers.database.tables import alerts, camera_snapshots, cameras, frames
 from consumers.homeassistant.announcer import Announcer, announcer_id, run_announcer
@@ -419,6 +420,30 @@ async def test_devices_are_unavailable_while_the_database_cannot_be_read(
         await until(lambda: house.retained[status] == b"offline", "the unavailable devices")
         file.with_suffix(".away").rename(file)
         await until(lambda: house.retained[status] == b"online", "the available devices")
+
+
+@pytest.mark.brokers
+async def test_the_announcer_is_not_ready_while_the_database_hangs(
+    recorder: Rig, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.homeassistant.announcer.LATE_S", 0.05)
+    answers, read = threading.Event(), DatabaseReader.poll
+    answers.set()
+
+    def hang_and_read(reader: DatabaseReader) -> list[CameraSnapshot]:
+        answers.wait()
+        return read(reader)
+
+    monkeypatch.setattr(DatabaseReader, "poll", hang_and_read)
+    async with announcing(recorder, mosquitto) as health:
+        try:
+            await until(lambda: health.report()[0], "health")
+            answers.clear()
+            await until(lambda: not health.report()[0], "the hanging database")
+            assert health.report()[1]["database"] == {"ok": False, "detail": LATE}
+        finally:
+            answers.set()
+        await until(lambda: health.report()[0], "health")
 
 
 @pytest.mark.brokers

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -224,6 +225,31 @@ async def test_a_recorder_is_not_ready_while_it_cannot_write_although_it_can_rea
         assert rig.count("frames") == 1
     finally:
         made.close()
+
+
+async def test_a_recorder_is_not_ready_while_a_write_hangs(
+    rig: Rig, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.database.thread.LATE_S", 0.05)
+    health, answers = recorder._health, threading.Event()
+    health.set("kafka", True)
+    await recorder._database.run(recorder._store.bytes_held)
+    write = recorder._store._write
+
+    def hang_and_write(*args: Any, **kwargs: Any) -> Any:
+        answers.wait()
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(recorder._store, "_write", hang_and_write)
+    writing = asyncio.create_task(recorder._write(rig.verdict_records([verdict(0)])))
+    try:
+        await until(lambda: not health.report()[0])
+        assert health.report()[1]["database"] == {"ok": False, "detail": "an action takes longer than 0.05 s"}
+    finally:
+        answers.set()
+        await writing
+    assert health.report()[0]
+    assert rig.count("frames") == 1
 
 
 async def test_a_recorder_takes_over_the_cameras_of_its_partitions_in_their_saved_state(

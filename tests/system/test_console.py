@@ -174,7 +174,7 @@ def test_every_program_reports_the_same_state_and_reason_for_each_faulty_camera(
 
     def status_counts_them() -> bool:
         counted = json.loads(run_command("status", "--json", "--state", state).stdout)["cameras"]
-        return counted.items() >= {"frozen": 1, "black": 1, "refused": 1}.items()
+        return bool(counted.items() >= {"frozen": 1, "black": 1, "refused": 1}.items())
 
     def recorder_exports_them() -> bool:
         faulty = {(STUCK, "frozen"), (BLACK, "black"), (LARGE, "refused")}

@@ -16,7 +16,7 @@ from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.rollup import Rollup
-from consumers.console.database_poller import LATE, LATE_S
+from consumers.database.engine import LATE, LATE_S
 from schemas.clock import monotonic_ms
 from schemas.errors import error_text
 from schemas.runtime.repeat import attempt, repeat
