@@ -82,7 +82,7 @@ def _run(place: Workplace, run: published_runs.PublishedRun) -> Cell:
         bundle = load_bundle(folder, torch.device("cpu"))
         pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), published_runs.IMAGES)
         pages = place.store(NAME).folder
-        return {"run": [published_runs.measure(run, bundle, pictures, place.runs / NAME, pages)]}
+        return {"run": [published_runs.measure(run, bundle, pictures, place.committed_cache(NAME), pages)]}
 
     # Not the code of the pages: a change of their text changes no figure.
     code = ("lab.red_team.run:RedTeam",)
