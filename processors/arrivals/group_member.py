@@ -78,6 +78,8 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self.joined = False
         self._idle = False
         """True while the group has assigned no partition to this member."""
+        self._commits = True
+        """False from a revocation without the topic until the next assignment: another topic may get that name."""
 
     async def join(self) -> None:
         """Open the reader; the group assigns partitions later."""
@@ -126,7 +128,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     async def commit(self) -> None:
         """Commit the finished offsets. A failure is no failure of the role: uncommitted records are delivered again."""
-        if not self.joined or self._tracker.lost:
+        if not self.joined or self._tracker.lost or not self._commits:
             return
         offsets: dict[TopicPartition, int | tuple[int, str]] = {}
         marks: list[tuple[PartitionProgress, int]] = []
@@ -157,15 +159,14 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._idle = False
         if not self._tracker.held:
             return
-        # aiokafka would retry the commit until another topic of that name exists, and then commit to it. One answer
-        # without the topic is no loss of it: a node that starts may give one. Kafka forgets the commits to a lost one.
-        commits = not (self.joined and self.reader.is_missing(self._settings.frames_topic))
+        # One answer without the topic is no loss of it: a node that starts may give one. Kafka forgets the commits to a
+        # lost one.
+        self._commits = not (self.joined and self.reader.is_missing(self._settings.frames_topic))
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
         try:
             async with asyncio.timeout(deadline_s):
                 await self._jobs.drain(deadline_s * 0.8)
-                if commits:
-                    await self.commit()
+                await self.commit()
         except TimeoutError:
             log.info("drain_timed_out")
         self.clear()
@@ -191,6 +192,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             progress.recalling = self._key_frames.recall_partition(
                 each.partition, notes.get(each, ""), partial(self._recalled, progress)
             )
+        self._commits = True
         log.info("partitions_assigned", partitions=sorted(each.partition for each in assigned))
         self._health.set("assigned", True)
         self._idle = not assigned

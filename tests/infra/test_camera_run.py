@@ -259,8 +259,7 @@ def test_the_command_follows_its_file_and_drains_when_it_is_stopped(
             write(file, site, [camera("one"), camera("two")])
             wait_until(lambda: frames("two") > 3)
             write(file, site, [camera("two")])
-            wait_until(lambda: phase("one") == "None")
-            assert phase("two") == "capturing"
+            wait_until(lambda: (phase("one"), phase("two")) == ("None", "capturing"))
         finally:
             os.kill(process.pid, signal.SIGTERM)
         assert process.stderr is not None

@@ -175,13 +175,13 @@ def test_the_broker_presents_its_renewed_certificate_without_a_restart(fleet: La
 
         def presented() -> bytes | None:
             with (
-                socket.create_connection(("127.0.0.1", bridges), 10) as plain,
-                secured(plain, bridge.context(), "127.0.0.1", 10) as link,
+                socket.create_connection(("127.0.0.1", bridges), PATIENCE_S) as plain,
+                secured(plain, bridge.context(), "127.0.0.1", PATIENCE_S) as link,
             ):
                 return link.getpeercert(binary_form=True)
 
         before = presented()
         with MqttVisitor(("127.0.0.1", bridges), bridge, "bridge-a") as visitor:
             Roles(Authority(fleet.pki)).issue("mosquitto", ())
-            wait_until(lambda: presented() != before, "the broker to read its certificate again", within_s=20)
+            wait_until(lambda: presented() != before, "the broker to read its certificate again")
             assert not visitor.disconnected.is_set()

@@ -172,9 +172,9 @@ async def test_a_topic_without_a_right_to_it_does_not_count_as_deleted(kafka: Ka
     settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": "none"})
     watch = GroupWatch(settings.model_copy(update={"kafka": kafka.access("health")}), reports.append)
     async with running(watch.run()):
-        await until(lambda: bool(reports))
-    assert "TopicAuthorizationFailedError" in reports[0].error
-    assert not reports[0].topic_lost
+        # On a busy machine the first report may be a timeout.
+        await until(lambda: any("TopicAuthorizationFailedError" in each.error for each in reports))
+    assert not any(each.topic_lost for each in reports)
 
 
 async def test_the_monitor_reads_the_offsets_of_frames_and_processors(kafka: KafkaWithPasswords) -> None:

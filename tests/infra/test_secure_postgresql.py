@@ -19,6 +19,7 @@ from schemas.errors import BrokerError, ConfigError
 from tests.infra.command_line import refusal as command_refusal
 from tests.infra.command_line import run
 from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.brokers
 PREFIX = "PostgreSQL at "
@@ -64,7 +65,7 @@ def own_certificate(connection: Connection) -> Iterator[None]:
 def refusal(url: str) -> str:
     """Return the error line, which is the same from both checks."""
     with pytest.raises(BrokerError) as required:
-        require_database(url, 5)
+        require_database(url, PATIENCE_S)
     with pytest.raises(BrokerError) as looked_up:
         look_for_refusal(url)
     (line,) = str(required.value).splitlines()
@@ -74,7 +75,7 @@ def refusal(url: str) -> str:
 
 
 def test_the_right_root_certificate_host_and_password_connect_by_tls(connection: Connection) -> None:
-    require_database(connection.url, 5)
+    require_database(connection.url, PATIENCE_S)
     look_for_refusal(connection.url)
     engine = open_engine(connection.url, writes=True)
     try:
@@ -97,7 +98,7 @@ def test_a_password_from_a_file_is_accepted(
     file.write_text(f"*:*:*:*:{PASSWORD}\n")
     file.chmod(0o600)
     monkeypatch.setenv("PGPASSFILE", str(file))
-    require_database(connection.url, 5)
+    require_database(connection.url, PATIENCE_S)
 
 
 def test_a_wrong_certificate_database_or_password_is_one_error_line_without_a_wait(

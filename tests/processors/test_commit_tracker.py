@@ -197,6 +197,24 @@ async def test_one_answer_without_the_topic_prevents_a_commit_and_moves_no_posit
     assert bench.reader.commits == [{partition(0): 42}]
 
 
+async def test_offsets_of_a_lost_topic_are_not_committed_to_one_that_is_created_during_the_drain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned({partition(0)})
+    job = bench.take(0, 41)
+
+    async def drain(_: float) -> None:
+        bench.tracker.finish(job)
+        bench.reader.topic = {0, 1, 2}
+        await bench.member.commit()
+
+    monkeypatch.setattr(bench.chain, "drain", drain)
+    bench.reader.topic = set()
+    await bench.member.on_partitions_revoked({partition(0)})
+    assert not bench.reader.commits
+
+
 async def test_the_successor_of_a_lost_topic_is_read_from_its_beginning() -> None:
     bench = Bench()
     await bench.member.on_partitions_assigned({partition(0)})

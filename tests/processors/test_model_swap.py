@@ -164,7 +164,7 @@ async def test_swap_and_rollback_under_load_give_each_frame_one_verdict_of_its_o
             await system.send_until_served(running, first)
             await system.send(24)
             await until(system.done)
-            assert running.healthy()
+            await until(running.healthy)
             assert detail(running) == first.model_id
             assert running.metric("pointillist_model_info", model_id=second.model_id) == 0
             assert running.metric("pointillist_model_load_seconds_count") == swaps(running, "switched") == 3
@@ -233,7 +233,7 @@ async def test_a_model_that_cannot_be_loaded_is_rejected_and_the_previous_one_se
         async with system.rig.processor(instance="processor-1") as running:
             await system.publish(broken)
             await until(lambda: swaps(running, "refused") == 1)
-            assert running.healthy()
+            await until(running.healthy)
             assert "got others" in detail(running)
             async with system.topic() as topic:
                 serve, refuse, silent = await topic.wait(60)
@@ -448,7 +448,7 @@ async def test_a_signer_is_trusted_exactly_while_the_file_of_trusted_signers_lis
                 serve, refuse, silent = await topic.wait(60)
                 assert not serve | silent
                 assert "who is not trusted; it serves" in refuse["processor-1"]
-            assert running.healthy()
+            await until(running.healthy)
             system.rig.trust.write_text(own + other.line("other"))
             await system.send_until_served(running, second)
             assert detail(running) == second.model_id

@@ -28,7 +28,7 @@ from tests.waiting import until
 QUICK = LinkSettings(
     keepalive_s=3, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
 )
-STEADY = QUICK.model_copy(update={"keepalive_s": 60})
+STEADY = QUICK.model_copy(update={"keepalive_s": 60, "connect_timeout_s": 60.0})
 """For tests that count connections: a stalled test process does not cost one."""
 ONCE = STEADY.model_copy(update={"grace_s": 3.0, "retry_s": 30.0, "retry_max_s": 30.0})
 """For tests that count frames: a late confirmation does not cause a resend."""

@@ -222,7 +222,7 @@ async def test_frames_stay_with_the_cameras_while_the_processors_lag_and_none_is
         rig.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
         await until(lambda: rig.cameras.revisions.get(camera) == 3, "the ledger confirmed")
         assert len(await rig.frames_of(camera)) == accepted
-        assert all(bridge.is_healthy() for bridge in bridges)
+        await until(lambda: all(bridge.is_healthy() for bridge in bridges), "healthy bridges")
         await behind.catch_up()
         await until(lambda: not any(map(holding, bridges)), "both bridges accepting frames")
         await rig.cameras.resend(camera, seqs, behind.catch_up)

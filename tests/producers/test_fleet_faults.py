@@ -208,7 +208,7 @@ def test_a_fleet_on_a_finished_folder_starts_another_run_unless_it_resumes(
     layout.issue_key(CameraId(f"{site}/door"), secret=SECRET)
     fleet_started(state_dir).write_text('{"started_ms": 1}')  # as `up` leaves it
     command = [sys.executable, "-m", "infra.cli", "fleet", "--scenario", str(scenario), "--state", str(state_dir)]
-    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--seconds", "1"]
+    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--seconds", "3"]
     done = subprocess.run([*command, *["--resume"] * resume], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     confirmed = {identity for identity in bridge.confirmed if identity.camera_id == f"{site}/door"}

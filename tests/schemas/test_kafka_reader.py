@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from infra.local.kafka import Kafka
@@ -19,6 +19,7 @@ from schemas.transport.kafka.reader import Group, Reader
 from schemas.transport.kafka.sender import PlainRecord, Sender
 from tests.conftest import TopicFactory
 from tests.kafka_files import damage_batch, misnamed_batch
+from tests.processors.rig import delete_topics
 from tests.waiting import until
 
 WAIT_S = 0.5
@@ -170,6 +171,32 @@ async def test_members_of_a_group_share_partitions_and_continue_at_committed_off
         await one.close()
         await two.close()
     assert not one.is_open
+
+
+@pytest.mark.brokers
+async def test_a_commit_to_a_deleted_topic_fails_at_once(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    place = TopicPartition(topic, 0)
+    await fill(kafka, topic, range(5))
+    failures: list[KafkaError] = []
+
+    class Committing(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+        async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+            if place in revoked:
+                try:
+                    await reader.commit({place: 5})
+                except KafkaError as error:
+                    failures.append(error)
+
+        def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+            """Do nothing: the reader begins at the beginning."""
+
+    async with Reader(kafka.bootstrap, topic, group=Group(f"group-{topic}", 6.0, Committing())) as reader:
+        assert await read(reader, 5) == list(range(5))
+        await delete_topics(kafka.bootstrap, topic)
+        # aiokafka alone would retry until another topic of that name exists, and commit the old offset to it.
+        await until(lambda: failures, "a failed commit")
+    assert isinstance(failures[0], UnknownTopicOrPartitionError)
 
 
 @pytest.mark.brokers

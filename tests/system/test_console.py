@@ -45,7 +45,7 @@ ATTACHED = "street/gate-6"
 
 CONTRAST = """async (selector) => {
   const image = document.querySelector(selector), canvas = document.createElement("canvas");
-  await image.decode();
+  await image.decode().catch(() => image.decode());  // the next picture ends the decoding of one that is still loading
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
@@ -122,7 +122,7 @@ class Visit:
                         f"{name} in {theme} at {width} pixels"
                     )
                 with suppress(AssertionError):  # charts follow a new width a moment later
-                    wait_until(lambda: not self.page.evaluate(WIDE), within_s=5)
+                    wait_until(lambda: not self.page.evaluate(WIDE))
                 scrolls = self.page.evaluate(WIDE)
                 assert not scrolls, f"{name} in {theme} scrolls sideways: {self.page.evaluate(BEYOND)}"
         self.page.set_viewport_size(now)

@@ -172,7 +172,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                 down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
                 with suppress(subprocess.TimeoutExpired):
                     down_result = subprocess.run(down, cwd=tmp_path, check=False, timeout=240, stdout=PIPE, text=True)
-                    up.wait(20)
+                    up.wait(60)
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()

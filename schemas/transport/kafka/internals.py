@@ -172,6 +172,25 @@ async def committed_notes(consumer: Any, partitions: Iterable[Any]) -> dict[Any,
     return {partition: each.metadata or "" for partition, each in found.items()}
 
 
+def commit_to_existing_topics(consumer: Any) -> None:
+    """Let a commit of a group's member to a missing topic raise UnknownTopicOrPartitionError at once.
+
+    aiokafka would retry it until another topic of that name exists, and commit offsets of the old log to the new one.
+    """
+    from aiokafka.errors import UnknownTopicOrPartitionError
+
+    commit = consumer._coordinator._do_commit_offsets
+
+    async def commit_once(assignment: Any, offsets: Any) -> None:
+        try:
+            await commit(assignment, offsets)
+        except UnknownTopicOrPartitionError as error:
+            error.retriable = False
+            raise
+
+    consumer._coordinator._do_commit_offsets = commit_once
+
+
 def current_assignment(consumer: Any) -> object:
     """Return the consumer's assignment: an object that each rebalance replaces, even if the partitions stay."""
     return consumer._subscription.subscription.assignment

@@ -26,6 +26,7 @@ from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, close_clients, start_client
 from schemas.transport.kafka.damage import DAMAGE, DamageSkipper
 from schemas.transport.kafka.internals import (
+    commit_to_existing_topics,
     committed_notes,
     force_close,
     is_hidden,
@@ -156,6 +157,8 @@ class Reader:
         except BaseException:
             await self.close()
             raise
+        if self._group is not None:
+            commit_to_existing_topics(consumer)
         self.is_open = True
 
     async def close(self, deadline_s: float = STOP_S, *, keeps_place: bool = True) -> None:
@@ -312,7 +315,10 @@ class Reader:
         raise_group_error(self._opened())
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:
-        """Commit offsets to the group, each alone or with a note. aiokafka sets no time limit."""
+        """Commit offsets to the group, each alone or with a note. aiokafka sets no time limit.
+
+        Raises UnknownTopicOrPartitionError if the topic is missing.
+        """
         await self._opened().commit(dict(offsets))
 
     async def committed_notes(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
