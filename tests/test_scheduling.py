@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,10 +98,14 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
         text = WITH_BROKERS.format(ran=str(ran), folder=module.removesuffix(".py"))
         (tmp_path / "system" / module).write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    brokers\n    slow\n")
-    options = ["--rootdir", str(tmp_path), "-p", "tests.scheduling", "-n", "3", "--dist", "loadgroup"]
+    options = ["--rootdir", str(tmp_path), "-p", "xdist", "-p", "tests.scheduling", "-n", "3", "--dist", "loadgroup"]
     reverse = [str(tmp_path / "system" / module) for module in reversed(SHARED_SYSTEMS)]
     command = [sys.executable, "-m", "pytest", *options, *reverse, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    # Each of the four processes would spend most of its time on the imports of other plugins.
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120, env=environment
+    )
     assert done.returncode == 0, done.stdout
     notes = {file.name: file.read_text().split() for file in ran.iterdir()}
     workers = {name: worker for name, (worker, _) in notes.items()}
