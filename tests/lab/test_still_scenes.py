@@ -44,7 +44,7 @@ DEEP = 2e-5
 """A p-value so far below the threshold that six probes raise an alarm: each adds the most, 3 of 16."""
 
 
-PROBES = 8_000
+PROBES = 4_000
 
 
 def scenes(count: int, p_values: dict[int, float], *, named: bool = False) -> SceneScores:
