@@ -20,6 +20,7 @@ from lab.strip.combined import Statistics
 from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
+from schemas.errors import ConfigError
 from schemas.evidence.alarms import COMBINED, STRIP, no_classes, track_probe
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Track, advance
@@ -297,10 +298,11 @@ def test_the_command_writes_the_figures_of_both_rules(
         known = pictures(120, seed)
         save_pictures(tmp_path / f"{name}.npz", known)
     file = tmp_path / "evidence.json"
+    stay: tuple[object, ...] = ("--stay", 1) if kind == COMBINED else ()
 
     lab(
         "evidence", "--bundle", bundle, "--clean", tmp_path / "clean.npz",
-        "--poisoned", tmp_path / "poisoned.npz", "--json", file, "--episodes", 4,
+        "--poisoned", tmp_path / "poisoned.npz", "--json", file, "--episodes", 4, *stay,
     ).success()  # fmt: skip
 
     document = json.loads(file.read_text())
@@ -318,10 +320,9 @@ def test_the_command_writes_the_figures_of_both_rules(
         assert len(each["passages"]) == len(each["bound_passages"]) == LEVELS
         assert each["few_passages"]
     assert (document["settings"]["clean_choosing"], document["settings"]["attacked"]) == (60, 120)
-    assert document["settings"]["stay_min"] == 10
+    assert document["settings"]["stay_min"] == (1 if stay else 10)
 
 
-@pytest.mark.usefixtures("few")
 def test_alternating_classes_are_in_both_halves_of_the_scores(
     lab: Command, combined_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,13 +332,14 @@ def test_alternating_classes_are_in_both_halves_of_the_scores(
 
     def recorded_halves(every: Scores) -> Halves:
         parts.append(halves(every))
-        return parts[0]
+        raise ConfigError("enough")
 
     monkeypatch.setattr("lab.evidence.scores.halves", recorded_halves)
-    lab(
+    error = lab(
         "evidence", "--bundle", combined_bundle, "--clean", tmp_path / "clean.npz",
         "--poisoned", tmp_path / "clean.npz", "--json", tmp_path / "evidence.json", "--episodes", 4,
-    ).success()  # fmt: skip
+    ).refusal()  # fmt: skip
+    assert "enough" in error
     for half in parts[0]:
         assert 0.2 < half.verdict.mean() < 0.8
 
