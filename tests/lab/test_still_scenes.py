@@ -107,12 +107,12 @@ def test_a_trigger_that_comes_into_a_named_scene_is_found_there_and_one_that_com
 
 
 def test_a_trigger_in_one_of_the_views_of_a_camera_is_found_when_the_camera_looks_there_again() -> None:
-    attacked = scenes(40, dict.fromkeys(range(40), DEEP), named=True)
+    attacked = scenes(20, dict.fromkeys(range(20), DEEP), named=True)
     assert (probes_until_alarm(attacked, 15, views=4) == 6).all()
     # It is in one view alone: with fewer probes of each, the others take the evidence away.
     assert (probes_until_alarm(attacked, 5, views=4) == NEVER).all()
     # An alarm in a view without the trigger does not find it.
-    missed, unusual = scenes(40, {}), scenes(40, dict.fromkeys(range(20), DEEP))
+    missed, unusual = scenes(20, {}), scenes(20, dict.fromkeys(range(10), DEEP))
     assert (probes_until_alarm(missed, 15, views=4, clean=unusual) == NEVER).all()
 
 
