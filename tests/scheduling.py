@@ -102,12 +102,16 @@ def pytest_collection(session: pytest.Session) -> None:
     worker_input = getattr(session.config, "workerinput", None)
     if worker_input is None or session.config.args != session.config.getini("testpaths"):
         return
+    number = worker_input["workerid"].removeprefix("gw")
+    if not number.isdigit():
+        return
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
-    begin = len(files) * int(worker_input["workerid"].removeprefix("gw")) // worker_input["workercount"]
+    begin = len(files) * int(number) // worker_input["workercount"]
     for file in (*files[begin:], *files[:begin]):
         if str(file.parent) not in sys.path:
             sys.path.insert(0, str(file.parent))
-        with suppress(Exception, pytest.skip.Exception):  # the collection imports it again, and reports the error
+        with suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
+            # After an error the collection imports it again, and reports it.
             importlib.import_module(file.stem)
 
 

@@ -102,7 +102,7 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     reverse = [str(tmp_path / "system" / module) for module in reversed(SHARED_SYSTEMS)]
     command = [sys.executable, "-m", "pytest", *options, *reverse, str(tmp_path)]
     # Each of the four processes would spend most of its time on the imports of other plugins.
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stdout
     notes = {file.name: file.read_text().split() for file in ran.iterdir()}

@@ -16,7 +16,6 @@ from consumers.database.engine import LATE_S
 from schemas.errors import UserError
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
-from schemas.waiting import noticing_delay
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +57,8 @@ class DatabaseThread:
             OverflowError,
         )
         """Errors of data that the database will never accept, however often it is retried."""
+        self._is_late = False
+        """Whether the running action has taken longer than `LATE_S`."""
         self._waiting: dict[object, tuple[str, str]] = {}
         """The condition that does not hold, with its detail, of each action that is to be retried."""
         self._raises = (*raises, UserError, *self.poison)
@@ -70,19 +71,11 @@ class DatabaseThread:
         `stop` is set.
         """
         backoff = Backoff()
-        loop = asyncio.get_running_loop()
         this = object()
-
-        def note_delay() -> None:
-            # It may also be the quarantine that does not respond: an action can use both.
-            self._waiting[this] = "database", f"an action takes longer than {LATE_S:g} s"
-            self._show()
-
         try:
             while True:
                 try:
-                    with noticing_delay(LATE_S, note_delay):
-                        result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
+                    result = await self._run_once(lambda: action(*args, **kwargs))
                 except self._raises:
                     raise
                 except Exception as error:  # drivers and object stores use many errors for an outage
@@ -106,10 +99,36 @@ class DatabaseThread:
         finally:
             self._waiting.pop(this, None)
 
+    async def _run_once(self, action: Callable[[], T]) -> T:
+        """Run `action` in the thread, and show it if it takes long. The wait for its turn does not count."""
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def begin() -> T:
+            loop.call_soon_threadsafe(begun.set)
+            return action()
+
+        async def notice_delay() -> None:
+            await begun.wait()
+            await asyncio.sleep(LATE_S)
+            self._is_late = True
+            self._show()
+
+        noticing = asyncio.create_task(notice_delay(), name="late")
+        try:
+            return await loop.run_in_executor(self._thread, begin)
+        finally:
+            noticing.cancel()
+            if self._is_late:
+                self._is_late = False
+                self._show()
+
     def _show(self) -> None:
         """Set the conditions. One action may succeed, such as a read, while another one still waits."""
+        # A late action may also wait for the quarantine.
+        late = {"database": f"an action takes longer than {LATE_S:g} s"} if self._is_late else {}
         for condition in ("database", "quarantine"):
-            detail = next((text for cause, text in self._waiting.values() if cause == condition), None)
+            retried = (text for cause, text in self._waiting.values() if cause == condition)
+            detail = next(retried, late.get(condition))
             self._health.set(condition, detail is None, detail or "")
 
     def close(self) -> None:

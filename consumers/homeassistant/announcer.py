@@ -59,7 +59,10 @@ async def run_announcer(
         while not stop.is_set():
             begun = time.monotonic()
             try:
-                with noticing_delay(LATE_S, partial(health.set, "database", False, LATE)):
+                with (
+                    noticing_delay(LATE_S, partial(health.set, "database", False, LATE)),
+                    noticing_delay(_UNREAD_S, partial(announcer.set_status, read=False)),
+                ):
                     found = await run_in_thread(reading.poll)
                 health.set("database", True)
                 announcer.announce(found, reading.removed)

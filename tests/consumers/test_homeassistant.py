@@ -423,10 +423,14 @@ async def test_devices_are_unavailable_while_the_database_cannot_be_read(
 
 
 @pytest.mark.brokers
-async def test_the_announcer_is_not_ready_while_the_database_hangs(
-    recorder: Rig, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+async def test_the_announcer_is_not_ready_and_devices_are_unavailable_while_the_database_hangs(
+    recorder: Rig, mosquitto: Mosquitto, house: HomeAssistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.homeassistant.announcer.LATE_S", 0.05)
+    monkeypatch.setattr("consumers.homeassistant.announcer._UNREAD_S", 0.1)
+    recorder.verdicts([verdict(0)])
+    save_cameras(recorder)
+    status = status_topic(announcer_id(announcer_settings(recorder, mosquitto)))
     answers, read = threading.Event(), DatabaseReader.poll
     answers.set()
 
@@ -437,13 +441,13 @@ async def test_the_announcer_is_not_ready_while_the_database_hangs(
     monkeypatch.setattr(DatabaseReader, "poll", hang_and_read)
     async with announcing(recorder, mosquitto) as health:
         try:
-            await until(lambda: health.report()[0], "health")
+            await until(lambda: house.retained.get(status) == b"online", "the announcer")
             answers.clear()
-            await until(lambda: not health.report()[0], "the hanging database")
+            await until(lambda: house.retained[status] == b"offline", "the unavailable devices")
             assert health.report()[1]["database"] == {"ok": False, "detail": LATE}
         finally:
             answers.set()
-        await until(lambda: health.report()[0], "health")
+        await until(lambda: house.retained[status] == b"online" and health.report()[0], "the available devices")
 
 
 @pytest.mark.brokers

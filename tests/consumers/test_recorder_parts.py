@@ -29,6 +29,7 @@ from consumers.database.damage import set_aside
 from consumers.database.history import MINUTE_MS
 from consumers.database.mutes import new_mute, read_mutes, save_mute
 from consumers.database.tables import dead_letters, history, quarantine, sighting_rules
+from consumers.database.thread import QuarantineError
 from consumers.database.turns import purging_alone
 from consumers.evidence import thumbnails
 from consumers.evidence.quarantine import Quarantine, name_of
@@ -250,6 +251,47 @@ async def test_a_recorder_is_not_ready_while_a_write_hangs(
         await writing
     assert health.report()[0]
     assert rig.count("frames") == 1
+
+
+async def test_neither_a_wait_for_another_action_nor_a_failed_quarantine_is_a_late_database(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.database.thread.LATE_S", 0.2)
+    health, run = recorder._health, recorder._database.run
+
+    def state(condition: str) -> bool:
+        return bool(health.report()[1][condition]["ok"])
+
+    await run(recorder._store.bytes_held)
+    first, second = threading.Event(), threading.Event()
+    actions = [asyncio.create_task(run(each.wait)) for each in (first, second)]
+    try:
+        await until(lambda: not state("database"), "the late first action")
+        first.set()
+        await until(lambda: state("database"), "the second action, which has just begun")
+        await until(lambda: not state("database"), "the late second action")
+    finally:
+        first.set()
+        second.set()
+        await asyncio.gather(*actions)
+    hangs, tries = threading.Event(), 0
+
+    def fail_and_hang() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise QuarantineError("no response")
+        hangs.wait()
+
+    retried = asyncio.create_task(run(fail_and_hang))
+    try:
+        await until(lambda: not state("database"), "the late second try")
+        assert not state("quarantine")
+    finally:
+        hangs.set()
+        await retried
+    assert state("database")
+    assert state("quarantine")
 
 
 async def test_a_recorder_takes_over_the_cameras_of_its_partitions_in_their_saved_state(

@@ -48,7 +48,8 @@ async def test_every_confirmed_frame_ledger_and_status_is_in_kafka(mosquitto: Mo
             return await events() == {b"pointillist.v1.Ledger": ledger, b"pointillist.v1.Status": status}
 
         await until(are_stored, "ledger and status in Kafka")
-        await until(lambda: forwarded(bridge) == 300, "each frame counted once")
+        await until(lambda: forwarded(bridge) >= 300, "all frames counted")
+        assert forwarded(bridge) == 300
 
 
 async def test_the_bridge_waits_for_a_killed_mosquitto_and_then_forwards_new_frames(
@@ -112,9 +113,10 @@ async def test_two_bridges_share_frames_without_duplicates_and_one_continues_aft
         camera = new_camera()
         rig.cameras.frames(camera, range(200))
         await rig.cameras.all_confirmed(camera, range(200))
-        await until(lambda: sum(map(forwarded, bridges)) == 200, "each frame counted once")
+        await until(lambda: sum(map(forwarded, bridges)) >= 200, "all frames counted")
         assert min(map(forwarded, bridges)) > 20
         assert sorted(await rig.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(200))
+        assert sum(map(forwarded, bridges)) == 200
         # The broker still routes a share to the crashed bridge until it detects the crash. Cameras resend that share.
         mosquitto.pause()
         await bridges[0].crash()

@@ -173,9 +173,10 @@ async def committed_notes(consumer: Any, partitions: Iterable[Any]) -> dict[Any,
 
 
 def commit_to_existing_topics(consumer: Any) -> None:
-    """Let a commit of a group's member to a missing topic raise UnknownTopicOrPartitionError at once.
+    """Let a commit of a group's member to a missing topic raise UnknownTopicOrPartitionError, with new metadata.
 
     aiokafka would retry it until another topic of that name exists, and commit offsets of the old log to the new one.
+    By the metadata the member loses its partitions. Otherwise it would notice the missing topic when it fetches next.
     """
     from aiokafka.errors import UnknownTopicOrPartitionError
 
@@ -186,6 +187,7 @@ def commit_to_existing_topics(consumer: Any) -> None:
             await commit(assignment, offsets)
         except UnknownTopicOrPartitionError as error:
             error.retriable = False
+            await consumer._client.force_metadata_update()
             raise
 
     consumer._coordinator._do_commit_offsets = commit_once
