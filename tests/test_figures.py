@@ -320,14 +320,14 @@ def test_an_attack_on_the_bare_network_is_added_to_the_run_on_the_same_pictures(
         "network": "net@1+a", "eps": "0.03137", "made_on": "bare", "attack": "auto-attack", "pictures": "8",
         "submissions": "10", "bare": "00", "once": "ff", "always": "f0", "seconds": "1.0",
     }  # fmt: skip
-    run = {"network": "net@1+a", "eps": "0.03137", "images": "8", "attacks": "29", "standing": "3c"}
+    run = {"network": "net@1+a", "eps": "0.03137", "images": "8", "standing": "3c"}
     for runs, expected in (([run], 2 / 8), ([run | {"images": "300"}], None), ([], None)):
         monkeypatch.setattr(red_team_cases, "read", lambda *_, found=runs: found)
         [case] = CASES["transferred"]([row])
         assert case["attack"] == "auto-attack (standard), made on the bare network"
         assert (case["alone"]["value"], case["n"], case["times"]) == (4 / 8, 8, 10)
         assert case.get("together", {}).get("value") == expected
-        assert (case.get("attacks"), case.get("must")) == ((None, None) if expected is None else (29, "≥ .33"))
+        assert case.get("must") == (None if expected is None else "≥ .33")
 
 
 def test_the_readme_has_at_most_150_lines() -> None:

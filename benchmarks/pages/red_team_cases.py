@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
     for each in summaries([_record(row) for row in rows]):
         for line in (each.clean, each.worst):
             strongest, always = line.strongest("always"), line.left.always
-            run = _published_run(each.network, each.eps) if line is each.worst else None
-            met = None if run is None or run.pictures < len(always) else run.standing[: len(always)]
+            run = _standing(each.network, each.eps) if line is each.worst else None
+            met = run[: len(always)] if run is not None and len(run) >= len(always) else None
             yield {
                 "network": each.network.partition("+")[0],
                 "bound": strength(each.eps),
@@ -105,29 +105,18 @@ def transferred(rows: Sequence[Case]) -> Iterator[Case]:
             "network": row.network.partition("+")[0], "bound": bound, "attack": made(row), "n": row.pictures,
             "times": row.submissions, "alone": _share(left),
         }  # fmt: skip
-        run = _published_run(row.network, row.eps)
-        if run is not None and run.pictures == len(left):
-            found["together"], found["attacks"] = _share(left & run.standing), run.attacks
+        run = _standing(row.network, row.eps)
+        if run is not None and len(run) == len(left):
+            found["together"] = _share(left & run)
             found["must"], found["aim"] = _BOUNDS[bound]
         yield found
 
 
-class _Run(NamedTuple):
-    """A published run: its number of attacks, and which of its pictures withstand all of them."""
-
-    attacks: int
-    standing: NDArray[np.bool_]
-
-    @property
-    def pictures(self) -> int:
-        return len(self.standing)
-
-
-def _published_run(network: str, eps: float) -> _Run | None:
-    """Return the published run of a network at a bound, if there is one."""
+def _standing(network: str, eps: float) -> NDArray[np.bool_] | None:
+    """Return which pictures withstand the published run of a network at a bound; None without such a run."""
     for run in read(RESULTS, "red-team/run"):
         if (run["network"], strength(float(run["eps"]))) == (network, strength(eps)):
-            return _Run(int(run["attacks"]), unpacked(run["standing"], int(run["images"])))
+            return unpacked(run["standing"], int(run["images"]))
     return None
 
 
