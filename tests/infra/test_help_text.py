@@ -7,7 +7,8 @@ import pytest
 from tests.infra.command_line import commands, run
 
 
-@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words) or "pointillist")
+# Sorted: the order of commands depends on which module was imported first.
+@pytest.mark.parametrize("words", sorted(commands()), ids=lambda words: " ".join(words) or "pointillist")
 def test_help_contains_every_docstring_and_option_text(words: tuple[str, ...]) -> None:
     command = commands()[words]
     shown = run(*words, "--help", COLUMNS="1000").output
