@@ -62,7 +62,7 @@ _USUAL: Final = {BEHIND: 250, BARE: 25}
 _CANDIDATES_SECONDS: Final = {BEHIND: 2000, BARE: 200}
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
-_ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 10_000}
+_ADAPTED_SECONDS: Final = {32: 480, 96: 600, 480: 3_500}
 """Cost of a size under every attack, by its lines."""
 _ALONE_SECONDS: Final = 1_000
 """Cost of one attack alone."""
