@@ -224,7 +224,9 @@ def test_the_short_table_names_each_fleet_run_and_the_hard_scenes_and_marks_olde
     lines = answers(tmp_path).splitlines()[2:]
     assert sorted(re.findall(r"red-team/(\S+)/README.md", "".join(lines))) == runs
     scenes = [line for line in lines if "hard scenes" in line]
-    assert len(scenes) == len(lines) - len(runs) == 2
+    adapted = read(RESULTS, "hardening/adapted")
+    stored = [row for row in adapted if (row["scenes"], float(row["eps"])) == ("hard", 0.03)]
+    assert len(scenes) == len(lines) - len(runs) == len(stored) >= 2
     assert not [line for line in lines if "†" in line]
     (tmp_path / STALE).write_text(json.dumps({"hardening": {"stale": list(Store(tmp_path / "hardening").rows())}}))
     assert [line for line in answers(tmp_path).splitlines()[2:] if "†" in line] != []
