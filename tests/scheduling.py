@@ -94,10 +94,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Import the test modules before a worker collects all of them, in each worker from another one on.
+    """Import the test modules before the collection. Each worker begins with another module.
 
-    Workers collect the same modules at the same time, and in a fresh clone each would compile all of them. With this,
-    each finds most of them compiled by another worker.
+    All workers collect the same modules at the same time. In a fresh clone, each would compile all of them; now it
+    finds most of them compiled by another worker.
     """
     worker_input = getattr(session.config, "workerinput", None)
     if worker_input is None or session.config.args != session.config.getini("testpaths"):

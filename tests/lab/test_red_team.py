@@ -315,7 +315,7 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored
     pictures = coloured_pictures(8)
     bundle = load_with_factory(tmp_path, "tests.lab.colour_classifier:network")
     run = published_runs.PublishedRun("colours", "4/255", 1)
-    row = published_runs.measure(run, bundle, pictures, Cache(tmp_path / "runs"), tmp_path / "pages")
+    row = published_runs.measure(run, bundle, pictures, tmp_path / "runs", tmp_path / "pages")
     [name] = [each.name for each in (tmp_path / "runs").iterdir()]
     page = json.loads((tmp_path / "pages" / name / "result.json").read_text())
     assert (row.images, row.submissions, row.attacks) == (8, 10, 2)
@@ -331,4 +331,4 @@ def test_a_published_run_is_a_row_with_the_figures_of_its_page_and_reuses_stored
         raise AssertionError
 
     monkeypatch.setattr(measure.Measurement, "_measure", never)
-    assert published_runs.measure(run, bundle, pictures, Cache(tmp_path / "runs"), tmp_path / "pages") == row
+    assert published_runs.measure(run, bundle, pictures, tmp_path / "runs", tmp_path / "pages") == row

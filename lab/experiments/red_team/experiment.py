@@ -81,8 +81,8 @@ def _run(place: Workplace, run: published_runs.PublishedRun) -> Cell:
     def measure() -> Tables:
         bundle = load_bundle(folder, torch.device("cpu"))
         pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), published_runs.IMAGES)
-        pages = place.store(NAME).folder
-        return {"run": [published_runs.measure(run, bundle, pictures, place.committed_cache(NAME), pages)]}
+        batches, pages = place.committed_cache(NAME).folder, place.store(NAME).folder
+        return {"run": [published_runs.measure(run, bundle, pictures, batches, pages)]}
 
     # Not the code of the pages: a change of their text changes no figure.
     code = ("lab.red_team.run:RedTeam",)

@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.hardening.paired import packed
 from lab.red_team.defences import Defence, sample_size
@@ -91,16 +90,14 @@ class _NoProgress:
         pass
 
 
-def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, cache: Cache, pages: Path) -> Row:
+def measure(run: PublishedRun, bundle: Bundle, pictures: LabelledPictures, runs: Path, pages: Path) -> Row:
     """Attack the bundle, write the run's page below `pages`, and return its row.
 
-    The same run resumes from the finished batches in `cache`.
+    `runs` has the finished batches of `lab red-team --runs`, from which the same run resumes.
     """
     sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, bundle.device)
     defence = Defence(DEFENCE, bundle, DROP_RATIO, sample, None)
-    team = RedTeam(
-        defence, pictures, run.strength, cache.folder / run.name, seed=SEED, gradient_precision=GRADIENT_PRECISION
-    )
+    team = RedTeam(defence, pictures, run.strength, runs / run.name, seed=SEED, gradient_precision=GRADIENT_PRECISION)
     result = team.run(_NoProgress(), run.command)
     write_pages(pages, run.name, result)
     clean, worst = result.outcomes[CLEAN].accuracy, result.worst

@@ -173,10 +173,10 @@ async def committed_notes(consumer: Any, partitions: Iterable[Any]) -> dict[Any,
 
 
 def commit_to_existing_topics(consumer: Any) -> None:
-    """Let a commit of a group's member to a missing topic raise UnknownTopicOrPartitionError, with new metadata.
+    """Make commits to a missing topic refresh the metadata and raise UnknownTopicOrPartitionError.
 
-    aiokafka would retry it until another topic of that name exists, and commit offsets of the old log to the new one.
-    By the metadata the member loses its partitions. Otherwise it would notice the missing topic when it fetches next.
+    aiokafka would retry them until another topic of that name exists, and commit offsets of the old log to the new one.
+    The metadata take the partitions from the member, which would otherwise notice nothing until its next fetch.
     """
     from aiokafka.errors import UnknownTopicOrPartitionError
 
